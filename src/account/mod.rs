@@ -1,0 +1,1 @@
+//! Desired state of a subscriber: the pushed document becomes an account, or every fault with its pointer.

@@ -1,0 +1,1 @@
+//! Closes periods, previews them, keeps batches.

@@ -1,0 +1,1 @@
+//! Calendar, tariffs, rating and lines; late usage and corrections.

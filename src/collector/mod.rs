@@ -1,0 +1,1 @@
+//! RADIUS in: receive, verify, group commit, answer; the fold behind it.

@@ -1,0 +1,1 @@
+//! Builds, wires, starts and stops the services; configuration, telemetry, the system clock.

@@ -1,0 +1,1 @@
+//! DOCSIS configuration files: TLVs, CM MIC and CMTS MIC, MTA files and their hash.

@@ -1,0 +1,1 @@
+//! HTTP in: account pushes, queries, bill runs.

@@ -1,0 +1,19 @@
+//! Words every room uses: identifiers, addresses, rates, secrets, instants, money. No input or output happens here.
+
+mod exact;
+mod fault;
+mod ids;
+mod mac;
+mod money;
+mod rate;
+mod secret;
+mod time;
+
+pub use exact::{Exact, ExactError};
+pub use fault::{Fault, Faults};
+pub use ids::{AccountKey, DEFAULT_SOURCE, IdError, Role, SourceId, TenantId};
+pub use mac::{MacAddress, MacError};
+pub use money::{Currency, Money, MoneyError, Rounding};
+pub use rate::{BitRate, RateError};
+pub use secret::Secret;
+pub use time::{Clock, Date, Period, Timestamp, Zone, from_micros, parse_instant, to_micros};
