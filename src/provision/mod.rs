@@ -1,1 +1,8 @@
-//! From an account to the elements that must exist for it, and the state machine of the jobs that bring them there.
+//! From an account to the elements that must exist for it.
+
+mod element;
+
+pub use element::{
+    AaaAccess, AaaContent, CmAccess, CmContent, Content, ElementDesired, ElementKind, ElementKindError, MailboxContent,
+    SecretRef,
+};

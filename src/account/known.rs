@@ -1,0 +1,106 @@
+//! The facts of a tenant's catalog that an account is checked against and provisioned from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::hold::{HoldKind, Treatment};
+use crate::vocabulary::BitRate;
+
+/// What an account buys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceType {
+    Internet,
+    Voice,
+    Email,
+}
+
+/// A tenant's catalog as far as accounts depend on it. Built by the catalog room from the version in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    pub plans: BTreeMap<String, KnownPlan>,
+    pub bill_cycles: BTreeSet<String>,
+    /// Domains in lower case.
+    pub mail_domains: BTreeSet<String>,
+    /// The tenant's treatment of a kind of hold, where it differs from `HoldKind::default_treatment`.
+    pub treatments: BTreeMap<HoldKind, Treatment>,
+    /// RADIUS group of logins in the walled garden; missing: `DEFAULT_GARDEN_GROUP`.
+    pub garden_group: Option<String>,
+}
+
+/// A plan's technical profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KnownPlan {
+    /// `None`: an add-on that fits every type of service and cannot be a service's own plan.
+    pub service: Option<ServiceType>,
+    pub docsis: Option<DocsisProfile>,
+    pub radius: Option<RadiusProfile>,
+    /// Mailbox quota where the mailbox names none, in megabytes.
+    pub quota_mb: Option<u32>,
+}
+
+/// What a plan puts into a modem's file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DocsisProfile {
+    pub downstream: BitRate,
+    pub upstream: BitRate,
+    pub max_cpe: Option<u8>,
+    pub version: Option<String>,
+}
+
+/// What a plan puts into the AAA tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RadiusProfile {
+    pub group: Option<String>,
+    pub reply: BTreeMap<String, String>,
+}
+
+/// Where the catalog names no group for the walled garden.
+pub const DEFAULT_GARDEN_GROUP: &str = "garden";
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0:?} is no type of service; types are internet, voice, email")]
+pub struct ServiceTypeError(String);
+
+impl Known {
+    /// What a hold of this kind does when it does not say so itself.
+    pub fn treatment(&self, kind: HoldKind) -> Treatment {
+        self.treatments.get(&kind).cloned().unwrap_or_else(|| kind.default_treatment())
+    }
+
+    pub fn garden_group(&self) -> &str {
+        self.garden_group.as_deref().unwrap_or(DEFAULT_GARDEN_GROUP)
+    }
+}
+
+impl ServiceType {
+    pub const ALL: [ServiceType; 3] = [ServiceType::Internet, ServiceType::Voice, ServiceType::Email];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ServiceType::Internet => "internet",
+            ServiceType::Voice => "voice",
+            ServiceType::Email => "email",
+        }
+    }
+}
+
+impl fmt::Display for ServiceType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ServiceType {
+    type Err = ServiceTypeError;
+    fn from_str(text: &str) -> Result<Self, ServiceTypeError> {
+        Self::ALL
+            .into_iter()
+            .find(|service| service.as_str() == text)
+            .ok_or_else(|| ServiceTypeError(text.chars().take(40).collect()))
+    }
+}
