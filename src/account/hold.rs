@@ -76,14 +76,8 @@ pub enum HoldError {
 const PROFILE_MAX: usize = 64;
 
 impl HoldKind {
-    pub const ALL: [HoldKind; 6] = [
-        HoldKind::Nonpay,
-        HoldKind::Abuse,
-        HoldKind::Seasonal,
-        HoldKind::Fraud,
-        HoldKind::Legal,
-        HoldKind::Admin,
-    ];
+    pub const ALL: [HoldKind; 6] =
+        [HoldKind::Nonpay, HoldKind::Abuse, HoldKind::Seasonal, HoldKind::Fraud, HoldKind::Legal, HoldKind::Admin];
 
     pub fn as_str(self) -> &'static str {
         match self {

@@ -4,6 +4,4 @@ mod hold;
 mod known;
 
 pub use hold::{Hold, HoldBilling, HoldError, HoldKind, Treatment};
-pub use known::{
-    DEFAULT_GARDEN_GROUP, DocsisProfile, Known, KnownPlan, RadiusProfile, ServiceType, ServiceTypeError,
-};
+pub use known::{DEFAULT_GARDEN_GROUP, DocsisProfile, Known, KnownPlan, RadiusProfile, ServiceType, ServiceTypeError};
