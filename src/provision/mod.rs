@@ -1,8 +1,10 @@
-//! From an account to the elements that must exist for it.
+//! From an account to the elements that must exist for it, and the life of the job that brings each there.
 
 mod element;
+mod job;
 
 pub use element::{
     AaaAccess, AaaContent, CmAccess, CmContent, Content, ElementDesired, ElementKind, ElementKindError, MailboxContent,
     SecretRef,
 };
+pub use job::{JobError, JobEvent, JobState, backoff};

@@ -1,1 +1,3 @@
-//! Devices, mailboxes and AAA rows out: claims jobs, acts through backends, confirms what is really applied.
+//! Devices out: brings elements from applied to desired.
+
+pub mod password;
