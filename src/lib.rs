@@ -13,6 +13,7 @@ pub mod provision;
 pub mod provisioner;
 pub mod radius;
 pub mod store;
+pub mod telemetry;
 pub mod tftp;
 pub mod usage;
 pub mod vocabulary;

@@ -1,1 +1,72 @@
-//! The commands of the command line.
+//! The command line: one file per group of commands, each an enum of its commands and a `run`.
+//!
+//! Data goes to stdout, messages to stderr, `--json` turns every table into JSON, and `Exit` is what scripts test.
+
+mod context;
+mod exit;
+mod shell;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use context::{Context, DEFAULT_CONFIG};
+pub use exit::{CliError, Exit};
+
+/// Provisions subscribers and bills their usage: the daemon and its command line.
+#[derive(Parser)]
+#[command(name = "lastmile", version, about, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, env = "LASTMILE_CONFIG", default_value = DEFAULT_CONFIG, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Print data as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Every command there is.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Print shell completions.
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page.
+    Man,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, on stdout with exit 0; everything else is a usage error.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    let context = Context { config_path: cli.config, json: cli.json };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("lastmile: cannot start: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    match runtime.block_on(run(cli.command, &context)) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("lastmile: {}", error.message);
+            error.exit.into()
+        }
+    }
+}
+
+async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
+    match command {
+        Command::Completions { shell } => shell::completions(shell, context),
+        Command::Man => shell::man(context),
+    }
+}

@@ -1,0 +1,61 @@
+//! What every command gets: the global options, the configuration when it asks for it, and one way to print.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use comfy_table::{Cell, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use super::exit::{CliError, Exit};
+
+/// Where the configuration is when neither `--config` nor `$LASTMILE_CONFIG` names it.
+pub const DEFAULT_CONFIG: &str = "/etc/lastmile/lastmile.toml";
+
+/// The global options of one invocation.
+pub struct Context {
+    pub config_path: PathBuf,
+    pub json: bool,
+}
+
+impl Context {
+    /// Prints `value` as one JSON document on stdout.
+    pub fn print_json(&self, value: &impl Serialize) -> Result<(), CliError> {
+        let mut text = serde_json::to_string_pretty(value)?;
+        text.push('\n');
+        self.print(&text)
+    }
+
+    /// Prints rows under headings: framed on a terminal, bare aligned columns in a pipe.
+    ///
+    /// For `--json` call `print_json` with the same facts instead.
+    pub fn print_table(&self, headings: &[&str], rows: &[Vec<String>]) -> Result<(), CliError> {
+        let mut table = Table::new();
+        if std::io::stdout().is_terminal() {
+            table.load_style(presets::UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+        } else {
+            table.load_style(presets::NOTHING);
+        }
+        if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+            table.force_no_tty();
+        }
+        table.set_header(headings.iter().map(Cell::new));
+        for row in rows {
+            table.add_row(row.iter().map(Cell::new));
+        }
+        self.print(&format!("{table}\n"))
+    }
+
+    /// Writes text to stdout. A reader that went away (`| head`) is not a failure.
+    pub fn print(&self, text: &str) -> Result<(), CliError> {
+        match std::io::stdout().lock().write_all(text.as_bytes()) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Prints the answer "no" for a person on stderr and gives the exit code for it.
+    pub fn not_found(&self, message: &str) -> Exit {
+        eprintln!("{message}");
+        Exit::No
+    }
+}

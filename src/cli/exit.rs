@@ -1,0 +1,73 @@
+//! How a command ends: the exit codes scripts rely on, and the error that carries one.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+/// The exit code of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// What was asked for is done.
+    Done = 0,
+    /// It failed; the message says why.
+    Failed = 1,
+    /// The command line itself was wrong.
+    Usage = 2,
+    /// The answer is "no": not found, differences found, check not passed.
+    No = 3,
+    /// The daemon or its database cannot be reached.
+    Unreachable = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Why a command stopped: one line for the person at the keyboard, and the exit code.
+///
+/// Deliberately no `std::error::Error` itself, so that `?` can turn any error into one.
+#[derive(Debug)]
+pub struct CliError {
+    pub exit: Exit,
+    pub message: String,
+}
+
+impl CliError {
+    /// Exit 1.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Failed, message: message.into() }
+    }
+    /// Exit 2.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, message: message.into() }
+    }
+    /// Exit 3.
+    pub fn no(message: impl Into<String>) -> Self {
+        Self { exit: Exit::No, message: message.into() }
+    }
+    /// Exit 4.
+    pub fn unreachable(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Unreachable, message: message.into() }
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for CliError {
+    fn from(error: E) -> Self {
+        Self::failed(sentence(&error))
+    }
+}
+
+/// The error and its causes on one line, without saying the same thing twice.
+fn sentence(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,53 @@
+//! The label sets of our metrics. Every label has few values, known from the configuration or from the code.
+
+use prometheus_client::encoding::EncodeLabelSet;
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($field:ident),+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+        pub struct $name {
+            $(pub $field: String),+
+        }
+
+        impl $name {
+            /// The label set with these values, in the order of the fields.
+            pub fn new($($field: impl Into<String>),+) -> Self {
+                Self { $($field: $field.into()),+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// A RADIUS client by its configured name.
+    Nas { nas }
+}
+labels! {
+    /// A RADIUS client and the kind of a packet: `start`, `stop`, `interim`, `on`, `off`, `status`, `other`.
+    NasKind { nas, kind }
+}
+labels! {
+    /// Why something was dropped: `unknown_nas`, `bad_authenticator`, `malformed`, `queue_full`, …
+    Reason { reason }
+}
+labels! {
+    /// How something ended.
+    Outcome { result }
+}
+labels! {
+    /// An answered HTTP request: its route's pattern (never the path), method and status code.
+    Request { method, route, status }
+}
+labels! {
+    /// What is provisioned: `cm`, `mailbox`, `aaa`.
+    Target { target }
+}
+labels! {
+    /// What is provisioned, and the state or the end of a job.
+    TargetState { target, state }
+}
+labels! {
+    /// `up` is from the subscriber, `down` to the subscriber.
+    Direction { direction }
+}

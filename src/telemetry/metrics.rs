@@ -1,0 +1,168 @@
+//! The metric families, their names and help texts, and their rendering as Prometheus text.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::sync::atomic::AtomicU64;
+
+use super::labels::{Direction, NasKind, Outcome, Reason, Request, Target, TargetState};
+use super::process;
+
+/// A gauge in seconds or another fraction.
+pub type FloatGauge = Gauge<f64, AtomicU64>;
+
+/// Every metric of the daemon. Clones share their values.
+#[derive(Clone)]
+pub struct Metrics {
+    pub radius_requests: Family<NasKind, Counter>,
+    pub radius_responses: Counter,
+    pub radius_dropped: Family<Reason, Counter>,
+    pub radius_duplicates: Counter,
+    pub radius_quarantined: Counter,
+    pub journal_records: Counter,
+    pub journal_commit_seconds: Histogram,
+    pub journal_batch_records: Histogram,
+    pub journal_failures: Counter,
+    pub fold_records: Counter,
+    pub fold_seconds: Histogram,
+    pub fold_lag_records: Gauge,
+    pub fold_lag_seconds: FloatGauge,
+    pub sessions_active: Gauge,
+    pub usage_bytes: Family<Direction, Counter>,
+    pub http_requests: Family<Request, Counter>,
+    pub http_request_seconds: Histogram,
+    pub pushes: Family<Outcome, Counter>,
+    pub jobs: Family<TargetState, Gauge>,
+    pub job_attempts: Family<TargetState, Counter>,
+    pub job_seconds: Family<Target, Histogram, fn() -> Histogram>,
+    pub jobs_oldest_seconds: FloatGauge,
+    pub tftp_transfers: Family<Outcome, Counter>,
+    pub tftp_sent_bytes: Counter,
+    pub bill_runs: Family<Outcome, Counter>,
+    pub bill_lines: Counter,
+    pub exceptions_open: Gauge,
+    pub database_up: Gauge,
+    pub reloads: Family<Outcome, Counter>,
+    registry: Arc<Registry>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All families, registered under `lastmile_*`, at zero.
+    pub fn new() -> Self {
+        let mut r = Registry::with_prefix("lastmile");
+        let build: Family<Vec<(String, String)>, Gauge> = Family::default();
+        build.get_or_create(&vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]).set(1);
+        r.register("build_info", "The running version; always 1", build);
+        let fast = || Histogram::new(FAST_SECONDS);
+        let slow: fn() -> Histogram = || Histogram::new(SLOW_SECONDS);
+        macro_rules! add {
+            ($metric:expr, $name:literal, $help:literal) => {{
+                let metric = $metric;
+                r.register($name, $help, metric.clone());
+                metric
+            }};
+        }
+        Self {
+            radius_requests: add!(Family::default(), "radius_requests", "Accepted RADIUS requests"),
+            radius_responses: add!(Counter::default(), "radius_responses", "RADIUS answers sent, after the commit"),
+            radius_dropped: add!(Family::default(), "radius_dropped", "RADIUS datagrams not answered, by reason"),
+            radius_duplicates: add!(Counter::default(), "radius_duplicates", "Accounting records received again"),
+            radius_quarantined: add!(
+                Counter::default(),
+                "radius_quarantined",
+                "Records kept and answered that could not be interpreted"
+            ),
+            journal_records: add!(Counter::default(), "journal_records", "Accounting records made durable"),
+            journal_commit_seconds: add!(fast(), "journal_commit_seconds", "Time to make one batch durable"),
+            journal_batch_records: add!(
+                Histogram::new(BATCH_RECORDS),
+                "journal_batch_records",
+                "Records made durable by one commit"
+            ),
+            journal_failures: add!(Counter::default(), "journal_failures", "Batches that could not be made durable"),
+            fold_records: add!(Counter::default(), "fold_records", "Journal records folded into sessions"),
+            fold_seconds: add!(fast(), "fold_seconds", "Time to fold one batch"),
+            fold_lag_records: add!(Gauge::default(), "fold_lag_records", "Journal records not folded yet"),
+            fold_lag_seconds: add!(FloatGauge::default(), "fold_lag_seconds", "Age of the oldest record not folded"),
+            sessions_active: add!(Gauge::default(), "sessions_active", "Open accounting sessions"),
+            usage_bytes: add!(Family::default(), "usage_bytes", "Octets written to the ledger"),
+            http_requests: add!(Family::default(), "http_requests", "Answered HTTP requests"),
+            http_request_seconds: add!(fast(), "http_request_seconds", "Time to answer an HTTP request"),
+            pushes: add!(Family::default(), "pushes", "Account pushes by result"),
+            jobs: add!(Family::default(), "jobs", "Provisioning jobs by state"),
+            job_attempts: add!(Family::default(), "job_attempts", "Attempts of provisioning jobs by result"),
+            job_seconds: add!(Family::new_with_constructor(slow), "job_seconds", "Time of one attempt of a job"),
+            jobs_oldest_seconds: add!(FloatGauge::default(), "jobs_oldest_seconds", "Age of the oldest waiting job"),
+            tftp_transfers: add!(Family::default(), "tftp_transfers", "TFTP transfers by result"),
+            tftp_sent_bytes: add!(Counter::default(), "tftp_sent_bytes", "Octets of files sent by TFTP"),
+            bill_runs: add!(Family::default(), "bill_runs", "Bill runs by result"),
+            bill_lines: add!(Counter::default(), "bill_lines", "Invoice lines issued"),
+            exceptions_open: add!(Gauge::default(), "exceptions_open", "Exceptions that wait for a person"),
+            database_up: add!(Gauge::default(), "database_up", "Whether the database answered last (1) or not (0)"),
+            reloads: add!(Family::default(), "reloads", "Reloads of the configuration by result"),
+            registry: Arc::new(r),
+        }
+    }
+
+    /// The page of `/metrics`, Prometheus text format 0.0.4.
+    pub fn render(&self) -> String {
+        let mut open_metrics = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut open_metrics, &self.registry);
+        let mut out = prometheus_text(&open_metrics);
+        process::render(&mut out);
+        out
+    }
+}
+
+/// OpenMetrics leaves `_total` out of the counter's HELP and TYPE and ends with EOF; the text format that every scraper
+/// and `promtool` reads wants the sample's name there and knows no EOF.
+fn prometheus_text(open_metrics: &str) -> String {
+    let mut out = String::with_capacity(open_metrics.len());
+    let mut held: Option<&str> = None;
+    for line in open_metrics.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            held = Some(help);
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap_or((kind, "untyped"));
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            let help = held.take().and_then(|text| text.split_once(' ')).map_or("", |(_, help)| help);
+            out.push_str(&format!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n"));
+        } else if line != "# EOF" {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
+}
+
+const FAST_SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+const SLOW_SECONDS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
+const BATCH_RECORDS: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_carry_total_in_help_type_and_sample() {
+        let metrics = Metrics::new();
+        metrics.radius_dropped.get_or_create(&Reason::new("unknown_nas")).inc();
+        let text = metrics.render();
+        assert!(text.contains("# TYPE lastmile_radius_dropped_total counter\n"), "{text}");
+        assert!(text.contains("lastmile_radius_dropped_total{reason=\"unknown_nas\"} 1\n"), "{text}");
+        assert!(text.contains("process_resident_memory_bytes "), "{text}");
+        assert!(!text.contains("EOF"), "{text}");
+    }
+}
