@@ -11,7 +11,8 @@ const PAGE_BYTES: u64 = 4096;
 pub fn render(out: &mut String) {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The command name may hold spaces; fields count from the closing parenthesis.
-    let fields: Vec<&str> = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
     let number = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok());
     if let (Some(user), Some(system)) = (number(11), number(12)) {
         let seconds = (user + system) as f64 / USER_TICKS_PER_SECOND;
