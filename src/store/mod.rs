@@ -1,1 +1,340 @@
-//! The only room that knows SQL; SQLite and PostgreSQL from one text.
+//! The only room that knows SQL; SQLite and PostgreSQL from one text. Opens databases, hands out transactions, and
+//! holds every statement in a file by topic. It decides nothing: rows go in and out as the types of the floors below.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+mod error;
+pub mod journal;
+pub mod migrate;
+pub mod seal;
+
+pub use error::StoreError;
+pub use seal::Sealer;
+
+/// Runs one body against whichever database a transaction belongs to: `on!(tx, c => sqlx::query(SQL).execute(c).await)`.
+macro_rules! on {
+    ($tx:expr, $conn:ident => $body:expr) => {
+        match $tx {
+            $crate::store::Tx::Sqlite(held) => {
+                let $conn = &mut *held.transaction;
+                $body
+            }
+            $crate::store::Tx::Postgres(transaction) => {
+                let $conn = &mut **transaction;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use on;
+
+/// Where the databases are and which key seals secrets.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// `sqlite:///var/lib/lastmile/lastmile.db` or `postgres://user@host/db`.
+    pub url: String,
+    /// File with the AEAD key; for SQLite made beside the database when absent.
+    pub key_file: Option<PathBuf>,
+    /// The key before the last rotation.
+    pub previous_key_file: Option<PathBuf>,
+    /// Name of this daemon or command in lanes and claims, for example `host:pid`.
+    pub owner: String,
+}
+
+/// The door to the databases; cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    db: Db,
+    sealer: Sealer,
+    owner: String,
+    /// SQLite lets one transaction write at a time; writers queue here fairly instead of polling the file lock.
+    write_turn: Arc<Mutex<()>>,
+}
+
+enum Db {
+    Sqlite { main: SqliteFile, accounting: SqliteFile },
+    Postgres { pool: PgPool, fold: PgPool, journal: PgPool },
+}
+
+struct SqliteFile {
+    path: PathBuf,
+    readers: SqlitePool,
+    /// synchronous=FULL: what is committed here survives a power cut.
+    durable: SqlitePool,
+    /// synchronous=NORMAL: for derived state, which the journal can give again.
+    derived: SqlitePool,
+}
+
+/// One transaction on either database. Dropping it without `commit` rolls back.
+pub enum Tx {
+    Sqlite(SqliteTx),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// A SQLite transaction together with its turn to write, given back after the transaction ended.
+pub struct SqliteTx {
+    pub(in crate::store) transaction: Transaction<'static, Sqlite>,
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+/// Which of the two databases a store speaks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+const BEGIN_IMMEDIATE: &str = "BEGIN IMMEDIATE";
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const SQLITE_READERS: u32 = 4;
+const POSTGRES_CONNECTIONS: u32 = 10;
+/// Page cache of a SQLite connection in KiB; the idle daemon stays small.
+const SQLITE_CACHE_KIB: &str = "-2048";
+
+impl Store {
+    /// Opens the databases without touching their schema; connections are made when first used.
+    ///
+    /// **Errors**: a URL of neither kind, an unreadable or malformed key file. An unreachable server is no error here.
+    pub async fn open(config: &StoreConfig) -> Result<Self, StoreError> {
+        let (db, default_key) = if let Some(path) = sqlite_path(&config.url) {
+            let accounting = accounting_path(&path);
+            let key = path.with_extension("key");
+            (Db::Sqlite { main: SqliteFile::open(path)?, accounting: SqliteFile::open(accounting)? }, Some(key))
+        } else if config.url.starts_with("postgres://") || config.url.starts_with("postgresql://") {
+            (open_postgres(&config.url)?, None)
+        } else {
+            return Err(StoreError::Configuration(format!(
+                "{:?} is no database URL; write sqlite:///path/file.db or postgres://user@host/db",
+                without_password(&config.url)
+            )));
+        };
+        let sealer = Sealer::load(config.key_file.as_deref(), config.previous_key_file.as_deref(), default_key.as_deref())?;
+        let inner = Inner { db, sealer, owner: config.owner.clone(), write_turn: Arc::default() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        match self.inner.db {
+            Db::Sqlite { .. } => Dialect::Sqlite,
+            Db::Postgres { .. } => Dialect::Postgres,
+        }
+    }
+
+    /// Path of the SQLite main file; `None` on PostgreSQL.
+    pub fn sqlite_file(&self) -> Option<&Path> {
+        match &self.inner.db {
+            Db::Sqlite { main, .. } => Some(&main.path),
+            Db::Postgres { .. } => None,
+        }
+    }
+
+    /// Path of the SQLite journal file; `None` on PostgreSQL.
+    pub fn sqlite_accounting_file(&self) -> Option<&Path> {
+        match &self.inner.db {
+            Db::Sqlite { accounting, .. } => Some(&accounting.path),
+            Db::Postgres { .. } => None,
+        }
+    }
+
+    pub fn sealer(&self) -> &Sealer {
+        &self.inner.sealer
+    }
+
+    /// Name of this process in lanes and claims.
+    pub fn owner(&self) -> &str {
+        &self.inner.owner
+    }
+
+    /// A transaction for reading a consistent picture of the main database.
+    pub async fn read(&self) -> Result<Tx, StoreError> {
+        match &self.inner.db {
+            Db::Sqlite { main, .. } => {
+                let transaction = main.readers.begin().await?;
+                Ok(Tx::Sqlite(SqliteTx { transaction, _turn: None }))
+            }
+            Db::Postgres { pool, .. } => Ok(Tx::Postgres(pool.begin().await?)),
+        }
+    }
+
+    /// A transaction that writes; durable once `commit` returned.
+    pub async fn write(&self) -> Result<Tx, StoreError> {
+        match &self.inner.db {
+            Db::Sqlite { main, .. } => self.sqlite_write(&main.durable).await,
+            Db::Postgres { pool, .. } => Ok(Tx::Postgres(pool.begin().await?)),
+        }
+    }
+
+    /// A transaction for derived state that the journal can give again: consistent, but a power cut may undo it.
+    pub async fn write_derived(&self) -> Result<Tx, StoreError> {
+        match &self.inner.db {
+            Db::Sqlite { main, .. } => self.sqlite_write(&main.derived).await,
+            Db::Postgres { fold, .. } => Ok(Tx::Postgres(fold.begin().await?)),
+        }
+    }
+
+    /// A transaction that reads the accounting journal (the same database on PostgreSQL).
+    pub async fn read_journal(&self) -> Result<Tx, StoreError> {
+        match &self.inner.db {
+            Db::Sqlite { accounting, .. } => {
+                let transaction = accounting.readers.begin().await?;
+                Ok(Tx::Sqlite(SqliteTx { transaction, _turn: None }))
+            }
+            Db::Postgres { fold, .. } => Ok(Tx::Postgres(fold.begin().await?)),
+        }
+    }
+
+    /// Would a commit succeed now? Takes the turn to write and gives it back. For `/readyz`.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        on!(&mut tx, c => sqlx::query("SELECT 1").execute(c).await.map(drop))?;
+        tx.commit().await
+    }
+
+    /// Ends all connections; open transactions end first.
+    pub async fn close(&self) {
+        match &self.inner.db {
+            Db::Sqlite { main, accounting } => {
+                for pool in [&main.readers, &main.derived, &main.durable] {
+                    pool.close().await;
+                }
+                for pool in [&accounting.readers, &accounting.derived, &accounting.durable] {
+                    pool.close().await;
+                }
+            }
+            Db::Postgres { pool, fold, journal } => {
+                for pool in [pool, fold, journal] {
+                    pool.close().await;
+                }
+            }
+        }
+    }
+
+    async fn sqlite_write(&self, pool: &SqlitePool) -> Result<Tx, StoreError> {
+        let turn = self.inner.write_turn.clone().lock_owned().await;
+        let transaction = pool.begin_with(BEGIN_IMMEDIATE).await?;
+        Ok(Tx::Sqlite(SqliteTx { transaction, _turn: Some(turn) }))
+    }
+}
+
+impl Tx {
+    pub async fn commit(self) -> Result<(), StoreError> {
+        match self {
+            Tx::Sqlite(held) => held.transaction.commit().await?,
+            Tx::Postgres(transaction) => transaction.commit().await?,
+        }
+        Ok(())
+    }
+
+    /// Undoes everything and waits until it is undone, so that the next writer need not.
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        match self {
+            Tx::Sqlite(held) => held.transaction.rollback().await?,
+            Tx::Postgres(transaction) => transaction.rollback().await?,
+        }
+        Ok(())
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Tx::Sqlite(_) => Dialect::Sqlite,
+            Tx::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// Opens a savepoint, so that one entry of a group can fail alone. Savepoints do not nest.
+    pub async fn savepoint(&mut self) -> Result<(), StoreError> {
+        on!(self, c => sqlx::query("SAVEPOINT entry").execute(c).await.map(drop))?;
+        Ok(())
+    }
+
+    /// Keeps what was written since the savepoint.
+    pub async fn release_savepoint(&mut self) -> Result<(), StoreError> {
+        on!(self, c => sqlx::query("RELEASE SAVEPOINT entry").execute(c).await.map(drop))?;
+        Ok(())
+    }
+
+    /// Undoes what was written since the savepoint; the transaction goes on.
+    pub async fn rollback_to_savepoint(&mut self) -> Result<(), StoreError> {
+        on!(self, c => sqlx::query("ROLLBACK TO SAVEPOINT entry").execute(c).await.map(drop))?;
+        self.release_savepoint().await
+    }
+}
+
+impl SqliteFile {
+    fn open(path: PathBuf) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .busy_timeout(BUSY_TIMEOUT)
+            .pragma("cache_size", SQLITE_CACHE_KIB);
+        let pool = |connections: u32, synchronous: SqliteSynchronous| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .connect_lazy_with(options.clone().synchronous(synchronous))
+        };
+        Ok(Self {
+            readers: pool(SQLITE_READERS, SqliteSynchronous::Normal),
+            durable: pool(1, SqliteSynchronous::Full),
+            derived: pool(1, SqliteSynchronous::Normal),
+            path,
+        })
+    }
+}
+
+fn open_postgres(url: &str) -> Result<Db, StoreError> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|error| StoreError::Configuration(format!("{}: {error}", without_password(url))))?
+        .application_name("lastmile");
+    let pool = |connections: u32, options: PgConnectOptions| {
+        PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .idle_timeout(Duration::from_secs(600))
+            .connect_lazy_with(options)
+    };
+    Ok(Db::Postgres {
+        pool: pool(POSTGRES_CONNECTIONS, options.clone()),
+        fold: pool(2, options.clone().options([("synchronous_commit", "off")])),
+        journal: pool(2, options),
+    })
+}
+
+/// The file of a `sqlite:` URL.
+fn sqlite_path(url: &str) -> Option<PathBuf> {
+    let rest = url.strip_prefix("sqlite:")?;
+    Some(PathBuf::from(rest.strip_prefix("//").unwrap_or(rest)))
+}
+
+/// `lastmile.db` keeps its journal in `lastmile-accounting.db` beside it.
+fn accounting_path(main: &Path) -> PathBuf {
+    let stem = main.file_stem().map_or_else(|| "lastmile".into(), |stem| stem.to_string_lossy().into_owned());
+    main.with_file_name(format!("{stem}-accounting.db"))
+}
+
+/// A URL fit for an error message.
+fn without_password(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 < at => {
+            let user = url[scheme + 3..at].split(':').next().unwrap_or_default();
+            format!("{}{user}@{}", &url[..scheme + 3], &url[at + 1..])
+        }
+        _ => url.to_owned(),
+    }
+}
