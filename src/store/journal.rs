@@ -151,8 +151,7 @@ pub async fn lanes(tx: &mut Tx) -> Result<Vec<i64>, StoreError> {
 
 /// The next entries of a lane after `seq`, in commit order, at most `limit`.
 pub async fn read_after(tx: &mut Tx, lane: i64, seq: i64, limit: i64) -> Result<Vec<JournalRow>, StoreError> {
-    let rows: Vec<Row> =
-        on!(tx, c => sqlx::query_as(READ_AFTER).bind(lane).bind(seq).bind(limit).fetch_all(c).await)?;
+    let rows: Vec<Row> = on!(tx, c => sqlx::query_as(READ_AFTER).bind(lane).bind(seq).bind(limit).fetch_all(c).await)?;
     rows.into_iter().map(JournalRow::try_from).collect()
 }
 

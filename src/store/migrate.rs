@@ -24,7 +24,8 @@ impl Store {
         match &self.inner.db {
             Db::Sqlite { main, accounting } => {
                 let mut pending = Vec::new();
-                for (name, migrator, file) in [("main", &SQLITE, main), ("accounting", &SQLITE_ACCOUNTING, accounting)] {
+                for (name, migrator, file) in [("main", &SQLITE, main), ("accounting", &SQLITE_ACCOUNTING, accounting)]
+                {
                     if file.path.exists() {
                         let mut connection = file.durable.acquire().await?;
                         pending.extend(lacking(name, migrator, &mut *connection).await?);

@@ -121,7 +121,8 @@ impl Store {
                 without_password(&config.url)
             )));
         };
-        let sealer = Sealer::load(config.key_file.as_deref(), config.previous_key_file.as_deref(), default_key.as_deref())?;
+        let sealer =
+            Sealer::load(config.key_file.as_deref(), config.previous_key_file.as_deref(), default_key.as_deref())?;
         let inner = Inner { db, sealer, owner: config.owner.clone(), write_turn: Arc::default() };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -40,7 +40,8 @@ impl Sealer {
             (None, Some(path)) => make_key(path)?,
             (None, None) => {
                 return Err(StoreError::Configuration(
-                    "[secrets] key_file is needed with PostgreSQL: 32 random octets as 64 hexadecimal digits".to_owned(),
+                    "[secrets] key_file is needed with PostgreSQL: 32 random octets as 64 hexadecimal digits"
+                        .to_owned(),
                 ));
             }
         };
@@ -75,8 +76,11 @@ impl Sealer {
     /// **Errors**: wrong key, wrong place or damaged octets; the secret must be pushed again.
     pub fn open(&self, place: &str, sealed: &[u8]) -> Result<Secret, StoreError> {
         let clear = self.open_bytes(place, sealed)?;
-        let text = String::from_utf8(clear)
-            .map_err(|_| StoreError::Corrupt { table: "secret", column: "sealed", id: place.to_owned() })?;
+        let text = String::from_utf8(clear).map_err(|_| StoreError::Corrupt {
+            table: "secret",
+            column: "sealed",
+            id: place.to_owned(),
+        })?;
         Ok(Secret::new(text))
     }
 
@@ -98,7 +102,8 @@ impl Sealer {
 
     /// A keyed hash, HMAC-SHA256 under the installation's key; `label` keeps uses apart.
     pub fn keyed_hash(&self, label: &str, data: &[u8]) -> [u8; 32] {
-        let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(&self.current).expect("HMAC takes keys of any length");
+        let mut mac =
+            <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(&self.current).expect("HMAC takes keys of any length");
         mac.update(label.as_bytes());
         mac.update(&[0]);
         mac.update(data);
