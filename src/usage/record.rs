@@ -73,8 +73,11 @@ impl fmt::Display for RecordKind {
 /// Doubts that came up while a record was read; the record counts all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RecordFlags {
-    /// Event-Timestamp was absent from sanity (beyond arrival − 400 days or + 10 minutes): `event_at` is arrival-based.
+    /// Event-Timestamp was there and not believable (before arrival − 400 days, or after arrival + 10 minutes).
     pub clock_doubtful: bool,
+    /// `event_at` is arrival − Acct-Delay-Time, because Event-Timestamp was absent or not believable. Two copies of
+    /// such a record differ in `event_at`, and session time orders them better.
+    pub arrival_based: bool,
     /// The identity the configuration asks for was not in the packet; the configured client's name stands in.
     pub identity_missing: bool,
     /// A counter did not fit and was left out.
