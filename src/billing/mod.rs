@@ -1,1 +1,7 @@
-//! Calendar, tariffs, rating and lines; late usage and corrections.
+//! Calendar, tariffs, rating and lines; late usage and corrections. Everything here is a function of its arguments: no
+//! database, no clock.
+//!
+//! `calendar` cuts time into periods, `tariff` reads prices, `price` prices one quantity, `run` turns an account's facts
+//! into the lines of one run.
+
+pub mod calendar;
