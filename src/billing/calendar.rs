@@ -91,11 +91,7 @@ impl BillCycle {
         let on: Date = name.parse().map_err(|_| form())?;
         let period = self.period_at(self.midnight(on)?)?;
         let starts_on = self.first_day(&period);
-        if starts_on == on {
-            Ok(period)
-        } else {
-            Err(CalendarError::NoStart { cycle: self.id.clone(), on, starts_on })
-        }
+        if starts_on == on { Ok(period) } else { Err(CalendarError::NoStart { cycle: self.id.clone(), on, starts_on }) }
     }
 
     /// How the period is called: its first day.
@@ -138,11 +134,7 @@ impl BillCycle {
         }
         match found.as_slice() {
             [ordinal] => self.period(*ordinal),
-            _ => Err(CalendarError::Ambiguous {
-                cycle: self.id.clone(),
-                month: month.to_owned(),
-                count: found.len(),
-            }),
+            _ => Err(CalendarError::Ambiguous { cycle: self.id.clone(), month: month.to_owned(), count: found.len() }),
         }
     }
 

@@ -239,10 +239,7 @@ impl<'d> Value<'d> {
     pub fn list(&self) -> Option<Vec<Value<'d>>> {
         match self.value {
             DeValue::Array(items) => Some(
-                items
-                    .iter()
-                    .map(|item| Value { file: self.file, value: item.get_ref(), at: item.span() })
-                    .collect(),
+                items.iter().map(|item| Value { file: self.file, value: item.get_ref(), at: item.span() }).collect(),
             ),
             other => {
                 self.fault(format!("a list is expected, not {}", kind(other)));
