@@ -1,1 +1,5 @@
-//! The one integration binary.
+//! The one integration binary: house rules, the store's contract on both databases, journeys with real peers.
+
+mod harness;
+mod house_rules;
+mod store_contract;

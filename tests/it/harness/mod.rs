@@ -1,0 +1,55 @@
+//! What journeys need: temporary folders, free ports, a throw-away PostgreSQL, the daemon as a process, a small HTTP client.
+
+#![expect(dead_code, reason = "not every journey needs every tool")]
+
+pub mod daemon;
+pub mod http;
+pub mod postgres;
+
+use std::net::{TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+/// A folder that every user may enter (PostgreSQL, Dovecot and Postfix run as users of their own).
+pub fn temp_dir() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::Builder::new().prefix("lastmile-it-").tempdir().expect("a temporary folder");
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
+    dir
+}
+
+/// A TCP port nobody listens on now.
+pub fn free_tcp_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+}
+
+/// A UDP port nobody listens on now.
+pub fn free_udp_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+}
+
+/// Runs a program of the machine to its end; a missing one fails with its Debian package's name.
+pub fn run(package: &str, program: &str, arguments: &[&str]) -> Output {
+    Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program} (Debian package {package}) did not run: {error}"))
+}
+
+/// Waits until `done` gives something, at most `limit`; panics naming `what` otherwise.
+pub fn wait_for<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Root of the repository.
+pub fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}

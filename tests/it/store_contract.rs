@@ -1,0 +1,119 @@
+//! The store's contract, run on SQLite and on PostgreSQL alike.
+
+use lastmile::store::journal::{self, JournalEntry};
+use lastmile::store::{Store, StoreConfig, StoreError};
+use lastmile::vocabulary::{Timestamp, from_micros};
+
+use crate::harness::{postgres, temp_dir};
+
+/// Runs a contract on both databases.
+macro_rules! contract {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[test] fn $name() { super::run_on_sqlite(|store| Box::pin(super::$name(store))); })*
+        }
+        mod postgres_15 {
+            $(#[test] fn $name() { super::run_on_postgres(|store| Box::pin(super::$name(store))); })*
+        }
+    };
+}
+
+contract!(
+    migrations_run_once,
+    appended_entries_are_read_in_commit_order,
+    lanes_are_separate,
+    an_uncommitted_write_is_gone
+);
+
+async fn migrations_run_once(store: Store) {
+    assert_eq!(store.pending_migrations().await.expect("a list"), vec![]);
+    assert_eq!(store.migrate().await.expect("nothing to do"), vec![]);
+    store.probe().await.expect("a commit succeeds");
+}
+
+async fn appended_entries_are_read_in_commit_order(store: Store) {
+    let mut writer = store.open_journal(at(0)).await.expect("a lane");
+    let first: Vec<JournalEntry> = (0..300).map(entry).collect();
+    assert_eq!(writer.append(&first).await.expect("stored"), 300);
+    assert_eq!(writer.append(&[entry(300)]).await.expect("stored"), 301);
+    let mut tx = store.read_journal().await.expect("a transaction");
+    let rows = journal::read_after(&mut tx, writer.lane(), 299, 10).await.expect("rows");
+    let seqs: Vec<i64> = rows.iter().map(|row| row.seq).collect();
+    assert_eq!(seqs, [300, 301]);
+    assert_eq!(rows[1].entry, entry(300));
+    assert_eq!(journal::last_seq(&mut tx, writer.lane()).await.expect("a number"), 301);
+}
+
+async fn lanes_are_separate(store: Store) {
+    let mut one = store.open_journal(at(0)).await.expect("a lane");
+    one.append(&[entry(1)]).await.expect("stored");
+    drop(one);
+    let mut two = store.open_journal(at(1)).await.expect("a lane");
+    two.append(&[entry(2)]).await.expect("stored");
+    let mut tx = store.read_journal().await.expect("a transaction");
+    let lanes = journal::lanes(&mut tx).await.expect("lanes");
+    assert_eq!(lanes.len(), 2);
+    for lane in lanes {
+        assert_eq!(journal::read_after(&mut tx, lane, 0, 10).await.expect("rows").len(), 1);
+    }
+}
+
+async fn an_uncommitted_write_is_gone(store: Store) {
+    let tx = store.write().await.expect("a transaction");
+    drop(tx);
+    store.probe().await.expect("the turn to write came back");
+}
+
+fn entry(number: i64) -> JournalEntry {
+    JournalEntry {
+        arrived_at: at(number),
+        nas: "bng1".to_owned(),
+        source: "127.0.0.1:40000".to_owned(),
+        packet: number.to_be_bytes().to_vec(),
+    }
+}
+
+fn at(seconds: i64) -> Timestamp {
+    from_micros(1_780_000_000_000_000 + seconds * 1_000_000).expect("an instant of the test")
+}
+
+type Contract = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
+fn run_on_sqlite(contract: impl FnOnce(Store) -> Contract) {
+    let dir = temp_dir();
+    run(&format!("sqlite://{}", dir.path().join("lastmile.db").display()), None, contract);
+}
+
+fn run_on_postgres(contract: impl FnOnce(Store) -> Contract) {
+    let dir = temp_dir();
+    let key = dir.path().join("key");
+    std::fs::write(&key, "0123456789abcdef".repeat(4)).expect("a key file");
+    run(&postgres::database(), Some(key), contract);
+}
+
+fn run(url: &str, key_file: Option<std::path::PathBuf>, contract: impl FnOnce(Store) -> Contract) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let config =
+            StoreConfig { url: url.to_owned(), key_file, previous_key_file: None, owner: "contract".to_owned() };
+        let store = Store::open(&config).await.expect("the store opens");
+        store.migrate().await.expect("the schema is made");
+        contract(store.clone()).await;
+        store.close().await;
+    });
+}
+
+#[test]
+fn an_unknown_url_is_refused_without_showing_its_password() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let config = StoreConfig {
+        url: "mysql://root:hunter2@db/lastmile".to_owned(),
+        key_file: None,
+        previous_key_file: None,
+        owner: "contract".to_owned(),
+    };
+    let Err(StoreError::Configuration(message)) = runtime.block_on(Store::open(&config)) else {
+        panic!("a MySQL URL was taken");
+    };
+    assert!(!message.contains("hunter2"), "{message}");
+}
