@@ -7,6 +7,7 @@ use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::exit::{CliError, Exit};
+use crate::daemon::config::Config;
 
 /// Where the configuration is when neither `--config` nor `$LASTMILE_CONFIG` names it.
 pub const DEFAULT_CONFIG: &str = "/etc/lastmile/lastmile.toml";
@@ -18,6 +19,13 @@ pub struct Context {
 }
 
 impl Context {
+    /// The configuration file, read.
+    ///
+    /// **Errors**: exit 1 with every fault; `check-config` tells more.
+    pub fn config(&self) -> Result<Config, CliError> {
+        Ok(Config::load(&self.config_path)?.config)
+    }
+
     /// Prints `value` as one JSON document on stdout.
     pub fn print_json(&self, value: &impl Serialize) -> Result<(), CliError> {
         let mut text = serde_json::to_string_pretty(value)?;

@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, messages to stderr, `--json` turns every table into JSON, and `Exit` is what scripts test.
 
+mod check_config;
 mod context;
 mod exit;
 mod shell;
@@ -31,6 +32,8 @@ pub struct Cli {
 /// Every command there is.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Check the configuration file: all faults with their place. Touches nothing.
+    CheckConfig,
     /// Print shell completions.
     Completions { shell: clap_complete::Shell },
     /// Print the manual page.
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
     match command {
+        Command::CheckConfig => check_config::run(context),
         Command::Completions { shell } => shell::completions(shell, context),
         Command::Man => shell::man(context),
     }

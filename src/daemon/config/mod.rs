@@ -1,0 +1,225 @@
+//! The configuration file of an installation: its shape, and reading it so that every fault comes at once with its place.
+//!
+//! Only `[database]` and `[api]` are required; a section that is missing turns its part off. A `*_file` names a file
+//! with the secret: a relative name is looked up among systemd's credentials first (`$CREDENTIALS_DIRECTORY`), then
+//! beside the configuration file. Unknown keys are faults.
+
+mod probe;
+mod reader;
+mod sections;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
+
+pub use reader::ConfigFault;
+
+/// Everything the file says, with its defaults filled in.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub path: PathBuf,
+    pub database: Database,
+    pub secrets: Secrets,
+    pub api: Api,
+    pub radius: Option<Radius>,
+    pub tftp: Option<Tftp>,
+    pub docsis: Option<Docsis>,
+    pub cmts: Vec<Cmts>,
+    pub snmp: Option<Snmp>,
+    pub dhcp: Option<Dhcp>,
+    pub mail: Option<Backend>,
+    pub aaa: Option<Backend>,
+    pub log: Log,
+}
+
+/// `[database]`: `sqlite:///path` or `postgres://…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    pub url: String,
+}
+
+/// `[secrets]`: the key that seals recoverable secrets. On SQLite it defaults to a file made beside the database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Secrets {
+    pub key_file: Option<PathBuf>,
+}
+
+/// `[api]`: where HTTP listens. `tls` absent is plain HTTP, `rate_limit` absent is no limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Api {
+    pub listen: SocketAddr,
+    pub tls: Option<Tls>,
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// PEM files. `client_ca` turns on mTLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Requests per API key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    pub per_second: u32,
+    pub burst: u32,
+}
+
+/// `[radius]`: `accounting` defaults to port 1813 on every IPv4 address; `dictionaries` are directories or files in
+/// FreeRADIUS' syntax, read on top of the built-in one.
+#[derive(Debug, Clone)]
+pub struct Radius {
+    pub accounting: Vec<SocketAddr>,
+    pub dictionaries: Vec<PathBuf>,
+    pub nas: Vec<Nas>,
+}
+
+/// `[[radius.nas]]`: a client that may send accounting. The longest prefix wins.
+#[derive(Debug, Clone)]
+pub struct Nas {
+    pub name: String,
+    pub address: Cidr,
+    pub secret: Secret,
+    pub previous_secret: Option<Secret>,
+    /// Counter semantics of the vendor; default `default`.
+    pub profile: String,
+    /// Default `client`.
+    pub identity: NasIdentity,
+    /// What a port can carry; decides what a counter can have done. Default 10G.
+    pub max_rate: BitRate,
+    /// Default 600.
+    pub interim_seconds: u32,
+    /// Absent: any tenant, then the realm decides.
+    pub tenants: Option<Vec<TenantId>>,
+}
+
+/// Which NAS a packet of a client belongs to: behind a proxy one address is many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NasIdentity {
+    /// The configured client itself.
+    Client,
+    /// Its NAS-Identifier attribute.
+    NasIdentifier,
+    /// Its NAS-IP-Address or NAS-IPv6-Address attribute.
+    NasIp,
+}
+
+/// `[tftp]`; `listen` defaults to port 69 on every IPv4 address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tftp {
+    pub listen: SocketAddr,
+}
+
+/// `[docsis]`: the shared secret of the CMTS MIC, unless a CMTS has its own.
+#[derive(Debug, Clone)]
+pub struct Docsis {
+    pub shared_secret: Option<Secret>,
+}
+
+/// `[[cmts]]`.
+#[derive(Debug, Clone)]
+pub struct Cmts {
+    pub name: String,
+    pub shared_secret: Option<Secret>,
+    /// `enforce`: a modem's file is served only to that modem's address.
+    pub tftp_source_check: bool,
+}
+
+/// `[snmp]`.
+#[derive(Debug, Clone)]
+pub struct Snmp {
+    pub community: Option<Secret>,
+}
+
+/// `[dhcp]`. This version prepares the names it would hand out and writes no reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dhcp {
+    pub url: Option<String>,
+}
+
+/// `[mail]` and `[aaa]`: the database whose tables we write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    pub url: String,
+}
+
+/// `[log]`; defaults `auto` and `info`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, level: "info".to_owned() }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// journald with fields when stderr is the journal, else text.
+    Auto,
+    Journald,
+    Text,
+    Json,
+}
+
+/// A configuration that was read, with what is doubtful about it.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    pub warnings: Vec<ConfigFault>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration {path}: {error}")]
+    Unreadable { path: String, error: std::io::Error },
+    #[error("{}", listing(faults))]
+    Faults { faults: Vec<ConfigFault>, warnings: Vec<ConfigFault> },
+}
+
+impl Config {
+    /// Reads the file at `path`, its secrets and nothing else.
+    ///
+    /// **Errors**: every fault at once.
+    pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.display().to_string(), error })?;
+        Self::parse(path, &text, credentials, false)
+    }
+
+    /// Like `load`, and reads what the daemon will read at its start: dictionaries, TLS files. Touches nothing.
+    pub fn check(path: &Path) -> Result<Loaded, ConfigError> {
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.display().to_string(), error })?;
+        Self::parse(path, &text, credentials, true)
+    }
+
+    fn parse(path: &Path, text: &str, credentials: Option<PathBuf>, probing: bool) -> Result<Loaded, ConfigError> {
+        let reader = reader::Reader::new(path, text, credentials);
+        let tree = reader.tree();
+        let config = sections::config(&reader, &tree, path, probing);
+        let (faults, warnings) = reader.finish();
+        match config {
+            Some(config) if faults.is_empty() => Ok(Loaded { config, warnings }),
+            _ => Err(ConfigError::Faults { faults, warnings }),
+        }
+    }
+}
+
+fn listing(faults: &[ConfigFault]) -> String {
+    let lines: Vec<String> = faults.iter().map(ConfigFault::to_string).collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests;

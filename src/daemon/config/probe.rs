@@ -1,0 +1,41 @@
+//! Looks at the files a configuration names: who may read a secret, whether a dictionary can be read.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::reader::{Found, Reader};
+
+const OTHERS_READ: u32 = 0o004;
+
+/// Warns when everyone on the machine may read a secret's file.
+pub fn secret_mode(reader: &Reader<'_>, found: &Found<&str>, path: &Path) {
+    if let Some(mode) = world_readable(path) {
+        let detail = format!("every user may read {} (mode {mode:04o}); chmod 0600 it", path.display());
+        reader.warn(found.at, &found.key, detail);
+    }
+}
+
+/// Warns when a secret stands in a configuration file that everyone may read.
+pub fn inline_secret(reader: &Reader<'_>, found: &Found<&str>) {
+    let path = reader.file();
+    if let Some(mode) = world_readable(path) {
+        let detail = format!("stands in a file every user may read (mode {mode:04o}); use {}_file", last(&found.key));
+        reader.warn(found.at, &found.key, detail);
+    }
+}
+
+/// Notes a dictionary that cannot be opened.
+pub fn dictionary(reader: &Reader<'_>, found: &Found<&str>, path: &Path) {
+    if let Err(error) = std::fs::metadata(path) {
+        reader.fault(found.at, &found.key, format!("cannot read {}: {error}", path.display()));
+    }
+}
+
+fn last(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key)
+}
+
+fn world_readable(path: &Path) -> Option<u32> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o7777;
+    (mode & OTHERS_READ != 0).then_some(mode)
+}

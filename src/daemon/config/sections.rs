@@ -1,0 +1,351 @@
+//! Reads each section of the configuration file; one function a section, defaults beside their keys.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::reader::{Found, Reader, Section};
+use super::{
+    Api, Backend, Cmts, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, NasIdentity, RateLimit, Radius, Secrets,
+    Snmp, Tftp, Tls, probe,
+};
+use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
+
+/// The whole file. `None` where a required part is unusable; its fault is noted.
+pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, probing: bool) -> Option<Config> {
+    let root = Section::root(reader, tree);
+    let door = Door { reader, probing };
+    let database = root.table("database").map(|section| door.database(section));
+    if database.is_none() && !tree.get_ref().contains_key("database") {
+        root.fault("the section [database] is required");
+    }
+    let secrets = root.table("secrets").map(|section| door.secrets(section)).unwrap_or_default();
+    let api = root.table("api").map(|section| door.api(section));
+    if api.is_none() && !tree.get_ref().contains_key("api") {
+        root.fault("the section [api] is required");
+    }
+    let radius = root.table("radius").map(|section| door.radius(section));
+    let tftp = root.table("tftp").map(|section| door.tftp(section));
+    let docsis = root.table("docsis").map(|section| door.docsis(section));
+    let cmts: Vec<Option<Cmts>> = root.tables("cmts").into_iter().map(|section| door.cmts(section)).collect();
+    let snmp = root.table("snmp").map(|section| door.snmp(section));
+    let dhcp = root.table("dhcp").map(|section| door.dhcp(section));
+    let mail = root.table("mail").map(|section| door.backend(section, "postfixadmin"));
+    let aaa = root.table("aaa").map(|section| door.backend(section, "freeradius-sql"));
+    let log = root.table("log").map(|section| door.log(section)).unwrap_or_default();
+    root.close();
+    Some(Config {
+        path: path.to_path_buf(),
+        database: database??,
+        secrets,
+        api: api??,
+        radius: optional(radius)?,
+        tftp: optional(tftp)?,
+        docsis,
+        cmts: cmts.into_iter().collect::<Option<_>>()?,
+        snmp,
+        dhcp: dhcp.flatten(),
+        mail: mail.flatten(),
+        aaa: aaa.flatten(),
+        log,
+    })
+}
+
+/// A section that is absent is fine, one that could not be read is not.
+fn optional<T>(section: Option<Option<T>>) -> Option<Option<T>> {
+    match section {
+        None => Some(None),
+        Some(None) => None,
+        Some(read) => Some(read),
+    }
+}
+
+const DEFAULT_ACCOUNTING: &str = "0.0.0.0:1813";
+const DEFAULT_TFTP: &str = "0.0.0.0:69";
+const DEFAULT_MAX_RATE_BITS: u64 = 10_000_000_000;
+const DEFAULT_INTERIM_SECONDS: u32 = 600;
+const SECRET_FILE_MAX_BYTES: u64 = 4096;
+
+struct Door<'r, 't> {
+    reader: &'r Reader<'t>,
+    /// Also read what the daemon reads at its start.
+    probing: bool,
+}
+
+impl Door<'_, '_> {
+    fn database(&self, section: Section<'_, '_>) -> Option<Database> {
+        let url = section.required("url").and_then(|found| self.url(&found));
+        section.close();
+        Some(Database { url: url? })
+    }
+
+    fn secrets(&self, section: Section<'_, '_>) -> Secrets {
+        let key_file = section.string("key_file").map(|found| {
+            let path = self.reader.credential(found.value);
+            if self.probing {
+                // Absent is fine: on SQLite the first start makes it.
+                probe::secret_mode(self.reader, &found, &path);
+            }
+            path
+        });
+        section.close();
+        Secrets { key_file }
+    }
+
+    fn api(&self, section: Section<'_, '_>) -> Option<Api> {
+        let listen = section.required("listen").and_then(|found| self.address(&found));
+        let tls = section.table("tls").map(|tls| {
+            let cert = tls.required("cert").map(|found| self.existing(&found));
+            let key = tls.required("key").map(|found| self.existing(&found));
+            let client_ca = tls.string("client_ca").map(|found| self.existing(&found));
+            tls.close();
+            Some(Tls { cert: cert?, key: key?, client_ca })
+        });
+        let rate_limit = section.table("rate_limit").map(|limit| {
+            let per_second = limit.number("per_second", 1);
+            let burst = limit.number("burst", 1);
+            if per_second.is_none() {
+                limit.fault("per_second is required: requests a second and key");
+            }
+            limit.close();
+            let per_second = per_second?;
+            Some(RateLimit { per_second, burst: burst.unwrap_or(per_second) })
+        });
+        section.close();
+        Some(Api { listen: listen?, tls: optional(tls)?, rate_limit: optional(rate_limit)? })
+    }
+
+    fn radius(&self, section: Section<'_, '_>) -> Option<Radius> {
+        let accounting: Vec<SocketAddr> = match section.strings("accounting") {
+            Some(list) => list.iter().filter_map(|found| self.address(found)).collect(),
+            None => DEFAULT_ACCOUNTING.parse().into_iter().collect(),
+        };
+        let dictionaries: Vec<PathBuf> = match section.strings("dictionaries") {
+            Some(list) => list.iter().map(|found| self.dictionary(found)).collect(),
+            None => Vec::new(),
+        };
+        let mut clients: Vec<(Found<&str>, Option<Found<Cidr>>)> = Vec::new();
+        let mut nas = Vec::new();
+        for client in section.tables("nas") {
+            let name = client.required("name");
+            let address = client.required("address").and_then(|found| client.parse::<Cidr>(&found));
+            if let Some(name) = &name {
+                self.distinct(&clients, name, address.as_ref());
+                clients.push((name.clone(), address.clone()));
+            }
+            nas.push(self.nas(client, name.map(|found| found.value.to_owned()), address.map(|found| found.value)));
+        }
+        section.close();
+        Some(Radius { accounting, dictionaries, nas: nas.into_iter().collect::<Option<_>>()? })
+    }
+
+    fn nas(&self, client: Section<'_, '_>, name: Option<String>, address: Option<Cidr>) -> Option<Nas> {
+        let secret = self.secret(&client, "secret", "secret_file");
+        if let Some(None) = secret {
+            client.fault("a NAS needs secret or secret_file");
+        }
+        let previous_secret = self.secret(&client, "previous_secret", "previous_secret_file");
+        let profile = client.string("profile").map_or("default", |found| found.value).to_owned();
+        let identity = client.word(
+            "identity",
+            &[
+                ("client", NasIdentity::Client),
+                ("nas-identifier", NasIdentity::NasIdentifier),
+                ("nas-ip", NasIdentity::NasIp),
+            ],
+        );
+        let max_rate = client.parsed::<BitRate>("max_rate").map(|found| found.value);
+        let interim_seconds = client.number("interim_seconds", 1);
+        let tenants = client
+            .strings("tenants")
+            .map(|list| list.iter().filter_map(|found| client.parse(found)).map(|found| found.value).collect());
+        client.close();
+        Some(Nas {
+            name: name?,
+            address: address?,
+            secret: secret??,
+            previous_secret: previous_secret?,
+            profile,
+            identity: identity.unwrap_or(NasIdentity::Client),
+            max_rate: max_rate.unwrap_or(BitRate::from_bits_per_second(DEFAULT_MAX_RATE_BITS)),
+            interim_seconds: interim_seconds.unwrap_or(DEFAULT_INTERIM_SECONDS),
+            tenants: tenants as Option<Vec<TenantId>>,
+        })
+    }
+
+    fn tftp(&self, section: Section<'_, '_>) -> Option<Tftp> {
+        let listen = match section.string("listen") {
+            Some(found) => self.address(&found),
+            None => DEFAULT_TFTP.parse().ok(),
+        };
+        section.close();
+        Some(Tftp { listen: listen? })
+    }
+
+    fn docsis(&self, section: Section<'_, '_>) -> Docsis {
+        let shared_secret = self.secret(&section, "shared_secret", "shared_secret_file").flatten();
+        section.close();
+        Docsis { shared_secret }
+    }
+
+    fn cmts(&self, section: Section<'_, '_>) -> Option<Cmts> {
+        let name = section.required("name").map(|found| found.value.to_owned());
+        let shared_secret = self.secret(&section, "shared_secret", "shared_secret_file").flatten();
+        let tftp_source_check = section.word("tftp_source_check", &[("off", false), ("enforce", true)]);
+        section.close();
+        Some(Cmts { name: name?, shared_secret, tftp_source_check: tftp_source_check.unwrap_or(false) })
+    }
+
+    fn snmp(&self, section: Section<'_, '_>) -> Snmp {
+        let community = self.secret(&section, "community", "community_file").flatten();
+        section.close();
+        Snmp { community }
+    }
+
+    fn dhcp(&self, section: Section<'_, '_>) -> Option<Dhcp> {
+        let driver = section.word("driver", &[("none", false), ("kea-sql", true)]).unwrap_or(false);
+        let url = section.string("url").and_then(|found| self.url(&found));
+        if driver {
+            self.reader.warn(section.at(), "dhcp", "this version writes no Kea reservations yet; the section is kept");
+        }
+        section.close();
+        driver.then_some(Dhcp { url })
+    }
+
+    /// `[mail]` and `[aaa]`: `None` when the driver is `none`.
+    fn backend(&self, section: Section<'_, '_>, driver: &'static str) -> Option<Backend> {
+        let on = section.word("driver", &[(driver, true), ("none", false)]).unwrap_or(true);
+        let url = if on { section.required("url") } else { section.string("url") };
+        let url = url.and_then(|found| self.url(&found));
+        section.close();
+        on.then_some(Backend { url: url? })
+    }
+
+    fn log(&self, section: Section<'_, '_>) -> Log {
+        let format = section.word(
+            "format",
+            &[
+                ("auto", LogFormat::Auto),
+                ("journald", LogFormat::Journald),
+                ("text", LogFormat::Text),
+                ("json", LogFormat::Json),
+            ],
+        );
+        let level = section.string("level").map(|found| {
+            if found.value.parse::<tracing_subscriber::filter::Targets>().is_err() {
+                let detail = format!("{:?} is no level; write error, warn, info, debug or trace", found.value);
+                self.reader.fault(found.at, &found.key, detail);
+            }
+            found.value.to_owned()
+        });
+        section.close();
+        Log { format: format.unwrap_or(LogFormat::Auto), level: level.unwrap_or_else(|| "info".to_owned()) }
+    }
+
+    /// A database's URL: a scheme we speak, and a path or host.
+    fn url(&self, found: &Found<&str>) -> Option<String> {
+        let known = [("sqlite://", "a path, as in sqlite:///var/lib/lastmile/lastmile.db"), ("postgres://", "a host")];
+        let scheme = known.iter().find(|(scheme, _)| found.value.starts_with(scheme));
+        let detail = match scheme {
+            Some((scheme, _)) if found.value.len() > scheme.len() => return Some(found.value.to_owned()),
+            Some((_, rest)) => format!("lacks {rest}"),
+            None if found.value.starts_with("postgresql://") => return Some(found.value.to_owned()),
+            None => "must begin with sqlite:// or postgres://".to_owned(),
+        };
+        self.reader.fault(found.at, &found.key, detail);
+        None
+    }
+
+    fn address(&self, found: &Found<&str>) -> Option<SocketAddr> {
+        match found.value.parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                let detail = format!("{:?} is no address with a port; write for example 127.0.0.1:8080", found.value);
+                self.reader.fault(found.at, &found.key, detail);
+                None
+            }
+        }
+    }
+
+    /// Two NAS of one name or one network cannot be told apart.
+    fn distinct(&self, seen: &[(Found<&str>, Option<Found<Cidr>>)], name: &Found<&str>, address: Option<&Found<Cidr>>) {
+        for (other_name, other_address) in seen {
+            if other_name.value == name.value {
+                self.reader.fault(name.at, &name.key, format!("{:?} is named twice, first as {}", name.value, other_name.key));
+            }
+            if let (Some(ours), Some(other)) = (address, other_address)
+                && ours.value == other.value
+            {
+                let detail = format!("{} is already the network of {:?}", ours.value, other_name.value);
+                self.reader.fault(ours.at, &ours.key, detail);
+            }
+        }
+    }
+
+    /// A secret or the file that holds it. Outer `None`: it is given but unusable; inner `None`: it is not given.
+    fn secret(&self, section: &Section<'_, '_>, name: &'static str, file: &'static str) -> Option<Option<Secret>> {
+        let (inline, file) = (section.string(name), section.string(file));
+        match (inline, file) {
+            (Some(_), Some(file)) => {
+                self.reader.fault(file.at, &file.key, format!("{name} is given too; keep one of them"));
+                None
+            }
+            (Some(found), None) if found.value.is_empty() => {
+                self.reader.fault(found.at, &found.key, "must not be empty");
+                None
+            }
+            (Some(found), None) => {
+                probe::inline_secret(self.reader, &found);
+                Some(Some(Secret::new(found.value)))
+            }
+            (None, Some(found)) => self.secret_file(&found).map(Some),
+            (None, None) => Some(None),
+        }
+    }
+
+    fn secret_file(&self, found: &Found<&str>) -> Option<Secret> {
+        let path = self.reader.credential(found.value);
+        let text = match std::fs::metadata(&path) {
+            Ok(meta) if meta.len() > SECRET_FILE_MAX_BYTES => {
+                Err(format!("{} is longer than {SECRET_FILE_MAX_BYTES} bytes", path.display()))
+            }
+            Ok(_) => std::fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display())),
+            Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+        };
+        match text {
+            Ok(text) if text.trim_end_matches(['\r', '\n']).is_empty() => {
+                self.reader.fault(found.at, &found.key, format!("{} is empty", path.display()));
+                None
+            }
+            Ok(text) => {
+                probe::secret_mode(self.reader, found, &path);
+                Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
+            }
+            Err(detail) => {
+                self.reader.fault(found.at, &found.key, detail);
+                None
+            }
+        }
+    }
+
+    fn dictionary(&self, found: &Found<&str>) -> PathBuf {
+        let path = self.reader.path(found.value);
+        if self.probing {
+            probe::dictionary(self.reader, found, &path);
+        }
+        path
+    }
+
+    /// A PEM file the daemon reads at its start.
+    fn existing(&self, found: &Found<&str>) -> PathBuf {
+        let path = self.reader.credential(found.value);
+        if self.probing
+            && let Err(error) = std::fs::File::open(&path)
+        {
+            self.reader.fault(found.at, &found.key, format!("cannot read {}: {error}", path.display()));
+        }
+        path
+    }
+}
