@@ -7,7 +7,10 @@ use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::exit::{CliError, Exit};
+use crate::daemon::clock;
 use crate::daemon::config::Config;
+use crate::store::Store;
+use crate::vocabulary::Clock;
 
 /// Where the configuration is when neither `--config` nor `$LASTMILE_CONFIG` names it.
 pub const DEFAULT_CONFIG: &str = "/etc/lastmile/lastmile.toml";
@@ -24,6 +27,31 @@ impl Context {
     /// **Errors**: exit 1 with every fault; `check-config` tells more.
     pub fn config(&self) -> Result<Config, CliError> {
         Ok(Config::load(&self.config_path)?.config)
+    }
+
+    /// The database, brought up by `serve` or `migrate`.
+    ///
+    /// **Errors**: exit 4 when it cannot be reached, exit 1 when it is not at this version's schema.
+    pub async fn store(&self) -> Result<Store, CliError> {
+        let store = self.open_store().await?;
+        let pending = store.pending_migrations().await?;
+        if !pending.is_empty() {
+            return Err(CliError::failed(format!(
+                "the database lacks {} migrations of this version; run `lastmile migrate` first",
+                pending.len()
+            )));
+        }
+        Ok(store)
+    }
+
+    /// The database as it is, whatever its schema.
+    pub async fn open_store(&self) -> Result<Store, CliError> {
+        Ok(Store::open(&self.config()?.store_config()).await?)
+    }
+
+    /// The clock of this machine.
+    pub fn clock(&self) -> Clock {
+        clock::system()
     }
 
     /// Prints `value` as one JSON document on stdout.

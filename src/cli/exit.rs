@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use crate::store::StoreError;
+
 /// The exit code of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -25,6 +27,8 @@ impl From<Exit> for ExitCode {
 }
 
 /// Why a command stopped: one line for the person at the keyboard, and the exit code.
+///
+/// A `StoreError` that says the database is away becomes exit 4, anything else exit 1.
 ///
 /// Deliberately no `std::error::Error` itself, so that `?` can turn any error into one.
 #[derive(Debug)]
@@ -54,8 +58,13 @@ impl CliError {
 
 impl<E: Error + Send + Sync + 'static> From<E> for CliError {
     fn from(error: E) -> Self {
-        Self::failed(sentence(&error))
+        Self { exit: if database_down(&error) { Exit::Unreachable } else { Exit::Failed }, message: sentence(&error) }
     }
+}
+
+/// Whether the error, or what caused it, is a database that cannot be used now.
+fn database_down(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<StoreError>().is_some_and(StoreError::is_unavailable) || error.source().is_some_and(database_down)
 }
 
 /// The error and its causes on one line, without saying the same thing twice.

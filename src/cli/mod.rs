@@ -5,6 +5,7 @@
 mod check_config;
 mod context;
 mod exit;
+mod migrate;
 mod shell;
 
 use std::path::PathBuf;
@@ -34,6 +35,12 @@ pub struct Cli {
 pub enum Command {
     /// Check the configuration file: all faults with their place. Touches nothing.
     CheckConfig,
+    /// Bring the database to this version.
+    Migrate {
+        /// Only tell what would be done.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Print shell completions.
     Completions { shell: clap_complete::Shell },
     /// Print the manual page.
@@ -70,6 +77,7 @@ pub fn main() -> ExitCode {
 async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
     match command {
         Command::CheckConfig => check_config::run(context),
+        Command::Migrate { dry_run } => migrate::run(dry_run, context).await,
         Command::Completions { shell } => shell::completions(shell, context),
         Command::Man => shell::man(context),
     }

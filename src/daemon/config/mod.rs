@@ -11,6 +11,7 @@ mod sections;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::store::StoreConfig;
 use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
 
 pub use reader::ConfigFault;
@@ -202,6 +203,17 @@ impl Config {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Unreadable { path: path.display().to_string(), error })?;
         Self::parse(path, &text, credentials, true)
+    }
+
+    /// What the store needs of it. The owner is this machine and process.
+    pub fn store_config(&self) -> StoreConfig {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        StoreConfig {
+            url: self.database.url.clone(),
+            key_file: self.secrets.key_file.clone(),
+            previous_key_file: None,
+            owner: format!("{}:{}", host.trim(), std::process::id()),
+        }
     }
 
     fn parse(path: &Path, text: &str, credentials: Option<PathBuf>, probing: bool) -> Result<Loaded, ConfigError> {
