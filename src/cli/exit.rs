@@ -64,7 +64,8 @@ impl<E: Error + Send + Sync + 'static> From<E> for CliError {
 
 /// Whether the error, or what caused it, is a database that cannot be used now.
 fn database_down(error: &(dyn Error + 'static)) -> bool {
-    error.downcast_ref::<StoreError>().is_some_and(StoreError::is_unavailable) || error.source().is_some_and(database_down)
+    error.downcast_ref::<StoreError>().is_some_and(StoreError::is_unavailable)
+        || error.source().is_some_and(database_down)
 }
 
 /// The error and its causes on one line, without saying the same thing twice.

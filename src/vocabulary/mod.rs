@@ -1,7 +1,7 @@
 //! Words every room uses: identifiers, addresses, rates, secrets, instants, money. No input or output happens here.
 
-mod document;
 mod cidr;
+mod document;
 mod exact;
 mod fault;
 mod ids;
@@ -11,8 +11,8 @@ mod rate;
 mod secret;
 mod time;
 
-pub use document::{Section, TomlFile, Value};
 pub use cidr::{Cidr, CidrError};
+pub use document::{Section, TomlFile, Value};
 pub use exact::{Exact, ExactError};
 pub use fault::{Fault, Faults};
 pub use ids::{AccountKey, DEFAULT_SOURCE, IdError, Role, SourceId, TenantId};

@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use super::reader::{Found, Reader, Section};
 use super::{
-    Api, Backend, Cmts, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, NasIdentity, RateLimit, Radius, Secrets,
+    Api, Backend, Cmts, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, NasIdentity, Radius, RateLimit, Secrets,
     Snmp, Tftp, Tls, probe,
 };
 use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
@@ -273,7 +273,11 @@ impl Door<'_, '_> {
     fn distinct(&self, seen: &[(Found<&str>, Option<Found<Cidr>>)], name: &Found<&str>, address: Option<&Found<Cidr>>) {
         for (other_name, other_address) in seen {
             if other_name.value == name.value {
-                self.reader.fault(name.at, &name.key, format!("{:?} is named twice, first as {}", name.value, other_name.key));
+                self.reader.fault(
+                    name.at,
+                    &name.key,
+                    format!("{:?} is named twice, first as {}", name.value, other_name.key),
+                );
             }
             if let (Some(ours), Some(other)) = (address, other_address)
                 && ours.value == other.value
