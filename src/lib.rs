@@ -1,4 +1,45 @@
-//! THE MAP (completed as rooms are built).
+//! # The map
+//!
+//! Lastmile is one program, daemon and command line in one. A billing system pushes accounts; Lastmile provisions the
+//! modem, the mailbox and the AAA rows; network equipment sends RADIUS accounting; Lastmile turns it into usage per bill
+//! cycle, rates it and gives invoice lines back. Five floors; a floor imports only floors below it, and the test
+//! `house_rules` keeps it so.
+//!
+//! ```text
+//! ── 4 daemon + cli ── daemon: builds, wires, starts, stops; configuration, log, the system clock
+//!                      cli: the commands; one file a group
+//! ── 3 services ────── intake: HTTP in          collector: RADIUS in, and the fold behind it
+//!                      provisioner: modems (TFTP), mailboxes, AAA rows out    biller: closes periods
+//!                      (services never import one another; they meet in the store)
+//! ── 2 store ───────── the only room that knows SQL; SQLite and PostgreSQL from one text
+//!      telemetry ───── counters and heartbeats every service keeps
+//! ── 1 pure rooms ──── account ← provision    account, usage ← billing    usage ← radius
+//!                      account, billing ← catalog    docsis, tftp: codecs
+//!                      they decide everything and touch nothing: no socket, no SQL, no clock, no randomness
+//! ── 0 vocabulary ──── identifiers, addresses, rates, money, instants, secrets
+//! ```
+//!
+//! ## Three journeys, each read, decide, write
+//!
+//! - **Account push**: `intake` parses the document (`account`: an account, or every fault) → reads what is stored →
+//!   decides (`account::decide`), works out the elements (`provision::elements`) → writes account, holders, sealed
+//!   secrets, elements, jobs and audit row in one transaction, many pushes to a commit → answers. Behind it the
+//!   `provisioner` claims the job, acts through its backend, and records what is really applied. A job is
+//!   level-triggered: it brings an element from applied to desired, and the newest desired state wins.
+//! - **Accounting packet**: `collector` receives → `radius` verifies → `store::journal` appends, COMMIT → answer. Behind
+//!   it, in order, the fold: `radius` reads the record, `usage` folds it into its session, and sessions, ledger
+//!   entries, totals and the watermark are written in one transaction.
+//! - **Billing run**: `biller` flushes pending usage and fixes watermarks → reads services' history, usage sums and
+//!   lines already issued → `billing` rates → lines are written in chunks; the batch becomes visible with its last row.
+//!
+//! ## What always holds
+//!
+//! 1. An accounting answer is sent only after its record is durable; what is durable is folded exactly once.
+//! 2. A session's usage is a function of the set of its distinct reports: any order, any duplicates, same ledger.
+//! 3. The ledger is append-only and dense per account; sums over periods equal the session's total, to the octet.
+//! 4. Money is rounded once, when a line is made; lines never change; a mistake is answered by a line that names it.
+//! 5. The same push again makes no job; an older one never wins.
+//! 6. Secrets are sealed at rest and cannot be printed.
 
 pub mod account;
 pub mod biller;
