@@ -1,0 +1,159 @@
+//! Which incarnation of a session id a record belongs to. A NAS uses ids again, after a reboot or a counter's turn.
+//!
+//! In: the incarnations known of one (NAS identity, Acct-Session-Id), and a record. Out: one of them, or a new one.
+
+use super::report::{Report, ReportKind};
+use super::state::{FoldFacts, Outcome, SessionState};
+use super::{FoldError, Record};
+
+/// Where a record belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// The incarnation at this index of the slice.
+    Known(usize),
+    /// None of those known.
+    New,
+}
+
+/// Chooses among `known` incarnations, given in any order, by when the record says its session began.
+///
+/// A Start, or a report whose implied start is later than all an incarnation reported, begins a new one.
+pub fn choose<'a>(known: impl IntoIterator<Item = &'a SessionState>, record: &Record) -> Choice {
+    let Some(report) = Report::of(record) else { return Choice::New };
+    let mut sorted: Vec<(usize, &SessionState)> = known.into_iter().enumerate().collect();
+    sorted.sort_by_key(|(index, state)| (state.started_at, *index));
+    let began_at = if report.arrival_based { report.event_at } else { report.implied_start() };
+    let after = sorted.partition_point(|(_, state)| state.started_at <= began_at + SLACK);
+    let Some((index, candidate)) = after.checked_sub(1).map(|at| sorted[at]) else {
+        return before_all(&sorted, &report);
+    };
+    if begins_anew(candidate, &report) {
+        // A Start may come after the reports it belongs before.
+        return match sorted.get(after) {
+            Some((later, state)) if is_late_start(state, &report) => Choice::Known(*later),
+            _ => Choice::New,
+        };
+    }
+    Choice::Known(index)
+}
+
+/// Closes, at their last report, all open incarnations but the newest. Gives the indexes of those it closed.
+pub fn supersede(states: &mut [&mut SessionState]) -> Vec<usize> {
+    let newest = (0..states.len()).max_by_key(|index| (states[*index].started_at, *index));
+    (0..states.len()).filter(|index| Some(*index) != newest && states[*index].close_superseded()).collect()
+}
+
+/// Folds all records of one session id anew. The states' pending usage is their whole allocation: `settle` it against
+/// what the ledger holds.
+///
+/// **Errors**: a total leaves 64 bits.
+pub fn refold(records: &[Record], facts: &FoldFacts<'_>) -> Result<Vec<SessionState>, FoldError> {
+    let gigawords = facts.gigawords || records.iter().any(|record| record.gigawords);
+    let facts = FoldFacts { gigawords, ..*facts };
+    let reports = || records.iter().filter_map(|record| Report::of(record).map(|report| (record, report)));
+    let by_seconds = reports().any(|(_, report)| report.arrival_based);
+    let mut states: Vec<SessionState> = Vec::new();
+    let mut members: Vec<Vec<(&Record, Report)>> = Vec::new();
+    // First pass, by event time: who belongs together. Second pass, in each one's own order: nothing is too old.
+    let mut sorted: Vec<(&Record, Report)> = reports().collect();
+    sorted.sort_by(|(_, a), (_, b)| a.order(b, false));
+    for (record, report) in sorted {
+        let index = match choose(&states, record) {
+            Choice::Known(index) => index,
+            Choice::New => {
+                states.push(SessionState::new(&facts));
+                members.push(Vec::new());
+                states.len() - 1
+            }
+        };
+        states[index].fold(record, &facts)?;
+        members[index].push((record, report));
+    }
+    let mut folded = Vec::new();
+    for mut reports in members {
+        reports.sort_by(|(_, a), (_, b)| a.order(b, by_seconds));
+        let mut state = SessionState::new(&facts);
+        state.reading.by_seconds = by_seconds;
+        for (record, _) in reports {
+            let outcome = state.fold(record, &facts)?;
+            debug_assert_ne!(outcome, Outcome::NeedsRefold, "sorted records are never too old");
+        }
+        folded.push(state);
+    }
+    let mut all: Vec<&mut SessionState> = folded.iter_mut().collect();
+    supersede(&mut all);
+    Ok(folded)
+}
+
+/// Says for each of `new`, folded anew, which of `old` it continues; those of `old` that nobody continues were a
+/// mistake of a time when less was known, and are to be voided.
+pub fn continued(old: &[&SessionState], new: &[SessionState]) -> Vec<Option<usize>> {
+    let mut free: Vec<bool> = vec![true; old.len()];
+    let mut continues = vec![None; new.len()];
+    let mut pairs: Vec<(u64, usize, usize)> = Vec::new();
+    for (n, fresh) in new.iter().enumerate() {
+        for (o, stored) in old.iter().enumerate() {
+            let overlap = fresh.started_at <= stored.last_at.saturating_add(SLACK)
+                && stored.started_at <= fresh.last_at.saturating_add(SLACK);
+            if overlap {
+                pairs.push((fresh.started_at.abs_diff(stored.started_at), n, o));
+            }
+        }
+    }
+    pairs.sort_unstable();
+    for (_, n, o) in pairs {
+        if continues[n].is_none() && free[o] {
+            continues[n] = Some(o);
+            free[o] = false;
+        }
+    }
+    continues
+}
+
+fn before_all(sorted: &[(usize, &SessionState)], report: &Report) -> Choice {
+    match sorted.first() {
+        // It reaches into the first incarnation, or is the Start that one lacked: its beginning, told late.
+        Some((index, first)) if report.event_at >= first.started_at || is_late_start(first, report) => {
+            Choice::Known(*index)
+        }
+        _ => Choice::New,
+    }
+}
+
+fn begins_anew(candidate: &SessionState, report: &Report) -> bool {
+    let later = report.event_at > candidate.last_at;
+    if report.kind == ReportKind::Start {
+        let copy_of_start = candidate.has_start && report.event_at == candidate.started_at;
+        let recent = report.arrival_based
+            && !candidate.stopped()
+            && report.event_at - if candidate.has_start { candidate.started_at } else { candidate.last_at } <= RESEND;
+        return later && !copy_of_start && !recent;
+    }
+    if report.seconds.is_none() {
+        // Without session time only a counter that fell after the Stop tells of a new session.
+        let Some(last) = candidate.cursor().filter(|last| last.stopped && later) else { return false };
+        let fell = |was: i64, now: Option<i64>| now.is_some_and(|now| now < was);
+        return report.event_at > candidate.last_at + SLACK
+            && (fell(last.in_octets, report.in_octets) || fell(last.out_octets, report.out_octets))
+            && report.kind != ReportKind::Stop;
+    }
+    let began_at = report.implied_start();
+    let slack = if candidate.only_start() { START_LAG } else { SLACK };
+    if began_at > candidate.last_at + slack {
+        return true;
+    }
+    // Used again at once: it began when the last one ended, and its session time started over.
+    let started_over = candidate.cursor().is_some_and(|last| report.seconds.unwrap_or(0) < last.seconds);
+    later && started_over && began_at >= candidate.last_at - SLACK && !candidate.only_start()
+}
+
+fn is_late_start(state: &SessionState, report: &Report) -> bool {
+    report.kind == ReportKind::Start && !state.has_start && state.started_at - report.event_at <= START_LAG
+}
+
+/// Rounding to seconds, and a clock that was corrected a little: 5 seconds.
+const SLACK: i64 = 5_000_000;
+/// From a Start to the moment session time counts from (addresses, second link): 60 seconds.
+const START_LAG: i64 = 60_000_000;
+/// Within this an arrival-based Start after another is a copy: 30 seconds.
+const RESEND: i64 = 30_000_000;

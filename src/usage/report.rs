@@ -1,0 +1,341 @@
+//! What one report says against the one before it: growth of the counters, wraps, resets, and who comes first.
+//!
+//! In: reports of one session in order. Out: how much was used between them, and doubts a person may want to see.
+
+use std::cmp::Ordering;
+
+use super::amount::Amount;
+use super::{FoldError, Record, RecordKind};
+use crate::vocabulary::to_micros;
+
+/// The part of a record that the fold keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Report {
+    pub kind: ReportKind,
+    pub event_at: i64,
+    pub seconds: Option<i64>,
+    pub in_octets: Option<i64>,
+    pub out_octets: Option<i64>,
+    /// The event time rests on the arrival, so that two copies of this report may differ in it.
+    pub arrival_based: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ReportKind {
+    Start,
+    Interim,
+    Stop,
+}
+
+/// Where the counters stand after some reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cursor {
+    pub event_at: i64,
+    pub seconds: i64,
+    pub in_octets: i64,
+    pub out_octets: i64,
+    pub stopped: bool,
+}
+
+/// How the counters of a session are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reading {
+    /// Gigawords were seen from this identity: its counters never wrap.
+    pub gigawords: bool,
+    pub max_bits_per_second: u64,
+    /// Some event times rest on arrival: session time orders the reports.
+    pub by_seconds: bool,
+}
+
+/// Usage between two reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Step {
+    pub from: i64,
+    pub until: i64,
+    pub amount: Amount,
+    pub marks: u16,
+}
+
+/// What somebody looking at a session should know; bits of the column `flags`.
+pub mod mark {
+    /// A 32-bit counter passed 2^32.
+    pub const WRAPPED: u16 = 1;
+    /// A counter started again from zero inside the session.
+    pub const RESET: u16 = 2;
+    /// A fall could be read as a wrap or as a reset; the reading that favours the customer was taken.
+    pub const AMBIGUOUS: u16 = 4;
+    /// A report after the Stop carried larger counters, and corrected it.
+    pub const CORRECTED_AFTER_STOP: u16 = 8;
+    /// Some event times were not believable or absent, and rest on the arrival.
+    pub const CLOCK_DOUBTFUL: u16 = 16;
+    /// A counter rose faster than the link can carry.
+    pub const RATE_DOUBTFUL: u16 = 32;
+    /// A report came after Accounting-On or -Off had closed the session.
+    pub const REOPENED: u16 = 64;
+    /// A session time beyond what is believable was cut.
+    pub const CLIPPED: u16 = 128;
+
+    /// The marks as words, for people.
+    pub fn words(marks: i64) -> Vec<&'static str> {
+        let names = [
+            (WRAPPED, "wrapped"),
+            (RESET, "reset"),
+            (AMBIGUOUS, "ambiguous"),
+            (CORRECTED_AFTER_STOP, "corrected_after_stop"),
+            (CLOCK_DOUBTFUL, "clock_doubtful"),
+            (RATE_DOUBTFUL, "rate_doubtful"),
+            (REOPENED, "reopened"),
+            (CLIPPED, "clipped"),
+        ];
+        names.iter().filter(|(bit, _)| marks & i64::from(*bit) != 0).map(|(_, word)| *word).collect()
+    }
+}
+
+impl Report {
+    /// The report of a Start, Stop or Interim; `None` for other records.
+    pub fn of(record: &Record) -> Option<Self> {
+        let kind = match record.kind {
+            RecordKind::Start => ReportKind::Start,
+            RecordKind::Interim => ReportKind::Interim,
+            RecordKind::Stop => ReportKind::Stop,
+            RecordKind::AccountingOn | RecordKind::AccountingOff | RecordKind::Other(_) => return None,
+        };
+        let fits = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok());
+        // A Start opens; whatever counters it carries belong to nobody.
+        let counters = kind != ReportKind::Start;
+        Some(Self {
+            kind,
+            event_at: to_micros(record.event_at),
+            seconds: fits(record.session_seconds).filter(|_| counters),
+            in_octets: fits(record.in_octets).filter(|_| counters),
+            out_octets: fits(record.out_octets).filter(|_| counters),
+            arrival_based: record.flags.arrival_based || record.flags.clock_doubtful,
+        })
+    }
+
+    /// When the session began, as far as this report tells.
+    pub fn implied_start(&self) -> i64 {
+        let seconds = self.seconds.unwrap_or(0).clamp(0, LONGEST_SECONDS);
+        self.event_at - seconds * 1_000_000
+    }
+
+    /// Whether `other` is a copy: the same facts, whatever Acct-Delay-Time, identifier or authenticator it came with.
+    pub fn is_copy_of(&self, other: &Self) -> bool {
+        let apart = self.event_at.abs_diff(other.event_at);
+        // Without Event-Timestamp a copy moves by the rounding of its delay. An idle session that sends no session
+        // time either repeats itself honestly, so only close ones are copies then.
+        let told_apart_otherwise = self.seconds.is_some() || self.kind == ReportKind::Start;
+        let arrival_based = self.arrival_based || other.arrival_based;
+        let same_time = apart == 0 || arrival_based && (told_apart_otherwise || apart <= RESEND_SPAN);
+        (self.kind, self.seconds, self.in_octets, self.out_octets)
+            == (other.kind, other.seconds, other.in_octets, other.out_octets)
+            && same_time
+    }
+
+    pub fn order(&self, other: &Self, by_seconds: bool) -> Ordering {
+        let time = |r: &Self| (r.event_at, r.seconds.unwrap_or(0));
+        let lead = |r: &Self| if by_seconds { (time(r).1, time(r).0) } else { time(r) };
+        let rest = |r: &Self| (r.kind, r.seconds, r.in_octets, r.out_octets, r.arrival_based);
+        lead(self).cmp(&lead(other)).then_with(|| rest(self).cmp(&rest(other)))
+    }
+}
+
+/// Goes from `cursor` (`None` before the first report) to the next report.
+///
+/// **Errors**: a sum leaves 64 bits.
+pub(super) fn step(cursor: Option<Cursor>, report: &Report, reading: Reading) -> Result<(Cursor, Step), FoldError> {
+    let Some(last) = cursor else {
+        return Ok(first_step(report));
+    };
+    let still = Step { from: last.event_at, until: report.event_at, amount: Amount::default(), marks: 0 };
+    let silent = silent_stop(&last, report);
+    let (now_in, now_out) = if silent { (None, None) } else { (report.in_octets, report.out_octets) };
+    let seconds = match report.seconds {
+        Some(seconds) => seconds.clamp(0, LONGEST_SECONDS).max(last.seconds),
+        None if report.kind == ReportKind::Start => last.seconds,
+        None => last.seconds + (report.event_at - last.event_at).max(0) / 1_000_000,
+    };
+    if last.stopped {
+        let (grown_in, grown_out) = (now_in.unwrap_or(last.in_octets), now_out.unwrap_or(last.out_octets));
+        let larger = grown_in >= last.in_octets
+            && grown_out >= last.out_octets
+            && (grown_in, grown_out) != (last.in_octets, last.out_octets);
+        if !larger {
+            return Ok((last, still));
+        }
+        let amount = Amount {
+            in_octets: grown_in - last.in_octets,
+            out_octets: grown_out - last.out_octets,
+            seconds: seconds - last.seconds,
+            sessions: 0,
+        };
+        let next = Cursor {
+            event_at: report.event_at.max(last.event_at),
+            seconds,
+            in_octets: grown_in,
+            out_octets: grown_out,
+            stopped: true,
+        };
+        return Ok((next, Step { amount, marks: mark::CORRECTED_AFTER_STOP, ..still }));
+    }
+    let elapsed = (report.event_at - last.event_at).max((seconds - last.seconds).saturating_mul(1_000_000)).max(0);
+    let grown = growth(&last, now_in, now_out, elapsed, reading);
+    let amount = Amount {
+        in_octets: grown.in_octets,
+        out_octets: grown.out_octets,
+        seconds: seconds - last.seconds,
+        sessions: 0,
+    };
+    let next = Cursor {
+        event_at: report.event_at,
+        seconds,
+        in_octets: now_in.unwrap_or(last.in_octets),
+        out_octets: now_out.unwrap_or(last.out_octets),
+        stopped: report.kind == ReportKind::Stop,
+    };
+    Ok((next, Step { amount, marks: grown.marks, ..still }))
+}
+
+fn first_step(report: &Report) -> (Cursor, Step) {
+    let said = report.seconds.unwrap_or(0);
+    let seconds = said.clamp(0, LONGEST_SECONDS);
+    let cursor = Cursor {
+        event_at: report.event_at,
+        seconds,
+        in_octets: report.in_octets.unwrap_or(0),
+        out_octets: report.out_octets.unwrap_or(0),
+        stopped: report.kind == ReportKind::Stop,
+    };
+    let amount = Amount { in_octets: cursor.in_octets, out_octets: cursor.out_octets, seconds, sessions: 0 };
+    let marks = if said == seconds { 0 } else { mark::CLIPPED };
+    (cursor, Step { from: report.implied_start(), until: report.event_at, amount, marks })
+}
+
+/// A Stop without counters, or with zeros where there was traffic, says only that it is over.
+fn silent_stop(last: &Cursor, report: &Report) -> bool {
+    report.kind == ReportKind::Stop
+        && report.in_octets.unwrap_or(0) == 0
+        && report.out_octets.unwrap_or(0) == 0
+        && (last.in_octets, last.out_octets) != (0, 0)
+}
+
+struct Growth {
+    in_octets: i64,
+    out_octets: i64,
+    marks: u16,
+}
+
+/// Growth of both counters, deciding what a fall means.
+///
+/// Both fell: the session's counters started again, unless both stood near the top. One fell while the other rose: a
+/// wrap, if the link could have carried it. What stays open is read as a reset, which favours the customer.
+fn growth(last: &Cursor, now_in: Option<i64>, now_out: Option<i64>, elapsed: i64, reading: Reading) -> Growth {
+    let now_in = now_in.unwrap_or(last.in_octets);
+    let now_out = now_out.unwrap_or(last.out_octets);
+    let possible = |octets: i64| {
+        let carried = i128::from(reading.max_bits_per_second) * i128::from(elapsed + 1_000_000) / 8_000_000;
+        i128::from(octets) <= carried
+    };
+    let wrapped = |was: i64, now: i64| (!reading.gigawords && was < TOP).then(|| TOP - was + now);
+    let near_top = |was: i64| was >= TOP - TOP / 8;
+    let (fell_in, fell_out) = (now_in < last.in_octets, now_out < last.out_octets);
+    let rose = now_in > last.in_octets || now_out > last.out_octets;
+    let near = (!fell_in || near_top(last.in_octets)) && (!fell_out || near_top(last.out_octets));
+    let mut marks = 0;
+    let mut read = |was: i64, now: i64| {
+        if now >= was {
+            if !possible(now - was) {
+                marks |= mark::RATE_DOUBTFUL;
+            }
+            return now - was;
+        }
+        match wrapped(was, now).filter(|octets| possible(*octets)) {
+            Some(octets) if rose || near => {
+                marks |= mark::WRAPPED;
+                octets
+            }
+            Some(_) => {
+                marks |= mark::RESET | mark::AMBIGUOUS;
+                now
+            }
+            None => {
+                marks |= mark::RESET;
+                now
+            }
+        }
+    };
+    let (in_octets, out_octets) = (read(last.in_octets, now_in), read(last.out_octets, now_out));
+    Growth { in_octets, out_octets, marks }
+}
+
+/// Within this a NAS resends; beyond it an equal report is a new one. 30 seconds.
+const RESEND_SPAN: u64 = 30_000_000;
+/// 2^32, where a counter without gigawords starts again.
+const TOP: i64 = 1 << 32;
+/// A session time beyond this is not believed: 400 days.
+const LONGEST_SECONDS: i64 = 400 * 86_400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READING: Reading = Reading { gigawords: false, max_bits_per_second: 10_000_000_000, by_seconds: false };
+
+    fn cursor(in_octets: i64, out_octets: i64) -> Cursor {
+        Cursor { event_at: 0, seconds: 300, in_octets, out_octets, stopped: false }
+    }
+
+    fn interim(in_octets: i64, out_octets: i64) -> Report {
+        Report {
+            kind: ReportKind::Interim,
+            event_at: 300_000_000,
+            seconds: Some(600),
+            in_octets: Some(in_octets),
+            out_octets: Some(out_octets),
+            arrival_based: false,
+        }
+    }
+
+    fn grown(last: Cursor, report: Report, reading: Reading) -> (i64, i64, u16) {
+        let (_, step) = step(Some(last), &report, reading).expect("fits");
+        (step.amount.in_octets, step.amount.out_octets, step.marks)
+    }
+
+    #[test]
+    fn a_fall_is_read_by_what_the_link_can_carry() {
+        let slow = Reading { max_bits_per_second: 20_000_000, ..READING };
+        let giga = Reading { gigawords: true, ..READING };
+        let top = TOP - 1000;
+        let cases = [
+            ("one side wrapped", cursor(10, 3_000_000_000), interim(20, 5), READING, (10, TOP - 3_000_000_000 + 5)),
+            ("the link is too slow to wrap", cursor(10, 3_000_000_000), interim(20, 5), slow, (10, 5)),
+            ("gigawords never wrap", cursor(10, 3_000_000_000), interim(20, 5), giga, (10, 5)),
+            ("both fell: reset", cursor(500, 900), interim(100, 200), READING, (100, 200)),
+            ("both near the top: wrap", cursor(top, top), interim(1, 2), READING, (1001, 1002)),
+        ];
+        for (name, last, report, reading, (want_in, want_out)) in cases {
+            let (in_octets, out_octets, _) = grown(last, report, reading);
+            assert_eq!((in_octets, out_octets), (want_in, want_out), "{name}");
+        }
+        let (.., marks) = grown(cursor(500, 900), interim(100, 200), READING);
+        assert_eq!(marks, mark::RESET | mark::AMBIGUOUS);
+    }
+
+    #[test]
+    fn a_stop_without_counters_lowers_nothing() {
+        for (in_octets, out_octets) in [(None, None), (Some(0), Some(0)), (None, Some(0))] {
+            let stop = Report { kind: ReportKind::Stop, in_octets, out_octets, ..interim(0, 0) };
+            let (next, step) = step(Some(cursor(70, 80)), &stop, READING).expect("fits");
+            assert_eq!((step.amount.in_octets, step.amount.out_octets, step.marks), (0, 0, 0));
+            assert_eq!((next.in_octets, next.out_octets, next.stopped), (70, 80, true));
+        }
+    }
+
+    #[test]
+    fn after_the_stop_only_larger_counters_count() {
+        let stopped = Cursor { stopped: true, ..cursor(70, 80) };
+        assert_eq!(grown(stopped, interim(60, 75), READING), (0, 0, 0));
+        assert_eq!(grown(stopped, interim(70, 80), READING), (0, 0, 0));
+        assert_eq!(grown(stopped, interim(90, 80), READING), (20, 0, mark::CORRECTED_AFTER_STOP));
+    }
+}

@@ -1,0 +1,338 @@
+//! One incarnation of a session: its last reports, its totals, and the usage that is not in the ledger yet.
+//!
+//! In: records of this incarnation in any order, any number of times. Out: changed totals and buckets. It never looks
+//! back further than its tail: what is older was summed up in `base`, and a record from before it asks for a refold.
+//!
+//! ```text
+//! Open ── Stop ──────────────────────────▶ Stopped (a later, larger report corrects it)
+//!   │ ── On/Off, new incarnation ────────▶ Closed at the last report ── true Stop, late ──▶ Stopped
+//!   ◀── report after the On/Off ─────────── Closed
+//! ```
+
+use super::amount::{Amount, Buckets, HOUR, LedgerBucket, bucket_of};
+use super::report::{Cursor, Reading, Report, ReportKind, Step, mark, step};
+use super::{FoldError, Record};
+use crate::vocabulary::{Timestamp, to_micros};
+
+/// What the fold must be told besides the record.
+#[derive(Debug, Clone, Copy)]
+pub struct FoldFacts<'a> {
+    /// The identity sent Gigawords at some time, in this session or another.
+    pub gigawords: bool,
+    /// What the link can carry, when a counter fell: the plan's rate or the NAS's `max_rate`.
+    pub max_bits_per_second: u64,
+    /// Starts of billing periods, ascending. They only cut; sums do not depend on them.
+    pub edges: &'a [Timestamp],
+    /// Instant of the identity's newest Accounting-On or -Off.
+    pub rebooted_at: Option<Timestamp>,
+}
+
+/// What a record did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The session changed; usage by bucket changed by this, which may be nothing.
+    Changed(Buckets),
+    /// The report is known: nothing changed.
+    Duplicate,
+    /// The report is older than what the tail remembers: read all records of the session again and `refold`.
+    /// Nothing changed.
+    NeedsRefold,
+}
+
+/// Why a session without a Stop is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// Accounting-On or -Off of its identity.
+    Reboot,
+    /// Its id was used again.
+    Superseded,
+}
+
+/// An incarnation as the fold knows it; `encode` puts it into one column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionState {
+    pub(super) started_at: i64,
+    /// A Start told `started_at`; else it is the earliest start that any report implies.
+    pub(super) has_start: bool,
+    pub(super) last_at: i64,
+    pub(super) reading: Reading,
+    /// Marks of what is summed up in `base`, and those that stay whatever comes.
+    pub(super) base_marks: u16,
+    pub(super) base: Option<Cursor>,
+    pub(super) tail: Vec<Report>,
+    pub(super) totals: Amount,
+    pub(super) pending: Buckets,
+    pub(super) closed: Option<(CloseReason, i64)>,
+}
+
+impl SessionState {
+    /// A session that has no report yet. `fold` must follow.
+    pub fn new(facts: &FoldFacts<'_>) -> Self {
+        let reading = Reading {
+            gigawords: facts.gigawords,
+            max_bits_per_second: facts.max_bits_per_second,
+            by_seconds: false,
+        };
+        Self {
+            started_at: i64::MAX,
+            has_start: false,
+            last_at: i64::MIN,
+            reading,
+            base_marks: 0,
+            base: None,
+            tail: Vec::new(),
+            totals: Amount::default(),
+            pending: Buckets::default(),
+            closed: None,
+        }
+    }
+
+    /// Takes in one record of this incarnation. On an error or `NeedsRefold` the state is as before.
+    pub fn fold(&mut self, record: &Record, facts: &FoldFacts<'_>) -> Result<Outcome, FoldError> {
+        let Some(report) = Report::of(record) else {
+            return Ok(Outcome::Duplicate);
+        };
+        let reading = Reading {
+            gigawords: self.reading.gigawords || facts.gigawords || record.gigawords,
+            by_seconds: self.reading.by_seconds || report.arrival_based,
+            ..self.reading
+        };
+        let mut tail = self.tail.clone();
+        match self.place(&report, &mut tail, reading) {
+            Place::Known if reading == self.reading => return Ok(Outcome::Duplicate),
+            Place::TooOld => return Ok(Outcome::NeedsRefold),
+            Place::Known | Place::Inserted => {}
+        }
+        let (old, new) = (self.steps(&self.tail, self.reading)?, self.steps(&tail, reading)?);
+        let mut change = Buckets::default();
+        spread_difference(&old.steps, &new.steps, facts.edges, &mut change)?;
+        let (started_at, has_start) = self.start_with(&report);
+        if started_at != self.started_at {
+            let one = Amount { sessions: 1, ..Amount::default() };
+            if self.started_at != i64::MAX {
+                change.add(bucket_of(self.started_at, facts.edges), one.negated())?;
+            }
+            change.add(bucket_of(started_at, facts.edges), one)?;
+        }
+        let totals = self.totals.plus(change.total()?)?;
+        let mut pending = self.pending.clone();
+        pending.merge(&change)?;
+        if report.arrival_based {
+            self.base_marks |= mark::CLOCK_DOUBTFUL;
+        }
+        (self.started_at, self.has_start) = (started_at, has_start);
+        (self.reading, self.tail, self.totals, self.pending) = (reading, tail, totals, pending);
+        self.last_at = new.last_at.max(self.base.map_or(i64::MIN, |base| base.event_at));
+        self.reopen_after(report.event_at);
+        self.close_if_rebooted(facts.rebooted_at);
+        self.compact()?;
+        Ok(Outcome::Changed(change))
+    }
+
+    /// Closes the session at its last report, if its identity rebooted at or after all it reported. True if it did.
+    pub fn close_if_rebooted(&mut self, rebooted_at: Option<Timestamp>) -> bool {
+        let Some(at) = rebooted_at.map(to_micros) else { return false };
+        let older = self.started_at <= at && self.last_at <= at;
+        if !older || self.ended_at().is_some() {
+            return false;
+        }
+        self.closed = Some((CloseReason::Reboot, at));
+        true
+    }
+
+    /// Closes the session at its last report, because its id was used again. True if it was open.
+    pub fn close_superseded(&mut self) -> bool {
+        let open = self.ended_at().is_none();
+        if open {
+            self.closed = Some((CloseReason::Superseded, i64::MAX));
+        }
+        open
+    }
+
+    /// Takes out the hours that are complete: a later report exists, or the session is over.
+    pub fn take_ready(&mut self, edges: &[Timestamp]) -> Vec<LedgerBucket> {
+        let complete_until = if self.ended_at().is_some() { i64::MAX } else { self.last_at };
+        self.pending.take(i64::MAX, complete_until, edges)
+    }
+
+    /// Takes out everything that began before `until`, complete or not: a bill run asks.
+    pub fn take_until(&mut self, until: Timestamp, edges: &[Timestamp]) -> Vec<LedgerBucket> {
+        self.pending.take(to_micros(until), i64::MAX, edges)
+    }
+
+    /// Empties an incarnation that turned out never to have been; `settle` then takes back what the ledger holds of it.
+    pub fn void(&mut self) {
+        self.tail.clear();
+        self.base = None;
+        self.totals = Amount::default();
+        self.pending = Buckets::default();
+        self.close_superseded();
+    }
+
+    /// Takes away what the ledger already holds from a state that was folded from all its records anew; what stays
+    /// pending is the difference.
+    pub fn settle(&mut self, emitted: &[LedgerBucket]) -> Result<(), FoldError> {
+        emitted.iter().try_for_each(|entry| self.pending.add(entry.from_at, entry.amount.negated()))
+    }
+
+    pub fn started_at(&self) -> i64 {
+        self.started_at
+    }
+
+    /// Event time of the newest report that counted.
+    pub fn last_at(&self) -> i64 {
+        self.last_at
+    }
+
+    /// When the session ended: its Stop, or its last report when it was closed without one.
+    pub fn ended_at(&self) -> Option<i64> {
+        (self.stopped() || self.closed.is_some()).then_some(self.last_at)
+    }
+
+    /// `open`, `stopped`, or `closed` (no Stop came, and none can any more be waited for).
+    pub fn word(&self) -> &'static str {
+        match (self.stopped(), self.closed) {
+            (true, _) => "stopped",
+            (false, Some(_)) => "closed",
+            (false, None) => "open",
+        }
+    }
+
+    pub fn totals(&self) -> Amount {
+        self.totals
+    }
+
+    pub fn pending(&self) -> &Buckets {
+        &self.pending
+    }
+
+    /// Bits of [`mark`].
+    pub fn marks(&self) -> u16 {
+        let steps = self.steps(&self.tail, self.reading).map(|walk| walk.marks).unwrap_or(0);
+        self.base_marks | steps
+    }
+
+    /// Counters, session time and Stop as of the last report that counted.
+    pub(super) fn cursor(&self) -> Option<Cursor> {
+        self.steps(&self.tail, self.reading).ok().and_then(|walk| walk.end)
+    }
+
+    /// Nothing but a Start is known.
+    pub(super) fn only_start(&self) -> bool {
+        self.base.is_none() && self.tail.iter().all(|report| report.kind == ReportKind::Start)
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        // A Stop of the tail that was not the last in order still stopped the session.
+        self.base.is_some_and(|base| base.stopped) || self.tail.iter().any(|report| report.kind == ReportKind::Stop)
+    }
+
+    fn place(&self, report: &Report, tail: &mut Vec<Report>, reading: Reading) -> Place {
+        let changed = reading != self.reading;
+        let wrapped_before = reading.gigawords != self.reading.gigawords && self.base_marks & mark::WRAPPED != 0;
+        let reordered = reading.by_seconds != self.reading.by_seconds;
+        if self.base.is_some() && changed && (wrapped_before || reordered) {
+            return Place::TooOld;
+        }
+        if reordered {
+            tail.sort_by(|a, b| a.order(b, reading.by_seconds));
+        }
+        if let Some(known) = tail.iter().position(|known| known.is_copy_of(report)) {
+            if report.event_at >= tail[known].event_at {
+                return Place::Known;
+            }
+            // Of copies that differ in their event time the earliest stands for all, in whatever order they come.
+            tail.remove(known);
+        }
+        let at = tail.partition_point(|known| known.order(report, reading.by_seconds).is_lt());
+        if at == 0
+            && let Some(base) = self.base
+        {
+            let told = (report.event_at, report.seconds, report.in_octets, report.out_octets);
+            let same = told == (base.event_at, Some(base.seconds), Some(base.in_octets), Some(base.out_octets));
+            return if same { Place::Known } else { Place::TooOld };
+        }
+        tail.insert(at, *report);
+        Place::Inserted
+    }
+
+    fn start_with(&self, report: &Report) -> (i64, bool) {
+        match (self.has_start, report.kind) {
+            (false, ReportKind::Start) => (report.event_at, true),
+            (true, ReportKind::Start) => (self.started_at.min(report.event_at), true),
+            (true, _) => (self.started_at, true),
+            (false, _) => (self.started_at.min(report.implied_start()), false),
+        }
+    }
+
+    fn reopen_after(&mut self, event_at: i64) {
+        if let Some((CloseReason::Reboot, at)) = self.closed
+            && event_at > at
+        {
+            self.closed = None;
+            self.base_marks |= mark::REOPENED;
+        }
+    }
+
+    fn compact(&mut self) -> Result<(), FoldError> {
+        while self.tail.len() > TAIL {
+            let (cursor, done) = step(self.base, &self.tail[0], self.reading)?;
+            self.base = Some(cursor);
+            self.base_marks |= done.marks;
+            self.tail.remove(0);
+        }
+        if self.pending.len() > PENDING_FINE {
+            let mut hours = Buckets::default();
+            for (start, amount) in self.pending.iter() {
+                hours.add(start - start.rem_euclid(HOUR), amount)?;
+            }
+            self.pending = hours;
+        }
+        Ok(())
+    }
+
+    fn steps(&self, tail: &[Report], reading: Reading) -> Result<Walk, FoldError> {
+        let mut walk = Walk { steps: Vec::with_capacity(tail.len()), end: self.base, marks: 0, last_at: i64::MIN };
+        for report in tail {
+            let (cursor, step) = step(walk.end, report, reading)?;
+            walk.last_at = walk.last_at.max(cursor.event_at);
+            walk.marks |= step.marks;
+            walk.end = Some(cursor);
+            walk.steps.push(step);
+        }
+        Ok(walk)
+    }
+}
+
+enum Place {
+    Inserted,
+    Known,
+    TooOld,
+}
+
+struct Walk {
+    steps: Vec<Step>,
+    end: Option<Cursor>,
+    marks: u16,
+    last_at: i64,
+}
+
+/// Spreads what `new` has and `old` has not, and takes back the reverse; what both begin and end with cancels out.
+fn spread_difference(old: &[Step], new: &[Step], edges: &[Timestamp], into: &mut Buckets) -> Result<(), FoldError> {
+    let same = |(a, b): &(&Step, &Step)| (a.from, a.until, a.amount) == (b.from, b.until, b.amount);
+    let front = old.iter().zip(new).take_while(same).count();
+    let (old, new) = (&old[front..], &new[front..]);
+    let back = old.iter().rev().zip(new.iter().rev()).take_while(same).count();
+    for gone in &old[..old.len() - back] {
+        // Taken back with the same cuts it was given, so that it cancels to nothing.
+        let mut given = Buckets::default();
+        given.spread(gone.from, gone.until, gone.amount, edges)?;
+        given.iter().try_for_each(|(start, amount)| into.add(start, amount.negated()))?;
+    }
+    new[..new.len() - back].iter().try_for_each(|step| into.spread(step.from, step.until, step.amount, edges))
+}
+
+/// Reports kept apart, so that a late one finds its place among them.
+pub(super) const TAIL: usize = 16;
+/// Quarter hours kept apart in a session that has no account yet (three weeks); beyond it they become hours.
+const PENDING_FINE: usize = 2_016;

@@ -1,0 +1,310 @@
+//! The fold as its caller drives it: records of one session id in any order, against what a perfect collector knows.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::vocabulary::{Timestamp, from_micros};
+
+/// Everything the daemon keeps for one session id, in memory.
+#[derive(Default)]
+struct Book {
+    journal: Vec<Record>,
+    states: Vec<SessionState>,
+    ledger: Vec<Vec<LedgerBucket>>,
+    refolds: usize,
+}
+
+impl Book {
+    fn take(&mut self, record: &Record, facts: &FoldFacts<'_>) {
+        self.journal.push(record.clone());
+        let index = match choose(&self.states, record) {
+            Choice::Known(index) => index,
+            Choice::New => {
+                self.states.push(SessionState::new(facts));
+                self.ledger.push(Vec::new());
+                self.states.len() - 1
+            }
+        };
+        let outcome = self.states[index].fold(record, facts).expect("fits");
+        if outcome == Outcome::NeedsRefold {
+            self.refold(facts);
+        }
+        supersede(&mut self.states.iter_mut().collect::<Vec<_>>());
+        for (state, ledger) in self.states.iter_mut().zip(&mut self.ledger) {
+            *state = SessionState::decode(&state.encode()).expect("own octets");
+            ledger.extend(state.take_ready(facts.edges));
+        }
+    }
+
+    fn refold(&mut self, facts: &FoldFacts<'_>) {
+        self.refolds += 1;
+        let fresh = refold(&self.journal, facts).expect("fits");
+        let continues = continued(&self.states.iter().collect::<Vec<_>>(), &fresh);
+        for state in &mut self.states {
+            state.void();
+        }
+        for (state, old) in fresh.into_iter().zip(continues) {
+            match old {
+                Some(old) => self.states[old] = state,
+                None => {
+                    self.states.push(state);
+                    self.ledger.push(Vec::new());
+                }
+            }
+        }
+        for (state, ledger) in self.states.iter_mut().zip(&self.ledger) {
+            state.settle(ledger).expect("fits");
+        }
+    }
+
+    fn totals(&self) -> Amount {
+        self.states.iter().fold(Amount::default(), |sum, state| sum.plus(state.totals()).expect("fits"))
+    }
+
+    /// Ledger and pending usage by hour.
+    fn hours(&self, edges: &[Timestamp]) -> BTreeMap<i64, Amount> {
+        let mut all = Buckets::default();
+        for (state, ledger) in self.states.iter().zip(&self.ledger) {
+            let pending = state.pending().iter();
+            for (start, amount) in pending.chain(ledger.iter().map(|entry| (entry.from_at, entry.amount))) {
+                all.add(entry_bounds(start, edges).0, amount).expect("fits");
+            }
+        }
+        all.iter().collect()
+    }
+}
+
+fn at(seconds: i64) -> Timestamp {
+    from_micros(BASE + seconds * 1_000_000).expect("in range")
+}
+
+fn record(kind: RecordKind, event: i64, session_seconds: Option<u64>, octets: Option<(u64, u64)>) -> Record {
+    Record {
+        nas: "bng1".into(),
+        session: "80000001".into(),
+        kind,
+        user: Some("ada@acme".into()),
+        event_at: at(event),
+        arrived_at: at(event + 1),
+        session_seconds,
+        in_octets: octets.map(|(value, _)| value),
+        out_octets: octets.map(|(_, value)| value),
+        gigawords: false,
+        class: None,
+        framed_ip: None,
+        calling_station: None,
+        terminate_cause: None,
+        flags: RecordFlags::default(),
+    }
+}
+
+fn start(event: i64) -> Record {
+    record(RecordKind::Start, event, None, None)
+}
+
+fn interim(event: i64, seconds: u64, octets: u64) -> Record {
+    record(RecordKind::Interim, event, Some(seconds), Some((octets, octets * 2)))
+}
+
+fn stop(event: i64, seconds: u64, octets: u64) -> Record {
+    record(RecordKind::Stop, event, Some(seconds), Some((octets, octets * 2)))
+}
+
+fn fold_all(records: &[Record]) -> Book {
+    let mut book = Book::default();
+    records.iter().for_each(|record| book.take(record, &FACTS));
+    book
+}
+
+fn inward(book: &Book) -> (i64, i64) {
+    (book.totals().in_octets, book.totals().seconds)
+}
+
+const BASE: i64 = 1_793_000_000_000_000;
+const FACTS: FoldFacts<'static> =
+    FoldFacts { gigawords: false, max_bits_per_second: 10_000_000_000, edges: &[], rebooted_at: None };
+
+#[test]
+fn duplicate_stop_bills_once() {
+    let resigned = Record { arrived_at: at(900), ..stop(600, 600, 70) };
+    let book = fold_all(&[start(0), interim(300, 300, 50), stop(600, 600, 70), stop(600, 600, 70), resigned]);
+    assert_eq!(inward(&book), (70, 600));
+    assert_eq!(book.states.len(), 1);
+    assert_eq!(book.states[0].word(), "stopped");
+}
+
+#[test]
+fn lost_start_begins_where_session_time_says() {
+    let book = fold_all(&[interim(300, 300, 50)]);
+    assert_eq!(book.states[0].started_at(), BASE);
+    assert_eq!(inward(&book), (50, 300));
+}
+
+#[test]
+fn lost_stop_closes_at_the_last_report_and_a_late_stop_still_applies() {
+    let mut book = fold_all(&[start(0), interim(300, 300, 50)]);
+    let facts = FoldFacts { rebooted_at: Some(at(700)), ..FACTS };
+    assert!(book.states[0].close_if_rebooted(facts.rebooted_at));
+    assert_eq!(book.states[0].ended_at(), Some(BASE + 300_000_000));
+    assert_eq!(book.states[0].word(), "closed");
+    book.take(&stop(600, 600, 80), &facts);
+    assert_eq!((inward(&book), book.states[0].word()), ((80, 600), "stopped"));
+}
+
+#[test]
+fn accounting_on_closes_no_newer_session() {
+    let mut book = fold_all(&[start(0), interim(300, 300, 50)]);
+    assert!(!book.states[0].close_if_rebooted(Some(at(200))), "it reported after that");
+    let mut newer = fold_all(&[start(400)]);
+    assert!(!newer.states[0].close_if_rebooted(Some(at(399))));
+    assert!(book.states[0].close_if_rebooted(Some(at(399))));
+}
+
+#[test]
+fn interim_after_stop_counts_only_if_larger() {
+    let mut book = fold_all(&[start(0), stop(600, 600, 70), interim(650, 600, 60)]);
+    assert_eq!(inward(&book), (70, 600));
+    book.take(&interim(660, 600, 75), &FACTS);
+    assert_eq!(inward(&book), (75, 600));
+    assert_ne!(book.states[0].marks() & mark::CORRECTED_AFTER_STOP, 0);
+}
+
+#[test]
+fn reused_session_id_is_a_new_incarnation() {
+    let second = [start(1230), interim(1530, 300, 9), stop(1830, 600, 20)];
+    let first = [start(0), interim(300, 300, 50), interim(600, 600, 60), stop(1200, 1200, 100)];
+    let mut records: Vec<Record> = first.iter().chain(&second).cloned().collect();
+    for _ in 0..records.len() {
+        records.rotate_left(1);
+        let book = fold_all(&records);
+        assert_eq!((inward(&book), book.states.len()), ((120, 1800), 2));
+    }
+    let lost = fold_all(&[first[0].clone(), first[1].clone(), second[1].clone()]);
+    assert_eq!(lost.states.iter().map(SessionState::word).collect::<Vec<_>>(), vec!["closed", "open"]);
+    assert_eq!(lost.states[0].ended_at(), Some(BASE + 300_000_000));
+}
+
+#[test]
+fn id_used_again_in_the_same_second_is_told_by_its_session_time() {
+    let book = fold_all(&[start(0), stop(600, 600, 70), interim(900, 300, 20), stop(1200, 600, 30)]);
+    assert_eq!((inward(&book), book.states.len()), ((100, 1200), 2));
+}
+
+#[test]
+fn arrival_based_times_are_ordered_by_session_time() {
+    let doubtful = |mut record: Record, event_millis: i64| {
+        record.event_at = from_micros(BASE + event_millis * 1000).expect("in range");
+        record.flags.arrival_based = true;
+        record
+    };
+    let records = [
+        doubtful(interim(0, 600, 60), 5),
+        doubtful(start(0), 6),
+        doubtful(interim(0, 300, 50), 9),
+        doubtful(stop(0, 900, 70), 7),
+        doubtful(interim(0, 300, 50), 11),
+    ];
+    let book = fold_all(&records);
+    assert_eq!((inward(&book), book.states.len()), ((70, 900), 1));
+    assert_eq!(book.states[0].marks(), mark::CLOCK_DOUBTFUL);
+}
+
+#[test]
+fn a_record_older_than_the_tail_is_found_by_a_refold() {
+    let mut records: Vec<Record> = (1..40).map(|i| interim(i * 600, i.unsigned_abs() * 600, 1000 * i.unsigned_abs())).collect();
+    let late = records.remove(3);
+    records.push(late);
+    let book = fold_all(&records);
+    assert_eq!(book.refolds, 1);
+    assert_eq!(inward(&book), (39_000, 39 * 600));
+    let straight = {
+        records.sort_by_key(|record| record.event_at);
+        fold_all(&records)
+    };
+    assert_eq!(book.hours(&[]), straight.hours(&[]));
+}
+
+/// One incarnation as a NAS would report it, with what it truly carried.
+fn life(began: i64, deltas: &[(u32, u32)], reset_at: Option<usize>, wraps: bool) -> (Vec<Record>, Amount) {
+    let mut records = vec![start(began)];
+    let (mut seen, mut true_sum) = ((0u64, 0u64), (0u64, 0u64));
+    for (index, (up, down)) in deltas.iter().enumerate() {
+        let (mut up, mut down) = (u64::from(*up), u64::from(*down));
+        if reset_at == Some(index) && seen.0 > 0 && seen.1 > 0 {
+            (up, down) = (up % seen.0, down % seen.1);
+            seen = (0, 0);
+        }
+        seen = (seen.0 + up, seen.1 + down);
+        true_sum = (true_sum.0 + up, true_sum.1 + down);
+        let seconds = 300 * (index as u64 + 1);
+        let kind = if index + 1 == deltas.len() { RecordKind::Stop } else { RecordKind::Interim };
+        let shown = if wraps { (seen.0 % (1 << 32), seen.1 % (1 << 32)) } else { seen };
+        let mut report = record(kind, began + 300 * (index as i64 + 1), Some(seconds), Some(shown));
+        report.gigawords = !wraps;
+        records.push(report);
+    }
+    let amount = Amount {
+        in_octets: true_sum.0.cast_signed(),
+        out_octets: true_sum.1.cast_signed(),
+        seconds: 300 * deltas.len() as i64,
+        sessions: 1,
+    };
+    (records, amount)
+}
+
+fn shuffled(records: &[Record], keys: &[u16]) -> Vec<Record> {
+    let mut keyed: Vec<(u16, usize, &Record)> =
+        records.iter().enumerate().map(|(at, record)| (keys[at % keys.len()] ^ at as u16, at, record)).collect();
+    keyed.sort_by_key(|(key, at, _)| (*key, *at));
+    keyed.into_iter().map(|(_, _, record)| record.clone()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn any_order_and_any_duplicates_give_the_same_ledger(
+        first in proptest::collection::vec((1u32..50_000_000, 1u32..400_000_000), 1..30),
+        second in proptest::collection::vec((1u32..50_000_000, 1u32..400_000_000), 0..6),
+        reset in proptest::option::of(1usize..30),
+        twice in proptest::collection::vec(any::<proptest::sample::Index>(), 0..10),
+        keys in proptest::collection::vec(any::<u16>(), 50..60),
+        edges in proptest::collection::btree_set(0i64..12_000, 0..3),
+    ) {
+        let (mut records, mut truth) = life(0, &first, reset, false);
+        if !second.is_empty() {
+            let (again, more) = life(300 * first.len() as i64 + 90, &second, None, false);
+            records.extend(again);
+            truth = truth.plus(more).expect("fits");
+        }
+        let edges: Vec<Timestamp> = edges.into_iter().map(at).collect();
+        let facts = FoldFacts { gigawords: true, edges: &edges, ..FACTS };
+        let mut straight = Book::default();
+        records.iter().for_each(|record| straight.take(record, &facts));
+        prop_assert_eq!(straight.totals(), truth);
+        for index in &twice {
+            records.push(index.get(&records).clone());
+        }
+        let mut book = Book::default();
+        for record in shuffled(&records, &keys) {
+            book.take(&record, &facts);
+            let sum = book.hours(&edges).values().try_fold(Amount::default(), |sum, part| sum.plus(*part));
+            prop_assert_eq!(sum.expect("fits"), book.totals(), "buckets always add up to the totals");
+        }
+        prop_assert_eq!(book.totals(), truth);
+        prop_assert_eq!(book.hours(&edges), straight.hours(&edges));
+    }
+
+    #[test]
+    fn wraps_without_gigawords_are_counted_in_any_order(
+        deltas in proptest::collection::vec((1u32..(1 << 28), (1u32 << 31)..u32::MAX), 1..15),
+        keys in proptest::collection::vec(any::<u16>(), 20..30),
+    ) {
+        let (records, truth) = life(0, &deltas, None, true);
+        let mut book = Book::default();
+        shuffled(&records, &keys).iter().for_each(|record| book.take(record, &FACTS));
+        prop_assert_eq!(book.totals(), truth);
+    }
+}
