@@ -68,11 +68,8 @@ pub struct SessionState {
 impl SessionState {
     /// A session that has no report yet. `fold` must follow.
     pub fn new(facts: &FoldFacts<'_>) -> Self {
-        let reading = Reading {
-            gigawords: facts.gigawords,
-            max_bits_per_second: facts.max_bits_per_second,
-            by_seconds: false,
-        };
+        let reading =
+            Reading { gigawords: facts.gigawords, max_bits_per_second: facts.max_bits_per_second, by_seconds: false };
         Self {
             started_at: i64::MAX,
             has_start: false,

@@ -213,7 +213,8 @@ fn arrival_based_times_are_ordered_by_session_time() {
 
 #[test]
 fn a_record_older_than_the_tail_is_found_by_a_refold() {
-    let mut records: Vec<Record> = (1..40).map(|i| interim(i * 600, i.unsigned_abs() * 600, 1000 * i.unsigned_abs())).collect();
+    let mut records: Vec<Record> =
+        (1..40).map(|i| interim(i * 600, i.unsigned_abs() * 600, 1000 * i.unsigned_abs())).collect();
     let late = records.remove(3);
     records.push(late);
     let book = fold_all(&records);
