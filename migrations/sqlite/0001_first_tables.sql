@@ -126,7 +126,8 @@ CREATE TABLE secret (
     PRIMARY KEY (account_id, service, field)
 );
 
--- What is provisioned: a cable modem, a mailbox, an AAA user. `desired` is the content without secrets.
+-- What is provisioned: a cable modem, a mailbox, an AAA user. `desired` is the content without secrets,
+-- `previous` the desired content before it, `applied` the content last brought there.
 CREATE TABLE element (
     id INTEGER PRIMARY KEY,
     tenant TEXT NOT NULL,
@@ -136,6 +137,7 @@ CREATE TABLE element (
     services TEXT NOT NULL,
     desired TEXT NOT NULL,
     previous TEXT,
+    applied TEXT,
     desired_revision BIGINT NOT NULL CHECK (desired_revision > 0),
     offered_revision BIGINT,
     fetched_revision BIGINT,
@@ -152,11 +154,13 @@ CREATE TABLE element (
 CREATE INDEX element_of_account ON element (account_id);
 CREATE INDEX element_changed ON element (updated_at);
 
+-- `run_at` is when a job is due next; for a running one, when its lease ends. Lane 0 goes before lane 1 (bulk).
 CREATE TABLE job (
     id INTEGER PRIMARY KEY,
     element_id BIGINT NOT NULL REFERENCES element (id),
     tenant TEXT NOT NULL,
     account_id BIGINT NOT NULL REFERENCES account (id),
+    kind TEXT NOT NULL,
     lane BIGINT NOT NULL,
     state TEXT NOT NULL,
     attempt BIGINT NOT NULL DEFAULT 0,
@@ -170,7 +174,7 @@ CREATE TABLE job (
     finished_at BIGINT
 );
 CREATE UNIQUE INDEX job_active ON job (element_id) WHERE finished_at IS NULL;
-CREATE INDEX job_due ON job (lane, run_at) WHERE finished_at IS NULL;
+CREATE INDEX job_due ON job (kind, lane, run_at) WHERE finished_at IS NULL;
 CREATE INDEX job_of_account ON job (account_id, id);
 
 CREATE TABLE audit (

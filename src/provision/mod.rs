@@ -2,9 +2,11 @@
 
 mod element;
 mod job;
+mod state;
 
 pub use element::{
     AaaAccess, AaaContent, CmAccess, CmContent, Content, ElementDesired, ElementKind, ElementKindError, MailboxContent,
     SecretRef,
 };
 pub use job::{JobError, JobEvent, JobState, backoff};
+pub use state::{ElementState, ElementStateError};

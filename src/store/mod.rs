@@ -11,7 +11,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+pub mod elements;
 mod error;
+pub mod exceptions;
+pub mod jobs;
 pub mod journal;
 pub mod migrate;
 pub mod seal;

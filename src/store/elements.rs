@@ -1,0 +1,403 @@
+//! Elements: what must be provisioned and how far it is. A push settles the elements of an account and wakes their jobs
+//! in one transaction; services record here what they saw applied, offered or fetched. Contents hold no secrets.
+
+use std::str::FromStr;
+
+use super::{StoreError, Tx, jobs, on};
+use crate::provision::{Content, ElementDesired, ElementKind, ElementState};
+use crate::vocabulary::{Timestamp, from_micros, to_micros};
+
+/// One element as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ElementRow {
+    pub id: i64,
+    pub tenant: String,
+    pub account_id: i64,
+    pub kind: ElementKind,
+    pub key: String,
+    /// External ids of the services it serves.
+    pub services: Vec<String>,
+    pub desired: Content,
+    /// The desired content before the newest one.
+    pub previous: Option<Content>,
+    /// The content last brought there.
+    pub applied: Option<Content>,
+    pub desired_revision: i64,
+    pub offered_revision: Option<i64>,
+    pub fetched_revision: Option<i64>,
+    pub confirmed_revision: Option<i64>,
+    pub applied_revision: Option<i64>,
+    pub state: ElementState,
+    /// How we know that the applied revision is in force, one sentence.
+    pub evidence: Option<String>,
+    pub last_error: Option<String>,
+    pub last_seen_at: Option<Timestamp>,
+    pub last_seen_from: Option<String>,
+    pub updated_at: Timestamp,
+}
+
+/// An element whose desired content a push changed, and the job that brings it there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    pub element_id: i64,
+    pub kind: ElementKind,
+    pub key: String,
+    pub desired_revision: i64,
+    pub job_id: i64,
+}
+
+/// How a success shows on its element.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    pub state: ElementState,
+    pub evidence: String,
+    /// Whether the revision is in force; otherwise it is only on offer (a modem has to fetch its file).
+    pub applied: bool,
+}
+
+macro_rules! select_element {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, tenant, account_id, kind, key, services, desired, previous, applied, desired_revision,
+                    offered_revision, fetched_revision, confirmed_revision, applied_revision, state, evidence,
+                    last_error, last_seen_at, last_seen_from, updated_at FROM element ",
+            $rest
+        )
+    };
+}
+
+const OF_ACCOUNT: &str = select_element!("WHERE account_id = $1 ORDER BY kind, key LIMIT 10000");
+const BY_KEY: &str = select_element!("WHERE kind = $1 AND key = $2");
+const BY_ID: &str = select_element!("WHERE id = $1");
+const BY_ID_LOCKED: &str = select_element!("WHERE id = $1 FOR UPDATE");
+const BY_KEY_LOCKED: &str = select_element!("WHERE kind = $1 AND key = $2 FOR UPDATE");
+const OF_KIND: &str = select_element!("WHERE kind = $1 AND id > $2 ORDER BY id LIMIT $3");
+const CHANGED_SINCE: &str =
+    select_element!("WHERE kind = $1 AND (updated_at, id) > ($2, $3) ORDER BY updated_at, id LIMIT $4");
+const INSERT: &str = "INSERT INTO element
+         (tenant, account_id, kind, key, services, desired, desired_revision, state, updated_at)
+     VALUES ($1, $2, $3, $4, $5, $6, 1, 'pending', $7)
+     ON CONFLICT (kind, key) DO NOTHING
+     RETURNING id";
+const CHANGE: &str = "UPDATE element
+     SET tenant = $2, account_id = $3, services = $4, previous = desired, desired = $5,
+         desired_revision = desired_revision + 1, state = 'pending', last_error = NULL, updated_at = $6
+     WHERE id = $1";
+const CHANGE_SERVICES: &str =
+    "UPDATE element SET tenant = $2, account_id = $3, services = $4, updated_at = $5 WHERE id = $1";
+const SUCCEEDED: &str = "UPDATE element
+     SET applied_revision = $2, applied = $3, state = $4, evidence = $5, last_error = NULL, updated_at = $6
+     WHERE id = $1";
+const OFFERED: &str = "UPDATE element
+     SET offered_revision = $2, state = $3, evidence = $4, last_error = NULL, updated_at = $5
+     WHERE id = $1";
+const TROUBLED: &str = "UPDATE element SET state = $2, last_error = $3, updated_at = $4 WHERE id = $1";
+const FETCHED: &str = "UPDATE element
+     SET fetched_revision = $2, last_seen_at = $3, last_seen_from = $4, updated_at = $3
+     WHERE id = $1";
+
+/// Makes `desired` the elements of an account: what changed gets the next revision and a job, what the account had and
+/// no longer needs becomes `Absent`. Called in the push's own transaction; equal contents cost one read.
+pub async fn settle(
+    tx: &mut Tx,
+    tenant: &str,
+    account_id: i64,
+    desired: &[ElementDesired],
+    lane: i64,
+    now: Timestamp,
+) -> Result<Vec<Settled>, StoreError> {
+    let mut settled = Vec::new();
+    for element in desired {
+        settled.extend(settle_one(tx, tenant, account_id, element, lane, now).await?);
+    }
+    for left in of_account(tx, account_id).await? {
+        if left.desired == Content::Absent || desired.iter().any(|e| e.kind == left.kind && e.key == left.key) {
+            continue;
+        }
+        let absent =
+            ElementDesired { kind: left.kind, key: left.key, services: left.services, content: Content::Absent };
+        settled.extend(settle_one(tx, tenant, account_id, &absent, lane, now).await?);
+    }
+    Ok(settled)
+}
+
+async fn settle_one(
+    tx: &mut Tx,
+    tenant: &str,
+    account_id: i64,
+    element: &ElementDesired,
+    lane: i64,
+    now: Timestamp,
+) -> Result<Option<Settled>, StoreError> {
+    let content = json(&element.content)?;
+    let services = json(&element.services)?;
+    let Some(row) = by_key_locked(tx, element.kind, &element.key).await? else {
+        if element.content == Content::Absent {
+            return Ok(None);
+        }
+        let inserted: Option<i64> = on!(tx, c => sqlx::query_scalar(INSERT)
+            .bind(tenant)
+            .bind(account_id)
+            .bind(element.kind.as_str())
+            .bind(&element.key)
+            .bind(&services)
+            .bind(&content)
+            .bind(to_micros(now))
+            .fetch_optional(c)
+            .await)?;
+        // Two pushes made the same element at once; the loser is repeated by its caller.
+        let element_id = inserted.ok_or_else(|| StoreError::Unavailable("another push changes this element".into()))?;
+        let job_id = jobs::wake(tx, element_id, lane, now).await?;
+        return Ok(Some(Settled {
+            element_id,
+            kind: element.kind,
+            key: element.key.clone(),
+            desired_revision: 1,
+            job_id,
+        }));
+    };
+    if row.desired == element.content {
+        if row.services != element.services || row.account_id != account_id {
+            on!(tx, c => sqlx::query(CHANGE_SERVICES)
+                .bind(row.id)
+                .bind(tenant)
+                .bind(account_id)
+                .bind(&services)
+                .bind(to_micros(now))
+                .execute(c)
+                .await.map(drop))?;
+        }
+        return Ok(None);
+    }
+    on!(tx, c => sqlx::query(CHANGE)
+        .bind(row.id)
+        .bind(tenant)
+        .bind(account_id)
+        .bind(&services)
+        .bind(&content)
+        .bind(to_micros(now))
+        .execute(c)
+        .await.map(drop))?;
+    let job_id = jobs::wake(tx, row.id, lane, now).await?;
+    let desired_revision = row.desired_revision + 1;
+    Ok(Some(Settled { element_id: row.id, kind: row.kind, key: row.key, desired_revision, job_id }))
+}
+
+/// The elements of an account, removed ones included.
+pub async fn of_account(tx: &mut Tx, account_id: i64) -> Result<Vec<ElementRow>, StoreError> {
+    let rows: Vec<Row> = on!(tx, c => sqlx::query_as(OF_ACCOUNT).bind(account_id).fetch_all(c).await)?;
+    rows.into_iter().map(ElementRow::try_from).collect()
+}
+
+/// One element by what it is.
+pub async fn by_key(tx: &mut Tx, kind: ElementKind, key: &str) -> Result<Option<ElementRow>, StoreError> {
+    let row: Option<Row> = on!(tx, c => sqlx::query_as(BY_KEY).bind(kind.as_str()).bind(key).fetch_optional(c).await)?;
+    row.map(ElementRow::try_from).transpose()
+}
+
+/// One element by its row.
+pub async fn by_id(tx: &mut Tx, id: i64) -> Result<Option<ElementRow>, StoreError> {
+    let row: Option<Row> = on!(tx, c => sqlx::query_as(BY_ID).bind(id).fetch_optional(c).await)?;
+    row.map(ElementRow::try_from).transpose()
+}
+
+/// Elements of one kind in the order of their rows, after row `after`.
+pub async fn of_kind(tx: &mut Tx, kind: ElementKind, after: i64, limit: i64) -> Result<Vec<ElementRow>, StoreError> {
+    let rows: Vec<Row> =
+        on!(tx, c => sqlx::query_as(OF_KIND).bind(kind.as_str()).bind(after).bind(limit).fetch_all(c).await)?;
+    rows.into_iter().map(ElementRow::try_from).collect()
+}
+
+/// Elements of one kind changed after (`since`, row `after`), in the order of change.
+pub async fn changed_since(
+    tx: &mut Tx,
+    kind: ElementKind,
+    since: Timestamp,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<ElementRow>, StoreError> {
+    let rows: Vec<Row> = on!(tx, c => sqlx::query_as(CHANGED_SINCE)
+        .bind(kind.as_str())
+        .bind(to_micros(since))
+        .bind(after)
+        .bind(limit)
+        .fetch_all(c)
+        .await)?;
+    rows.into_iter().map(ElementRow::try_from).collect()
+}
+
+/// Asks for an account's elements again although nothing changed; `service` narrows it to the elements of one service.
+/// Returns the jobs.
+pub async fn reprovision(
+    tx: &mut Tx,
+    account_id: i64,
+    service: Option<&str>,
+    now: Timestamp,
+) -> Result<Vec<i64>, StoreError> {
+    let mut woken = Vec::new();
+    for row in of_account(tx, account_id).await? {
+        if row.state == ElementState::Gone || service.is_some_and(|id| !row.services.iter().any(|s| s == id)) {
+            continue;
+        }
+        woken.push(jobs::wake(tx, row.id, jobs::LANE_SINGLE, now).await?);
+    }
+    Ok(woken)
+}
+
+/// Notes that a modem fetched the file of `revision`; in force when that is the newest. `false`: no such element.
+pub async fn record_fetched(
+    tx: &mut Tx,
+    id: i64,
+    revision: i64,
+    from: &str,
+    evidence: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Some(row) = by_id_locked(tx, id).await? else { return Ok(false) };
+    on!(tx, c => sqlx::query(FETCHED)
+        .bind(id)
+        .bind(revision)
+        .bind(to_micros(now))
+        .bind(from)
+        .execute(c)
+        .await.map(drop))?;
+    if revision == row.desired_revision && row.desired != Content::Absent {
+        let progress = Progress { state: ElementState::Applied, evidence: evidence.to_owned(), applied: true };
+        record_progress(tx, &row, revision, &progress, now).await?;
+    }
+    Ok(true)
+}
+
+/// Writes what a successful attempt for `revision` reached; `row` is the element as it was when claimed.
+pub(super) async fn record_progress(
+    tx: &mut Tx,
+    row: &ElementRow,
+    revision: i64,
+    progress: &Progress,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if progress.applied {
+        let content = json(&row.desired)?;
+        on!(tx, c => sqlx::query(SUCCEEDED)
+            .bind(row.id)
+            .bind(revision)
+            .bind(content)
+            .bind(progress.state.as_str())
+            .bind(&progress.evidence)
+            .bind(to_micros(now))
+            .execute(c)
+            .await.map(drop))?;
+    } else {
+        on!(tx, c => sqlx::query(OFFERED)
+            .bind(row.id)
+            .bind(revision)
+            .bind(progress.state.as_str())
+            .bind(&progress.evidence)
+            .bind(to_micros(now))
+            .execute(c)
+            .await.map(drop))?;
+    }
+    Ok(())
+}
+
+/// Writes why an attempt did not work out.
+pub(super) async fn record_trouble(
+    tx: &mut Tx,
+    id: i64,
+    state: ElementState,
+    reason: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(TROUBLED)
+        .bind(id)
+        .bind(state.as_str())
+        .bind(reason)
+        .bind(to_micros(now))
+        .execute(c)
+        .await.map(drop))?;
+    Ok(())
+}
+
+/// Reads and, on PostgreSQL, locks an element. Whoever locks both locks the element before its job.
+pub(super) async fn by_id_locked(tx: &mut Tx, id: i64) -> Result<Option<ElementRow>, StoreError> {
+    let row: Option<Row> = match tx {
+        Tx::Sqlite(held) => sqlx::query_as(BY_ID).bind(id).fetch_optional(&mut *held.transaction).await?,
+        Tx::Postgres(transaction) => sqlx::query_as(BY_ID_LOCKED).bind(id).fetch_optional(&mut **transaction).await?,
+    };
+    row.map(ElementRow::try_from).transpose()
+}
+
+async fn by_key_locked(tx: &mut Tx, kind: ElementKind, key: &str) -> Result<Option<ElementRow>, StoreError> {
+    let kind = kind.as_str();
+    let row: Option<Row> = match tx {
+        Tx::Sqlite(held) => sqlx::query_as(BY_KEY).bind(kind).bind(key).fetch_optional(&mut *held.transaction).await?,
+        Tx::Postgres(transaction) => {
+            sqlx::query_as(BY_KEY_LOCKED).bind(kind).bind(key).fetch_optional(&mut **transaction).await?
+        }
+    };
+    row.map(ElementRow::try_from).transpose()
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Database(format!("a document cannot be written: {error}")))
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: i64,
+    tenant: String,
+    account_id: i64,
+    kind: String,
+    key: String,
+    services: String,
+    desired: String,
+    previous: Option<String>,
+    applied: Option<String>,
+    desired_revision: i64,
+    offered_revision: Option<i64>,
+    fetched_revision: Option<i64>,
+    confirmed_revision: Option<i64>,
+    applied_revision: Option<i64>,
+    state: String,
+    evidence: Option<String>,
+    last_error: Option<String>,
+    last_seen_at: Option<i64>,
+    last_seen_from: Option<String>,
+    updated_at: i64,
+}
+
+impl TryFrom<Row> for ElementRow {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        let id = row.id;
+        let corrupt = |column: &'static str| StoreError::Corrupt { table: "element", column, id: id.to_string() };
+        // What was applied once may have a shape of an older version: then it is only not known to be equal.
+        let past = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
+        Ok(Self {
+            id,
+            tenant: row.tenant,
+            account_id: row.account_id,
+            kind: ElementKind::from_str(&row.kind).map_err(|_| corrupt("kind"))?,
+            key: row.key,
+            services: serde_json::from_str(&row.services).map_err(|_| corrupt("services"))?,
+            desired: serde_json::from_str(&row.desired).map_err(|_| corrupt("desired"))?,
+            previous: past(row.previous),
+            applied: past(row.applied),
+            desired_revision: row.desired_revision,
+            offered_revision: row.offered_revision,
+            fetched_revision: row.fetched_revision,
+            confirmed_revision: row.confirmed_revision,
+            applied_revision: row.applied_revision,
+            state: ElementState::from_str(&row.state).map_err(|_| corrupt("state"))?,
+            evidence: row.evidence,
+            last_error: row.last_error,
+            last_seen_at: row
+                .last_seen_at
+                .map(|at| from_micros(at).ok_or_else(|| corrupt("last_seen_at")))
+                .transpose()?,
+            last_seen_from: row.last_seen_from,
+            updated_at: from_micros(row.updated_at).ok_or_else(|| corrupt("updated_at"))?,
+        })
+    }
+}
