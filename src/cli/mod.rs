@@ -6,6 +6,7 @@ mod check_config;
 mod context;
 mod exit;
 mod migrate;
+mod serve;
 mod shell;
 
 use std::path::PathBuf;
@@ -33,6 +34,8 @@ pub struct Cli {
 /// Every command there is.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Run the daemon.
+    Serve,
     /// Check the configuration file: all faults with their place. Touches nothing.
     CheckConfig,
     /// Bring the database to this version.
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
     match command {
+        Command::Serve => serve::run(context).await,
         Command::CheckConfig => check_config::run(context),
         Command::Migrate { dry_run } => migrate::run(dry_run, context).await,
         Command::Completions { shell } => shell::completions(shell, context),

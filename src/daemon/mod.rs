@@ -2,3 +2,101 @@
 
 pub mod clock;
 pub mod config;
+mod database;
+pub mod log;
+mod notify;
+mod parts;
+mod serve;
+mod sockets;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::store::{Store, StoreError};
+use crate::telemetry::{Heartbeats, Metrics};
+use crate::vocabulary::Clock;
+use config::{Config, ConfigError};
+use parts::Parts;
+use sockets::Sockets;
+
+pub use serve::serve;
+pub use sockets::Addresses;
+
+/// Why the daemon did not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{what} {address} cannot be bound: {error}")]
+    Bind { what: &'static str, address: SocketAddr, error: std::io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// A part that must run forever ended or panicked.
+    #[error("{name} stopped by itself: {reason}")]
+    Part { name: &'static str, reason: String },
+}
+
+/// The running daemon: every part of the configuration, wired together in this process.
+pub struct Daemon {
+    pub store: Store,
+    pub clock: Clock,
+    pub metrics: Metrics,
+    pub hearts: Heartbeats,
+    pub addresses: Addresses,
+    parts: Parts,
+    up: watch::Receiver<bool>,
+}
+
+impl Daemon {
+    /// Binds every socket, opens the database and starts every part the configuration names.
+    ///
+    /// A database that is away is waited for in the background; HTTP answers 503 meanwhile.
+    ///
+    /// **Errors**: an address that cannot be bound, a database that is newer than this program or misconfigured.
+    pub async fn start(config: &Config, clock: Clock) -> Result<Self, DaemonError> {
+        let sockets = Sockets::bind(config)?;
+        let addresses = sockets.addresses()?;
+        let store = Store::open(&config.store_config()).await?;
+        let up = database::bring_up(&store).await?;
+        let (up, up_seen) = watch::channel(up);
+        let (metrics, hearts) = (Metrics::new(), Heartbeats::new());
+        let mut parts = Parts::new();
+        let beat = hearts.register("database");
+        let keeper = database::keep(store.clone(), up, metrics.clone(), beat, addresses.to_string());
+        parts.spawn_dropped("database", keeper);
+        Ok(Self { store, clock, metrics, hearts, addresses, parts, up: up_seen })
+    }
+
+    /// Whether the database was up and migrated at least once.
+    pub fn database_up(&self) -> bool {
+        *self.up.borrow()
+    }
+
+    /// Swaps what can change under running services. The configuration has been checked as a whole.
+    pub fn reload(&self, config: &Config) {
+        let _ = config;
+    }
+
+    /// Waits for a part that stopped by itself; a daemon without one of its parts must not look alive.
+    pub async fn failure(&mut self) -> DaemonError {
+        self.parts.failure().await
+    }
+
+    /// Answers what is committed, ends the parts and closes the database, within `DRAIN_LIMIT`.
+    pub async fn stop(mut self) {
+        if !self.parts.stop(DRAIN_LIMIT).await {
+            tracing::warn!("A part did not drain in {DRAIN_LIMIT:?}; it is cut off. What was acknowledged is durable.");
+        }
+        if tokio::time::timeout(CLOSE_LIMIT, self.store.close()).await.is_err() {
+            tracing::warn!("The database did not close in {CLOSE_LIMIT:?}; its own log repairs that at the next start.");
+        }
+    }
+}
+
+/// SIGTERM is answered within five seconds; the rest is for closing the database.
+const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);

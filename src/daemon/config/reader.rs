@@ -102,10 +102,10 @@ impl<'t> Reader<'t> {
 
     /// A path that may be a systemd credential: a relative name is looked up among the credentials first.
     pub fn credential(&self, text: &str) -> PathBuf {
-        match &self.credentials {
-            Some(directory) if directory.join(text).exists() => directory.join(text),
-            _ => self.path(text),
-        }
+        // `LoadCredential=lastmile:/etc/lastmile/credentials` names each file of the directory `lastmile_<file>`.
+        let names = [text.to_owned(), format!("lastmile_{text}")];
+        let candidates = self.credentials.iter().flat_map(|directory| names.iter().map(|name| directory.join(name)));
+        candidates.into_iter().find(|path| path.exists()).unwrap_or_else(|| self.path(text))
     }
 
     fn place(&self, at: usize, key: &str, detail: String) -> ConfigFault {

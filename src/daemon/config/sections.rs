@@ -11,6 +11,7 @@ use super::{
     Api, Backend, Cmts, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, NasIdentity, Radius, RateLimit, Secrets,
     Snmp, Tftp, Tls, probe,
 };
+use crate::daemon::log;
 use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
 
 /// The whole file. `None` where a required part is unusable; its fault is noted.
@@ -234,8 +235,7 @@ impl Door<'_, '_> {
             ],
         );
         let level = section.string("level").map(|found| {
-            if found.value.parse::<tracing_subscriber::filter::Targets>().is_err() {
-                let detail = format!("{:?} is no level; write error, warn, info, debug or trace", found.value);
+            if let Err(detail) = log::targets(found.value) {
                 self.reader.fault(found.at, &found.key, detail);
             }
             found.value.to_owned()

@@ -1,0 +1,148 @@
+//! `serve`: the daemon under a service manager — ready, reload on SIGHUP, drain on SIGTERM, loud when a part dies.
+
+use std::path::Path;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::config::Config;
+use super::log::LevelHandle;
+use super::{Daemon, DaemonError, clock, log, notify};
+use crate::telemetry::Outcome;
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// **Errors**: the daemon did not start, or a part stopped by itself; the process must end with a failure so that the
+/// service manager starts it again.
+pub async fn serve(path: &Path) -> Result<(), DaemonError> {
+    let loaded = Config::load(path)?;
+    let level = log::start(&loaded.config.log);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut running = loaded.config;
+    log_panics();
+    // Before the sockets: a signal in the first moment must not be the kernel's business.
+    let mut signals = Signals::new()?;
+    let mut daemon = Daemon::start(&running, clock::system()).await?;
+    let mut feeder = notify::Feeder::new(&daemon.hearts);
+    let serving = daemon.addresses.to_string();
+    notify::ready(if daemon.database_up() { &serving } else { "Waiting for the database." });
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "{serving}");
+    loop {
+        tokio::select! {
+            failure = daemon.failure() => {
+                tracing::error!("{failure}. The daemon stops so that it is started afresh.");
+                notify::stopping();
+                daemon.stop().await;
+                return Err(failure);
+            }
+            signal = signals.next() => match signal {
+                Received::Stop => break,
+                Received::Reload => {
+                    notify::reloading();
+                    reload(path, &mut running, &daemon, &level);
+                    notify::ready(&serving);
+                }
+            },
+            () = look_time(feeder.as_ref()) => {
+                if let Some(feeder) = &mut feeder {
+                    feeder.look();
+                }
+            }
+        }
+    }
+    tracing::info!("Stopping: answering what is committed.");
+    notify::stopping();
+    daemon.stop().await;
+    tracing::info!("Stopped.");
+    Ok(())
+}
+
+/// Reads the whole new configuration first; with any fault in it the old one stays in force.
+fn reload(path: &Path, running: &mut Config, daemon: &Daemon, level: &LevelHandle) {
+    let loaded = match Config::check(path) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            tracing::error!("The configuration was not reloaded, the old one stays in force: {error}");
+            daemon.metrics.reloads.get_or_create(&Outcome::new("refused")).inc();
+            return;
+        }
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Err(error) = level.set(&loaded.config.log.level) {
+        tracing::error!("The log level stays: {error}");
+    }
+    daemon.reload(&loaded.config);
+    for section in needs_restart(running, &loaded.config) {
+        tracing::warn!("{section} changed; that takes effect at the next start.");
+    }
+    daemon.metrics.reloads.get_or_create(&Outcome::new("applied")).inc();
+    tracing::info!("The configuration was reloaded.");
+    *running = loaded.config;
+}
+
+/// What a reload cannot swap under running services.
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let accounting = |config: &Config| config.radius.as_ref().map(|radius| radius.accounting.clone());
+    [
+        ("[database]", old.database != new.database),
+        ("[secrets]", old.secrets != new.secrets),
+        ("[api] listen", old.api.listen != new.api.listen),
+        ("[api] tls", old.api.tls.is_some() != new.api.tls.is_some()),
+        ("[radius] accounting", accounting(old) != accounting(new)),
+        ("[tftp]", old.tftp != new.tftp),
+        ("[mail]", old.mail != new.mail),
+        ("[aaa]", old.aaa != new.aaa),
+        ("[log] format", old.log.format != new.log.format),
+    ]
+    .into_iter()
+    .filter_map(|(section, changed)| changed.then_some(section))
+    .collect()
+}
+
+/// A panic becomes one line of the log, where the person who must act looks.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let text = panic.payload_as_str().unwrap_or("a value that is no text");
+        tracing::error!(place, "A part of the daemon panicked: {text}");
+    }));
+}
+
+async fn look_time(feeder: Option<&notify::Feeder>) {
+    match feeder {
+        Some(feeder) => feeder.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+enum Received {
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Received {
+        tokio::select! {
+            _ = self.terminate.recv() => Received::Stop,
+            _ = self.interrupt.recv() => Received::Stop,
+            _ = self.hang_up.recv() => Received::Reload,
+        }
+    }
+}

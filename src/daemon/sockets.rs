@@ -1,0 +1,101 @@
+//! Binds every socket of the configuration before anything is served, so that "ready" is true when it is said.
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+
+use super::DaemonError;
+use super::config::Config;
+
+/// All sockets, bound and not yet served.
+pub struct Sockets {
+    pub api: std::net::TcpListener,
+    pub accounting: Vec<UdpSocket>,
+    pub tftp: Option<UdpSocket>,
+}
+
+/// Where the daemon answers; a configured port 0 has become a real one.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    pub api: SocketAddr,
+    pub accounting: Vec<SocketAddr>,
+    pub tftp: Option<SocketAddr>,
+}
+
+impl std::fmt::Display for Addresses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Serving HTTP on {}", self.api)?;
+        for address in &self.accounting {
+            write!(f, ", RADIUS accounting on {address}")?;
+        }
+        if let Some(address) = self.tftp {
+            write!(f, ", TFTP on {address}")?;
+        }
+        f.write_str(".")
+    }
+}
+
+impl Sockets {
+    /// **Errors**: the first address that cannot be bound, by name; the daemon does not start half.
+    pub fn bind(config: &Config) -> Result<Self, DaemonError> {
+        let api = listener(config.api.listen).map_err(|error| bind_error("[api] listen", config.api.listen, error))?;
+        let mut accounting = Vec::new();
+        for &address in config.radius.iter().flat_map(|radius| &radius.accounting) {
+            let socket = datagrams(address, ACCOUNTING_BUFFER_BYTES);
+            accounting.push(socket.map_err(|error| bind_error("[radius] accounting", address, error))?);
+        }
+        let tftp = match &config.tftp {
+            None => None,
+            Some(tftp) => {
+                let socket = datagrams(tftp.listen, TFTP_BUFFER_BYTES);
+                Some(socket.map_err(|error| bind_error("[tftp] listen", tftp.listen, error))?)
+            }
+        };
+        Ok(Self { api, accounting, tftp })
+    }
+
+    pub fn addresses(&self) -> std::io::Result<Addresses> {
+        Ok(Addresses {
+            api: self.api.local_addr()?,
+            accounting: self.accounting.iter().map(UdpSocket::local_addr).collect::<Result<_, _>>()?,
+            tftp: self.tftp.as_ref().map(UdpSocket::local_addr).transpose()?,
+        })
+    }
+}
+
+fn listener(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    let socket = open(address, Type::STREAM, Protocol::TCP)?;
+    // A restart must not wait for the old connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn datagrams(address: SocketAddr, buffer_bytes: usize) -> std::io::Result<UdpSocket> {
+    let socket = open(address, Type::DGRAM, Protocol::UDP)?;
+    // The kernel gives what it allows; a smaller buffer only drops sooner in a burst.
+    let _ = socket.set_recv_buffer_size(buffer_bytes);
+    socket.bind(&address.into())?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket.into())
+}
+
+fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    // With 0.0.0.0 and [::] both configured the IPv6 socket must leave IPv4 alone.
+    if address.is_ipv6() && address.ip() == Ipv6Addr::UNSPECIFIED {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+fn bind_error(what: &'static str, address: SocketAddr, error: std::io::Error) -> DaemonError {
+    DaemonError::Bind { what, address, error }
+}
+
+const BACKLOG: i32 = 1024;
+const ACCOUNTING_BUFFER_BYTES: usize = 8 << 20;
+const TFTP_BUFFER_BYTES: usize = 1 << 20;
