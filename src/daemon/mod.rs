@@ -92,7 +92,9 @@ impl Daemon {
             tracing::warn!("A part did not drain in {DRAIN_LIMIT:?}; it is cut off. What was acknowledged is durable.");
         }
         if tokio::time::timeout(CLOSE_LIMIT, self.store.close()).await.is_err() {
-            tracing::warn!("The database did not close in {CLOSE_LIMIT:?}; its own log repairs that at the next start.");
+            tracing::warn!(
+                "The database did not close in {CLOSE_LIMIT:?}; its own log repairs that at the next start."
+            );
         }
     }
 }

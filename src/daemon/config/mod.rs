@@ -208,7 +208,8 @@ impl Config {
     /// What the store needs of it. The owner is this machine and process.
     pub fn store_config(&self) -> StoreConfig {
         // A hardened unit hides the first.
-        let host = ["/proc/sys/kernel/hostname", "/etc/hostname"].iter().find_map(|file| std::fs::read_to_string(file).ok());
+        let host =
+            ["/proc/sys/kernel/hostname", "/etc/hostname"].iter().find_map(|file| std::fs::read_to_string(file).ok());
         StoreConfig {
             url: self.database.url.clone(),
             key_file: self.secrets.key_file.clone(),
