@@ -99,6 +99,8 @@ CREATE TABLE holder (
 );
 CREATE UNIQUE INDEX holder_living ON holder (kind, value) WHERE until_at IS NULL;
 CREATE INDEX holder_of_value ON holder (kind, value, from_at);
+-- RADIUS user names are compared without case when nobody holds the exact one.
+CREATE INDEX holder_of_lower ON holder (kind, LOWER(value));
 CREATE INDEX holder_of_account ON holder (account_id);
 
 CREATE TABLE operator_hold (
@@ -235,10 +237,12 @@ CREATE TABLE session (
     terminate_cause BIGINT,
     flags BIGINT NOT NULL DEFAULT 0,
     pending BOOLEAN NOT NULL,
+    refold BOOLEAN NOT NULL,
     body BLOB NOT NULL,
     UNIQUE (nas, session, incarnation)
 );
-CREATE INDEX session_unattributed ON session (user_name) WHERE service_id IS NULL;
+CREATE INDEX session_unattributed ON session (LOWER(user_name)) WHERE service_id IS NULL;
+CREATE INDEX session_refold ON session (id) WHERE refold;
 CREATE INDEX session_pending ON session (account_id) WHERE pending;
 CREATE INDEX session_of_service ON session (service_id, started_at) WHERE service_id IS NOT NULL;
 CREATE INDEX session_open ON session (nas, started_at) WHERE ended_at IS NULL;
@@ -277,10 +281,13 @@ CREATE TABLE fold_watermark (
     updated_at BIGINT NOT NULL
 );
 
--- What the fold knows of a NAS identity across sessions.
+-- What the fold knows of a NAS identity across sessions. `rebooted_at` is its newest Accounting-On or -Off; older
+-- sessions are closed in bounded steps until `swept_at` says the same.
 CREATE TABLE nas_identity (
     nas TEXT NOT NULL PRIMARY KEY,
     gigawords BOOLEAN NOT NULL,
+    rebooted_at BIGINT,
+    swept_at BIGINT,
     first_seen_at BIGINT NOT NULL,
     last_seen_at BIGINT NOT NULL
 );
