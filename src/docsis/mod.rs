@@ -1,1 +1,27 @@
-//! DOCSIS configuration files: TLVs, CM MIC and CMTS MIC, MTA files and their hash.
+//! Configuration files of cable modems and MTAs: TLVs, the CM MIC and CMTS MIC, the MTA's hash, and a readable form.
+//!
+//! Comes in: settings, bytes or TOML. Goes out: bytes, TOML, faults with the path of their TLV. Never touches a socket,
+//! a file or a clock. CM-SP-MULPI Annex C and D.
+//!
+//! `tlv` cuts bytes · `schema` names them · `value` and `tree` make them readable · `check` judges them ·
+//! `mic` and `mta` seal them · `text` is the TOML door · `build` is the door for the modem backend.
+
+mod ber;
+mod build;
+mod check;
+mod mic;
+mod mta;
+mod path;
+mod schema;
+mod text;
+mod tlv;
+mod tree;
+mod value;
+
+pub use build::{CmSettings, Flow, Generation, SnmpAccess, cm_file, verify};
+pub use mta::HashFamily;
+pub use text::{Decoded, DocsisError, Encoded, decode, encode};
+pub use tlv::{MAX_FILE_OCTETS, TlvError};
+
+#[cfg(test)]
+mod tests;

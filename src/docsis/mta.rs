@@ -1,0 +1,119 @@
+//! An MTA's file: its two delimiters, and the hash by which a device in a BASIC flow trusts it.
+//!
+//! Comes in: the items between `fe 01 01` and `fe 01 ff`. Goes out: the whole file. The hash is SHA-1 over the file
+//! without the hash's own TLV, which then stands just before the final delimiter. Source: PKT-SP-PROV1.5; RFC 4682.
+//! The family belongs to the device's model and is never guessed: a device refuses a file with another family's object.
+
+use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
+
+use super::ber::{Oid, Value, VarBind};
+use super::tlv::{Framing, Item, MTA_DELIMITER, Tlv, write_all};
+
+/// Which MIB an MTA's hash object is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HashFamily {
+    /// CableLabs, pktcMtaDevConfigHash of 4491.
+    Na,
+    /// tComLabs Excentis, of 7432.
+    Eu,
+    /// RFC 4682, of mib-2.140.
+    Ietf,
+}
+
+const SNMP_OBJECT: u8 = 11;
+const OPENS: u8 = 1;
+const CLOSES: u8 = 255;
+
+impl HashFamily {
+    pub const ALL: [HashFamily; 3] = [HashFamily::Na, HashFamily::Eu, HashFamily::Ietf];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HashFamily::Na => "na",
+            HashFamily::Eu => "eu",
+            HashFamily::Ietf => "ietf",
+        }
+    }
+
+    /// The object that carries the hash.
+    pub fn oid(self) -> Oid {
+        let text = match self {
+            HashFamily::Na => "1.3.6.1.4.1.4491.2.2.1.1.2.7.0",
+            HashFamily::Eu => "1.3.6.1.4.1.7432.1.1.2.9.0",
+            HashFamily::Ietf => "1.3.6.1.2.1.140.1.2.11.0",
+        };
+        text.parse().expect("the OIDs above are well-formed")
+    }
+}
+
+/// The items of a whole file: delimiters around `inside`, and the hash when the flow wants one.
+pub fn wrap(inside: Vec<Item>, family: Option<HashFamily>) -> Vec<Item> {
+    let mut items = vec![delimiter(OPENS)];
+    items.extend(inside);
+    items.push(delimiter(CLOSES));
+    if let Some(family) = family {
+        let hash = hash_object(family, &items);
+        items.insert(items.len() - 1, hash);
+    }
+    items
+}
+
+/// Takes apart what `wrap` made: what is inside, and the family of a hash that verifies.
+/// `None` when the delimiters do not stand at both ends.
+pub fn unwrap(items: &[Item]) -> Option<(&[Item], Option<HashFamily>)> {
+    let [first, inside @ .., last] = items else { return None };
+    if *first != delimiter(OPENS) || *last != delimiter(CLOSES) {
+        return None;
+    }
+    let verified = HashFamily::ALL.into_iter().find_map(|family| {
+        let (hash, before) = inside.split_last()?;
+        let without: Vec<Item> = [first].into_iter().chain(before).chain([last]).cloned().collect();
+        (*hash == hash_object(family, &without)).then_some((before, family))
+    });
+    match verified {
+        Some((before, family)) => Some((before, Some(family))),
+        None => Some((inside, None)),
+    }
+}
+
+fn delimiter(value: u8) -> Item {
+    Item::Tlv(Tlv::new(MTA_DELIMITER, vec![value]))
+}
+
+fn hash_object(family: HashFamily, without: &[Item]) -> Item {
+    let digest = Sha1::digest(write_all(Framing::Mta, without));
+    let bind = VarBind::new(family.oid(), Value::Octets(digest.to_vec()));
+    Item::Tlv(Tlv::new(SNMP_OBJECT, bind.encode()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::docsis::tlv::{parse, write_item};
+    use crate::docsis::value::hex;
+
+    #[test]
+    fn the_hash_object_has_the_bytes_of_each_family() {
+        let cases = [
+            (HashFamily::Na, "0b283026060e2b06010401a30b020201010207000414"),
+            (HashFamily::Eu, "0b263024060c2b06010401ba080101020900 0414"),
+            (HashFamily::Ietf, "0b253023060b2b06010201810c01020b000414"),
+        ];
+        for (family, head) in cases {
+            let mut bytes = Vec::new();
+            write_item(Framing::Mta, &hash_object(family, &[]), &mut bytes);
+            assert!(hex(&bytes).starts_with(&head.replace(' ', "")), "{}", family.as_str());
+        }
+    }
+
+    #[test]
+    fn the_reference_file_carries_a_hash_that_verifies() {
+        let file = include_bytes!("../../tests/golden/docsis/v5_mta_na.bin");
+        let items = parse(Framing::Mta, file).expect("an MTA file");
+        let (inside, family) = unwrap(&items).expect("delimiters");
+        assert_eq!(family, Some(HashFamily::Na));
+        assert_eq!(write_all(Framing::Mta, &wrap(inside.to_vec(), family)), file);
+    }
+}
