@@ -4,6 +4,7 @@
 
 mod check_config;
 mod context;
+mod docsis;
 mod exit;
 mod migrate;
 mod serve;
@@ -44,6 +45,9 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Turn a modem's or MTA's configuration file into readable TOML and back.
+    #[command(subcommand)]
+    Docsis(docsis::DocsisCommand),
     /// Print shell completions.
     Completions { shell: clap_complete::Shell },
     /// Print the manual page.
@@ -82,6 +86,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Serve => serve::run(context).await,
         Command::CheckConfig => check_config::run(context),
         Command::Migrate { dry_run } => migrate::run(dry_run, context).await,
+        Command::Docsis(command) => docsis::run(command, context),
         Command::Completions { shell } => shell::completions(shell, context),
         Command::Man => shell::man(context),
     }

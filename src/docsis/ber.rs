@@ -225,7 +225,7 @@ fn take(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), BerError> {
     let (tag, length, body) = match bytes {
         [tag, 0x82, high, low, body @ ..] => (*tag, usize::from(u16::from_be_bytes([*high, *low])), body),
         [tag, 0x81, length, body @ ..] => (*tag, usize::from(*length), body),
-        [tag, length @ ..0x80, body @ ..] => (*tag, usize::from(*length), body),
+        [tag, length @ ..=0x7f, body @ ..] => (*tag, usize::from(*length), body),
         _ => return Err(BerError::Form),
     };
     let (contents, rest) = body.split_at_checked(length).ok_or(BerError::Form)?;
