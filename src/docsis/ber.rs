@@ -280,9 +280,7 @@ mod tests {
     #[test]
     fn the_manager_address_is_spelt_as_the_reference_encoder_spells_it() {
         let bind = VarBind::new(oid("1.3.6.1.2.1.69.1.2.1.2.1"), Value::Ip(Ipv4Addr::new(10, 20, 0, 10)));
-        let bytes = [
-            0x30, 0x13, 0x06, 0x0b, 0x2b, 6, 1, 2, 1, 0x45, 1, 2, 1, 2, 1, 0x40, 4, 0x0a, 0x14, 0, 0x0a,
-        ];
+        let bytes = [0x30, 0x13, 0x06, 0x0b, 0x2b, 6, 1, 2, 1, 0x45, 1, 2, 1, 2, 1, 0x40, 4, 0x0a, 0x14, 0, 0x0a];
         assert_eq!(bind.encode(), bytes);
         assert_eq!(VarBind::parse(&bytes), Ok(bind));
     }

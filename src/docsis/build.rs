@@ -355,7 +355,10 @@ mod tests {
         assert!(modern.contains("SNMPv1v2cCommunityName = \"kept\"") && !modern.contains("SnmpMibObject"), "{modern}");
         assert!(modern.contains("SNMPv1v2cTransportAddress = \"10.0.0.1:0\""), "{modern}");
         let older = shown(&CmSettings { snmp: Some(access), generation: Generation::V20, ..settings() });
-        assert!(older.contains("1.3.6.1.2.1.69.1.2.1.4.1\", string = \"kept\"") && !older.contains("Coexistence"), "{older}");
+        assert!(
+            older.contains("1.3.6.1.2.1.69.1.2.1.4.1\", string = \"kept\"") && !older.contains("Coexistence"),
+            "{older}"
+        );
     }
 
     #[test]

@@ -32,7 +32,8 @@ const NM_ACCESS_TABLE: [u32; 9] = [1, 3, 6, 1, 2, 1, 69, 1, 2];
 
 /// Every fault of a file.
 pub fn faults(framing: Framing, items: &[Item]) -> Faults {
-    let tlvs: Vec<&Tlv> = items.iter().filter_map(|item| if let Item::Tlv(tlv) = item { Some(tlv) } else { None }).collect();
+    let tlvs: Vec<&Tlv> =
+        items.iter().filter_map(|item| if let Item::Tlv(tlv) = item { Some(tlv) } else { None }).collect();
     let mut faults = Faults::new();
     let mut occurrences = Occurrences::default();
     for tlv in &tlvs {
@@ -122,8 +123,12 @@ fn leaf_fault(kind: Kind, bytes: &[u8]) -> Option<String> {
         Kind::U32(least, most) => in_range(4, least.into(), most.into()),
         Kind::Ip4 => in_range(4, 0, u64::MAX),
         Kind::Ip6 => (bytes.len() != 16).then(|| format!("must be 16 bytes long, is {}", bytes.len())),
-        Kind::Ip => (![4, 16].contains(&bytes.len())).then(|| format!("must be 4 or 16 bytes long, is {}", bytes.len())),
-        Kind::Transport => (![6, 18].contains(&bytes.len())).then(|| format!("must be 6 or 18 bytes long, is {}", bytes.len())),
+        Kind::Ip => {
+            (![4, 16].contains(&bytes.len())).then(|| format!("must be 4 or 16 bytes long, is {}", bytes.len()))
+        }
+        Kind::Transport => {
+            (![6, 18].contains(&bytes.len())).then(|| format!("must be 6 or 18 bytes long, is {}", bytes.len()))
+        }
         Kind::Mac => match <[u8; 6]>::try_from(bytes) {
             // A static multicast MAC is a group address by intent: only the length is judged here.
             Ok(octets) if octets[0] & 1 == 1 => None,
@@ -142,8 +147,8 @@ fn leaf_fault(kind: Kind, bytes: &[u8]) -> Option<String> {
         Kind::Oid | Kind::VarBind | Kind::WriteControl => {
             show(kind, bytes).is_none().then(|| "is not in shortest definite BER".to_owned())
         }
-        Kind::Ip4List => (bytes.len() % 4 != 0).then(|| "must be a multiple of 4 bytes".to_owned()),
-        Kind::U16List => (bytes.len() % 2 != 0).then(|| "must be a multiple of 2 bytes".to_owned()),
+        Kind::Ip4List => (!bytes.len().is_multiple_of(4)).then(|| "must be a multiple of 4 bytes".to_owned()),
+        Kind::U16List => (!bytes.len().is_multiple_of(2)).then(|| "must be a multiple of 2 bytes".to_owned()),
         Kind::U8List | Kind::Hex(_) | Kind::Group(_) | Kind::Vendor => None,
     }
 }
@@ -218,9 +223,10 @@ fn sub_u16(tlv: &Tlv, code: u8) -> Option<u16> {
 fn check_snmp_access(tlvs: &[&Tlv], faults: &mut Faults) {
     let coexistence = tlvs.iter().any(|tlv| [COEXISTENCE, ACCESS_VIEW].contains(&tlv.code));
     let in_table = |oid: &Oid| oid.starts_with(&NM_ACCESS_TABLE);
-    let older = tlvs.iter().filter(|tlv| tlv.code == SNMP_OBJECT).position(|tlv| {
-        VarBind::parse(&tlv.value).is_ok_and(|bind| in_table(&bind.oid))
-    });
+    let older = tlvs
+        .iter()
+        .filter(|tlv| tlv.code == SNMP_OBJECT)
+        .position(|tlv| VarBind::parse(&tlv.value).is_ok_and(|bind| in_table(&bind.oid)));
     if coexistence && let Some(index) = older {
         let path = Path::default().child(SNMP_OBJECT, index + 1, Some("SnmpMibObject"));
         faults.add(path.to_string(), "docsDevNmAccessTable must not stand beside coexistence (53, 54)");

@@ -249,11 +249,8 @@ const CLASSIFIER_IP4: &[Field] = &[
     f(10, "DstPortEnd", PORT_FROM_TO),
 ];
 
-const CLASSIFIER_LLC: &[Field] = &[
-    f(1, "DstMacAddress", Kind::Hex(&[12])),
-    f(2, "SrcMacAddress", Kind::Mac),
-    f(3, "EtherType", Kind::Hex(&[3])),
-];
+const CLASSIFIER_LLC: &[Field] =
+    &[f(1, "DstMacAddress", Kind::Hex(&[12])), f(2, "SrcMacAddress", Kind::Mac), f(3, "EtherType", Kind::Hex(&[3]))];
 
 const CLASSIFIER_802: &[Field] = &[f(1, "UserPriority", WORD), f(2, "VlanID", U16)];
 
@@ -471,8 +468,7 @@ const MULTICAST_SESSION: &[Field] = &[
     f(3, "CMTSStaticMulticastSessionCMIM", ANY),
 ];
 
-const MAC_LEARNING: &[Field] =
-    &[f(1, "MACAddressLearningControl", FLAG), f(2, "MACAddressLearningHoldoffTimer", U8)];
+const MAC_LEARNING: &[Field] = &[f(1, "MACAddressLearningControl", FLAG), f(2, "MACAddressLearningHoldoffTimer", U8)];
 
 const UPSTREAM_AGGREGATE: &[Field] = &[
     f(1, "UpstreamServiceFlowReference", U16),

@@ -143,7 +143,9 @@ impl Header {
                 ("kind", ..) => faults.add("kind", "should be \"cm\" or \"mta\""),
                 ("finish", ..) => faults.add("finish", "should be \"automatic\" or \"none\""),
                 ("accept_faults", ..) => faults.add("accept_faults", "should be true or false"),
-                (other, ..) => faults.add(other, "there is no such key; keys are kind, hash, finish, accept_faults, tlv"),
+                (other, ..) => {
+                    faults.add(other, "there is no such key; keys are kind, hash, finish, accept_faults, tlv")
+                }
             }
         }
         if !has_kind {
@@ -152,7 +154,10 @@ impl Header {
         match (header.framing, has_hash, header.finish) {
             (Framing::Cm, true, _) => faults.add("hash", "belongs to an MTA file"),
             (Framing::Mta, false, true) => {
-                faults.add("hash", "is missing: the MTA's family \"na\", \"eu\" or \"ietf\", or \"none\" in a secure flow");
+                faults.add(
+                    "hash",
+                    "is missing: the MTA's family \"na\", \"eu\" or \"ietf\", or \"none\" in a secure flow",
+                );
             }
             _ => {}
         }
@@ -172,7 +177,9 @@ fn read_list(framing: Framing, list: Option<&Toml>, faults: &mut Faults) -> Vec<
             (Framing::Cm, "CmMic", Toml::String(word)) if word == AUTOMATIC => Some(Draft::CmMic),
             (Framing::Cm, "CmtsMic", Toml::String(word)) if word == AUTOMATIC => Some(Draft::CmtsMic),
             (_, "Pad", value) => read_zeros(name, value, faults).map(|zeros| Draft::Fixed(Item::Pad(zeros.len()))),
-            (Framing::Cm, "EndOfData", value) => read_zeros(name, value, faults).map(|rest| Draft::Fixed(Item::End(rest))),
+            (Framing::Cm, "EndOfData", value) => {
+                read_zeros(name, value, faults).map(|rest| Draft::Fixed(Item::End(rest)))
+            }
             _ => read_top(framing, name, value, &mut occurrences, faults),
         };
         drafts.extend(draft);
@@ -259,7 +266,9 @@ fn show_cm(items: &[Item], length: usize, secret: Option<&[u8]>, faults: &[Fault
         .enumerate()
         .map(|(index, item)| match item {
             Item::Tlv(tlv) if tlv.code == CM_MIC && tlv.value == cm_mic(&items[..index]) => Draft::CmMic,
-            Item::Tlv(tlv) if tlv.code == CMTS_MIC && secret.is_some_and(|key| tlv.value == cmts_mic(&items[..index], key)) => {
+            Item::Tlv(tlv)
+                if tlv.code == CMTS_MIC && secret.is_some_and(|key| tlv.value == cmts_mic(&items[..index], key)) =>
+            {
                 Draft::CmtsMic
             }
             other => Draft::Fixed(other.clone()),
@@ -282,7 +291,11 @@ fn show_cm(items: &[Item], length: usize, secret: Option<&[u8]>, faults: &[Fault
                 show_entry(Framing::Cm, tlv, " # does not verify: kept as it is", out);
             }
             Draft::Fixed(Item::Tlv(tlv)) if tlv.code == CMTS_MIC => {
-                let why = if secret.is_some() { " # does not verify: kept as it is" } else { " # not verified: no shared secret given" };
+                let why = if secret.is_some() {
+                    " # does not verify: kept as it is"
+                } else {
+                    " # not verified: no shared secret given"
+                };
                 show_entry(Framing::Cm, tlv, why, out);
             }
             Draft::CmMic => out.push_str("  { CmMic = \"automatic\" },\n"),

@@ -129,8 +129,10 @@ fn show_bind(bind: &VarBind) -> Toml {
 }
 
 fn read_bind(value: &Toml) -> Result<VarBind, String> {
-    let form = || "should be { oid = \"1.3.…\", TYPE = value } with TYPE one of integer, string, hex, null, object, ip, \
-                   counter32, gauge32, timeticks, counter64, opaque";
+    let form = || {
+        "should be { oid = \"1.3.…\", TYPE = value } with TYPE one of integer, string, hex, null, object, ip, \
+                   counter32, gauge32, timeticks, counter64, opaque"
+    };
     let parts = value.as_table().filter(|table| table.len() == 2).ok_or_else(form)?;
     let oid = word::<Oid>(parts.get("oid").ok_or_else(form)?, "an OID in numbers")?;
     let (word_of_type, value) = parts.iter().find(|(key, _)| *key != "oid").ok_or_else(form)?;

@@ -97,7 +97,8 @@ impl Options {
     fn grant(&mut self, option: &[u8], value: &[u8]) {
         let number = || std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
         let in_range = |least: u16, most: u16, granted: u16| {
-            let asked = number().and_then(|number| u16::try_from(number).ok()).filter(|n| (least..=most).contains(n))?;
+            let asked =
+                number().and_then(|number| u16::try_from(number).ok()).filter(|n| (least..=most).contains(n))?;
             Some(asked.min(granted))
         };
         match option.to_ascii_lowercase().as_slice() {
