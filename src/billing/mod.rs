@@ -5,3 +5,4 @@
 //! into the lines of one run.
 
 pub mod calendar;
+pub mod tariff;
