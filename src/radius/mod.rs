@@ -1,1 +1,28 @@
-//! RADIUS packets: view, authenticators, dictionary, attributes, records (RFC 2865, 2866, 2869).
+//! RADIUS accounting as values: a view over the datagram, its authenticators, the dictionary that names attributes,
+//! and the way from a packet to the `usage::Record` that is folded.
+//!
+//! In: bytes, secrets, an arrival time, a NAS profile. Out: what they mean, and the bytes of an answer. No socket, no
+//! clock, no randomness; nothing here panics on any input.
+//! Sources: RFC 2865, 2866, 2868, 2869, 3162, 5080, 5997, 6929.
+
+mod authenticator;
+
+mod decode;
+mod dictionary;
+mod message;
+mod numbers;
+mod packet;
+mod profile;
+mod record;
+mod value;
+
+pub use authenticator::{Refusal, response_is_genuine, verify};
+pub use decode::{Decoded, decode};
+pub use dictionary::{AttributeDefinition, Dictionary, Kind, Source, VendorDefinition};
+pub use message::{BuildError, RequestBuilder, answer, redacted};
+pub use numbers::{attribute, code};
+pub use packet::{
+    Attribute, Attributes, Malformed, PACKET_MAX, PacketView, VendorAttribute, VendorFormat, VendorSpecific,
+};
+pub use profile::{IdentityRule, Ipv6Octets, Profile};
+pub use record::{NasRule, Uninterpretable, record};

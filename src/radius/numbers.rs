@@ -1,0 +1,38 @@
+//! The numbers of RADIUS that this crate speaks of by name: packet codes and attribute types.
+
+/// Packet codes. RFC 2865 section 4, RFC 2866 section 4, RFC 5997.
+pub mod code {
+    pub const ACCOUNTING_REQUEST: u8 = 4;
+    pub const ACCOUNTING_RESPONSE: u8 = 5;
+    pub const STATUS_SERVER: u8 = 12;
+}
+
+/// Attribute types. RFC 2865 section 5, RFC 2866 section 5, RFC 2869 section 5, RFC 3162, RFC 6911.
+pub mod attribute {
+    pub const USER_NAME: u8 = 1;
+    pub const USER_PASSWORD: u8 = 2;
+    pub const CHAP_PASSWORD: u8 = 3;
+    pub const NAS_IP_ADDRESS: u8 = 4;
+    pub const NAS_PORT: u8 = 5;
+    pub const FRAMED_IP_ADDRESS: u8 = 8;
+    pub const CLASS: u8 = 25;
+    pub const VENDOR_SPECIFIC: u8 = 26;
+    pub const CALLED_STATION_ID: u8 = 30;
+    pub const CALLING_STATION_ID: u8 = 31;
+    pub const NAS_IDENTIFIER: u8 = 32;
+    pub const PROXY_STATE: u8 = 33;
+    pub const ACCT_STATUS_TYPE: u8 = 40;
+    pub const ACCT_DELAY_TIME: u8 = 41;
+    pub const ACCT_INPUT_OCTETS: u8 = 42;
+    pub const ACCT_OUTPUT_OCTETS: u8 = 43;
+    pub const ACCT_SESSION_ID: u8 = 44;
+    pub const ACCT_SESSION_TIME: u8 = 46;
+    pub const ACCT_TERMINATE_CAUSE: u8 = 49;
+    pub const ACCT_INPUT_GIGAWORDS: u8 = 52;
+    pub const ACCT_OUTPUT_GIGAWORDS: u8 = 53;
+    pub const EVENT_TIMESTAMP: u8 = 55;
+    pub const TUNNEL_PASSWORD: u8 = 69;
+    pub const MESSAGE_AUTHENTICATOR: u8 = 80;
+    pub const NAS_IPV6_ADDRESS: u8 = 95;
+    pub const FRAMED_IPV6_ADDRESS: u8 = 168;
+}
