@@ -2,8 +2,10 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use comfy_table::{Cell, ContentArrangement, Table, presets};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::exit::{CliError, Exit};
@@ -79,6 +81,18 @@ impl Context {
             table.add_row(row.iter().map(Cell::new));
         }
         self.print(&format!("{table}\n"))
+    }
+
+    /// A sign of life for work of unknown length; invisible unless stderr is a terminal.
+    pub fn spinner(&self, doing: &'static str) -> ProgressBar {
+        let bar = ProgressBar::new_spinner().with_message(doing);
+        bar.enable_steady_tick(Duration::from_millis(200));
+        bar
+    }
+
+    /// A progress bar over `length` pieces; invisible unless stderr is a terminal.
+    pub fn progress(&self, length: u64, doing: &'static str) -> ProgressBar {
+        ProgressBar::new(length).with_message(doing)
     }
 
     /// Writes text to stdout. A reader that went away (`| head`) is not a failure.

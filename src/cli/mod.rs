@@ -2,6 +2,8 @@
 //!
 //! Data goes to stdout, messages to stderr, `--json` turns every table into JSON, and `Exit` is what scripts test.
 
+mod archive;
+mod backup;
 mod check_config;
 mod context;
 mod docsis;
@@ -48,6 +50,10 @@ pub enum Command {
     /// Turn a modem's or MTA's configuration file into readable TOML and back.
     #[command(subcommand)]
     Docsis(docsis::DocsisCommand),
+    /// Copy the databases into one file, also while the daemon runs.
+    Backup { file: PathBuf },
+    /// Put a backup's databases where the configuration says they are.
+    Restore { file: PathBuf },
     /// Print shell completions.
     Completions { shell: clap_complete::Shell },
     /// Print the manual page.
@@ -87,6 +93,8 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::CheckConfig => check_config::run(context),
         Command::Migrate { dry_run } => migrate::run(dry_run, context).await,
         Command::Docsis(command) => docsis::run(command, context),
+        Command::Backup { file } => backup::backup(&file, context).await,
+        Command::Restore { file } => backup::restore(&file, context),
         Command::Completions { shell } => shell::completions(shell, context),
         Command::Man => shell::man(context),
     }

@@ -12,6 +12,7 @@ use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub mod elements;
+pub mod backup;
 mod error;
 pub mod exceptions;
 pub mod jobs;
