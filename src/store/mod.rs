@@ -16,9 +16,12 @@ pub mod elements;
 mod error;
 pub mod exceptions;
 pub mod jobs;
+pub mod fold;
 pub mod journal;
+pub mod ledger;
 pub mod migrate;
 pub mod seal;
+pub mod sessions;
 
 pub use error::StoreError;
 pub use seal::Sealer;
