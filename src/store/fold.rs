@@ -159,12 +159,8 @@ pub async fn mark_swept(tx: &mut Tx, nas: &str, rebooted_at: i64) -> Result<(), 
 /// Everybody who holds or held one of these user names, whatever their case, oldest first.
 pub async fn holders_of(tx: &mut Tx, names: &[&str]) -> Result<Vec<UserHolder>, StoreError> {
     let rows: Vec<(String, i64, i64, String, i64, Option<i64>)> = match tx {
-        Tx::Sqlite(held) => {
-            sqlx::query_as(HOLDERS_SQLITE).bind(json(&names)).fetch_all(&mut *held.transaction).await?
-        }
-        Tx::Postgres(transaction) => {
-            sqlx::query_as(HOLDERS_POSTGRES).bind(names).fetch_all(&mut **transaction).await?
-        }
+        Tx::Sqlite(held) => sqlx::query_as(HOLDERS_SQLITE).bind(json(&names)).fetch_all(&mut *held.transaction).await?,
+        Tx::Postgres(transaction) => sqlx::query_as(HOLDERS_POSTGRES).bind(names).fetch_all(&mut **transaction).await?,
     };
     let holder = |(user_name, account_id, service_id, tenant, from_at, until_at)| UserHolder {
         user_name,

@@ -112,9 +112,7 @@ const COUNT_OPEN: &str = "SELECT COUNT(*) FROM session WHERE ended_at IS NULL";
 /// All incarnations of these (NAS identity, Acct-Session-Id) pairs.
 pub async fn of_keys(tx: &mut Tx, keys: &[(&str, &str)]) -> Result<Vec<StoredSession>, StoreError> {
     let rows: Vec<Row> = match tx {
-        Tx::Sqlite(held) => {
-            sqlx::query_as(OF_KEYS_SQLITE).bind(json(&keys)).fetch_all(&mut *held.transaction).await?
-        }
+        Tx::Sqlite(held) => sqlx::query_as(OF_KEYS_SQLITE).bind(json(&keys)).fetch_all(&mut *held.transaction).await?,
         Tx::Postgres(transaction) => {
             let (nas, sessions): (Vec<&str>, Vec<&str>) = keys.iter().copied().unzip();
             sqlx::query_as(OF_KEYS_POSTGRES).bind(nas).bind(sessions).fetch_all(&mut **transaction).await?
@@ -214,8 +212,7 @@ pub async fn newest_holder(tx: &mut Tx) -> Result<i64, StoreError> {
 
 /// Open sessions of an identity that all of its reports put at or before its reboot.
 pub async fn rebooted(tx: &mut Tx, nas: &str, rebooted_at: i64, limit: i64) -> Result<Vec<i64>, StoreError> {
-    let ids =
-        on!(tx, c => sqlx::query_scalar(REBOOTED).bind(nas).bind(rebooted_at).bind(limit).fetch_all(c).await)?;
+    let ids = on!(tx, c => sqlx::query_scalar(REBOOTED).bind(nas).bind(rebooted_at).bind(limit).fetch_all(c).await)?;
     Ok(ids)
 }
 
