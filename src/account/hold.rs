@@ -31,11 +31,11 @@ pub enum Treatment {
     None,
     /// Internet at the rates of a profile; voice and mail stay.
     Throttle(String),
-    /// Internet into a walled garden; voice and mail stay.
+    /// Internet into a walled garden, mail off (a mailbox has no garden); voice stays.
     Garden,
-    /// Internet, voice and mail off.
+    /// Internet and mail off; voice keeps working, so that an emergency call still goes through.
     Block,
-    /// Internet off and voice off, mail stays readable.
+    /// Everything off, voice too.
     BlockVoice,
 }
 
@@ -95,9 +95,8 @@ impl HoldKind {
     pub fn default_treatment(self) -> Treatment {
         match self {
             HoldKind::Nonpay => Treatment::Garden,
-            HoldKind::Abuse | HoldKind::Fraud | HoldKind::Legal | HoldKind::Seasonal | HoldKind::Admin => {
-                Treatment::Block
-            }
+            HoldKind::Abuse | HoldKind::Seasonal | HoldKind::Admin => Treatment::Block,
+            HoldKind::Fraud | HoldKind::Legal => Treatment::BlockVoice,
         }
     }
 }

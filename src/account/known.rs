@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::hold::{HoldKind, Treatment};
-use crate::vocabulary::BitRate;
+use crate::vocabulary::{BitRate, Zone};
 
 /// What an account buys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct Known {
     pub mail_domains: BTreeSet<String>,
     /// The tenant's treatment of a kind of hold, where it differs from `HoldKind::default_treatment`.
     pub treatments: BTreeMap<HoldKind, Treatment>,
+    /// The tenant's zone, in which a bare date begins; missing: UTC.
+    pub zone: Option<Zone>,
     /// RADIUS group of logins in the walled garden; missing: `DEFAULT_GARDEN_GROUP`.
     pub garden_group: Option<String>,
 }

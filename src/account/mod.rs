@@ -1,7 +1,28 @@
 //! Desired state of a subscriber: the pushed document becomes an account, or every fault with its pointer.
 
+mod decide;
+mod digest;
 mod hold;
+pub mod json;
 mod known;
+mod model;
+mod parse;
+mod parse_service;
+#[cfg(test)]
+mod parse_tests;
+mod patch;
+mod text;
+mod walk;
 
+pub use decide::{Conditions, Decision, Stored, Tags, decide};
+pub use digest::hex;
+pub use digest::{SecretDigests, content_tag};
 pub use hold::{Hold, HoldBilling, HoldError, HoldKind, Treatment};
 pub use known::{DEFAULT_GARDEN_GROUP, DocsisProfile, Known, KnownPlan, RadiusProfile, ServiceType, ServiceTypeError};
+pub use model::{
+    Account, Addon, Address, Device, MAILBOX_PASSWORD, Mailbox, Moment, NextCycle, PriceOverride, Promo, Pushed,
+    RADIUS_PASSWORD, Radius, Scheduled, ScheduledAt, SecretChange, Service, Sip, Status, VoiceLine, sip_password,
+};
+pub use parse::operator_hold;
+pub use parse::parse;
+pub use patch::merge;

@@ -1,0 +1,51 @@
+//! The fingerprint of an account's desired content: equal content gives an equal ETag, whatever order it was written in.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use super::model::Account;
+
+/// Keyed hashes of an account's secrets, by (service, field). Hex.
+pub type SecretDigests = BTreeMap<(String, String), String>;
+
+/// Names the desired content, and nothing else: no revision, no progress of provisioning.
+///
+/// **Shape**: 32 hex digits, the value of a strong ETag without its quotes. The order of services, devices, lines,
+/// holds, aliases and addresses does not matter. A secret enters by its keyed hash.
+pub fn content_tag(account: &Account, secrets: &SecretDigests) -> String {
+    let mut sorted = account.clone();
+    sorted.devices.sort_by(|a, b| a.id.cmp(&b.id));
+    sorted.services.sort_by(|a, b| a.id.cmp(&b.id));
+    sorted.holds.sort_by_key(|hold| (hold.kind, hold.from, hold.until, hold.treatment.clone()));
+    for service in &mut sorted.services {
+        service.static_ips.sort();
+        service.lines.sort_by_key(|line| line.port);
+        service.addons.sort_by(|a, b| a.id.cmp(&b.id));
+        if let Some(mailbox) = &mut service.mailbox {
+            mailbox.aliases.sort();
+            mailbox.forward_to.sort();
+        }
+    }
+    let document = serde_json::to_vec(&sorted).expect("an account document has only string keys");
+    let mut hash = Sha256::new();
+    hash.update(&document);
+    for ((service, field), digest) in secrets {
+        for part in [service, field, digest] {
+            hash.update([0]);
+            hash.update(part.as_bytes());
+        }
+    }
+    hex(&hash.finalize()[..16])
+}
+
+/// Octets as lower-case hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        text
+    })
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -1,0 +1,271 @@
+//! What must exist for an account at an instant: a pure function of its document, the catalog and the holds in force.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::element::{
+    AaaAccess, AaaContent, CmAccess, CmContent, Content, ElementDesired, ElementKind, MailboxContent, SecretRef,
+};
+use crate::account::{
+    Account, Device, Hold, HoldKind, Known, KnownPlan, MAILBOX_PASSWORD, RADIUS_PASSWORD, SecretDigests, Service,
+    ServiceType, Status, Treatment,
+};
+use crate::vocabulary::{BitRate, Timestamp, Zone};
+
+/// A hold of an operator; it survives every push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorHold {
+    /// External id of the one service it covers; `None`: all of them.
+    pub service: Option<String>,
+    pub hold: Hold,
+}
+
+/// Everything the elements of one account follow from.
+#[derive(Debug, Clone, Copy)]
+pub struct Basis<'a> {
+    pub account: &'a Account,
+    pub known: &'a Known,
+    pub operator_holds: &'a [OperatorHold],
+    /// Keyed hashes of the account's secrets.
+    pub secrets: &'a SecretDigests,
+    /// The account was closed: nothing of it may remain.
+    pub closed: bool,
+}
+
+/// Quota of a mailbox where neither it nor its plan names one.
+pub const DEFAULT_QUOTA_MB: u32 = 1024;
+/// DOCSIS version of a plan that names none.
+pub const DEFAULT_DOCSIS: &str = "3.0";
+/// Rate of `throttle:PROFILE` when PROFILE is no plan of the catalog: slow, but a bill can still be paid.
+pub const THROTTLED_RATE_BPS: u64 = 256_000;
+/// TLV 18 counts to 254.
+const CPE_MAX: usize = 254;
+
+/// The elements that must exist at `now`, and as `Absent` those of `existing` that must go.
+///
+/// **Shape**: sorted by kind and key, each once.
+pub fn elements(basis: &Basis, existing: &[(ElementKind, String)], now: Timestamp) -> Vec<ElementDesired> {
+    let mut wanted: BTreeMap<(ElementKind, String), ElementDesired> = BTreeMap::new();
+    let mut add = |element: ElementDesired| {
+        wanted.insert((element.kind, element.key.clone()), element);
+    };
+    if !basis.closed {
+        for device in &basis.account.devices {
+            cm(basis, device, now).into_iter().for_each(&mut add);
+        }
+        for service in living(basis.account) {
+            aaa(basis, service, now).into_iter().for_each(&mut add);
+            mailbox(basis, service, now).into_iter().for_each(&mut add);
+        }
+    }
+    for (kind, key) in existing {
+        wanted.entry((*kind, key.clone())).or_insert_with(|| ElementDesired {
+            kind: *kind,
+            key: key.clone(),
+            services: Vec::new(),
+            content: Content::Absent,
+        });
+    }
+    wanted.into_values().collect()
+}
+
+/// The next instant after `now` at which the elements may become others by themselves: the edge of a hold, or the
+/// beginning of a service. `None`: only a push or an operator changes them.
+pub fn next_change(basis: &Basis, now: Timestamp) -> Option<Timestamp> {
+    if basis.closed {
+        return None;
+    }
+    let holds = basis.account.holds.iter().chain(basis.operator_holds.iter().map(|held| &held.hold));
+    let edges = holds.flat_map(|hold| [hold.from, hold.until]).flatten();
+    let starts = living(basis.account).filter_map(|service| network_from(service, basis.known));
+    edges.chain(starts).filter(|at| *at > now).min()
+}
+
+/// What the strictest hold in force does to a service, `Treatment::None` without one.
+pub fn treatment(basis: &Basis, service: &Service, now: Timestamp) -> Treatment {
+    let by_status = (basis.account.status_of(service) == Status::Suspended).then(|| {
+        let pushed = basis.account.holds.iter().find(|hold| hold.kind == HoldKind::Nonpay && hold.in_force(now));
+        pushed.and_then(|hold| hold.treatment.clone()).unwrap_or_else(|| basis.known.treatment(HoldKind::Nonpay))
+    });
+    let operator = basis.operator_holds.iter().filter(|held| held.service.as_ref().is_none_or(|id| *id == service.id));
+    let holds = basis.account.holds.iter().chain(operator.map(|held| &held.hold));
+    holds
+        .filter(|hold| hold.in_force(now))
+        .map(|hold| hold.treatment.clone().unwrap_or_else(|| basis.known.treatment(hold.kind)))
+        .chain(by_status)
+        .reduce(|a, b| stricter(a, b, basis.known))
+        .unwrap_or(Treatment::None)
+}
+
+/// The stricter of two treatments; of two throttles the slower.
+fn stricter(a: Treatment, b: Treatment, known: &Known) -> Treatment {
+    match (&a, &b) {
+        (Treatment::Throttle(first), Treatment::Throttle(second)) => {
+            let rate = |profile: &str| throttled_rates(profile, known).0;
+            if (rate(second), second) < (rate(first), first) { b } else { a }
+        }
+        _ => a.max(b),
+    }
+}
+
+fn living(account: &Account) -> impl Iterator<Item = &Service> {
+    account.services.iter().filter(|service| account.status_of(service) != Status::Terminated)
+}
+
+fn network_from(service: &Service, known: &Known) -> Option<Timestamp> {
+    service.network_from.map(|from| from.at(known.zone.as_ref().unwrap_or(&Zone::UTC)))
+}
+
+/// Whether the service is only prepared: pushed as pending, or its day has not come.
+fn prepared_only(basis: &Basis, service: &Service, now: Timestamp) -> bool {
+    basis.account.status_of(service) == Status::Pending
+        || network_from(service, basis.known).is_some_and(|from| now < from)
+}
+
+fn cm(basis: &Basis, device: &Device, now: Timestamp) -> Option<ElementDesired> {
+    let on_device = || living(basis.account).filter(|service| service.device.as_ref() == Some(&device.id));
+    let internet = on_device().find(|service| service.service_type == ServiceType::Internet);
+    let mut voices = on_device().filter(|service| service.service_type == ServiceType::Voice).peekable();
+    if internet.is_none() && voices.peek().is_none() {
+        return None;
+    }
+    let has_voice = voices.peek().is_some() && device.mta_mac.is_some();
+    let voice = has_voice
+        && voices.any(|service| {
+            !prepared_only(basis, service, now) && treatment(basis, service, now) < Treatment::BlockVoice
+        });
+    let data = internet.map_or(Data::Off, |service| match prepared_only(basis, service, now) {
+        true => Data::Off,
+        false => match treatment(basis, service, now) {
+            Treatment::None => Data::On(CmAccess::Active),
+            Treatment::Throttle(profile) => Data::On(CmAccess::Throttled { profile }),
+            Treatment::Garden => Data::On(CmAccess::Garden),
+            Treatment::Block | Treatment::BlockVoice => Data::Off,
+        },
+    });
+    let access = match (data, voice) {
+        (Data::On(access), _) => access,
+        (Data::Off, true) => CmAccess::VoiceOnly,
+        (Data::Off, false) => CmAccess::Blocked,
+    };
+    let profile = internet.and_then(|service| plan(basis, service)?.docsis.as_ref());
+    let (downstream, upstream) = match &access {
+        CmAccess::Throttled { profile: throttle } => {
+            let (down, up) = throttled_rates(throttle, basis.known);
+            // A throttle never makes a plan faster.
+            (
+                Some(profile.map_or(down, |plan| plan.downstream.min(down))),
+                Some(profile.map_or(up, |plan| plan.upstream.min(up))),
+            )
+        }
+        _ => (profile.map(|plan| plan.downstream), profile.map(|plan| plan.upstream)),
+    };
+    let cpes =
+        internet.and_then(|service| service.max_cpe.or(profile.and_then(|plan| plan.max_cpe))).map_or(1, usize::from);
+    let cpes_and_mta = (cpes + usize::from(has_voice)).min(CPE_MAX);
+    let content = CmContent {
+        mac: device.cm_mac,
+        model: device.model.clone(),
+        access,
+        downstream,
+        upstream,
+        max_cpe: u8::try_from(cpes_and_mta).unwrap_or(u8::MAX),
+        docsis: profile.and_then(|plan| plan.version.clone()).unwrap_or_else(|| DEFAULT_DOCSIS.to_owned()),
+        voice,
+        mta_mac: device.mta_mac.filter(|_| has_voice),
+        static_ips: internet.map(sorted_addresses).unwrap_or_default(),
+        plan: internet.map(|service| service.plan.clone()),
+    };
+    let services: BTreeSet<String> = on_device().map(|service| service.id.clone()).collect();
+    Some(ElementDesired {
+        kind: ElementKind::Cm,
+        key: device.cm_mac.to_string(),
+        services: services.into_iter().collect(),
+        content: Content::Cm(content),
+    })
+}
+
+enum Data {
+    On(CmAccess),
+    Off,
+}
+
+fn aaa(basis: &Basis, service: &Service, now: Timestamp) -> Option<ElementDesired> {
+    let radius = service.radius.as_ref()?;
+    let own = plan(basis, service).and_then(|plan| plan.radius.clone()).unwrap_or_default();
+    let mut group = own.group;
+    let mut reply = own.reply;
+    let access = match prepared_only(basis, service, now) {
+        true => AaaAccess::Reject,
+        false => match treatment(basis, service, now) {
+            Treatment::None => AaaAccess::Accept,
+            Treatment::Garden => AaaAccess::Garden { group: basis.known.garden_group().to_owned() },
+            Treatment::Block | Treatment::BlockVoice => AaaAccess::Reject,
+            Treatment::Throttle(profile) => {
+                let slow = basis.known.plans.get(&profile).and_then(|plan| plan.radius.clone()).unwrap_or_default();
+                group = Some(slow.group.unwrap_or(profile));
+                reply = slow.reply;
+                AaaAccess::Accept
+            }
+        },
+    };
+    let content = AaaContent {
+        username: radius.username.clone(),
+        access,
+        group,
+        reply,
+        framed_ip: radius.framed_ip.map(IpAddr::V4),
+        ipv6_delegated: radius.ipv6_delegated.clone(),
+        password: secret(basis, service, RADIUS_PASSWORD),
+    };
+    Some(one_service(ElementKind::Aaa, &radius.username, service, Content::Aaa(content)))
+}
+
+fn mailbox(basis: &Basis, service: &Service, now: Timestamp) -> Option<ElementDesired> {
+    let mailbox = service.mailbox.as_ref()?;
+    let held = treatment(basis, service, now) >= Treatment::Garden;
+    let by_plan = plan(basis, service).and_then(|plan| plan.quota_mb);
+    let sorted = |list: &[String]| list.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+    let content = MailboxContent {
+        address: mailbox.address.clone(),
+        active: !held && !prepared_only(basis, service, now),
+        quota_mb: mailbox.quota_mb.or(by_plan).unwrap_or(DEFAULT_QUOTA_MB),
+        aliases: sorted(&mailbox.aliases),
+        forward_to: sorted(&mailbox.forward_to),
+        password: secret(basis, service, MAILBOX_PASSWORD),
+    };
+    Some(one_service(ElementKind::Mailbox, &mailbox.address, service, Content::Mailbox(content)))
+}
+
+fn one_service(kind: ElementKind, key: &str, service: &Service, content: Content) -> ElementDesired {
+    ElementDesired { kind, key: key.to_owned(), services: vec![service.id.clone()], content }
+}
+
+fn secret(basis: &Basis, service: &Service, field: &str) -> SecretRef {
+    let digest = basis.secrets.get(&(service.id.clone(), field.to_owned())).cloned();
+    SecretRef { service: service.id.clone(), field: field.to_owned(), digest }
+}
+
+fn plan<'a>(basis: &Basis<'a>, service: &Service) -> Option<&'a KnownPlan> {
+    basis.known.plans.get(&service.plan)
+}
+
+fn sorted_addresses(service: &Service) -> Vec<IpAddr> {
+    let framed = service.radius.as_ref().and_then(|radius| radius.framed_ip).map(IpAddr::V4);
+    let all: BTreeSet<IpAddr> = service.static_ips.iter().copied().chain(framed).collect();
+    all.into_iter().collect()
+}
+
+/// Down and up of `throttle:PROFILE`.
+fn throttled_rates(profile: &str, known: &Known) -> (BitRate, BitRate) {
+    let slow = BitRate::from_bits_per_second(THROTTLED_RATE_BPS);
+    known
+        .plans
+        .get(profile)
+        .and_then(|plan| plan.docsis.as_ref())
+        .map_or((slow, slow), |docsis| (docsis.downstream, docsis.upstream))
+}
+
+#[cfg(test)]
+#[path = "elements_tests.rs"]
+mod tests;

@@ -1,0 +1,234 @@
+//! Facts about what exists for an account.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::account::{DocsisProfile, RadiusProfile, parse};
+use crate::vocabulary::{AccountKey, SourceId, TenantId};
+
+fn known() -> Known {
+    let docsis = |down: &str, up: &str| {
+        Some(DocsisProfile {
+            downstream: down.parse().expect("rate"),
+            upstream: up.parse().expect("rate"),
+            max_cpe: Some(2),
+            version: None,
+        })
+    };
+    let radius = |group: &str| Some(RadiusProfile { group: Some(group.to_owned()), ..RadiusProfile::default() });
+    let internet = |down, up, group| KnownPlan {
+        service: Some(ServiceType::Internet),
+        docsis: docsis(down, up),
+        radius: radius(group),
+        quota_mb: None,
+    };
+    let of = |service| KnownPlan { service: Some(service), ..KnownPlan::default() };
+    Known {
+        plans: BTreeMap::from([
+            ("res-100".to_owned(), internet("100M", "20M", "res-100")),
+            ("slow".to_owned(), internet("1M", "512k", "slow-group")),
+            ("voice-basic".to_owned(), of(ServiceType::Voice)),
+            ("mail-5g".to_owned(), of(ServiceType::Email)),
+        ]),
+        bill_cycles: BTreeSet::from(["c15".to_owned()]),
+        mail_domains: BTreeSet::from(["acme.example".to_owned()]),
+        ..Known::default()
+    }
+}
+
+fn document(holds: Value) -> Value {
+    json!({
+        "status": "active", "bill_cycle": "c15", "holds": holds,
+        "devices": [{"id": "gw1", "cm_mac": "00:11:22:33:44:55", "mta_mac": "00:11:22:33:44:56"}],
+        "services": [
+            {"id": "i", "type": "internet", "plan": "res-100", "device": "gw1", "radius": {"username": "ada@acme"}},
+            {"id": "v", "type": "voice", "plan": "voice-basic", "device": "gw1",
+             "lines": [{"port": 1, "number": "+15125550100"}]},
+            {"id": "m", "type": "email", "plan": "mail-5g", "mailbox": {"address": "ada@acme.example"}}
+        ]
+    })
+}
+
+fn account(document: &Value) -> Account {
+    let key = AccountKey {
+        tenant: TenantId::parse("acme").expect("tenant"),
+        source: SourceId::default(),
+        external_id: "a1".to_owned(),
+    };
+    parse(document, &key, &known()).expect("a good document").account
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().expect("an instant of the test")
+}
+
+const NOON: &str = "2026-11-22T12:00:00Z";
+
+fn desired(
+    document: &Value,
+    operator_holds: &[OperatorHold],
+    existing: &[(ElementKind, String)],
+) -> Vec<ElementDesired> {
+    let (account, known) = (account(document), known());
+    let basis =
+        Basis { account: &account, known: &known, operator_holds, secrets: &SecretDigests::new(), closed: false };
+    elements(&basis, existing, at(NOON))
+}
+
+struct Seen {
+    cm: CmContent,
+    aaa: AaaContent,
+    mailbox: MailboxContent,
+}
+
+fn seen(document: &Value) -> Seen {
+    let mut found = desired(document, &[], &[]).into_iter().map(|element| element.content);
+    match (found.next(), found.next(), found.next()) {
+        (Some(Content::Cm(cm)), Some(Content::Mailbox(mailbox)), Some(Content::Aaa(aaa))) => Seen { cm, aaa, mailbox },
+        other => panic!("a modem, a mailbox and a login, not {other:?}"),
+    }
+}
+
+#[test]
+fn a_gateway_with_internet_and_voice_is_one_modem() {
+    let all = seen(&document(json!([])));
+    assert_eq!(all.cm.access, CmAccess::Active);
+    assert!(all.cm.voice && all.cm.mta_mac.is_some());
+    assert_eq!((all.cm.max_cpe, all.cm.docsis.as_str()), (3, "3.0"));
+    assert_eq!((all.aaa.access, all.aaa.group.as_deref()), (AaaAccess::Accept, Some("res-100")));
+    assert!(all.mailbox.active);
+    let modem = &desired(&document(json!([])), &[], &[])[0];
+    assert_eq!(modem.services, ["i", "v"]);
+}
+
+#[test]
+fn each_treatment_does_its_own_to_modem_login_and_mailbox() {
+    let garden = AaaAccess::Garden { group: "garden".to_owned() };
+    let slow = || CmAccess::Throttled { profile: "slow".to_owned() };
+    for (hold, access, voice, login, mail) in [
+        (json!({"kind": "nonpay"}), CmAccess::Garden, true, garden.clone(), false),
+        (json!({"kind": "abuse", "treatment": "none"}), CmAccess::Active, true, AaaAccess::Accept, true),
+        (json!({"kind": "abuse", "treatment": "throttle:slow"}), slow(), true, AaaAccess::Accept, true),
+        (json!({"kind": "nonpay", "treatment": "block"}), CmAccess::VoiceOnly, true, AaaAccess::Reject, false),
+        (json!({"kind": "nonpay", "treatment": "block_voice"}), CmAccess::Blocked, false, AaaAccess::Reject, false),
+        (json!({"kind": "fraud"}), CmAccess::Blocked, false, AaaAccess::Reject, false),
+    ] {
+        let all = seen(&document(json!([hold])));
+        assert_eq!((all.cm.access, all.cm.voice), (access, voice), "{hold}");
+        assert_eq!((all.aaa.access, all.mailbox.active), (login, mail), "{hold}");
+    }
+}
+
+#[test]
+fn a_throttle_takes_rates_and_group_from_its_profile_and_never_speeds_up() {
+    let all = seen(&document(json!([{"kind": "abuse", "treatment": "throttle:slow"}])));
+    assert_eq!(all.cm.downstream, "1M".parse().ok());
+    assert_eq!(all.aaa.group.as_deref(), Some("slow-group"));
+    let unknown = seen(&document(json!([{"kind": "abuse", "treatment": "throttle:nobody"}])));
+    assert_eq!(unknown.cm.upstream, "256k".parse().ok());
+    assert_eq!(unknown.aaa.group.as_deref(), Some("nobody"));
+}
+
+#[test]
+fn the_strictest_hold_wins_and_only_while_it_lasts() {
+    let over = json!({"kind": "fraud", "until": "2026-11-22T12:00:00Z"});
+    let later = json!({"kind": "fraud", "from": "2026-11-22T12:00:01Z"});
+    let now = json!({"kind": "nonpay", "from": "2026-11-22T12:00:00Z"});
+    assert_eq!(seen(&document(json!([over, later]))).cm.access, CmAccess::Active);
+    assert_eq!(seen(&document(json!([over, later, now]))).cm.access, CmAccess::Garden);
+    let both = json!([{"kind": "nonpay"}, {"kind": "abuse"}]);
+    assert_eq!(seen(&document(both)).cm.access, CmAccess::VoiceOnly);
+}
+
+#[test]
+fn suspended_is_a_nonpay_hold_and_pending_lets_nothing_pass() {
+    let with = |status: &str| {
+        let mut document = document(json!([]));
+        document["status"] = json!(status);
+        seen(&document)
+    };
+    assert_eq!(with("suspended").cm.access, CmAccess::Garden);
+    let pending = with("pending");
+    assert_eq!((pending.cm.access, pending.cm.voice), (CmAccess::Blocked, false));
+    assert_eq!((pending.aaa.access, pending.mailbox.active), (AaaAccess::Reject, false));
+}
+
+#[test]
+fn a_service_is_only_prepared_before_its_day() {
+    let mut early = document(json!([]));
+    early["services"][0]["network_from"] = json!("2026-11-23");
+    let all = seen(&early);
+    assert_eq!((all.cm.access, all.aaa.access), (CmAccess::VoiceOnly, AaaAccess::Reject));
+    let (account, known) = (account(&early), known());
+    let basis =
+        Basis { account: &account, known: &known, operator_holds: &[], secrets: &SecretDigests::new(), closed: false };
+    assert_eq!(next_change(&basis, at(NOON)), Some(at("2026-11-23T00:00:00Z")));
+    assert_eq!(next_change(&basis, at("2026-11-23T00:00:00Z")), None);
+}
+
+#[test]
+fn what_no_living_service_needs_must_go() {
+    let mut gone = document(json!([]));
+    gone["services"][0]["status"] = json!("terminated");
+    gone["services"][1]["status"] = json!("terminated");
+    let existing = [
+        (ElementKind::Cm, "00:11:22:33:44:55".to_owned()),
+        (ElementKind::Aaa, "ada@acme".to_owned()),
+        (ElementKind::Mailbox, "ada@acme.example".to_owned()),
+    ];
+    let found = desired(&gone, &[], &existing);
+    let absent: Vec<_> =
+        found.iter().filter(|element| element.content == Content::Absent).map(|element| element.kind).collect();
+    assert_eq!(absent, [ElementKind::Cm, ElementKind::Aaa]);
+    assert_eq!(found.len(), 3);
+}
+
+#[test]
+fn an_operators_hold_covers_one_service_or_all() {
+    let hold = |service: Option<&str>| OperatorHold {
+        service: service.map(str::to_owned),
+        hold: Hold { kind: HoldKind::Admin, treatment: None, billing: Default::default(), from: None, until: None },
+    };
+    let mail_active = |holds: &[OperatorHold]| match &desired(&document(json!([])), holds, &[])[1].content {
+        Content::Mailbox(mailbox) => mailbox.active,
+        other => panic!("a mailbox, not {other:?}"),
+    };
+    assert!(mail_active(&[hold(Some("i"))]));
+    assert!(!mail_active(&[hold(Some("m"))]));
+    assert!(!mail_active(&[hold(None)]));
+}
+
+fn some_holds() -> impl Strategy<Value = Vec<Value>> {
+    let kinds = prop::sample::select(vec!["nonpay", "abuse", "seasonal", "fraud", "legal", "admin"]);
+    let treatments =
+        prop::sample::select(vec!["garden", "throttle:slow", "throttle:x", "block", "block_voice", "none"]);
+    let hold = (kinds, treatments).prop_map(|(kind, treatment)| json!({"kind": kind, "treatment": treatment}));
+    prop::collection::vec(hold, 0..5)
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_holds_does_not_matter(mut holds in some_holds()) {
+        let forward = desired(&document(json!(holds)), &[], &[]);
+        holds.reverse();
+        prop_assert_eq!(forward, desired(&document(json!(holds)), &[], &[]));
+    }
+
+    #[test]
+    fn one_more_hold_never_loosens(holds in some_holds(), more in some_holds()) {
+        let strictness = |holds: &[Value]| {
+            let (account, known) = (account(&document(json!(holds))), known());
+            let basis = Basis {
+                account: &account, known: &known, operator_holds: &[], secrets: &SecretDigests::new(), closed: false,
+            };
+            match treatment(&basis, &account.services[0], at(NOON)) {
+                Treatment::Throttle(profile) if profile == "x" => (Treatment::Throttle(String::new()), 1),
+                Treatment::Throttle(_) => (Treatment::Throttle(String::new()), 0),
+                other => (other, 0),
+            }
+        };
+        let all: Vec<Value> = holds.iter().chain(&more).cloned().collect();
+        prop_assert!(strictness(&all) >= strictness(&holds));
+    }
+}
