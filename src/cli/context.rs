@@ -9,7 +9,6 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::exit::{CliError, Exit};
-use crate::daemon::clock;
 use crate::daemon::config::Config;
 use crate::store::Store;
 use crate::vocabulary::Clock;
@@ -21,6 +20,8 @@ pub const DEFAULT_CONFIG: &str = "/etc/lastmile/lastmile.toml";
 pub struct Context {
     pub config_path: PathBuf,
     pub json: bool,
+    /// The machine's clock; the demo moves its own.
+    pub clock: Clock,
 }
 
 impl Context {
@@ -51,9 +52,9 @@ impl Context {
         Ok(Store::open(&self.config()?.store_config()).await?)
     }
 
-    /// The clock of this machine.
+    /// What time it is for this command.
     pub fn clock(&self) -> Clock {
-        clock::system()
+        self.clock.clone()
     }
 
     /// Prints `value` as one JSON document on stdout.

@@ -70,7 +70,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
     };
-    let context = Context { config_path: cli.config, json: cli.json };
+    let context = Context { config_path: cli.config, json: cli.json, clock: crate::daemon::clock::system() };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

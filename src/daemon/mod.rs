@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod config;
 mod database;
+mod dictionaries;
 pub mod log;
 mod notify;
 mod parts;

@@ -11,6 +11,7 @@ mod sections;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::radius::{IdentityRule, Profile};
 use crate::store::StoreConfig;
 use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
 
@@ -86,26 +87,15 @@ pub struct Nas {
     pub secret: Secret,
     pub previous_secret: Option<Secret>,
     /// Counter semantics of the vendor; default `default`.
-    pub profile: String,
-    /// Default `client`.
-    pub identity: NasIdentity,
+    pub profile: &'static Profile,
+    /// Which NAS behind this client a packet belongs to; default `client`.
+    pub identity: IdentityRule,
     /// What a port can carry; decides what a counter can have done. Default 10G.
     pub max_rate: BitRate,
     /// Default 600.
     pub interim_seconds: u32,
     /// Absent: any tenant, then the realm decides.
     pub tenants: Option<Vec<TenantId>>,
-}
-
-/// Which NAS a packet of a client belongs to: behind a proxy one address is many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NasIdentity {
-    /// The configured client itself.
-    Client,
-    /// Its NAS-Identifier attribute.
-    NasIdentifier,
-    /// Its NAS-IP-Address or NAS-IPv6-Address attribute.
-    NasIp,
 }
 
 /// `[tftp]`; `listen` defaults to port 69 on every IPv4 address.

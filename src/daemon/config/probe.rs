@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::reader::{Found, Reader};
+use crate::daemon::dictionaries;
 
 const OTHERS_READ: u32 = 0o004;
 
@@ -24,10 +25,10 @@ pub fn inline_secret(reader: &Reader<'_>, found: &Found<&str>) {
     }
 }
 
-/// Notes a dictionary that cannot be opened.
+/// Notes every fault of a dictionary file or folder.
 pub fn dictionary(reader: &Reader<'_>, found: &Found<&str>, path: &Path) {
-    if let Err(error) = std::fs::metadata(path) {
-        reader.fault(found.at, &found.key, format!("cannot read {}: {error}", path.display()));
+    for fault in dictionaries::load(&[path.to_path_buf()]).1 {
+        reader.fault(found.at, &found.key, fault);
     }
 }
 

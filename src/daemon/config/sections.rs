@@ -8,10 +8,11 @@ use toml::de::DeTable;
 
 use super::reader::{Found, Reader, Section};
 use super::{
-    Api, Backend, Cmts, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, NasIdentity, Radius, RateLimit, Secrets,
+    Api, Backend, Cmts, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Secrets,
     Snmp, Tftp, Tls, probe,
 };
 use crate::daemon::log;
+use crate::radius::{IdentityRule, Profile};
 use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
 
 /// The whole file. `None` where a required part is unusable; its fault is noted.
@@ -148,13 +149,16 @@ impl Door<'_, '_> {
             client.fault("a NAS needs secret or secret_file");
         }
         let previous_secret = self.secret(&client, "previous_secret", "previous_secret_file");
-        let profile = client.string("profile").map_or("default", |found| found.value).to_owned();
+        let profile = match client.string("profile") {
+            None => Some(Profile::standard()),
+            Some(found) => self.profile(&found),
+        };
         let identity = client.word(
             "identity",
             &[
-                ("client", NasIdentity::Client),
-                ("nas-identifier", NasIdentity::NasIdentifier),
-                ("nas-ip", NasIdentity::NasIp),
+                ("client", IdentityRule::Client),
+                ("nas-identifier", IdentityRule::NasIdentifier),
+                ("nas-ip", IdentityRule::NasIp),
             ],
         );
         let max_rate = client.parsed::<BitRate>("max_rate").map(|found| found.value);
@@ -168,12 +172,21 @@ impl Door<'_, '_> {
             address: address?,
             secret: secret??,
             previous_secret: previous_secret?,
-            profile,
-            identity: identity.unwrap_or(NasIdentity::Client),
+            profile: profile?,
+            identity: identity.unwrap_or_default(),
             max_rate: max_rate.unwrap_or(BitRate::from_bits_per_second(DEFAULT_MAX_RATE_BITS)),
             interim_seconds: interim_seconds.unwrap_or(DEFAULT_INTERIM_SECONDS),
             tenants: tenants as Option<Vec<TenantId>>,
         })
+    }
+
+    fn profile(&self, found: &Found<&str>) -> Option<&'static Profile> {
+        let profile = Profile::named(found.value);
+        if profile.is_none() {
+            let known = Profile::names().collect::<Vec<_>>().join(", ");
+            self.reader.fault(found.at, &found.key, format!("is {:?}; it can be {known}", found.value));
+        }
+        profile
     }
 
     fn tftp(&self, section: Section<'_, '_>) -> Option<Tftp> {

@@ -74,7 +74,7 @@ level = "debug"
     let config = parse(text).expect("valid").config;
     let radius = config.radius.expect("radius");
     assert_eq!(radius.accounting.len(), 2);
-    assert_eq!(radius.nas[0].identity, NasIdentity::NasIdentifier);
+    assert_eq!(radius.nas[0].identity, IdentityRule::NasIdentifier);
     assert_eq!(radius.nas[0].max_rate.to_string(), "1G");
     assert_eq!(radius.nas[0].previous_secret.as_ref().map(Secret::expose), Some("older"));
     assert!(config.cmts[0].tftp_source_check);
