@@ -8,8 +8,8 @@ use toml::de::DeTable;
 
 use super::reader::{Found, Reader, Section};
 use super::{
-    Api, Backend, Cmts, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Secrets,
-    Snmp, Tftp, Tls, probe,
+    Api, Backend, Cmts, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Secrets, Snmp, Tftp,
+    Tls, probe,
 };
 use crate::daemon::log;
 use crate::radius::{IdentityRule, Profile};
