@@ -15,10 +15,12 @@ pub mod backup;
 pub mod elements;
 mod error;
 pub mod exceptions;
+pub mod foreign;
 pub mod jobs;
 pub mod journal;
 pub mod migrate;
 pub mod seal;
+pub mod secrets;
 
 pub use error::StoreError;
 pub use seal::Sealer;
