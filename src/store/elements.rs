@@ -88,8 +88,10 @@ const CHANGE_SERVICES: &str =
 const SUCCEEDED: &str = "UPDATE element
      SET applied_revision = $2, applied = $3, state = $4, evidence = $5, last_error = NULL, updated_at = $6
      WHERE id = $1";
+// A modem may fetch its file before the job that offers it has ended: what it proved stays.
 const OFFERED: &str = "UPDATE element
-     SET offered_revision = $2, state = $3, evidence = $4, last_error = NULL, updated_at = $5
+     SET offered_revision = $2, state = CASE WHEN applied_revision = $2 THEN state ELSE $3 END,
+         evidence = CASE WHEN applied_revision = $2 THEN evidence ELSE $4 END, last_error = NULL, updated_at = $5
      WHERE id = $1";
 const TROUBLED: &str = "UPDATE element SET state = $2, last_error = $3, updated_at = $4 WHERE id = $1";
 const FETCHED: &str = "UPDATE element

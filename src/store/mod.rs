@@ -19,6 +19,7 @@ pub mod foreign;
 pub mod jobs;
 pub mod journal;
 pub mod migrate;
+pub mod plant;
 pub mod seal;
 pub mod secrets;
 

@@ -1,0 +1,200 @@
+//! Keeps the plant and the store in step: changes of other processes come in, complete fetches go out.
+//!
+//! Two loops. `changes` reads every modem once and then what changed; `fetches` writes what TFTP saw. Both wait out a
+//! database that is away: TFTP goes on serving what is known, and no fetch is forgotten meanwhile.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::plant::{Fetch, Found, Plant};
+use crate::provision::ElementKind;
+use crate::store::{Store, StoreError, elements};
+use crate::telemetry::Heartbeat;
+use crate::vocabulary::{MacAddress, Timestamp};
+
+/// How often the store is asked for changes, and how long after a failure.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A transaction may commit later than the instant it wrote: what is this young is read again.
+const OVERLAP: Duration = Duration::from_secs(10);
+/// Snapshots are at least this far apart.
+const SAVE_EVERY: Duration = Duration::from_secs(10);
+const PAGE: i64 = 1000;
+/// Fetches recorded in one transaction.
+const MOST_FETCHES: usize = 200;
+/// How long a modem that asks for a revision we do not know yet may have to wait for the store.
+const ASK_LIMIT: Duration = Duration::from_millis(700);
+
+/// Reads the plant from the store, then its changes; writes the snapshot. Ends never.
+pub async fn changes(plant: Plant, store: Store, beat: Heartbeat) -> Result<(), StoreError> {
+    let mut reader = Reader { plant, store, since: None };
+    let mut failing = false;
+    let mut saved: Option<Instant> = None;
+    loop {
+        beat.beat();
+        match reader.read().await {
+            Ok(()) if failing => {
+                failing = false;
+                tracing::info!("The database answers again; modem changes are read.");
+            }
+            Ok(()) => {}
+            Err(error) if !failing => {
+                failing = true;
+                tracing::warn!("Modem changes are not read: {error}. TFTP goes on with {} known modems.", reader.plant.modem_count());
+            }
+            Err(_) => {}
+        }
+        if saved.is_none_or(|at| at.elapsed() >= SAVE_EVERY) {
+            saved = Some(Instant::now());
+            save(&reader.plant).await;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Records complete fetches until `stopping` turns true, then what is left.
+pub async fn fetches(
+    plant: Plant,
+    store: Store,
+    beat: Heartbeat,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<(), StoreError> {
+    let mut failing = false;
+    loop {
+        beat.beat();
+        let stop = *stopping.borrow();
+        match record(&plant, &store).await {
+            Ok(()) => failing = false,
+            Err(error) if !failing => {
+                failing = true;
+                tracing::warn!("Fetches of modem files are not recorded: {error}. They are kept and written later.");
+            }
+            Err(_) => {}
+        }
+        if stop {
+            save(&plant).await;
+            return Ok(());
+        }
+        let pause = async {
+            if failing {
+                tokio::time::sleep(LOOK_EVERY).await;
+            } else {
+                let _ = tokio::time::timeout(LOOK_EVERY * 5, plant.fetched()).await;
+            }
+        };
+        tokio::select! {
+            () = pause => {}
+            _ = stopping.changed() => {}
+        }
+    }
+}
+
+/// The file of a name, asking the store once when the name is genuine and newer than what is known.
+pub async fn find(plant: &Plant, store: &Store, name: &str) -> Found {
+    let found = plant.find(name);
+    let Found::Later(mac) = found else { return found };
+    match tokio::time::timeout(ASK_LIMIT, ask(plant, store, mac)).await {
+        Ok(Ok(())) => plant.find(name),
+        Ok(Err(_)) | Err(_) => found,
+    }
+}
+
+struct Reader {
+    plant: Plant,
+    store: Store,
+    /// `None`: nothing was read yet.
+    since: Option<Timestamp>,
+}
+
+impl Reader {
+    async fn read(&mut self) -> Result<(), StoreError> {
+        match self.since {
+            None => self.read_all().await,
+            Some(since) => self.read_changes(since).await,
+        }
+    }
+
+    async fn read_all(&mut self) -> Result<(), StoreError> {
+        let mut all = Vec::new();
+        loop {
+            let after = all.last().map_or(0, |element: &elements::ElementRow| element.id);
+            let mut tx = self.store.read().await?;
+            let page = elements::of_kind(&mut tx, ElementKind::Cm, after, PAGE).await?;
+            let last = (page.len() as i64) < PAGE;
+            all.extend(page);
+            if last {
+                break;
+            }
+        }
+        let newest = all.iter().map(|element| element.updated_at).max().unwrap_or(Timestamp::UNIX_EPOCH);
+        self.plant.replace(all);
+        self.since = Some(newest);
+        Ok(())
+    }
+
+    async fn read_changes(&mut self, since: Timestamp) -> Result<(), StoreError> {
+        let mut from = (since.checked_sub(OVERLAP).unwrap_or(Timestamp::UNIX_EPOCH), 0);
+        loop {
+            let mut tx = self.store.read().await?;
+            let page = elements::changed_since(&mut tx, ElementKind::Cm, from.0, from.1, PAGE).await?;
+            for element in &page {
+                self.plant.learn(element);
+            }
+            let Some(last) = page.last() else { break };
+            from = (last.updated_at, last.id);
+            self.since = self.since.max(Some(last.updated_at));
+            if (page.len() as i64) < PAGE {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn ask(plant: &Plant, store: &Store, mac: MacAddress) -> Result<(), StoreError> {
+    let mut tx = store.read().await?;
+    if let Some(element) = elements::by_key(&mut tx, ElementKind::Cm, &mac.to_string()).await? {
+        plant.learn(&element);
+    }
+    Ok(())
+}
+
+async fn record(plant: &Plant, store: &Store) -> Result<(), StoreError> {
+    let mut waiting = plant.take_fetches();
+    while !waiting.is_empty() {
+        let ids: Vec<i64> = waiting.keys().copied().take(MOST_FETCHES).collect();
+        if let Err(error) = record_some(store, &waiting, &ids).await {
+            plant.return_fetches(waiting);
+            return Err(error);
+        }
+        for id in ids {
+            waiting.remove(&id);
+        }
+    }
+    Ok(())
+}
+
+async fn record_some(store: &Store, waiting: &HashMap<i64, Fetch>, ids: &[i64]) -> Result<(), StoreError> {
+    let mut tx = store.write().await?;
+    for id in ids {
+        let fetch = &waiting[id];
+        let evidence = format!("fetched {} from {} at {:.0}", fetch.name, fetch.from, fetch.at);
+        let from = fetch.from.to_string();
+        elements::record_fetched(&mut tx, *id, fetch.revision, &from, &evidence, fetch.at).await?;
+    }
+    tx.commit().await
+}
+
+async fn save(plant: &Plant) {
+    let writing = plant.clone();
+    let outcome = tokio::task::spawn_blocking(move || writing.save()).await;
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(reason)) => {
+            tracing::warn!("The snapshot of the plant was not written: {reason}. A start without database would serve older files.");
+        }
+        Err(error) => tracing::error!("The snapshot of the plant was not written: {error}."),
+    }
+}

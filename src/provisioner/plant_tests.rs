@@ -1,0 +1,140 @@
+//! The plant as TFTP and the jobs see it.
+
+use super::*;
+use crate::provision::CmAccess;
+use crate::provisioner::modem::tests::{content, settings};
+
+fn sealer() -> Sealer {
+    Sealer::from_key([3; 32])
+}
+
+fn plant() -> Plant {
+    Plant::open(sealer(), settings(), None)
+}
+
+fn element(revision: i64, desired: Content, previous: Option<Content>) -> ElementRow {
+    ElementRow {
+        id: 9,
+        tenant: "acme".to_owned(),
+        account_id: 1,
+        kind: ElementKind::Cm,
+        key: "00:11:22:33:44:55".to_owned(),
+        services: Vec::new(),
+        desired,
+        previous,
+        applied: None,
+        desired_revision: revision,
+        offered_revision: None,
+        fetched_revision: None,
+        confirmed_revision: None,
+        applied_revision: None,
+        state: ElementState::Pending,
+        evidence: None,
+        last_error: None,
+        last_seen_at: None,
+        last_seen_from: None,
+        updated_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn active() -> Content {
+    Content::Cm(content(CmAccess::Active))
+}
+
+fn garden() -> Content {
+    Content::Cm(content(CmAccess::Garden))
+}
+
+fn name(revision: i64) -> String {
+    config_file_name(&sealer(), "00:11:22:33:44:55".parse().expect("a MAC"), revision)
+}
+
+fn bytes(plant: &Plant, revision: i64) -> Option<Arc<[u8]>> {
+    match plant.find(&name(revision)) {
+        Found::File(file) => Some(file.bytes),
+        _ => None,
+    }
+}
+
+#[test]
+fn the_current_and_the_previous_revision_are_served_and_no_older_one() {
+    let plant = plant();
+    plant.learn(&element(3, garden(), Some(active())));
+    let (current, previous) = (bytes(&plant, 3).expect("current"), bytes(&plant, 2).expect("previous"));
+    assert_ne!(current, previous);
+    assert_eq!(plant.find(&name(1)), Found::Nothing);
+    assert_eq!(plant.find("3-001122334455-0000000000.cm"), Found::Nothing);
+    assert!(matches!(plant.find(&name(4)), Found::Later(_)));
+}
+
+#[test]
+fn a_removed_modem_gets_nothing_but_the_file_for_the_unknown() {
+    let plant = plant();
+    plant.learn(&element(3, active(), None));
+    let gone = plant.apply(&element(4, Content::Absent, Some(active()))).expect("removed");
+    assert_eq!((gone.state, gone.applied), (ElementState::Gone, true));
+    assert_eq!(plant.find(&name(3)), Found::Nothing);
+    assert_eq!(plant.find(&name(4)), Found::Nothing);
+    assert!(matches!(plant.find("unprovisioned.cm"), Found::File(File { owner: None, .. })));
+}
+
+#[test]
+fn an_applied_element_is_on_offer_and_waits_for_its_modem() {
+    let plant = plant();
+    let progress = plant.apply(&element(3, active(), None)).expect("a file");
+    assert_eq!((progress.state, progress.applied), (ElementState::Pending, false));
+    assert!(progress.evidence.contains(&name(3)), "{}", progress.evidence);
+    let Found::File(file) = plant.find(&name(3)) else { panic!("it is on offer") };
+    assert_eq!(file.owner.map(|owner| (owner.element_id, owner.revision)), Some((9, 3)));
+}
+
+#[test]
+fn old_news_change_nothing() {
+    let plant = plant();
+    plant.learn(&element(3, garden(), Some(active())));
+    let current = bytes(&plant, 3);
+    plant.learn(&element(2, active(), None));
+    assert_eq!(bytes(&plant, 3), current);
+}
+
+#[test]
+fn a_new_shared_secret_builds_the_files_anew() {
+    let plant = plant();
+    plant.learn(&element(3, active(), None));
+    let before = bytes(&plant, 3);
+    plant.reload(ModemSettings { shared_secret: crate::vocabulary::Secret::new("rotated"), community: None });
+    assert_ne!(bytes(&plant, 3), before);
+}
+
+#[test]
+fn a_fetch_that_could_not_be_recorded_yields_to_a_newer_one() {
+    let plant = plant();
+    let fetch = |revision| Fetch {
+        revision,
+        from: "10.0.0.9".parse().expect("an address"),
+        name: name(revision),
+        at: Timestamp::UNIX_EPOCH,
+    };
+    plant.note_fetch(9, fetch(2));
+    let taken = plant.take_fetches();
+    plant.note_fetch(9, fetch(3));
+    plant.return_fetches(taken);
+    assert_eq!(plant.take_fetches(), HashMap::from([(9, fetch(3))]));
+}
+
+#[test]
+fn the_snapshot_serves_the_same_bytes_without_a_database() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = snapshot::beside(&dir.path().join("lastmile.db"));
+    let first = Plant::open(sealer(), settings(), Some(path.clone()));
+    first.learn(&element(3, garden(), Some(active())));
+    first.save().expect("written");
+    let second = Plant::open(sealer(), settings(), Some(path.clone()));
+    assert_eq!(bytes(&second, 3), bytes(&first, 3));
+    assert_eq!(bytes(&second, 2), bytes(&first, 2));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).expect("the file").permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let sealed = std::fs::read(&path).expect("the file");
+    assert!(!sealed.windows(4).any(|octets| octets == b"plan"));
+    assert_eq!(Plant::open(Sealer::from_key([4; 32]), settings(), Some(path)).modem_count(), 0);
+}
