@@ -42,7 +42,10 @@ pub async fn changes(plant: Plant, store: Store, beat: Heartbeat) -> Result<(), 
             Ok(()) => {}
             Err(error) if !failing => {
                 failing = true;
-                tracing::warn!("Modem changes are not read: {error}. TFTP goes on with {} known modems.", reader.plant.modem_count());
+                tracing::warn!(
+                    "Modem changes are not read: {error}. TFTP goes on with {} known modems.",
+                    reader.plant.modem_count()
+                );
             }
             Err(_) => {}
         }
@@ -193,7 +196,9 @@ async fn save(plant: &Plant) {
     match outcome {
         Ok(Ok(())) => {}
         Ok(Err(reason)) => {
-            tracing::warn!("The snapshot of the plant was not written: {reason}. A start without database would serve older files.");
+            tracing::warn!(
+                "The snapshot of the plant was not written: {reason}. A start without database would serve older files."
+            );
         }
         Err(error) => tracing::error!("The snapshot of the plant was not written: {error}."),
     }

@@ -3,7 +3,7 @@
 pub mod follow;
 pub mod modem;
 pub mod password;
-pub mod plant;
 mod pktinfo;
+pub mod plant;
 pub mod snapshot;
 pub mod tftp;

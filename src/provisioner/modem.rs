@@ -38,8 +38,10 @@ const MODELS_WITHOUT_CPE_LIST: [&str; 1] = ["arris"];
 ///
 /// **Errors**: a sentence for NOC, when the content makes no valid file; a person must mend catalog or account.
 pub fn build(content: &CmContent, settings: &ModemSettings) -> Result<Vec<u8>, String> {
-    let generation: Generation =
-        content.docsis.parse().map_err(|error| format!("plan {}: {error}", content.plan.as_deref().unwrap_or("(none)")))?;
+    let generation: Generation = content
+        .docsis
+        .parse()
+        .map_err(|error| format!("plan {}: {error}", content.plan.as_deref().unwrap_or("(none)")))?;
     proven(&recipe(content, generation, settings), settings)
 }
 

@@ -47,7 +47,8 @@ fn receive_now(fd: i32, buffer: &mut [u8], bound: IpAddr) -> io::Result<Received
         ControlMessageOwned::Ipv6PacketInfo(told) => Some(IpAddr::V6(Ipv6Addr::from(told.ipi6_addr.s6_addr))),
         _ => None,
     });
-    let peer = message.address.as_ref().and_then(peer_address).ok_or_else(|| io::Error::other("a datagram without sender"))?;
+    let peer =
+        message.address.as_ref().and_then(peer_address).ok_or_else(|| io::Error::other("a datagram without sender"))?;
     Ok(Received { octets: message.bytes, peer, local: told.unwrap_or(bound) })
 }
 

@@ -30,11 +30,14 @@ struct Inner {
     snapshot: Option<PathBuf>,
     settings: RwLock<ModemSettings>,
     modems: RwLock<HashMap<MacAddress, Modem>>,
-    files: Mutex<HashMap<(MacAddress, i64), Arc<[u8]>>>,
+    files: Mutex<Files>,
     fetches: Mutex<HashMap<i64, Fetch>>,
     fetched: Notify,
     changed: AtomicBool,
 }
+
+/// Built files by modem and revision.
+type Files = HashMap<(MacAddress, i64), Arc<[u8]>>;
 
 /// One modem: what it must get now, and what it may still ask for because it was told so before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +96,10 @@ impl Plant {
         let known = snapshot.as_deref().map_or_else(Vec::new, |path| match snapshot::read(path, &sealer) {
             Ok(modems) => modems,
             Err(reason) => {
-                tracing::warn!("Modems of the last run are not known: {}: {reason}. They are read from the database.", path.display());
+                tracing::warn!(
+                    "Modems of the last run are not known: {}: {reason}. They are read from the database.",
+                    path.display()
+                );
                 Vec::new()
             }
         });

@@ -127,7 +127,13 @@ impl TftpServer {
         }
     }
 
-    async fn transfer(&self, socket: &UdpSocket, request: &Request, file: &File, peer: SocketAddr) -> io::Result<Outcome> {
+    async fn transfer(
+        &self,
+        socket: &UdpSocket,
+        request: &Request,
+        file: &File,
+        peer: SocketAddr,
+    ) -> io::Result<Outcome> {
         let begun = Instant::now();
         let (mut machine, mut step) = Transfer::start(request, file.bytes.clone(), Duration::ZERO);
         let mut buffer = [0u8; REQUEST_OCTETS];

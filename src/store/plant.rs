@@ -175,7 +175,9 @@ mod tests {
         assert!(name.starts_with("12-001122334455-") && name.len() == 29, "{name}");
         assert_eq!(parse_config_file_name(&sealer, &name), Some((mac, 12)));
         assert_eq!(parse_config_file_name(&Sealer::from_key([8; 32]), &name), None);
-        for forged in [name.replace("12-", "13-"), name.replace("55-", "56-"), name.replace(".cm", "0.cm"), format!("{name}.cm")] {
+        for forged in
+            [name.replace("12-", "13-"), name.replace("55-", "56-"), name.replace(".cm", "0.cm"), format!("{name}.cm")]
+        {
             assert_eq!(parse_config_file_name(&sealer, &forged), None, "{forged}");
         }
     }
@@ -183,7 +185,9 @@ mod tests {
     #[test]
     fn other_names_are_nobodys() {
         let sealer = Sealer::from_key([7; 32]);
-        for name in ["", ".cm", "unprovisioned.cm", "1-2-3.cm", "1-zz1122334455-0123456789.cm", "--.cm", "1-001122334455.cm"] {
+        for name in
+            ["", ".cm", "unprovisioned.cm", "1-2-3.cm", "1-zz1122334455-0123456789.cm", "--.cm", "1-001122334455.cm"]
+        {
             assert_eq!(parse_config_file_name(&sealer, name), None, "{name}");
         }
     }

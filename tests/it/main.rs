@@ -3,3 +3,4 @@
 mod harness;
 mod house_rules;
 mod store_contract;
+mod tftp;
