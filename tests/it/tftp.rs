@@ -139,7 +139,10 @@ async fn a_fetched_file_is_the_evidence_that_its_revision_is_applied() {
     let answer = bench.curl(&name, &[]).await;
     assert!(answer.status.success(), "{answer:?}");
     let text = decode(&answer.stdout, Some(SECRET.as_bytes())).expect("a configuration file").toml;
-    assert!(text.contains("{ CmtsMic = \"automatic\" }") && text.contains("{ MaxRateSustained = 100000000 }"), "{text}");
+    assert!(
+        text.contains("{ CmtsMic = \"automatic\" }") && text.contains("{ MaxRateSustained = 100000000 }"),
+        "{text}"
+    );
 
     let element = bench.until_fetched(1).await;
     assert_eq!((element.state, element.applied_revision), (ElementState::Applied, Some(1)));
@@ -195,8 +198,10 @@ async fn nobodys_name_a_write_and_another_mode_are_refused() {
     ] {
         client.send_to(request, bench.address).await.expect("sent");
         let mut buffer = [0u8; 600];
-        let (octets, _) =
-            tokio::time::timeout(Duration::from_secs(5), client.recv_from(&mut buffer)).await.expect("an answer").expect("octets");
+        let (octets, _) = tokio::time::timeout(Duration::from_secs(5), client.recv_from(&mut buffer))
+            .await
+            .expect("an answer")
+            .expect("octets");
         assert_eq!(buffer[..4], [0, 5, 0, code], "{:?}", &buffer[..octets]);
     }
 }
