@@ -15,13 +15,16 @@ pub mod backup;
 pub mod elements;
 mod error;
 pub mod exceptions;
+pub mod fold;
 pub mod foreign;
 pub mod jobs;
 pub mod journal;
+pub mod ledger;
 pub mod migrate;
 pub mod plant;
 pub mod seal;
 pub mod secrets;
+pub mod sessions;
 
 pub use error::StoreError;
 pub use seal::Sealer;

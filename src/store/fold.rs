@@ -1,0 +1,240 @@
+//! What the fold reads and writes besides sessions and the ledger: watermarks, NAS identities, who holds a user name,
+//! and the journal searched for one session's records.
+
+use std::collections::HashMap;
+
+use sqlx::{FromRow, QueryBuilder, Sqlite};
+
+use super::journal::JournalRow;
+use super::sessions::{Owner, json, statement_sizes};
+use super::{StoreError, Tx, journal, on};
+use crate::vocabulary::{Timestamp, to_micros};
+
+/// What is known of a NAS identity across its sessions.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Identity {
+    pub nas: String,
+    /// It sent Gigawords at some time: its counters never wrap.
+    pub gigawords: bool,
+    /// Event time of its newest Accounting-On or -Off.
+    pub rebooted_at: Option<i64>,
+    /// The reboot up to which all older sessions are closed.
+    pub swept_at: Option<i64>,
+    pub first_seen_at: i64,
+    pub last_seen_at: i64,
+}
+
+/// Somebody who holds or held a RADIUS user name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserHolder {
+    pub user_name: String,
+    pub owner: Owner,
+    pub tenant: String,
+    pub from_at: i64,
+    pub until_at: Option<i64>,
+}
+
+const WATERMARKS: &str = "SELECT lane, seq FROM fold_watermark ORDER BY lane LIMIT 100000";
+const WATERMARK: &str = "SELECT seq FROM fold_watermark WHERE lane = $1";
+const MOVE_WATERMARK: &str = "INSERT INTO fold_watermark (lane, seq, updated_at) VALUES ($1, $2, $3)
+     ON CONFLICT (lane) DO UPDATE SET seq = excluded.seq, updated_at = excluded.updated_at";
+const IDENTITIES_SQLITE: &str = "SELECT nas, gigawords, rebooted_at, swept_at, first_seen_at, last_seen_at
+     FROM json_each($1) AS key CROSS JOIN nas_identity ON nas_identity.nas = key.value ORDER BY nas";
+const IDENTITIES_POSTGRES: &str = "SELECT nas, gigawords, rebooted_at, swept_at, first_seen_at, last_seen_at
+     FROM nas_identity WHERE nas = ANY($1) ORDER BY nas";
+const UNSWEPT: &str = "SELECT nas, gigawords, rebooted_at, swept_at, first_seen_at, last_seen_at FROM nas_identity
+     WHERE rebooted_at IS NOT NULL AND (swept_at IS NULL OR swept_at < rebooted_at) ORDER BY nas LIMIT $1";
+const SWEPT: &str = "UPDATE nas_identity SET swept_at = $2 WHERE nas = $1";
+macro_rules! save_identity_tail {
+    () => {
+        " ON CONFLICT (nas) DO UPDATE SET gigawords = excluded.gigawords, rebooted_at = excluded.rebooted_at,
+            swept_at = excluded.swept_at, last_seen_at = excluded.last_seen_at"
+    };
+}
+const SAVE_IDENTITY_TAIL: &str = save_identity_tail!();
+const SAVE_IDENTITIES_SQLITE: &str =
+    "INSERT INTO nas_identity (nas, gigawords, rebooted_at, swept_at, first_seen_at, last_seen_at) ";
+const SAVE_IDENTITIES_POSTGRES: &str = concat!(
+    "INSERT INTO nas_identity (nas, gigawords, rebooted_at, swept_at, first_seen_at, last_seen_at)
+     SELECT * FROM UNNEST($1::TEXT[], $2::BOOLEAN[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[])",
+    save_identity_tail!()
+);
+const HOLDERS_SQLITE: &str = "SELECT holder.value, holder.account_id, holder.service_id, account.tenant,
+        holder.from_at, holder.until_at
+     FROM json_each($1) AS name CROSS JOIN holder
+       ON holder.kind = 'username' AND LOWER(holder.value) = LOWER(name.value)
+     JOIN account ON account.id = holder.account_id
+     WHERE holder.service_id IS NOT NULL ORDER BY holder.from_at, holder.id";
+const HOLDERS_POSTGRES: &str = "SELECT holder.value, holder.account_id, holder.service_id, account.tenant,
+        holder.from_at, holder.until_at
+     FROM UNNEST($1::TEXT[]) AS name JOIN holder
+       ON holder.kind = 'username' AND LOWER(holder.value) = LOWER(name)
+     JOIN account ON account.id = holder.account_id
+     WHERE holder.service_id IS NOT NULL ORDER BY holder.from_at, holder.id";
+const CYCLES_SQLITE: &str = "SELECT account.id, account.tenant, account.bill_cycle
+     FROM json_each($1) AS key CROSS JOIN account ON account.id = key.value ORDER BY account.id";
+const CYCLES_POSTGRES: &str =
+    "SELECT account.id, account.tenant, account.bill_cycle FROM account WHERE id = ANY($1) ORDER BY account.id";
+const ARRIVED_AT: &str = "SELECT arrived_at FROM journal WHERE lane = $1 AND seq >= $2 ORDER BY seq LIMIT 1";
+const MENTIONING_SQLITE: &str = "SELECT seq FROM journal
+     WHERE lane = $1 AND seq > $2 AND seq <= $3 AND nas = $4 AND instr(packet, $5) > 0 ORDER BY seq LIMIT $6";
+const MENTIONING_POSTGRES: &str = "SELECT seq FROM journal
+     WHERE lane = $1 AND seq > $2 AND seq <= $3 AND nas = $4 AND position($5::BYTEA IN packet) > 0
+     ORDER BY seq LIMIT $6";
+
+/// Up to where each lane is folded; a lane without a row is not begun.
+pub async fn watermarks(tx: &mut Tx) -> Result<HashMap<i64, i64>, StoreError> {
+    let rows: Vec<(i64, i64)> = on!(tx, c => sqlx::query_as(WATERMARKS).fetch_all(c).await)?;
+    Ok(rows.into_iter().collect())
+}
+
+/// Up to where one lane is folded; 0 when it is not begun.
+pub async fn watermark(tx: &mut Tx, lane: i64) -> Result<i64, StoreError> {
+    let seq: Option<i64> = on!(tx, c => sqlx::query_scalar(WATERMARK).bind(lane).fetch_optional(c).await)?;
+    Ok(seq.unwrap_or(0))
+}
+
+/// Says that a lane is folded up to `seq`.
+pub async fn move_watermark(tx: &mut Tx, lane: i64, seq: i64, now: Timestamp) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(MOVE_WATERMARK).bind(lane).bind(seq).bind(to_micros(now)).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// What is known of these identities.
+pub async fn identities(tx: &mut Tx, names: &[&str]) -> Result<Vec<Identity>, StoreError> {
+    Ok(match tx {
+        Tx::Sqlite(held) => {
+            sqlx::query_as(IDENTITIES_SQLITE).bind(json(&names)).fetch_all(&mut *held.transaction).await?
+        }
+        Tx::Postgres(transaction) => {
+            sqlx::query_as(IDENTITIES_POSTGRES).bind(names).fetch_all(&mut **transaction).await?
+        }
+    })
+}
+
+/// Writes new and changed identities.
+pub async fn save_identities(tx: &mut Tx, identities: &[&Identity]) -> Result<(), StoreError> {
+    if identities.is_empty() {
+        return Ok(());
+    }
+    match tx {
+        Tx::Sqlite(held) => {
+            for piece in statement_sizes(identities) {
+                let mut insert = QueryBuilder::<Sqlite>::new(SAVE_IDENTITIES_SQLITE);
+                insert.push_values(piece, |mut row, identity| {
+                    row.push_bind(identity.nas.as_str()).push_bind(identity.gigawords);
+                    row.push_bind(identity.rebooted_at).push_bind(identity.swept_at);
+                    row.push_bind(identity.first_seen_at).push_bind(identity.last_seen_at);
+                });
+                insert.push(SAVE_IDENTITY_TAIL);
+                insert.build().execute(&mut *held.transaction).await?;
+            }
+        }
+        Tx::Postgres(transaction) => {
+            sqlx::query(SAVE_IDENTITIES_POSTGRES)
+                .bind(identities.iter().map(|identity| identity.nas.as_str()).collect::<Vec<_>>())
+                .bind(identities.iter().map(|identity| identity.gigawords).collect::<Vec<_>>())
+                .bind(identities.iter().map(|identity| identity.rebooted_at).collect::<Vec<_>>())
+                .bind(identities.iter().map(|identity| identity.swept_at).collect::<Vec<_>>())
+                .bind(identities.iter().map(|identity| identity.first_seen_at).collect::<Vec<_>>())
+                .bind(identities.iter().map(|identity| identity.last_seen_at).collect::<Vec<_>>())
+                .execute(&mut **transaction)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Identities that rebooted and have older sessions that may still be open.
+pub async fn unswept(tx: &mut Tx, limit: i64) -> Result<Vec<Identity>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_as(UNSWEPT).bind(limit).fetch_all(c).await)?)
+}
+
+/// Says that no session of the identity from before this reboot is open.
+pub async fn mark_swept(tx: &mut Tx, nas: &str, rebooted_at: i64) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(SWEPT).bind(nas).bind(rebooted_at).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Everybody who holds or held one of these user names, whatever their case, oldest first.
+pub async fn holders_of(tx: &mut Tx, names: &[&str]) -> Result<Vec<UserHolder>, StoreError> {
+    let rows: Vec<(String, i64, i64, String, i64, Option<i64>)> = match tx {
+        Tx::Sqlite(held) => sqlx::query_as(HOLDERS_SQLITE).bind(json(&names)).fetch_all(&mut *held.transaction).await?,
+        Tx::Postgres(transaction) => sqlx::query_as(HOLDERS_POSTGRES).bind(names).fetch_all(&mut **transaction).await?,
+    };
+    let holder = |(user_name, account_id, service_id, tenant, from_at, until_at)| UserHolder {
+        user_name,
+        owner: Owner { account_id, service_id },
+        tenant,
+        from_at,
+        until_at,
+    };
+    Ok(rows.into_iter().map(holder).collect())
+}
+
+/// (account, tenant, bill cycle) of these accounts.
+pub async fn cycles_of(tx: &mut Tx, account_ids: &[i64]) -> Result<Vec<(i64, String, String)>, StoreError> {
+    Ok(match tx {
+        Tx::Sqlite(held) => {
+            sqlx::query_as(CYCLES_SQLITE).bind(json(&account_ids)).fetch_all(&mut *held.transaction).await?
+        }
+        Tx::Postgres(transaction) => {
+            sqlx::query_as(CYCLES_POSTGRES).bind(account_ids).fetch_all(&mut **transaction).await?
+        }
+    })
+}
+
+/// Entries of a client's journal whose packet holds `needle`, arrived at or after `since`, up to `until_seq`.
+///
+/// Found by halving: within a lane arrival rises with `seq`, and there is no index but the key.
+pub async fn mentioning(
+    tx: &mut Tx,
+    lane: i64,
+    until_seq: i64,
+    client: &str,
+    needle: &[u8],
+    since: i64,
+    limit: i64,
+) -> Result<Vec<JournalRow>, StoreError> {
+    let (mut low, mut high) = (0i64, until_seq);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let arrived: Option<i64> =
+            on!(tx, c => sqlx::query_scalar(ARRIVED_AT).bind(lane).bind(middle).fetch_optional(c).await)?;
+        if arrived.is_some_and(|at| at < since) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    let after = (low - 1).max(0);
+    let seqs: Vec<i64> = match tx {
+        Tx::Sqlite(held) => {
+            sqlx::query_scalar(MENTIONING_SQLITE)
+                .bind(lane)
+                .bind(after)
+                .bind(until_seq)
+                .bind(client)
+                .bind(needle)
+                .bind(limit)
+                .fetch_all(&mut *held.transaction)
+                .await?
+        }
+        Tx::Postgres(transaction) => {
+            sqlx::query_scalar(MENTIONING_POSTGRES)
+                .bind(lane)
+                .bind(after)
+                .bind(until_seq)
+                .bind(client)
+                .bind(needle)
+                .bind(limit)
+                .fetch_all(&mut **transaction)
+                .await?
+        }
+    };
+    let mut rows = Vec::with_capacity(seqs.len());
+    for seq in seqs {
+        rows.extend(journal::read_after(tx, lane, seq - 1, 1).await?);
+    }
+    Ok(rows)
+}

@@ -1,0 +1,288 @@
+//! The usage ledger: appended to, never updated, with a dense sequence per account; and the running totals beside it.
+//!
+//! `flush` is how a bill run asks for usage whose hour is not complete yet. Whoever changes sessions or the ledger
+//! holds the fold's lock, so that no two processes fold at once.
+
+use std::collections::BTreeMap;
+
+use sqlx::{FromRow, QueryBuilder, Sqlite};
+
+use super::sessions::{self, Owner, json, statement_sizes};
+use super::{StoreError, Tx, on};
+use crate::usage::{Amount, LedgerBucket};
+use crate::vocabulary::{Timestamp, to_micros};
+
+/// Why an entry was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Its hour was complete, or its session over.
+    Usage,
+    /// A record came late, for an hour that had been written.
+    Late,
+    /// The session's owner was found.
+    Attached,
+    /// A bill run asked.
+    Flush,
+    /// All records of a session were read again, and this is the difference.
+    Refold,
+}
+
+impl Cause {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Usage => "usage",
+            Cause::Late => "late",
+            Cause::Attached => "attached",
+            Cause::Flush => "flush",
+            Cause::Refold => "refold",
+        }
+    }
+}
+
+/// An entry on its way into the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewEntry {
+    pub owner: Owner,
+    pub session_id: i64,
+    pub bucket: LedgerBucket,
+    pub cause: Cause,
+}
+
+/// An entry of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct LedgerEntry {
+    pub account_id: i64,
+    pub sequence: i64,
+    pub service_id: i64,
+    pub session_id: i64,
+    pub from_at: i64,
+    pub until_at: i64,
+    pub in_octets: i64,
+    pub out_octets: i64,
+    pub seconds: i64,
+    pub sessions: i64,
+    pub cause: String,
+    pub recorded_at: i64,
+}
+
+const FOLD_LOCK: i64 = 0x6c61_7374_6d69_6c65;
+const TRY_LOCK: &str = "SELECT pg_try_advisory_xact_lock($1)";
+const LOCK: &str = "SELECT 1 FROM (SELECT pg_advisory_xact_lock($1)) AS held";
+const NUMBER_SQLITE: &str = "UPDATE account SET ledger_sequence = account.ledger_sequence + (grown.value ->> 1)
+     FROM json_each($1) AS grown WHERE account.id = grown.value ->> 0
+     RETURNING account.id, account.ledger_sequence";
+const NUMBER_POSTGRES: &str = "UPDATE account SET ledger_sequence = account.ledger_sequence + grown.entries
+     FROM UNNEST($1::BIGINT[], $2::BIGINT[]) AS grown (id, entries) WHERE account.id = grown.id
+     RETURNING account.id, account.ledger_sequence";
+const APPEND_SQLITE: &str = "INSERT INTO ledger (account_id, sequence, service_id, session_id, from_at, until_at,
+     in_octets, out_octets, seconds, sessions, cause, recorded_at) ";
+const APPEND_POSTGRES: &str = "INSERT INTO ledger (account_id, sequence, service_id, session_id, from_at, until_at,
+     in_octets, out_octets, seconds, sessions, cause, recorded_at)
+     SELECT entry.*, $12 FROM UNNEST($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[],
+     $6::BIGINT[], $7::BIGINT[], $8::BIGINT[], $9::BIGINT[], $10::BIGINT[], $11::TEXT[]) AS entry";
+const ADD_TOTALS_SQLITE: &str =
+    "INSERT INTO usage_total (service_id, period_start_at, in_octets, out_octets, seconds, sessions) ";
+const ADD_TOTALS_POSTGRES: &str =
+    "INSERT INTO usage_total (service_id, period_start_at, in_octets, out_octets, seconds, sessions)
+     SELECT * FROM UNNEST($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[])
+     ON CONFLICT (service_id, period_start_at) DO UPDATE SET in_octets = usage_total.in_octets + excluded.in_octets,
+        out_octets = usage_total.out_octets + excluded.out_octets, seconds = usage_total.seconds + excluded.seconds,
+        sessions = usage_total.sessions + excluded.sessions";
+const ADD_TOTALS_TAIL: &str =
+    " ON CONFLICT (service_id, period_start_at) DO UPDATE SET in_octets = usage_total.in_octets + excluded.in_octets,
+        out_octets = usage_total.out_octets + excluded.out_octets, seconds = usage_total.seconds + excluded.seconds,
+        sessions = usage_total.sessions + excluded.sessions";
+const OF_SESSION: &str = "SELECT account_id, sequence, service_id, session_id, from_at, until_at, in_octets,
+        out_octets, seconds, sessions, cause, recorded_at FROM ledger
+     WHERE account_id = $1 AND session_id = $2 ORDER BY sequence LIMIT 1000000";
+const OF_ACCOUNT: &str = "SELECT account_id, sequence, service_id, session_id, from_at, until_at, in_octets,
+        out_octets, seconds, sessions, cause, recorded_at FROM ledger
+     WHERE account_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
+const AFTER: &str = "SELECT account_id, sequence, service_id, session_id, from_at, until_at, in_octets,
+        out_octets, seconds, sessions, cause, recorded_at FROM ledger
+     WHERE account_id > $1 OR (account_id = $1 AND sequence > $2) ORDER BY account_id, sequence LIMIT $3";
+
+/// Tries to become the one who folds, until the transaction ends. On SQLite the write lock says it all.
+pub async fn try_fold_lock(tx: &mut Tx) -> Result<bool, StoreError> {
+    match tx {
+        Tx::Sqlite(_) => Ok(true),
+        Tx::Postgres(transaction) => {
+            Ok(sqlx::query_scalar(TRY_LOCK).bind(FOLD_LOCK).fetch_one(&mut **transaction).await?)
+        }
+    }
+}
+
+/// Waits to become the one who folds, until the transaction ends.
+pub async fn fold_lock(tx: &mut Tx) -> Result<(), StoreError> {
+    if let Tx::Postgres(transaction) = tx {
+        sqlx::query(LOCK).bind(FOLD_LOCK).execute(&mut **transaction).await?;
+    }
+    Ok(())
+}
+
+/// Appends entries with the next sequences of their accounts, in the order given.
+pub async fn append(tx: &mut Tx, entries: &[NewEntry], now: Timestamp) -> Result<(), StoreError> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let sequences = number(tx, entries).await?;
+    let rows: Vec<(i64, &NewEntry)> = sequences.into_iter().zip(entries).collect();
+    let now = to_micros(now);
+    match tx {
+        Tx::Sqlite(held) => {
+            for piece in statement_sizes(&rows) {
+                let mut insert = QueryBuilder::<Sqlite>::new(APPEND_SQLITE);
+                insert.push_values(piece, |mut row, (sequence, entry)| {
+                    let bucket = &entry.bucket;
+                    row.push_bind(entry.owner.account_id).push_bind(*sequence).push_bind(entry.owner.service_id);
+                    row.push_bind(entry.session_id).push_bind(bucket.from_at).push_bind(bucket.until_at);
+                    row.push_bind(bucket.amount.in_octets).push_bind(bucket.amount.out_octets);
+                    row.push_bind(bucket.amount.seconds).push_bind(bucket.amount.sessions);
+                    row.push_bind(entry.cause.as_str()).push_bind(now);
+                });
+                insert.build().execute(&mut *held.transaction).await?;
+            }
+        }
+        Tx::Postgres(transaction) => {
+            let column = |read: fn(&NewEntry) -> i64| entries.iter().map(read).collect::<Vec<i64>>();
+            sqlx::query(APPEND_POSTGRES)
+                .bind(column(|entry| entry.owner.account_id))
+                .bind(rows.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>())
+                .bind(column(|entry| entry.owner.service_id))
+                .bind(column(|entry| entry.session_id))
+                .bind(column(|entry| entry.bucket.from_at))
+                .bind(column(|entry| entry.bucket.until_at))
+                .bind(column(|entry| entry.bucket.amount.in_octets))
+                .bind(column(|entry| entry.bucket.amount.out_octets))
+                .bind(column(|entry| entry.bucket.amount.seconds))
+                .bind(column(|entry| entry.bucket.amount.sessions))
+                .bind(entries.iter().map(|entry| entry.cause.as_str()).collect::<Vec<_>>())
+                .bind(now)
+                .execute(&mut **transaction)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds to the running totals of (service, period start).
+pub async fn add_totals(tx: &mut Tx, changes: &BTreeMap<(i64, i64), Amount>) -> Result<(), StoreError> {
+    let rows: Vec<(i64, i64, Amount)> = changes
+        .iter()
+        .filter(|(_, amount)| !amount.is_zero())
+        .map(|((service, period), amount)| (*service, *period, *amount))
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    match tx {
+        Tx::Sqlite(held) => {
+            for piece in statement_sizes(&rows) {
+                let mut insert = QueryBuilder::<Sqlite>::new(ADD_TOTALS_SQLITE);
+                insert.push_values(piece, |mut row, (service, period, amount)| {
+                    row.push_bind(*service).push_bind(*period).push_bind(amount.in_octets);
+                    row.push_bind(amount.out_octets).push_bind(amount.seconds).push_bind(amount.sessions);
+                });
+                insert.push(ADD_TOTALS_TAIL);
+                insert.build().execute(&mut *held.transaction).await?;
+            }
+        }
+        Tx::Postgres(transaction) => {
+            let column = |read: fn(&(i64, i64, Amount)) -> i64| rows.iter().map(read).collect::<Vec<i64>>();
+            sqlx::query(ADD_TOTALS_POSTGRES)
+                .bind(column(|(service, ..)| *service))
+                .bind(column(|(_, period, _)| *period))
+                .bind(column(|(.., amount)| amount.in_octets))
+                .bind(column(|(.., amount)| amount.out_octets))
+                .bind(column(|(.., amount)| amount.seconds))
+                .bind(column(|(.., amount)| amount.sessions))
+                .execute(&mut **transaction)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes into the ledger what the sessions of these accounts used before `until` and is not there yet. Call it at the
+/// start of a bill run's transaction; the fold waits until that ends. Gives the number of entries written.
+pub async fn flush(
+    tx: &mut Tx,
+    account_ids: &[i64],
+    until: Timestamp,
+    edges: &[Timestamp],
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    fold_lock(tx).await?;
+    let mut pending = sessions::pending_of_accounts(tx, account_ids).await?;
+    let mut entries = Vec::new();
+    for stored in &mut pending {
+        let (Some(owner), Some(session_id)) = (stored.owner, stored.id) else { continue };
+        let buckets = stored.state.take_until(until, edges);
+        entries.extend(buckets.into_iter().map(|bucket| NewEntry { owner, session_id, bucket, cause: Cause::Flush }));
+    }
+    let changed: Vec<i64> = entries.iter().map(|entry| entry.session_id).collect();
+    let mut changed: Vec<_> =
+        pending.iter_mut().filter(|stored| stored.id.is_some_and(|id| changed.contains(&id))).collect();
+    sessions::save(tx, &mut changed).await?;
+    append(tx, &entries, now).await?;
+    Ok(entries.len())
+}
+
+/// What the ledger holds of one session.
+pub async fn of_session(tx: &mut Tx, account_id: i64, session_id: i64) -> Result<Vec<LedgerEntry>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_as(OF_SESSION).bind(account_id).bind(session_id).fetch_all(c).await)?)
+}
+
+/// The entries of an account after a sequence, in order.
+pub async fn of_account(tx: &mut Tx, account_id: i64, after: i64, limit: i64) -> Result<Vec<LedgerEntry>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_as(OF_ACCOUNT).bind(account_id).bind(after).bind(limit).fetch_all(c).await)?)
+}
+
+/// The entries of the installation after (account, sequence), in order; for exports.
+pub async fn after(tx: &mut Tx, account_id: i64, sequence: i64, limit: i64) -> Result<Vec<LedgerEntry>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_as(AFTER).bind(account_id).bind(sequence).bind(limit).fetch_all(c).await)?)
+}
+
+impl LedgerEntry {
+    pub fn bucket(&self) -> LedgerBucket {
+        let amount = Amount {
+            in_octets: self.in_octets,
+            out_octets: self.out_octets,
+            seconds: self.seconds,
+            sessions: self.sessions,
+        };
+        LedgerBucket { from_at: self.from_at, until_at: self.until_at, amount }
+    }
+}
+
+/// The sequence of each entry: every account's next ones, without a gap.
+async fn number(tx: &mut Tx, entries: &[NewEntry]) -> Result<Vec<i64>, StoreError> {
+    let mut grown: BTreeMap<i64, i64> = BTreeMap::new();
+    for entry in entries {
+        *grown.entry(entry.owner.account_id).or_default() += 1;
+    }
+    let last: Vec<(i64, i64)> = match tx {
+        Tx::Sqlite(held) => {
+            let grown: Vec<(i64, i64)> = grown.iter().map(|(id, count)| (*id, *count)).collect();
+            sqlx::query_as(NUMBER_SQLITE).bind(json(&grown)).fetch_all(&mut *held.transaction).await?
+        }
+        Tx::Postgres(transaction) => {
+            let (ids, counts): (Vec<i64>, Vec<i64>) = grown.iter().unzip();
+            sqlx::query_as(NUMBER_POSTGRES).bind(ids).bind(counts).fetch_all(&mut **transaction).await?
+        }
+    };
+    let mut next: BTreeMap<i64, i64> = last.into_iter().map(|(id, last)| (id, last - grown[&id] + 1)).collect();
+    entries
+        .iter()
+        .map(|entry| {
+            let id = entry.owner.account_id;
+            let place = next.get_mut(&id).ok_or_else(|| StoreError::Corrupt {
+                table: "session",
+                column: "account_id",
+                id: id.to_string(),
+            })?;
+            *place += 1;
+            Ok(*place - 1)
+        })
+        .collect()
+}

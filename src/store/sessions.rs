@@ -1,0 +1,395 @@
+//! Sessions as folded from the journal: loaded and saved in bulk by the fold, which alone writes them.
+//!
+//! A row's columns are what lists and indexes need; `body` is the fold's own state and the truth. Bulk statements send
+//! their rows as one JSON array or as multi-row `VALUES` with `?` to SQLite, as arrays to PostgreSQL (HOUSE, decision 4).
+
+use std::net::IpAddr;
+
+use sqlx::{FromRow, QueryBuilder, Sqlite};
+
+use super::{StoreError, Tx, on};
+use crate::usage::SessionState;
+use crate::vocabulary::{Timestamp, to_micros};
+
+/// One incarnation with everything the fold keeps of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredSession {
+    /// `None` until it is saved for the first time.
+    pub id: Option<i64>,
+    pub nas: String,
+    pub session: String,
+    pub incarnation: i64,
+    pub user_name: Option<String>,
+    pub owner: Option<Owner>,
+    pub framed_ip: Option<IpAddr>,
+    pub calling_station: Option<String>,
+    pub terminate_cause: Option<u32>,
+    /// A record was older than the fold remembers: all records must be read again.
+    pub refold: bool,
+    pub state: SessionState,
+}
+
+/// The account and service a session's usage belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Owner {
+    pub account_id: i64,
+    pub service_id: i64,
+}
+
+macro_rules! select_session {
+    ($rest:literal) => {
+        concat!(
+            "SELECT session.id, session.nas, session.session, session.incarnation, session.user_name,
+                    session.account_id, session.service_id, session.framed_ip, session.calling_station,
+                    session.terminate_cause, session.refold, session.body ",
+            $rest
+        )
+    };
+}
+
+const OF_KEYS_SQLITE: &str = select_session!(
+    "FROM json_each($1) AS key CROSS JOIN session
+     WHERE session.nas = key.value ->> 0 AND session.session = key.value ->> 1
+     ORDER BY session.id"
+);
+const OF_KEYS_POSTGRES: &str = select_session!(
+    "FROM UNNEST($1::TEXT[], $2::TEXT[]) AS key (nas, session) JOIN session
+       ON session.nas = key.nas AND session.session = key.session
+     ORDER BY session.id"
+);
+const OF_IDS_SQLITE: &str = select_session!(
+    "FROM json_each($1) AS key CROSS JOIN session ON session.id = key.value
+     ORDER BY session.id"
+);
+const OF_IDS_POSTGRES: &str = select_session!("FROM session WHERE session.id = ANY($1) ORDER BY session.id");
+const PENDING_OF_ACCOUNTS_SQLITE: &str = select_session!(
+    "FROM json_each($1) AS key CROSS JOIN session ON session.account_id = key.value
+     WHERE session.pending ORDER BY session.id"
+);
+const PENDING_OF_ACCOUNTS_POSTGRES: &str =
+    select_session!("FROM session WHERE session.account_id = ANY($1) AND session.pending ORDER BY session.id");
+const NEXT_IDS_SQLITE: &str = "SELECT CAST(COALESCE(MAX(id), 0) AS BIGINT) FROM session";
+const NEXT_IDS_POSTGRES: &str =
+    "SELECT nextval(pg_get_serial_sequence('session', 'id')) FROM generate_series(1::BIGINT, $1)";
+const SAVE_HEAD: &str = "INSERT INTO session (id, nas, session, incarnation, user_name, account_id, service_id, state,
+    started_at, last_event_at, ended_at, in_octets, out_octets, seconds, framed_ip, calling_station, terminate_cause,
+    flags, pending, refold, body) ";
+macro_rules! save_tail {
+    () => {
+        " ON CONFLICT (id) DO UPDATE SET
+            user_name = excluded.user_name, account_id = excluded.account_id, service_id = excluded.service_id,
+            state = excluded.state, started_at = excluded.started_at, last_event_at = excluded.last_event_at,
+            ended_at = excluded.ended_at, in_octets = excluded.in_octets, out_octets = excluded.out_octets,
+            seconds = excluded.seconds, framed_ip = excluded.framed_ip, calling_station = excluded.calling_station,
+            terminate_cause = excluded.terminate_cause, flags = excluded.flags, pending = excluded.pending,
+            refold = excluded.refold, body = excluded.body"
+    };
+}
+const SAVE_TAIL: &str = save_tail!();
+const SAVE_POSTGRES: &str = concat!(
+    "INSERT INTO session (id, nas, session, incarnation, user_name, account_id, service_id, state,
+        started_at, last_event_at, ended_at, in_octets, out_octets, seconds, framed_ip, calling_station,
+        terminate_cause, flags, pending, refold, body)
+     SELECT * FROM UNNEST($1::BIGINT[], $2::TEXT[], $3::TEXT[], $4::BIGINT[], $5::TEXT[], $6::BIGINT[], $7::BIGINT[],
+        $8::TEXT[], $9::BIGINT[], $10::BIGINT[], $11::BIGINT[], $12::BIGINT[], $13::BIGINT[], $14::BIGINT[],
+        $15::TEXT[], $16::TEXT[], $17::BIGINT[], $18::BIGINT[], $19::BOOLEAN[], $20::BOOLEAN[], $21::BYTEA[])",
+    save_tail!()
+);
+const UNATTRIBUTED_HELD: &str = "SELECT DISTINCT session.id FROM holder JOIN session
+       ON LOWER(session.user_name) = LOWER(holder.value)
+     WHERE holder.id > $1 AND holder.kind = 'username' AND session.service_id IS NULL AND session.id > $2
+     ORDER BY session.id LIMIT $3";
+const NEWEST_HOLDER: &str = "SELECT CAST(COALESCE(MAX(id), 0) AS BIGINT) FROM holder";
+const REBOOTED: &str = "SELECT id FROM session
+     WHERE nas = $1 AND ended_at IS NULL AND started_at <= $2 AND last_event_at <= $2
+     ORDER BY started_at LIMIT $3";
+const TO_REFOLD: &str = "SELECT id FROM session WHERE refold ORDER BY id LIMIT $1";
+const MARK_STALE: &str = "UPDATE session SET state = 'stale'
+     WHERE state = 'open' AND ended_at IS NULL AND last_event_at < $2
+       AND (nas = $1 OR (nas >= $3 AND nas < $4))";
+const COUNT_OPEN: &str = "SELECT COUNT(*) FROM session WHERE ended_at IS NULL";
+
+/// All incarnations of these (NAS identity, Acct-Session-Id) pairs.
+pub async fn of_keys(tx: &mut Tx, keys: &[(&str, &str)]) -> Result<Vec<StoredSession>, StoreError> {
+    let rows: Vec<Row> = match tx {
+        Tx::Sqlite(held) => sqlx::query_as(OF_KEYS_SQLITE).bind(json(&keys)).fetch_all(&mut *held.transaction).await?,
+        Tx::Postgres(transaction) => {
+            let (nas, sessions): (Vec<&str>, Vec<&str>) = keys.iter().copied().unzip();
+            sqlx::query_as(OF_KEYS_POSTGRES).bind(nas).bind(sessions).fetch_all(&mut **transaction).await?
+        }
+    };
+    rows.into_iter().map(StoredSession::try_from).collect()
+}
+
+/// The sessions of these ids that exist.
+pub async fn of_ids(tx: &mut Tx, ids: &[i64]) -> Result<Vec<StoredSession>, StoreError> {
+    of_numbers(tx, ids, OF_IDS_SQLITE, OF_IDS_POSTGRES).await
+}
+
+/// The sessions of these accounts that have usage not in the ledger yet.
+pub async fn pending_of_accounts(tx: &mut Tx, account_ids: &[i64]) -> Result<Vec<StoredSession>, StoreError> {
+    of_numbers(tx, account_ids, PENDING_OF_ACCOUNTS_SQLITE, PENDING_OF_ACCOUNTS_POSTGRES).await
+}
+
+/// Writes new and changed sessions; new ones get their ids.
+pub async fn save(tx: &mut Tx, sessions: &mut [&mut StoredSession]) -> Result<(), StoreError> {
+    if sessions.is_empty() {
+        return Ok(());
+    }
+    number(tx, sessions).await?;
+    let columns: Vec<Columns<'_>> = sessions.iter().map(|session| Columns::of(session)).collect();
+    match tx {
+        Tx::Sqlite(held) => {
+            for rows in statement_sizes(&columns) {
+                let mut insert = QueryBuilder::<Sqlite>::new(SAVE_HEAD);
+                insert.push_values(rows, |mut row, c| {
+                    row.push_bind(c.id).push_bind(c.nas).push_bind(c.session).push_bind(c.incarnation);
+                    row.push_bind(c.user_name).push_bind(c.account_id).push_bind(c.service_id).push_bind(c.state);
+                    row.push_bind(c.started_at).push_bind(c.last_event_at).push_bind(c.ended_at);
+                    row.push_bind(c.in_octets).push_bind(c.out_octets).push_bind(c.seconds);
+                    row.push_bind(c.framed_ip.as_deref()).push_bind(c.calling_station).push_bind(c.terminate_cause);
+                    row.push_bind(c.flags).push_bind(c.pending).push_bind(c.refold).push_bind(c.body.as_slice());
+                });
+                insert.push(SAVE_TAIL);
+                insert.build().execute(&mut *held.transaction).await?;
+            }
+        }
+        Tx::Postgres(transaction) => {
+            macro_rules! column {
+                ($field:ident) => {
+                    columns.iter().map(|c| c.$field).collect::<Vec<_>>()
+                };
+            }
+            sqlx::query(SAVE_POSTGRES)
+                .bind(column!(id))
+                .bind(column!(nas))
+                .bind(column!(session))
+                .bind(column!(incarnation))
+                .bind(column!(user_name))
+                .bind(column!(account_id))
+                .bind(column!(service_id))
+                .bind(column!(state))
+                .bind(column!(started_at))
+                .bind(column!(last_event_at))
+                .bind(column!(ended_at))
+                .bind(column!(in_octets))
+                .bind(column!(out_octets))
+                .bind(column!(seconds))
+                .bind(columns.iter().map(|c| c.framed_ip.as_deref()).collect::<Vec<_>>())
+                .bind(column!(calling_station))
+                .bind(column!(terminate_cause))
+                .bind(column!(flags))
+                .bind(column!(pending))
+                .bind(column!(refold))
+                .bind(columns.iter().map(|c| c.body.as_slice()).collect::<Vec<_>>())
+                .execute(&mut **transaction)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Sessions nobody owns whose user name has a holder newer than `after_holder`, by id after `after_session`.
+pub async fn unattributed_held(
+    tx: &mut Tx,
+    after_holder: i64,
+    after_session: i64,
+    limit: i64,
+) -> Result<Vec<i64>, StoreError> {
+    let ids = on!(tx, c => sqlx::query_scalar(UNATTRIBUTED_HELD)
+        .bind(after_holder)
+        .bind(after_session)
+        .bind(limit)
+        .fetch_all(c)
+        .await)?;
+    Ok(ids)
+}
+
+/// The newest holder's number; 0 when there is none. It tells whether looking for owners again is worth it.
+pub async fn newest_holder(tx: &mut Tx) -> Result<i64, StoreError> {
+    Ok(on!(tx, c => sqlx::query_scalar(NEWEST_HOLDER).fetch_one(c).await)?)
+}
+
+/// Open sessions of an identity that all of its reports put at or before its reboot.
+pub async fn rebooted(tx: &mut Tx, nas: &str, rebooted_at: i64, limit: i64) -> Result<Vec<i64>, StoreError> {
+    let ids = on!(tx, c => sqlx::query_scalar(REBOOTED).bind(nas).bind(rebooted_at).bind(limit).fetch_all(c).await)?;
+    Ok(ids)
+}
+
+/// Sessions whose records must all be read again.
+pub async fn to_refold(tx: &mut Tx, limit: i64) -> Result<Vec<i64>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_scalar(TO_REFOLD).bind(limit).fetch_all(c).await)?)
+}
+
+/// Calls open sessions of a configured client stale that have not reported since `silent_since`. Invents no end.
+pub async fn mark_stale(tx: &mut Tx, client: &str, silent_since: Timestamp) -> Result<u64, StoreError> {
+    // Identities of a client are its own name, or `client/inner`; '0' is the octet after '/'.
+    let (from, until) = (format!("{client}/"), format!("{client}0"));
+    let done = on!(tx, c => sqlx::query(MARK_STALE)
+        .bind(client)
+        .bind(to_micros(silent_since))
+        .bind(&from)
+        .bind(&until)
+        .execute(c)
+        .await
+        .map(|done| done.rows_affected()))?;
+    Ok(done)
+}
+
+/// How many sessions are open.
+pub async fn count_open(tx: &mut Tx) -> Result<i64, StoreError> {
+    Ok(on!(tx, c => sqlx::query_scalar(COUNT_OPEN).fetch_one(c).await)?)
+}
+
+async fn of_numbers(
+    tx: &mut Tx,
+    numbers: &[i64],
+    sqlite: &'static str,
+    postgres: &'static str,
+) -> Result<Vec<StoredSession>, StoreError> {
+    let rows: Vec<Row> = match tx {
+        Tx::Sqlite(held) => sqlx::query_as(sqlite).bind(json(&numbers)).fetch_all(&mut *held.transaction).await?,
+        Tx::Postgres(transaction) => sqlx::query_as(postgres).bind(numbers).fetch_all(&mut **transaction).await?,
+    };
+    rows.into_iter().map(StoredSession::try_from).collect()
+}
+
+async fn number(tx: &mut Tx, sessions: &mut [&mut StoredSession]) -> Result<(), StoreError> {
+    let lacking = sessions.iter().filter(|session| session.id.is_none()).count();
+    if lacking == 0 {
+        return Ok(());
+    }
+    let mut ids: Vec<i64> = match tx {
+        Tx::Sqlite(held) => {
+            // Nobody else writes while this transaction holds the write lock.
+            let last: i64 = sqlx::query_scalar(NEXT_IDS_SQLITE).fetch_one(&mut *held.transaction).await?;
+            (last + 1..).take(lacking).collect()
+        }
+        Tx::Postgres(transaction) => {
+            let count = i64::try_from(lacking).expect("a batch is bounded");
+            sqlx::query_scalar(NEXT_IDS_POSTGRES).bind(count).fetch_all(&mut **transaction).await?
+        }
+    };
+    for session in sessions.iter_mut().rev().filter(|session| session.id.is_none()) {
+        session.id = ids.pop();
+    }
+    Ok(())
+}
+
+/// Cuts rows into pieces of few different sizes, so that few different statements are prepared.
+pub(super) fn statement_sizes<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
+    let mut rest = rows;
+    std::iter::from_fn(move || {
+        let size = SIZES.into_iter().find(|size| *size <= rest.len())?;
+        let (piece, left) = rest.split_at(size);
+        rest = left;
+        Some(piece)
+    })
+}
+
+pub(super) fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("texts and numbers are JSON")
+}
+
+/// Rows of one multi-row statement.
+const SIZES: [usize; 8] = [128, 64, 32, 16, 8, 4, 2, 1];
+
+/// A session spread over its columns.
+struct Columns<'a> {
+    id: Option<i64>,
+    nas: &'a str,
+    session: &'a str,
+    incarnation: i64,
+    user_name: Option<&'a str>,
+    account_id: Option<i64>,
+    service_id: Option<i64>,
+    state: &'static str,
+    started_at: i64,
+    last_event_at: i64,
+    ended_at: Option<i64>,
+    in_octets: i64,
+    out_octets: i64,
+    seconds: i64,
+    framed_ip: Option<String>,
+    calling_station: Option<&'a str>,
+    terminate_cause: Option<i64>,
+    flags: i64,
+    pending: bool,
+    refold: bool,
+    body: Vec<u8>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(stored: &'a StoredSession) -> Self {
+        let totals = stored.state.totals();
+        Self {
+            id: stored.id,
+            nas: &stored.nas,
+            session: &stored.session,
+            incarnation: stored.incarnation,
+            user_name: stored.user_name.as_deref(),
+            account_id: stored.owner.map(|owner| owner.account_id),
+            service_id: stored.owner.map(|owner| owner.service_id),
+            state: stored.state.word(),
+            started_at: stored.state.started_at(),
+            last_event_at: stored.state.last_at(),
+            ended_at: stored.state.ended_at(),
+            in_octets: totals.in_octets,
+            out_octets: totals.out_octets,
+            seconds: totals.seconds,
+            framed_ip: stored.framed_ip.map(|address| address.to_string()),
+            calling_station: stored.calling_station.as_deref(),
+            terminate_cause: stored.terminate_cause.map(i64::from),
+            flags: i64::from(stored.state.marks()),
+            pending: !stored.state.pending().is_empty(),
+            refold: stored.refold,
+            body: stored.state.encode(),
+        }
+    }
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: i64,
+    nas: String,
+    session: String,
+    incarnation: i64,
+    user_name: Option<String>,
+    account_id: Option<i64>,
+    service_id: Option<i64>,
+    framed_ip: Option<String>,
+    calling_station: Option<String>,
+    terminate_cause: Option<i64>,
+    refold: bool,
+    body: Vec<u8>,
+}
+
+impl TryFrom<Row> for StoredSession {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        let corrupt = |column| StoreError::Corrupt { table: "session", column, id: row.id.to_string() };
+        let state = SessionState::decode(&row.body).map_err(|_| corrupt("body"))?;
+        let owner = match (row.account_id, row.service_id) {
+            (Some(account_id), Some(service_id)) => Some(Owner { account_id, service_id }),
+            (None, None) => None,
+            _ => return Err(corrupt("service_id")),
+        };
+        let framed_ip = row.framed_ip.as_deref().map(str::parse).transpose().map_err(|_| corrupt("framed_ip"))?;
+        let terminate_cause =
+            row.terminate_cause.map(u32::try_from).transpose().map_err(|_| corrupt("terminate_cause"))?;
+        Ok(Self {
+            id: Some(row.id),
+            nas: row.nas,
+            session: row.session,
+            incarnation: row.incarnation,
+            user_name: row.user_name,
+            owner,
+            framed_ip,
+            calling_station: row.calling_station,
+            terminate_cause,
+            refold: row.refold,
+            state,
+        })
+    }
+}
