@@ -53,6 +53,7 @@ enum Connections {
 const ROWS_A_STATEMENT: usize = 128;
 
 const OPEN_LANE: &str = "INSERT INTO lane (opened_by, opened_at) VALUES ($1, $2) RETURNING id";
+const TOUCH_LANE: &str = "UPDATE lane SET opened_by = opened_by WHERE id = $1";
 const INSERT_SQLITE: &str = "INSERT INTO journal (lane, seq, arrived_at, nas, source, packet) ";
 const INSERT_POSTGRES: &str = "INSERT INTO journal (lane, seq, arrived_at, nas, source, packet)
      SELECT $1, entry.seq, entry.arrived_at, entry.nas, entry.source, entry.packet
@@ -134,13 +135,27 @@ impl JournalWriter {
         Ok(self.next_seq - 1)
     }
 
-    /// Would a commit succeed now? For Status-Server and health.
+    /// Would a commit succeed now? Commits a row that says nothing new. For Status-Server and health.
     pub async fn probe(&mut self) -> Result<(), StoreError> {
         match &mut self.connection {
-            Connections::Sqlite(connection) => connection.begin_with("BEGIN IMMEDIATE").await?.rollback().await?,
-            Connections::Postgres(connection) => connection.ping().await?,
+            Connections::Sqlite(connection) => {
+                let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+                sqlx::query(TOUCH_LANE).bind(self.lane).execute(&mut *transaction).await?;
+                transaction.commit().await?;
+            }
+            Connections::Postgres(connection) => {
+                sqlx::query(TOUCH_LANE).bind(self.lane).execute(&mut **connection).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Leaves the lane and closes its connection: after an error its state is not known, and it must not be used again.
+    pub fn discard(self) {
+        match self.connection {
+            Connections::Sqlite(connection) => drop(connection.detach()),
+            Connections::Postgres(connection) => drop(connection.detach()),
+        }
     }
 }
 

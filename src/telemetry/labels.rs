@@ -28,8 +28,9 @@ labels! {
     NasKind { nas, kind }
 }
 labels! {
-    /// Why something was dropped: `unknown_nas`, `bad_authenticator`, `malformed`, `queue_full`, …
-    Reason { reason }
+    /// A RADIUS client (empty when none is known) and why a datagram was not answered: `unknown_nas`, `malformed`,
+    /// `wrong_code`, `bad_authenticator`, `bad_message_authenticator`, `queue_full`, `socket_buffer` (RFC 4671).
+    NasReason { nas, reason }
 }
 labels! {
     /// How something ended.

@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
-use super::labels::{Direction, NasKind, Outcome, Reason, Request, Target, TargetState};
+use super::labels::{Direction, NasKind, NasReason, Outcome, Request, Target, TargetState};
 use super::process;
 
 /// A gauge in seconds or another fraction.
@@ -21,7 +21,7 @@ pub type FloatGauge = Gauge<f64, AtomicU64>;
 pub struct Metrics {
     pub radius_requests: Family<NasKind, Counter>,
     pub radius_responses: Counter,
-    pub radius_dropped: Family<Reason, Counter>,
+    pub radius_dropped: Family<NasReason, Counter>,
     pub radius_duplicates: Counter,
     pub radius_quarantined: Counter,
     pub journal_records: Counter,
@@ -76,7 +76,11 @@ impl Metrics {
         Self {
             radius_requests: add!(Family::default(), "radius_requests", "Accepted RADIUS requests"),
             radius_responses: add!(Counter::default(), "radius_responses", "RADIUS answers sent, after the commit"),
-            radius_dropped: add!(Family::default(), "radius_dropped", "RADIUS datagrams not answered, by reason"),
+            radius_dropped: add!(
+                Family::default(),
+                "radius_dropped",
+                "RADIUS datagrams not answered, by client and reason"
+            ),
             radius_duplicates: add!(Counter::default(), "radius_duplicates", "Accounting records received again"),
             radius_quarantined: add!(
                 Counter::default(),
@@ -158,10 +162,10 @@ mod tests {
     #[test]
     fn counters_carry_total_in_help_type_and_sample() {
         let metrics = Metrics::new();
-        metrics.radius_dropped.get_or_create(&Reason::new("unknown_nas")).inc();
+        metrics.radius_dropped.get_or_create(&NasReason::new("", "unknown_nas")).inc();
         let text = metrics.render();
         assert!(text.contains("# TYPE lastmile_radius_dropped_total counter\n"), "{text}");
-        assert!(text.contains("lastmile_radius_dropped_total{reason=\"unknown_nas\"} 1\n"), "{text}");
+        assert!(text.contains("lastmile_radius_dropped_total{nas=\"\",reason=\"unknown_nas\"} 1\n"), "{text}");
         assert!(text.contains("process_resident_memory_bytes "), "{text}");
         assert!(!text.contains("EOF"), "{text}");
     }

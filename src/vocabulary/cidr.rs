@@ -22,6 +22,14 @@ pub enum CidrError {
 }
 
 impl Cidr {
+    /// The network of `prefix` bits that `address` is in; an IPv4 address mapped into IPv6 is taken as IPv4. `None` when
+    /// the address has fewer bits.
+    pub fn around(address: IpAddr, prefix: u8) -> Option<Self> {
+        let address = address.to_canonical();
+        let widest = if address.is_ipv4() { 32 } else { 128 };
+        (prefix <= widest).then(|| Self { address: masked(address, prefix), prefix })
+    }
+
     /// Number of leading bits that count: 0 to 32, or to 128 for IPv6. The longest match wins.
     pub fn prefix(self) -> u8 {
         self.prefix

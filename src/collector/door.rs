@@ -1,0 +1,256 @@
+//! The door: decides for each datagram between queueing it for the next commit, answering at once and silence.
+//!
+//! In: datagrams of one port. Out: requests in the committer's queue, answers to copies of committed requests, counters.
+//! It never answers a request that is not durable, and nothing at all to a stranger.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::{mpsc, watch};
+
+use super::complaints::{Complaints, and_more};
+use super::nas::{NasClient, NasTable};
+use super::port::{Datagram, Peer, Port, Room};
+use super::seen::{RequestKey, Seen, Sighting};
+use super::{BEAT_EVERY, Wiring, stopped};
+use crate::radius::{PacketView, Refusal, answer, attribute, code, redacted, verify};
+use crate::store::journal::JournalEntry;
+use crate::telemetry::{Heartbeat, Metrics, NasKind, NasReason};
+use crate::vocabulary::{Clock, Secret, Timestamp};
+
+/// A request that waits for a commit, with its answer made and not sent.
+#[derive(Debug)]
+pub struct Pending {
+    pub what: What,
+    pub port: usize,
+    pub peer: Peer,
+    pub answer: Vec<u8>,
+}
+
+/// What must be true before the answer may be sent.
+#[derive(Debug)]
+pub enum What {
+    /// This entry is durable.
+    Record { key: RequestKey, entry: JournalEntry },
+    /// A commit succeeds now (Status-Server).
+    Status,
+}
+
+/// What all ports share.
+pub struct Door {
+    clock: Clock,
+    metrics: Metrics,
+    nas: watch::Receiver<Arc<NasTable>>,
+    queue: mpsc::Sender<Pending>,
+    seen: Arc<Seen>,
+    complaints: Complaints,
+    counters: Mutex<HashMap<(String, &'static str), Counter>>,
+}
+
+impl Door {
+    pub fn new(wiring: &Wiring, queue: mpsc::Sender<Pending>, seen: Arc<Seen>) -> Self {
+        Self {
+            clock: wiring.clock.clone(),
+            metrics: wiring.metrics.clone(),
+            nas: wiring.nas.clone(),
+            queue,
+            seen,
+            complaints: Complaints::default(),
+            counters: Mutex::default(),
+        }
+    }
+
+    /// Takes one datagram in. Gives the answer when there is one to send at once.
+    fn admit(&self, datagram: &Datagram<'_>, port: usize, table: &NasTable, now: Timestamp) -> Option<Vec<u8>> {
+        let source = datagram.peer.address;
+        let Some(client) = table.of(source.ip()) else {
+            self.drop(None, &datagram.peer, "unknown_nas", "no [[radius.nas]] covers this address", now);
+            return None;
+        };
+        let refuse = |reason, why: &str| self.drop(Some(client), &datagram.peer, reason, why, now);
+        let view = match PacketView::parse(datagram.octets) {
+            Ok(view) => view,
+            Err(malformed) => {
+                refuse("malformed", &malformed.to_string());
+                return None;
+            }
+        };
+        let secrets: Vec<&Secret> = client.secrets().collect();
+        let signer = match verify(&view, &secrets) {
+            Ok(signer) => signer,
+            Err(refusal) => {
+                refuse(reason(refusal), &refusal.to_string());
+                return None;
+            }
+        };
+        if signer > 0 {
+            self.note_previous_secret(client, now);
+        }
+        let answer = answer(&view, secrets[signer]);
+        if view.code() == code::STATUS_SERVER {
+            self.count(client, "status");
+            self.enqueue(Pending { what: What::Status, port, peer: datagram.peer, answer }, client, now);
+            return None;
+        }
+        self.count(client, kind(&view));
+        let key = RequestKey { port, source, identifier: view.identifier(), authenticator: view.authenticator() };
+        match self.seen.sight(key, now) {
+            Sighting::New => {
+                let entry = JournalEntry {
+                    arrived_at: now,
+                    nas: client.name.clone(),
+                    source: source.to_string(),
+                    packet: redacted(&view),
+                };
+                let what = What::Record { key, entry };
+                if !self.enqueue(Pending { what, port, peer: datagram.peer, answer }, client, now) {
+                    self.seen.failed(std::iter::once(key));
+                }
+                None
+            }
+            Sighting::Committing => {
+                self.metrics.radius_duplicates.inc();
+                None
+            }
+            Sighting::Committed => {
+                self.metrics.radius_duplicates.inc();
+                Some(answer)
+            }
+        }
+    }
+
+    /// `false` when the queue is full: dropped before any work was done on it.
+    fn enqueue(&self, pending: Pending, client: &NasClient, now: Timestamp) -> bool {
+        let peer = pending.peer;
+        if self.queue.try_send(pending).is_ok() {
+            return true;
+        }
+        self.drop(Some(client), &peer, "queue_full", "the journal is slower than the NAS send, or cannot write", now);
+        false
+    }
+
+    fn drop(&self, client: Option<&NasClient>, peer: &Peer, reason: &'static str, why: &str, now: Timestamp) {
+        let name = client.map_or("", |client| client.name.as_str());
+        self.metrics.radius_dropped.get_or_create(&NasReason::new(name, reason)).inc();
+        if let Some(kept_back) = self.complaints.due(reason, name, now) {
+            let of = if name.is_empty() { String::new() } else { format!(" ({name})") };
+            tracing::warn!(
+                nas.name = name,
+                nas.address = %peer.address,
+                "RADIUS packet from {}{of} dropped: {why}. Nothing is answered, the NAS will send again.{}",
+                peer.address,
+                and_more(kept_back)
+            );
+        }
+    }
+
+    fn note_previous_secret(&self, client: &NasClient, now: Timestamp) {
+        if self.complaints.due("previous_secret", &client.name, now).is_some() {
+            tracing::info!(nas.name = client.name, "NAS {} still signs with its previous secret.", client.name);
+        }
+    }
+
+    /// Counts an accepted request. Looking a family up builds its labels anew, so the counters are kept.
+    fn count(&self, client: &NasClient, kind: &'static str) {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let counter = counters
+            .entry((client.name.clone(), kind))
+            .or_insert_with(|| self.metrics.radius_requests.get_or_create(&NasKind::new(&client.name, kind)).clone());
+        counter.inc();
+    }
+
+    fn overflow(&self, port: &Port, dropped: u32, peer: &Peer, now: Timestamp) {
+        self.metrics.radius_dropped.get_or_create(&NasReason::new("", "socket_buffer")).inc_by(u64::from(dropped));
+        if let Some(kept_back) = self.complaints.due("socket_buffer", "", now) {
+            tracing::warn!(
+                "The kernel dropped {dropped} datagrams at {}, the last before one from {}: its receive buffer was full. \
+                 Raise net.core.rmem_max if this goes on; the NAS will send again.{}",
+                port.address(),
+                peer.address,
+                and_more(kept_back)
+            );
+        }
+    }
+}
+
+/// Receives at one port until the daemon stops.
+pub async fn receive(
+    door: Arc<Door>,
+    port: Arc<Port>,
+    index: usize,
+    beat: Heartbeat,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let mut room = Room::new();
+    let mut overflowed = 0;
+    loop {
+        beat.beat();
+        let ready = tokio::select! {
+            biased;
+            () = stopped(&mut stopping) => return,
+            ready = port.readable() => ready,
+            () = tokio::time::sleep(BEAT_EVERY) => continue,
+        };
+        let now = door.clock.now();
+        let table = Arc::clone(&door.nas.borrow());
+        let mut failure = ready.err();
+        for _ in 0..DATAGRAMS_A_TURN {
+            let datagram = match port.receive(&mut room) {
+                Ok(datagram) => datagram,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            };
+            let peer = datagram.peer;
+            if let Some(count) = datagram.overflowed.filter(|&count| count != overflowed) {
+                door.overflow(&port, count.wrapping_sub(overflowed), &peer, now);
+                overflowed = count;
+            }
+            if let Some(answer) = door.admit(&datagram, index, &table, now)
+                && port.try_answer(&answer, &peer).is_ok()
+            {
+                door.metrics.radius_responses.inc();
+            }
+        }
+        if let Some(error) = failure {
+            if let Some(kept_back) = door.complaints.due("receive", "", now) {
+                tracing::error!(
+                    "Cannot receive RADIUS at {}: {error}. Trying again.{}",
+                    port.address(),
+                    and_more(kept_back)
+                );
+            }
+            tokio::time::sleep(RECEIVE_RETRY).await;
+        }
+        // The committer may be waiting for this very thread.
+        tokio::task::yield_now().await;
+    }
+}
+
+fn reason(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Code(_) => "wrong_code",
+        Refusal::Authenticator => "bad_authenticator",
+        Refusal::MessageAuthenticator | Refusal::Unsigned => "bad_message_authenticator",
+    }
+}
+
+fn kind(view: &PacketView<'_>) -> &'static str {
+    match view.first(attribute::ACCT_STATUS_TYPE) {
+        Some([0, 0, 0, 1]) => "start",
+        Some([0, 0, 0, 2]) => "stop",
+        Some([0, 0, 0, 3]) => "interim",
+        Some([0, 0, 0, 7]) => "on",
+        Some([0, 0, 0, 8]) => "off",
+        _ => "other",
+    }
+}
+
+/// Datagrams read before other tasks get their turn.
+const DATAGRAMS_A_TURN: usize = 256;
+const RECEIVE_RETRY: Duration = Duration::from_millis(50);

@@ -1,0 +1,120 @@
+//! Who may send accounting: the configured clients by network, longest prefix first, and by name.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use crate::radius::{IdentityRule, NasRule, Profile};
+use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
+
+/// One configured RADIUS client.
+#[derive(Debug, Clone)]
+pub struct NasClient {
+    pub name: String,
+    pub network: Cidr,
+    pub secret: Secret,
+    /// Still accepted while the NAS is being moved to `secret`.
+    pub previous_secret: Option<Secret>,
+    pub profile: &'static Profile,
+    pub identity: IdentityRule,
+    /// What a port can carry: decides what a counter can have done.
+    pub max_rate: BitRate,
+    pub interim_seconds: u32,
+    /// `None`: any tenant, then the realm decides.
+    pub tenants: Option<Vec<TenantId>>,
+}
+
+impl NasClient {
+    /// How its records are read.
+    pub fn rule(&self) -> NasRule<'_> {
+        NasRule { name: &self.name, identity: self.identity, profile: self.profile }
+    }
+
+    /// The secrets to try, the current one first.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        std::iter::once(&self.secret).chain(self.previous_secret.as_ref())
+    }
+}
+
+/// All configured clients.
+#[derive(Debug, Default)]
+pub struct NasTable {
+    clients: Vec<NasClient>,
+    by_name: HashMap<String, usize>,
+    by_network: HashMap<Cidr, usize>,
+    /// The prefix lengths in use, longest first.
+    prefixes: Vec<u8>,
+}
+
+impl NasTable {
+    /// The table of these clients. Of two with one network or name the later counts; the configuration refuses both.
+    pub fn new(clients: Vec<NasClient>) -> Self {
+        let by_name = clients.iter().enumerate().map(|(index, client)| (client.name.clone(), index)).collect();
+        let by_network = clients.iter().enumerate().map(|(index, client)| (client.network, index)).collect();
+        let mut prefixes: Vec<u8> = clients.iter().map(|client| client.network.prefix()).collect();
+        prefixes.sort_unstable_by(|left, right| right.cmp(left));
+        prefixes.dedup();
+        Self { clients, by_name, by_network, prefixes }
+    }
+
+    /// The client an address belongs to: the longest prefix wins.
+    pub fn of(&self, address: IpAddr) -> Option<&NasClient> {
+        self.index_of(address).map(|index| &self.clients[index])
+    }
+
+    pub(super) fn index_of(&self, address: IpAddr) -> Option<usize> {
+        self.prefixes
+            .iter()
+            .filter_map(|&prefix| Cidr::around(address, prefix))
+            .find_map(|network| self.by_network.get(&network).copied())
+    }
+
+    /// The client of a name.
+    pub fn named(&self, name: &str) -> Option<&NasClient> {
+        self.by_name.get(name).map(|&index| &self.clients[index])
+    }
+
+    pub fn clients(&self) -> &[NasClient] {
+        &self.clients
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(name: &str, network: &str) -> NasClient {
+        NasClient {
+            name: name.to_owned(),
+            network: network.parse().expect("a network"),
+            secret: Secret::new("s"),
+            previous_secret: None,
+            profile: Profile::standard(),
+            identity: IdentityRule::Client,
+            max_rate: BitRate::from_bits_per_second(10_000_000_000),
+            interim_seconds: 600,
+            tenants: None,
+        }
+    }
+
+    #[test]
+    fn the_longest_prefix_wins() {
+        let table = NasTable::new(vec![
+            client("all", "0.0.0.0/0"),
+            client("pool", "192.0.2.0/24"),
+            client("one", "192.0.2.7"),
+            client("six", "2001:db8::/32"),
+        ]);
+        for (address, name) in [
+            ("192.0.2.7", Some("one")),
+            ("192.0.2.8", Some("pool")),
+            ("198.51.100.1", Some("all")),
+            ("::ffff:192.0.2.7", Some("one")),
+            ("2001:db8::1", Some("six")),
+            ("2001:db9::1", None),
+        ] {
+            let found = table.of(address.parse().expect("an address")).map(|client| client.name.as_str());
+            assert_eq!(found, name, "{address}");
+        }
+        assert!(table.named("pool").is_some() && table.named("nobody").is_none());
+    }
+}
