@@ -8,6 +8,7 @@ pub mod log;
 mod notify;
 mod parts;
 mod serve;
+mod services;
 mod sockets;
 
 use std::net::SocketAddr;
@@ -15,11 +16,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::provisioner::plant::Plant;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Heartbeats, Metrics};
 use crate::vocabulary::Clock;
 use config::{Config, ConfigError};
 use parts::Parts;
+use services::Ground;
 use sockets::Sockets;
 
 pub use serve::serve;
@@ -43,13 +46,11 @@ pub enum DaemonError {
 
 /// The running daemon: every part of the configuration, wired together in this process.
 pub struct Daemon {
-    pub store: Store,
-    pub clock: Clock,
-    pub metrics: Metrics,
-    pub hearts: Heartbeats,
+    pub ground: Ground,
     pub addresses: Addresses,
     parts: Parts,
     up: watch::Receiver<bool>,
+    plant: Option<Plant>,
 }
 
 impl Daemon {
@@ -64,12 +65,13 @@ impl Daemon {
         let store = Store::open(&config.store_config()).await?;
         let up = database::bring_up(&store).await?;
         let (up, up_seen) = watch::channel(up);
-        let (metrics, hearts) = (Metrics::new(), Heartbeats::new());
+        let ground = Ground { store, clock, metrics: Metrics::new(), hearts: Heartbeats::new() };
         let mut parts = Parts::new();
-        let beat = hearts.register("database");
-        let keeper = database::keep(store.clone(), up, metrics.clone(), beat, addresses.to_string());
+        let beat = ground.hearts.register("database");
+        let keeper = database::keep(ground.store.clone(), up, ground.metrics.clone(), beat, addresses.to_string());
         parts.spawn_dropped("database", keeper);
-        Ok(Self { store, clock, metrics, hearts, addresses, parts, up: up_seen })
+        let plant = sockets.tftp.map(|socket| services::start_tftp(&ground, config, socket, &mut parts));
+        Ok(Self { ground, addresses, parts, up: up_seen, plant })
     }
 
     /// Whether the database was up and migrated at least once.
@@ -79,7 +81,9 @@ impl Daemon {
 
     /// Swaps what can change under running services. The configuration has been checked as a whole.
     pub fn reload(&self, config: &Config) {
-        let _ = config;
+        if let Some(plant) = &self.plant {
+            plant.reload(services::modem_settings(config));
+        }
     }
 
     /// Waits for a part that stopped by itself; a daemon without one of its parts must not look alive.
@@ -92,7 +96,7 @@ impl Daemon {
         if !self.parts.stop(DRAIN_LIMIT).await {
             tracing::warn!("A part did not drain in {DRAIN_LIMIT:?}; it is cut off. What was acknowledged is durable.");
         }
-        if tokio::time::timeout(CLOSE_LIMIT, self.store.close()).await.is_err() {
+        if tokio::time::timeout(CLOSE_LIMIT, self.ground.store.close()).await.is_err() {
             tracing::warn!(
                 "The database did not close in {CLOSE_LIMIT:?}; its own log repairs that at the next start."
             );

@@ -24,7 +24,7 @@ pub async fn serve(path: &Path) -> Result<(), DaemonError> {
     // Before the sockets: a signal in the first moment must not be the kernel's business.
     let mut signals = Signals::new()?;
     let mut daemon = Daemon::start(&running, clock::system()).await?;
-    let mut feeder = notify::Feeder::new(&daemon.hearts);
+    let mut feeder = notify::Feeder::new(&daemon.ground.hearts);
     let serving = daemon.addresses.to_string();
     notify::ready(if daemon.database_up() { &serving } else { "Waiting for the database." });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{serving}");
@@ -64,7 +64,7 @@ fn reload(path: &Path, running: &mut Config, daemon: &Daemon, level: &LevelHandl
         Ok(loaded) => loaded,
         Err(error) => {
             tracing::error!("The configuration was not reloaded, the old one stays in force: {error}");
-            daemon.metrics.reloads.get_or_create(&Outcome::new("refused")).inc();
+            daemon.ground.metrics.reloads.get_or_create(&Outcome::new("refused")).inc();
             return;
         }
     };
@@ -78,7 +78,7 @@ fn reload(path: &Path, running: &mut Config, daemon: &Daemon, level: &LevelHandl
     for section in needs_restart(running, &loaded.config) {
         tracing::warn!("{section} changed; that takes effect at the next start.");
     }
-    daemon.metrics.reloads.get_or_create(&Outcome::new("applied")).inc();
+    daemon.ground.metrics.reloads.get_or_create(&Outcome::new("applied")).inc();
     tracing::info!("The configuration was reloaded.");
     *running = loaded.config;
 }

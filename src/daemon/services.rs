@@ -1,0 +1,60 @@
+//! Starts each service the configuration names and keeps the handles a reload swaps values through.
+
+use std::path::PathBuf;
+
+use tokio::net::UdpSocket;
+
+use super::config::Config;
+use super::parts::Parts;
+use crate::provisioner::modem::ModemSettings;
+use crate::provisioner::plant::Plant;
+use crate::provisioner::{follow, snapshot, tftp};
+use crate::store::Store;
+use crate::telemetry::{Heartbeats, Metrics};
+use crate::vocabulary::{Clock, Secret};
+
+/// What every service is built from.
+#[derive(Clone)]
+pub struct Ground {
+    pub store: Store,
+    pub clock: Clock,
+    pub metrics: Metrics,
+    pub hearts: Heartbeats,
+}
+
+/// The cable plant from its snapshot, followed in the store and served by TFTP.
+pub fn start_tftp(ground: &Ground, config: &Config, socket: UdpSocket, parts: &mut Parts) -> Plant {
+    let snapshot = snapshot_file(config, &ground.store);
+    let plant = Plant::open(ground.store.sealer().clone(), modem_settings(config), Some(snapshot));
+    let server = tftp::TftpServer {
+        plant: plant.clone(),
+        store: ground.store.clone(),
+        metrics: ground.metrics.clone(),
+        clock: ground.clock.clone(),
+    };
+    let changes = follow::changes(plant.clone(), ground.store.clone(), ground.hearts.register("modem changes"));
+    let beat = ground.hearts.register("modem fetches");
+    let fetches = follow::fetches(plant.clone(), ground.store.clone(), beat, parts.stopping());
+    parts.spawn_dropped("TFTP", server.serve(socket, ground.hearts.register("TFTP")));
+    parts.spawn_dropped("modem changes", changes);
+    parts.spawn("modem fetches", fetches);
+    plant
+}
+
+/// What modem files have in common.
+pub fn modem_settings(config: &Config) -> ModemSettings {
+    let shared = config.docsis.as_ref().and_then(|docsis| docsis.shared_secret.clone());
+    ModemSettings {
+        shared_secret: shared.unwrap_or_else(|| Secret::new("")),
+        community: config.snmp.as_ref().and_then(|snmp| snmp.community.clone()),
+    }
+}
+
+/// Beside a SQLite database; with PostgreSQL in the state folder systemd gives us, else beside the configuration.
+fn snapshot_file(config: &Config, store: &Store) -> PathBuf {
+    if let Some(database) = store.sqlite_file() {
+        return snapshot::beside(database);
+    }
+    let folder = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
+    folder.unwrap_or_else(|| config.path.with_file_name("")).join("lastmile-plant.sealed")
+}
