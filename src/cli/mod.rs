@@ -6,6 +6,7 @@ mod archive;
 mod backup;
 mod check_config;
 mod context;
+mod device;
 mod docsis;
 mod exit;
 mod migrate;
@@ -47,6 +48,9 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Show modems: what each must have, was offered, and fetched.
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
     /// Turn a modem's or MTA's configuration file into readable TOML and back.
     #[command(subcommand)]
     Docsis(docsis::DocsisCommand),
@@ -92,6 +96,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Serve => serve::run(context).await,
         Command::CheckConfig => check_config::run(context),
         Command::Migrate { dry_run } => migrate::run(dry_run, context).await,
+        Command::Device(command) => device::run(command, context).await,
         Command::Docsis(command) => docsis::run(command, context),
         Command::Backup { file } => backup::backup(&file, context).await,
         Command::Restore { file } => backup::restore(&file, context),

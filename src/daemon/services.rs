@@ -24,6 +24,12 @@ pub struct Ground {
 
 /// The cable plant from its snapshot, followed in the store and served by TFTP.
 pub fn start_tftp(ground: &Ground, config: &Config, socket: UdpSocket, parts: &mut Parts) -> Plant {
+    for cmts in config.cmts.iter().filter(|cmts| cmts.tftp_source_check) {
+        tracing::warn!(
+            "[[cmts]] {}: tftp_source_check needs the modems' leases, which this version does not read; a file is served to any address that knows its name.",
+            cmts.name
+        );
+    }
     let snapshot = snapshot_file(config, &ground.store);
     let plant = Plant::open(ground.store.sealer().clone(), modem_settings(config), Some(snapshot));
     let server = tftp::TftpServer {
@@ -41,9 +47,10 @@ pub fn start_tftp(ground: &Ground, config: &Config, socket: UdpSocket, parts: &m
     plant
 }
 
-/// What modem files have in common.
+/// What modem files have in common. One plant, one secret: that of `[docsis]`, else of the first CMTS that has one.
 pub fn modem_settings(config: &Config) -> ModemSettings {
-    let shared = config.docsis.as_ref().and_then(|docsis| docsis.shared_secret.clone());
+    let of_cmts = || config.cmts.iter().find_map(|cmts| cmts.shared_secret.clone());
+    let shared = config.docsis.as_ref().and_then(|docsis| docsis.shared_secret.clone()).or_else(of_cmts);
     ModemSettings {
         shared_secret: shared.unwrap_or_else(|| Secret::new("")),
         community: config.snmp.as_ref().and_then(|snmp| snmp.community.clone()),
@@ -55,6 +62,8 @@ fn snapshot_file(config: &Config, store: &Store) -> PathBuf {
     if let Some(database) = store.sqlite_file() {
         return snapshot::beside(database);
     }
-    let folder = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
+    // systemd joins several folders with colons; the first is ours.
+    let folders = std::env::var("STATE_DIRECTORY").ok();
+    let folder = folders.and_then(|folders| folders.split(':').next().map(PathBuf::from));
     folder.unwrap_or_else(|| config.path.with_file_name("")).join("lastmile-plant.sealed")
 }

@@ -20,7 +20,8 @@ use lastmile::vocabulary::{Clock, MacAddress, Secret, Timestamp};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
-use crate::harness::temp_dir;
+use crate::harness::daemon::{CMTS_SECRET, Site};
+use crate::harness::{temp_dir, wait_for};
 
 const MAC: &str = "00:11:22:33:44:55";
 const SECRET: &str = "example-secret-1";
@@ -287,4 +288,23 @@ async fn seed_account(path: &Path) {
         sqlx::query(statement).execute(&pool).await.expect("a row");
     }
     pool.close().await;
+}
+
+#[test]
+fn the_daemon_serves_modems_and_lists_them() {
+    let site = Site::sqlite();
+    site.succeed(&["migrate"]);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(seed_account(&site.path("lastmile.db")));
+    let daemon = site.spawn();
+    let url = format!("tftp://127.0.0.1:{}/unprovisioned.cm", site.tftp_port);
+    let file = wait_for("the daemon serves TFTP", Duration::from_secs(20), || {
+        let fetched = Command::new("curl").args(["--silent", "--max-time", "3", &url]).output().expect("curl runs");
+        fetched.status.success().then_some(fetched.stdout)
+    });
+    let text = decode(&file, Some(CMTS_SECRET.as_bytes())).expect("a configuration file").toml;
+    assert!(text.contains("{ CmtsMic = \"automatic\" }"), "{text}");
+    assert_eq!(site.json(&["device", "list"]), serde_json::json!([]));
+    assert_eq!(site.lastmile(&["device", "show", MAC]).status.code(), Some(3));
+    assert!(daemon.stop() < Duration::from_secs(5));
 }

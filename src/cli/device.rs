@@ -1,0 +1,125 @@
+//! `device list` and `device show`: the modems as the plant has them, and how far each is.
+
+use clap::Subcommand;
+
+use super::context::Context;
+use super::exit::{CliError, Exit};
+use crate::store::Store;
+use crate::store::plant::{Device, DeviceFilter, devices};
+use crate::vocabulary::MacAddress;
+
+/// The commands of `lastmile device`.
+#[derive(Subcommand)]
+pub enum DeviceCommand {
+    /// List devices.
+    List {
+        /// Only this tenant's.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Only those of accounts of this source.
+        #[arg(long)]
+        source: Option<String>,
+        /// Only those of this account.
+        #[arg(long)]
+        account: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100_000)]
+        limit: usize,
+    },
+    /// Show one device.
+    Show {
+        /// Its MAC address, in any of the usual spellings.
+        mac: MacAddress,
+        /// Only if it is this tenant's.
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+}
+
+/// Rows read in one go.
+const PAGE: i64 = 1000;
+
+/// Runs one of them.
+pub async fn run(command: DeviceCommand, context: &Context) -> Result<Exit, CliError> {
+    let store = context.store().await?;
+    match command {
+        DeviceCommand::List { tenant, source, account, limit } => {
+            let filter = DeviceFilter { tenant, source, account, limit: PAGE, ..DeviceFilter::default() };
+            list(&store, filter, limit, context).await
+        }
+        DeviceCommand::Show { mac, tenant } => {
+            let filter = DeviceFilter { tenant, mac: Some(mac), limit: 1, ..DeviceFilter::default() };
+            show(&store, filter, mac, context).await
+        }
+    }
+}
+
+async fn list(store: &Store, mut filter: DeviceFilter, limit: usize, context: &Context) -> Result<Exit, CliError> {
+    let mut listed: Vec<Device> = Vec::new();
+    loop {
+        // A transaction a page: a long list must not hold back the database's own cleaning.
+        let mut tx = store.read().await?;
+        let page = devices(&mut tx, store.sealer(), &filter).await?;
+        let more = page.len() as i64 == filter.limit;
+        filter.after = page.last().map_or(filter.after, |device| device.id);
+        listed.extend(page);
+        if !more || listed.len() >= limit {
+            break;
+        }
+    }
+    listed.truncate(limit);
+    if context.json {
+        context.print_json(&listed)?;
+    } else {
+        let headings = ["MAC", "ACCOUNT", "SERVICE", "STATE", "DESIRED", "FETCHED", "LAST SEEN", "LAST ERROR"];
+        let rows: Vec<Vec<String>> = listed.into_iter().map(row).collect();
+        context.print_table(&headings, &rows)?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn show(store: &Store, filter: DeviceFilter, mac: MacAddress, context: &Context) -> Result<Exit, CliError> {
+    let mut tx = store.read().await?;
+    let Some(device) = devices(&mut tx, store.sealer(), &filter).await?.pop() else {
+        return Ok(context.not_found(&format!("No account has a device {mac}.")));
+    };
+    if context.json {
+        context.print_json(&device)?;
+        return Ok(Exit::Done);
+    }
+    let facts = [
+        ("MAC", device.mac.clone()),
+        ("kind", device.kind.to_owned()),
+        ("account", device.account.clone()),
+        ("service", text(device.service.as_ref())),
+        ("model", text(device.model.as_ref())),
+        ("state", device.state.clone()),
+        ("config file", device.config_file.clone()),
+        ("desired revision", device.desired_revision.to_string()),
+        ("offered revision", text(device.offered_revision)),
+        ("fetched revision", text(device.fetched_revision)),
+        ("confirmed revision", text(device.confirmed_revision)),
+        ("last seen", text(device.last_seen)),
+        ("last error", text(device.last_error.as_ref())),
+    ];
+    let rows: Vec<Vec<String>> = facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+    context.print_table(&["DEVICE", ""], &rows)?;
+    Ok(Exit::Done)
+}
+
+fn row(device: Device) -> Vec<String> {
+    vec![
+        device.mac,
+        device.account,
+        text(device.service),
+        device.state,
+        device.desired_revision.to_string(),
+        text(device.fetched_revision),
+        text(device.last_seen),
+        text(device.last_error),
+    ]
+}
+
+fn text(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
