@@ -34,7 +34,8 @@ fn every_reference_file_comes_back_with_and_without_the_secret() {
             let target = [text.as_path(), Path::new("-o"), bytes.as_path()];
             let encoded = lastmile(&["docsis", "encode"], &[&target, secret.as_slice()].concat());
             assert!(encoded.status.success(), "{encoded:?}");
-            let (made, reference) = (std::fs::read(&bytes).expect("made"), std::fs::read(golden(name)).expect("reference"));
+            let (made, reference) =
+                (std::fs::read(&bytes).expect("made"), std::fs::read(golden(name)).expect("reference"));
             assert_eq!(made, reference, "{name}, secret known: {known}");
         }
     }
