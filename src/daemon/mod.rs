@@ -3,7 +3,6 @@
 pub mod clock;
 pub mod config;
 mod database;
-mod dictionaries;
 pub mod log;
 mod notify;
 mod parts;
@@ -22,7 +21,7 @@ use crate::telemetry::{Heartbeats, Metrics};
 use crate::vocabulary::Clock;
 use config::{Config, ConfigError};
 use parts::Parts;
-use services::Ground;
+use services::{Ground, NasSwitch};
 use sockets::Sockets;
 
 pub use serve::serve;
@@ -50,6 +49,7 @@ pub struct Daemon {
     pub addresses: Addresses,
     parts: Parts,
     up: watch::Receiver<bool>,
+    nas: Option<NasSwitch>,
     plant: Option<Plant>,
 }
 
@@ -70,8 +70,10 @@ impl Daemon {
         let beat = ground.hearts.register("database");
         let keeper = database::keep(ground.store.clone(), up, ground.metrics.clone(), beat, addresses.to_string());
         parts.spawn_dropped("database", keeper);
+        let nas = (!sockets.accounting.is_empty())
+            .then(|| services::start_collector(&ground, config, sockets.accounting, &mut parts));
         let plant = sockets.tftp.map(|socket| services::start_tftp(&ground, config, socket, &mut parts));
-        Ok(Self { ground, addresses, parts, up: up_seen, plant })
+        Ok(Self { ground, addresses, parts, up: up_seen, nas, plant })
     }
 
     /// Whether the database was up and migrated at least once.
@@ -81,6 +83,9 @@ impl Daemon {
 
     /// Swaps what can change under running services. The configuration has been checked as a whole.
     pub fn reload(&self, config: &Config) {
+        if let Some(nas) = &self.nas {
+            nas.swap(config);
+        }
         if let Some(plant) = &self.plant {
             plant.reload(services::modem_settings(config));
         }

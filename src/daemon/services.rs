@@ -1,11 +1,14 @@
 //! Starts each service the configuration names and keeps the handles a reload swaps values through.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::net::UdpSocket;
+use tokio::sync::{Notify, watch};
 
 use super::config::Config;
 use super::parts::Parts;
+use crate::collector::{self, NasClient, NasTable};
 use crate::provisioner::modem::ModemSettings;
 use crate::provisioner::plant::Plant;
 use crate::provisioner::{follow, snapshot, tftp};
@@ -20,6 +23,49 @@ pub struct Ground {
     pub clock: Clock,
     pub metrics: Metrics,
     pub hearts: Heartbeats,
+}
+
+/// Swaps who may send accounting, for the collector and the fold at once.
+pub struct NasSwitch {
+    table: watch::Sender<Arc<NasTable>>,
+}
+
+impl NasSwitch {
+    pub fn swap(&self, config: &Config) {
+        self.table.send_replace(Arc::new(nas_table(config)));
+    }
+}
+
+/// The RADIUS ports, and the fold behind them.
+pub fn start_collector(ground: &Ground, config: &Config, sockets: Vec<UdpSocket>, parts: &mut Parts) -> NasSwitch {
+    let (table, nas) = watch::channel(Arc::new(nas_table(config)));
+    let journalled = Arc::new(Notify::new());
+    let wiring = collector::Wiring {
+        store: ground.store.clone(),
+        clock: ground.clock.clone(),
+        metrics: ground.metrics.clone(),
+        nas,
+        journalled,
+        hearts: ground.hearts.clone(),
+        stopping: parts.stopping(),
+    };
+    parts.spawn("RADIUS accounting", collector::run(sockets, wiring));
+    NasSwitch { table }
+}
+
+fn nas_table(config: &Config) -> NasTable {
+    let clients = config.radius.iter().flat_map(|radius| &radius.nas).map(|nas| NasClient {
+        name: nas.name.clone(),
+        network: nas.address,
+        secret: nas.secret.clone(),
+        previous_secret: nas.previous_secret.clone(),
+        profile: nas.profile,
+        identity: nas.identity,
+        max_rate: nas.max_rate,
+        interim_seconds: nas.interim_seconds,
+        tenants: nas.tenants.clone(),
+    });
+    NasTable::new(clients.collect())
 }
 
 /// The cable plant from its snapshot, followed in the store and served by TFTP.

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::reader::{Found, Reader};
-use crate::daemon::dictionaries;
+use crate::collector::dictionaries;
 
 const OTHERS_READ: u32 = 0o004;
 
@@ -27,8 +27,8 @@ pub fn inline_secret(reader: &Reader<'_>, found: &Found<&str>) {
 
 /// Notes every fault of a dictionary file or folder.
 pub fn dictionary(reader: &Reader<'_>, found: &Found<&str>, path: &Path) {
-    for fault in dictionaries::load(&[path.to_path_buf()]).1 {
-        reader.fault(found.at, &found.key, fault);
+    for fault in dictionaries::load(&[path.to_path_buf()]).err().into_iter().flatten() {
+        reader.fault(found.at, &found.key, format!("{}: {}", fault.pointer, fault.detail));
     }
 }
 
