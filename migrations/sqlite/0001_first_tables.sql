@@ -59,11 +59,13 @@ CREATE TABLE account (
     updated_at BIGINT NOT NULL,
     close_at BIGINT,
     closed_at BIGINT,
+    wake_at BIGINT,
     ledger_sequence BIGINT NOT NULL DEFAULT 0 CHECK (ledger_sequence >= 0),
     UNIQUE (tenant, source, external_id)
 );
 CREATE INDEX account_of_cycle ON account (tenant, bill_cycle, id);
-CREATE INDEX account_closing ON account (close_at) WHERE close_at IS NOT NULL AND closed_at IS NULL;
+-- `wake_at`: when something of the account changes by itself (its closing, a hold's edge, a service's first day).
+CREATE INDEX account_waking ON account (wake_at) WHERE wake_at IS NOT NULL;
 
 CREATE TABLE service (
     id INTEGER PRIMARY KEY,

@@ -2,6 +2,7 @@
 
 mod decide;
 mod digest;
+mod facts;
 mod hold;
 pub mod json;
 mod known;
@@ -17,6 +18,7 @@ mod walk;
 pub use decide::{Conditions, Decision, Stored, Tags, decide};
 pub use digest::hex;
 pub use digest::{SecretDigests, content_tag};
+pub use facts::ServiceFacts;
 pub use hold::{Hold, HoldBilling, HoldError, HoldKind, Treatment};
 pub use known::{DEFAULT_GARDEN_GROUP, DocsisProfile, Known, KnownPlan, RadiusProfile, ServiceType, ServiceTypeError};
 pub use model::{

@@ -1,1 +1,89 @@
-//! HTTP in: account pushes, queries, bill runs.
+//! HTTP in: account pushes, queries, bill runs. The only room that knows axum.
+//!
+//! A route lives in the file of its topic, as a handler that begins with `Caller` (who calls, already authenticated and
+//! inside its tenant) and returns `Result<_, Problem>`; the file's `routes()` is merged in `router`. Whatever writes an
+//! account goes through the group-committing `writer`.
+
+pub mod caller;
+mod exceptions;
+mod health;
+mod jobs;
+mod keyring;
+pub mod problem;
+pub mod request;
+mod serve;
+
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::get;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::store::Store;
+use crate::telemetry::{Metrics, Request as RequestLabels};
+use crate::vocabulary::Clock;
+
+pub use keyring::{NewKey, RateLimit, new_key};
+pub use problem::Problem;
+pub use serve::{Intake, IntakeError, Options, Tls};
+
+use keyring::Keyring;
+
+/// What every handler may use; cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    pub store: Store,
+    pub clock: Clock,
+    pub metrics: Metrics,
+    pub(crate) keyring: Keyring,
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Lastmile",
+    description = "Accounts in, provisioning and invoice lines out. Errors are application/problem+json (RFC 9457)."
+))]
+struct Api;
+
+fn router(app: App) -> Router {
+    let (router, api) =
+        OpenApiRouter::<App>::with_openapi(Api::openapi())
+            .merge(health::routes())
+            .merge(jobs::routes())
+            .merge(exceptions::routes())
+            .split_for_parts();
+    let openapi = api.to_json().unwrap_or_default();
+    router
+        .route(
+            "/openapi.json",
+            get(|| async move { ([(axum::http::header::CONTENT_TYPE, "application/json")], openapi) }),
+        )
+        .fallback(|| async { Problem::not_found() })
+        .method_not_allowed_fallback(|| async { method_not_allowed() })
+        .layer(from_fn_with_state(app.clone(), measured))
+        .with_state(app)
+}
+
+fn method_not_allowed() -> Problem {
+    let status = axum::http::StatusCode::METHOD_NOT_ALLOWED;
+    Problem::new(status, "method-not-allowed", "Method not allowed", "This address knows other methods.")
+}
+
+async fn measured(State(app): State<App>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().to_string();
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let response = next.run(request).await;
+    // A method nobody defined must not become a label.
+    let method = if KNOWN_METHODS.contains(&method.as_str()) { method } else { "other".to_owned() };
+    let labels = RequestLabels::new(method, route, response.status().as_str());
+    app.metrics.http_requests.get_or_create(&labels).inc();
+    app.metrics.http_request_seconds.observe(started.elapsed().as_secs_f64());
+    response
+}
+
+const KNOWN_METHODS: [&str; 7] = ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"];

@@ -13,6 +13,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub mod backup;
 pub mod elements;
+pub mod accounts;
+pub mod audit;
 mod error;
 pub mod exceptions;
 pub mod fold;
@@ -20,6 +22,7 @@ pub mod foreign;
 pub mod jobs;
 pub mod journal;
 pub mod ledger;
+pub mod keys;
 pub mod migrate;
 pub mod plant;
 pub mod seal;

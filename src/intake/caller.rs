@@ -1,0 +1,107 @@
+//! Who calls: the key of a request, the tenant of its address, the roles a route asks for, the source it acts for.
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+
+use super::App;
+use super::problem::Problem;
+use crate::vocabulary::{AccountKey, Role, SourceId, TenantId};
+
+/// A request's caller; an extractor that every route below `/v1/tenants/{tenant}` begins with. Another tenant's address
+/// is 404, a missing or wrong key 401, a used-up one 429.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub tenant: TenantId,
+    pub role: Role,
+    /// The one source the key is bound to.
+    pub source: Option<SourceId>,
+    /// For the audit: the person `Lastmile-Actor` names, and the key.
+    pub actor: String,
+}
+
+/// May read whatever the tenant has.
+pub const READERS: &[Role] =
+    &[Role::Push, Role::Read, Role::Csr, Role::Operator, Role::Billing, Role::Admin];
+/// May push accounts.
+pub const PUSHERS: &[Role] = &[Role::Push, Role::Admin];
+/// May suspend, resume, provision again.
+pub const HANDLERS: &[Role] = &[Role::Push, Role::Csr, Role::Operator, Role::Admin];
+/// May run what bills.
+pub const BILLERS: &[Role] = &[Role::Billing, Role::Admin];
+
+const ACTOR_MAX: usize = 128;
+
+impl Caller {
+    /// Lets only these roles pass; `platform` passes everywhere.
+    pub fn may(&self, roles: &[Role]) -> Result<(), Problem> {
+        if self.role == Role::Platform || roles.contains(&self.role) {
+            return Ok(());
+        }
+        Err(Problem::forbidden(format!("A key with the role {} may not do this.", self.role)))
+    }
+
+    /// The account a request is about; `source` is the query's.
+    pub fn account(&self, source: Option<&str>, external_id: &str) -> Result<AccountKey, Problem> {
+        let source = self.source(source)?.unwrap_or_default();
+        let external_id = AccountKey::parse_external_id(external_id)
+            .map_err(|error| Problem::bad_request(format!("The account's id {error}.")))?;
+        Ok(AccountKey { tenant: self.tenant.clone(), source, external_id })
+    }
+
+    /// The source a request is about, which a bound key cannot leave. `None`: not named, not bound.
+    pub fn source(&self, source: Option<&str>) -> Result<Option<SourceId>, Problem> {
+        let named = match source {
+            Some(text) => Some(
+                SourceId::parse(text).map_err(|error| Problem::bad_request(format!("The source {error}.")))?,
+            ),
+            None => None,
+        };
+        match (&self.source, named) {
+            (Some(bound), Some(named)) if *bound != named => Err(Problem::not_found()),
+            (Some(bound), _) => Ok(Some(bound.clone())),
+            (None, named) => Ok(named),
+        }
+    }
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let text = header.and_then(bearer).ok_or_else(Problem::unauthorized)?.to_owned();
+        let key = app.keyring.open(&text, &app.store).await?;
+        app.keyring.admit(&key)?;
+        let params = RawPathParams::from_request_parts(parts, app).await.map_err(|_| Problem::not_found())?;
+        let asked = params.iter().find(|(name, _)| *name == "tenant").map(|(_, value)| value.to_owned());
+        let asked = asked.and_then(|text| TenantId::parse(&text).ok()).ok_or_else(Problem::not_found)?;
+        if key.tenant.as_ref().is_some_and(|own| *own != asked) {
+            return Err(Problem::not_found());
+        }
+        let person = match parts.headers.get("lastmile-actor") {
+            None => None,
+            Some(value) => Some(actor(value.to_str().ok()).ok_or_else(|| {
+                Problem::bad_request(format!("Lastmile-Actor must be 1 to {ACTOR_MAX} visible characters."))
+            })?),
+        };
+        let by_key = format!("key {} ({})", key.id, key.name);
+        Ok(Self {
+            tenant: asked,
+            role: key.role,
+            source: key.source.clone(),
+            actor: person.map_or(by_key.clone(), |person| format!("{person} by {by_key}")),
+        })
+    }
+}
+
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, text) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(text.trim())
+}
+
+fn actor(text: Option<&str>) -> Option<String> {
+    let text = text?.trim();
+    let good = (1..=ACTOR_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    good.then(|| text.to_owned())
+}

@@ -1,0 +1,167 @@
+//! What a refused request is answered with: `application/problem+json` (RFC 9457) with a type that never changes.
+
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use crate::store::StoreError;
+use crate::vocabulary::Fault;
+
+/// A refusal. Its `type` is `urn:lastmile:problem:` and a word that never changes; `detail` is for a person.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    status: StatusCode,
+    word: &'static str,
+    title: &'static str,
+    detail: String,
+    errors: Vec<Fault>,
+    members: Map<String, Value>,
+    header: Option<(HeaderName, String)>,
+}
+
+const TYPE_PREFIX: &str = "urn:lastmile:problem:";
+const RETRY_SECONDS: u64 = 2;
+
+impl Problem {
+    pub fn new(status: StatusCode, word: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, word, title, detail: detail.into(), errors: Vec::new(), members: Map::new(), header: None }
+    }
+
+    /// 404, also for what belongs to another tenant.
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", "There is nothing at this address.")
+    }
+
+    /// 401.
+    pub fn unauthorized() -> Self {
+        let detail = "A valid API key is needed: Authorization: Bearer KEY.";
+        let mut problem = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Not authorized", detail);
+        problem.header = Some((WWW_AUTHENTICATE, "Bearer".to_owned()));
+        problem
+    }
+
+    /// 403: the key is good, but not for this.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed for this key", detail)
+    }
+
+    /// 400: what stands in the address or the headers.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", "Bad request", detail)
+    }
+
+    /// 400: the body is no JSON we read.
+    pub fn unreadable(errors: Vec<Fault>) -> Self {
+        let detail = errors.first().map_or(String::new(), |fault| fault.detail.clone());
+        Self::new(StatusCode::BAD_REQUEST, "malformed-json", "Malformed JSON", detail).with_errors(errors)
+    }
+
+    /// 422: the body is JSON and names what cannot be; every fault is listed.
+    pub fn invalid(errors: Vec<Fault>) -> Self {
+        let detail = match errors.len() {
+            1 => "The document has one fault.".to_owned(),
+            count => format!("The document has {count} faults."),
+        };
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-document", "Invalid document", detail).with_errors(errors)
+    }
+
+    /// 409.
+    pub fn conflict(word: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, word, title, detail)
+    }
+
+    /// 412.
+    pub fn precondition_failed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PRECONDITION_FAILED, "precondition-failed", "Precondition failed", detail)
+    }
+
+    /// 413.
+    pub fn too_large(max: usize) -> Self {
+        let detail = format!("The body is longer than {max} octets.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large", detail)
+    }
+
+    /// 429.
+    pub fn too_many_requests(wait_seconds: u64) -> Self {
+        let detail = format!("This key has used up its requests; the next is free in {wait_seconds} s.");
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", detail);
+        problem.header = Some((RETRY_AFTER, wait_seconds.to_string()));
+        problem
+    }
+
+    /// 503: nothing was stored; the same request may be sent again.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        let mut problem =
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not possible at the moment", detail);
+        problem.header = Some((RETRY_AFTER, RETRY_SECONDS.to_string()));
+        problem
+    }
+
+    /// 500; the cause stands in our log, not in the answer.
+    pub fn internal() -> Self {
+        let detail = "The request met a fault of ours, which has been logged.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail)
+    }
+
+    pub fn with_errors(mut self, errors: Vec<Fault>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    /// Adds a member of its own to the document.
+    pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(member.to_owned(), value.into());
+        self
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The document as it is sent.
+    pub fn document(&self) -> Value {
+        let mut document = json!({
+            "type": format!("{TYPE_PREFIX}{}", self.word),
+            "title": self.title,
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        if !self.errors.is_empty() {
+            document["errors"] = json!(self.errors);
+        }
+        for (member, value) in &self.members {
+            document[member] = value.clone();
+        }
+        document
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, self.document().to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some((name, value)) = self.header
+            && let Ok(value) = HeaderValue::from_str(&value)
+        {
+            headers.insert(name, value);
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // The database's own outage is logged once, by the part that watches it.
+            StoreError::Unavailable(_) => {
+                Problem::unavailable("The database cannot be written now; nothing was stored. Send the request again.")
+            }
+            other => {
+                tracing::error!("A request met a database fault: {other}");
+                Problem::internal()
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The HTTP server itself: plain or TLS, a rate limit that can change, a shutdown that lets running requests end.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_server::accept::NoDelayAcceptor;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use axum_server::Handle;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use super::keyring::{Keyring, RateLimit};
+use super::{App, router};
+use crate::store::Store;
+use crate::telemetry::{Heartbeats, Metrics};
+use crate::vocabulary::Clock;
+
+/// What the configuration says about HTTP besides the address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    pub tls: Option<Tls>,
+    /// `None`: no limit.
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// PEM files. With `client_ca` only clients with a certificate of that authority get in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Why HTTP cannot be served.
+#[derive(Debug, Error)]
+pub enum IntakeError {
+    #[error("{path}: {reason}")]
+    Tls { path: String, reason: String },
+    #[error("HTTP cannot be served: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// The HTTP service, ready to run.
+#[derive(Clone)]
+pub struct Intake {
+    app: App,
+    tls: Option<RustlsConfig>,
+}
+
+/// Requests that run when the daemon stops may take this long.
+const DRAIN: Duration = Duration::from_secs(2);
+
+impl Intake {
+    /// Reads the TLS files and prepares everything; nothing is served yet.
+    ///
+    /// **Errors**: an unreadable or unfit TLS file.
+    pub fn new(
+        options: &Options,
+        store: Store,
+        clock: Clock,
+        metrics: Metrics,
+        hearts: &Heartbeats,
+    ) -> Result<Self, IntakeError> {
+        let _ = hearts;
+        let tls = match &options.tls {
+            Some(files) => Some(RustlsConfig::from_config(Arc::new(server_config(files)?))),
+            None => None,
+        };
+        let keyring = Keyring::new(options.rate_limit);
+        Ok(Self { app: App { store, clock, metrics, keyring }, tls })
+    }
+
+    /// Takes over a changed rate limit and renewed certificates; switching TLS on or off needs a restart.
+    ///
+    /// **Errors**: unfit TLS files; the old ones stay in force.
+    pub fn reload(&self, options: &Options) -> Result<(), IntakeError> {
+        if let (Some(running), Some(files)) = (&self.tls, &options.tls) {
+            running.reload_from_config(Arc::new(server_config(files)?));
+        }
+        self.app.keyring.limit(options.rate_limit);
+        Ok(())
+    }
+
+    /// Serves until `stopping` turns true, then lets running requests end.
+    pub async fn serve(self, listener: TcpListener, stopping: watch::Receiver<bool>) -> Result<(), IntakeError> {
+        let handle = Handle::new();
+        let stopper = handle.clone();
+        let mut stopping = stopping;
+        let waiter = tokio::spawn(async move {
+            // A sender that is gone means the daemon is gone.
+            let _ = stopping.wait_for(|stop| *stop).await;
+            stopper.graceful_shutdown(Some(DRAIN));
+        });
+        let service = router(self.app).into_make_service();
+        let served = match self.tls {
+            None => axum_server::from_tcp(listener)?.acceptor(NoDelayAcceptor::new()).handle(handle).serve(service).await,
+            Some(tls) => {
+                let acceptor = RustlsAcceptor::new(tls).acceptor(NoDelayAcceptor::new());
+                axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle).serve(service).await
+            }
+        };
+        waiter.abort();
+        Ok(served?)
+    }
+}
+
+fn server_config(files: &Tls) -> Result<ServerConfig, IntakeError> {
+    let fault = |path: &PathBuf, reason: String| IntakeError::Tls { path: path.display().to_string(), reason };
+    let certificates = |path: &PathBuf| -> Result<Vec<CertificateDer<'static>>, IntakeError> {
+        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        match read {
+            Ok(found) if found.is_empty() => Err(fault(path, "holds no certificate".to_owned())),
+            Ok(found) => Ok(found),
+            Err(error) => Err(fault(path, error.to_string())),
+        }
+    };
+    let chain = certificates(&files.cert)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| fault(&files.key, error.to_string()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| fault(&files.cert, error.to_string()))?;
+    let builder = match &files.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(|error| fault(path, error.to_string()))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| fault(path, error.to_string()))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config =
+        builder.with_single_cert(chain, key).map_err(|error| fault(&files.key, error.to_string()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
