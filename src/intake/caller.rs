@@ -21,8 +21,7 @@ pub struct Caller {
 }
 
 /// May read whatever the tenant has.
-pub const READERS: &[Role] =
-    &[Role::Push, Role::Read, Role::Csr, Role::Operator, Role::Billing, Role::Admin];
+pub const READERS: &[Role] = &[Role::Push, Role::Read, Role::Csr, Role::Operator, Role::Billing, Role::Admin];
 /// May push accounts.
 pub const PUSHERS: &[Role] = &[Role::Push, Role::Admin];
 /// May suspend, resume, provision again.
@@ -52,9 +51,9 @@ impl Caller {
     /// The source a request is about, which a bound key cannot leave. `None`: not named, not bound.
     pub fn source(&self, source: Option<&str>) -> Result<Option<SourceId>, Problem> {
         let named = match source {
-            Some(text) => Some(
-                SourceId::parse(text).map_err(|error| Problem::bad_request(format!("The source {error}.")))?,
-            ),
+            Some(text) => {
+                Some(SourceId::parse(text).map_err(|error| Problem::bad_request(format!("The source {error}.")))?)
+            }
             None => None,
         };
         match (&self.source, named) {

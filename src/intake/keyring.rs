@@ -60,8 +60,11 @@ pub(crate) struct Keyring {
     inner: Arc<Inner>,
 }
 
+/// A key and when it was looked up.
+type Remembered = (Arc<KeyRow>, Instant);
+
 struct Inner {
-    remembered: Mutex<HashMap<[u8; 32], (Arc<KeyRow>, Instant)>>,
+    remembered: Mutex<HashMap<[u8; 32], Remembered>>,
     limiter: Mutex<Option<Arc<DefaultKeyedRateLimiter<String>>>>,
 }
 

@@ -50,12 +50,11 @@ pub struct App {
 struct Api;
 
 fn router(app: App) -> Router {
-    let (router, api) =
-        OpenApiRouter::<App>::with_openapi(Api::openapi())
-            .merge(health::routes())
-            .merge(jobs::routes())
-            .merge(exceptions::routes())
-            .split_for_parts();
+    let (router, api) = OpenApiRouter::<App>::with_openapi(Api::openapi())
+        .merge(health::routes())
+        .merge(jobs::routes())
+        .merge(exceptions::routes())
+        .split_for_parts();
     let openapi = api.to_json().unwrap_or_default();
     router
         .route(

@@ -1,7 +1,7 @@
 //! What a refused request is answered with: `application/problem+json` (RFC 9457) with a type that never changes.
 
-use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
@@ -10,7 +10,10 @@ use crate::vocabulary::Fault;
 
 /// A refusal. Its `type` is `urn:lastmile:problem:` and a word that never changes; `detail` is for a person.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Problem {
+pub struct Problem(Box<Refusal>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Refusal {
     status: StatusCode,
     word: &'static str,
     title: &'static str,
@@ -25,7 +28,8 @@ const RETRY_SECONDS: u64 = 2;
 
 impl Problem {
     pub fn new(status: StatusCode, word: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, word, title, detail: detail.into(), errors: Vec::new(), members: Map::new(), header: None }
+        let (detail, errors, members) = (detail.into(), Vec::new(), Map::new());
+        Self(Box::new(Refusal { status, word, title, detail, errors, members, header: None }))
     }
 
     /// 404, also for what belongs to another tenant.
@@ -37,7 +41,7 @@ impl Problem {
     pub fn unauthorized() -> Self {
         let detail = "A valid API key is needed: Authorization: Bearer KEY.";
         let mut problem = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Not authorized", detail);
-        problem.header = Some((WWW_AUTHENTICATE, "Bearer".to_owned()));
+        problem.0.header = Some((WWW_AUTHENTICATE, "Bearer".to_owned()));
         problem
     }
 
@@ -86,7 +90,7 @@ impl Problem {
     pub fn too_many_requests(wait_seconds: u64) -> Self {
         let detail = format!("This key has used up its requests; the next is free in {wait_seconds} s.");
         let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", detail);
-        problem.header = Some((RETRY_AFTER, wait_seconds.to_string()));
+        problem.0.header = Some((RETRY_AFTER, wait_seconds.to_string()));
         problem
     }
 
@@ -94,7 +98,7 @@ impl Problem {
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let mut problem =
             Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not possible at the moment", detail);
-        problem.header = Some((RETRY_AFTER, RETRY_SECONDS.to_string()));
+        problem.0.header = Some((RETRY_AFTER, RETRY_SECONDS.to_string()));
         problem
     }
 
@@ -105,32 +109,32 @@ impl Problem {
     }
 
     pub fn with_errors(mut self, errors: Vec<Fault>) -> Self {
-        self.errors = errors;
+        self.0.errors = errors;
         self
     }
 
     /// Adds a member of its own to the document.
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(member.to_owned(), value.into());
+        self.0.members.insert(member.to_owned(), value.into());
         self
     }
 
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// The document as it is sent.
     pub fn document(&self) -> Value {
         let mut document = json!({
-            "type": format!("{TYPE_PREFIX}{}", self.word),
-            "title": self.title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
+            "type": format!("{TYPE_PREFIX}{}", self.0.word),
+            "title": self.0.title,
+            "status": self.0.status.as_u16(),
+            "detail": self.0.detail,
         });
-        if !self.errors.is_empty() {
-            document["errors"] = json!(self.errors);
+        if !self.0.errors.is_empty() {
+            document["errors"] = json!(self.0.errors);
         }
-        for (member, value) in &self.members {
+        for (member, value) in &self.0.members {
             document[member] = value.clone();
         }
         document
@@ -139,10 +143,10 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.status, self.document().to_string()).into_response();
+        let mut response = (self.0.status, self.document().to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some((name, value)) = self.header
+        if let Some((name, value)) = self.0.header
             && let Ok(value) = HeaderValue::from_str(&value)
         {
             headers.insert(name, value);

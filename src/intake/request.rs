@@ -31,9 +31,9 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Asked<T> {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let query = Query::from_request_parts(parts, app).await;
-        query.map(|Query(asked)| Self(asked)).map_err(|error| {
-            Problem::bad_request(format!("The query cannot be read: {}", error.body_text()))
-        })
+        query
+            .map(|Query(asked)| Self(asked))
+            .map_err(|error| Problem::bad_request(format!("The query cannot be read: {}", error.body_text())))
     }
 }
 
@@ -75,7 +75,8 @@ pub async fn octets(request: Request, max: usize) -> Result<axum::body::Bytes, P
         return Err(Problem::too_large(max));
     }
     to_bytes(request.into_body(), max).await.map_err(|error| {
-        let too_long = std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("length limit"));
+        let too_long =
+            std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("length limit"));
         match too_long {
             true => Problem::too_large(max),
             false => Problem::bad_request("The body ended before it was complete."),

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
-use axum_server::Handle;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -99,7 +99,9 @@ impl Intake {
         });
         let service = router(self.app).into_make_service();
         let served = match self.tls {
-            None => axum_server::from_tcp(listener)?.acceptor(NoDelayAcceptor::new()).handle(handle).serve(service).await,
+            None => {
+                axum_server::from_tcp(listener)?.acceptor(NoDelayAcceptor::new()).handle(handle).serve(service).await
+            }
             Some(tls) => {
                 let acceptor = RustlsAcceptor::new(tls).acceptor(NoDelayAcceptor::new());
                 axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle).serve(service).await
@@ -139,8 +141,7 @@ fn server_config(files: &Tls) -> Result<ServerConfig, IntakeError> {
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config =
-        builder.with_single_cert(chain, key).map_err(|error| fault(&files.key, error.to_string()))?;
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| fault(&files.key, error.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -102,9 +102,9 @@ const SERVICES: &str = "SELECT id, account_id, external_id, type, plan, created_
 const INSERT_SERVICE: &str = "INSERT INTO service (account_id, external_id, type, plan, created_at, updated_at)
      VALUES ($1, $2, $3, $4, $5, $5)
      RETURNING id";
-const UPDATE_SERVICE: &str =
-    "UPDATE service SET type = $2, plan = $3, ended_at = $4, updated_at = $5 WHERE id = $1";
-const LAST_FACTS: &str = "SELECT detail FROM service_history WHERE service_id = $1 ORDER BY from_at DESC, id DESC LIMIT 1";
+const UPDATE_SERVICE: &str = "UPDATE service SET type = $2, plan = $3, ended_at = $4, updated_at = $5 WHERE id = $1";
+const LAST_FACTS: &str =
+    "SELECT detail FROM service_history WHERE service_id = $1 ORDER BY from_at DESC, id DESC LIMIT 1";
 const INSERT_FACTS: &str =
     "INSERT INTO service_history (service_id, account_id, from_at, detail) VALUES ($1, $2, $3, $4)";
 const FACTS: &str = "SELECT service_id, from_at, detail FROM service_history
@@ -292,8 +292,7 @@ pub async fn update_service(
     ended: bool,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let last: Option<String> =
-        on!(tx, c => sqlx::query_scalar(LAST_FACTS).bind(known.id).fetch_optional(c).await)?;
+    let last: Option<String> = on!(tx, c => sqlx::query_scalar(LAST_FACTS).bind(known.id).fetch_optional(c).await)?;
     let detail = json(facts)?;
     if last.as_deref() == Some(detail.as_str()) && known.ended_at.is_some() == ended {
         return Ok(());

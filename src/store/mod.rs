@@ -11,18 +11,18 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-pub mod backup;
-pub mod elements;
 pub mod accounts;
 pub mod audit;
+pub mod backup;
+pub mod elements;
 mod error;
 pub mod exceptions;
 pub mod fold;
 pub mod foreign;
 pub mod jobs;
 pub mod journal;
-pub mod ledger;
 pub mod keys;
+pub mod ledger;
 pub mod migrate;
 pub mod plant;
 pub mod seal;
