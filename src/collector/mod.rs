@@ -14,6 +14,7 @@ mod commit;
 mod complaints;
 pub mod dictionaries;
 mod door;
+pub mod fold;
 mod nas;
 mod port;
 mod seen;

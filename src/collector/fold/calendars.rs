@@ -1,0 +1,140 @@
+//! Where billing periods begin for each account, so that usage is cut there and summed by period.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::billing::calendar::{BillCycle, Every};
+use crate::store::{StoreError, Tx, fold};
+use crate::vocabulary::{Timestamp, Zone, from_micros, to_micros};
+
+/// The period edges of every cycle in use, and which account follows which.
+#[derive(Debug, Default)]
+pub(super) struct Calendars {
+    cycles: HashMap<(String, String), Cut>,
+    accounts: HashMap<i64, (String, String)>,
+    /// Catalog versions the cycles were read from.
+    versions: Vec<(String, i64)>,
+    looked_at: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Cut {
+    cycle: BillCycle,
+    edges: Vec<Timestamp>,
+}
+
+impl Calendars {
+    /// Reads the catalogs' cycles again when a catalog has changed or the edges computed run out. Looks at most once a
+    /// second.
+    pub async fn refresh(&mut self, tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
+        let age = |since: Timestamp| to_micros(now) - to_micros(since);
+        let fresh = self.looked_at.is_some_and(|at| (0..LOOK_EVERY).contains(&age(at)));
+        if fresh && !self.cycles.is_empty() {
+            return Ok(());
+        }
+        let versions = fold::catalog_versions(tx).await?;
+        let outdated = self.looked_at.is_some_and(|at| to_micros(at) / DAY != to_micros(now) / DAY);
+        if versions != self.versions || outdated {
+            self.cycles.clear();
+            for (tenant, version) in &versions {
+                let Some(document) = fold::catalog_document(tx, tenant, *version).await? else { continue };
+                for cycle in cycles_of(&document) {
+                    let edges = edges_around(&cycle, now);
+                    self.cycles.insert((tenant.clone(), cycle.id.clone()), Cut { cycle, edges });
+                }
+            }
+            self.versions = versions;
+        }
+        self.looked_at = Some(now);
+        Ok(())
+    }
+
+    /// Looks up which cycles these accounts follow now.
+    pub async fn learn(&mut self, tx: &mut Tx, accounts: HashSet<i64>, now: Timestamp) -> Result<(), StoreError> {
+        let accounts: Vec<i64> = accounts.into_iter().collect();
+        self.accounts.clear();
+        if accounts.is_empty() {
+            return Ok(());
+        }
+        for (account, tenant, cycle) in fold::cycles_of(tx, &accounts).await? {
+            self.accounts.insert(account, (tenant, cycle));
+        }
+        if self.accounts.values().any(|key| !self.cycles.contains_key(key)) {
+            // A catalog that is newer than the last look.
+            self.looked_at = None;
+            self.refresh(tx, now).await?;
+        }
+        Ok(())
+    }
+
+    /// The period starts of an account's cycle; empty while its cycle is unknown.
+    pub fn edges(&self, account: i64) -> &[Timestamp] {
+        self.cut(account).map_or(&[], |cut| &cut.edges)
+    }
+
+    /// The start of the account's period that holds `at`; `None` while its cycle is unknown.
+    pub fn period_start(&self, account: i64, at: i64) -> Option<i64> {
+        let cut = self.cut(account)?;
+        let after = cut.edges.partition_point(|edge| to_micros(*edge) <= at);
+        if after > 0 && after < cut.edges.len() {
+            return Some(to_micros(cut.edges[after - 1]));
+        }
+        let period = cut.cycle.period_at(from_micros(at)?).ok()?;
+        Some(to_micros(period.start))
+    }
+
+    fn cut(&self, account: i64) -> Option<&Cut> {
+        self.accounts.get(&account).and_then(|key| self.cycles.get(key))
+    }
+}
+
+fn cycles_of(document: &str) -> Vec<BillCycle> {
+    let Ok(document) = serde_json::from_str::<serde_json::Value>(document) else { return Vec::new() };
+    let cycles = document.get("bill_cycle").and_then(serde_json::Value::as_array).map_or(&[][..], Vec::as_slice);
+    cycles.iter().filter_map(cycle_of).collect()
+}
+
+fn cycle_of(value: &serde_json::Value) -> Option<BillCycle> {
+    let text = |key: &str| value.get(key).and_then(serde_json::Value::as_str);
+    let timezone = text("timezone").unwrap_or("UTC").to_owned();
+    let every = value.get("every");
+    let count = |key: &str| every.and_then(|every| every.get(key)).and_then(serde_json::Value::as_u64);
+    let every = match (text("every"), count("days"), count("months")) {
+        (Some("week"), ..) => Every::Week,
+        (Some("day"), ..) => Every::Day,
+        (_, Some(days), _) => Every::Days(u16::try_from(days).ok()?),
+        (_, _, Some(months)) => Every::Months(u16::try_from(months).ok()?),
+        _ => Every::Month,
+    };
+    let anchor_day = value.get("anchor_day").and_then(serde_json::Value::as_u64).unwrap_or(1);
+    Some(BillCycle {
+        id: text("id")?.to_owned(),
+        anchor_day: u8::try_from(anchor_day).ok()?,
+        every,
+        zone: Zone::get(&timezone).ok()?,
+        timezone,
+    })
+}
+
+fn edges_around(cycle: &BillCycle, now: Timestamp) -> Vec<Timestamp> {
+    let mut edges = Vec::new();
+    let from = from_micros(to_micros(now) - PAST).unwrap_or(now);
+    let until = to_micros(now) + AHEAD;
+    let mut next = cycle.period_at(from);
+    while let Ok(period) = next {
+        if to_micros(period.start) > until || edges.len() >= EDGES_MAX {
+            break;
+        }
+        edges.push(period.start);
+        next = cycle.next(&period);
+    }
+    edges
+}
+
+/// Microseconds between two looks at the catalogs' versions.
+const LOOK_EVERY: i64 = 1_000_000;
+const DAY: i64 = 86_400_000_000;
+/// Event times older than 400 days are not believed; a session may be as long again.
+const PAST: i64 = 800 * DAY;
+const AHEAD: i64 = 400 * DAY;
+/// More than daily periods over the whole stretch.
+const EDGES_MAX: usize = 1_500;

@@ -1,0 +1,426 @@
+//! The sessions of one transaction on the desk: loaded in bulk, folded in memory, attributed, written back in bulk.
+//!
+//! In: records, and what the store holds of their sessions. Out: changed sessions, ledger entries, totals, identities.
+//! The transaction is the caller's, and the watermark moves in it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::calendars::Calendars;
+use super::rules::FoldRules;
+use crate::store::fold::{Identity, UserHolder};
+use crate::store::ledger::{self, Cause, NewEntry};
+use crate::store::sessions::{self, Owner, StoredSession};
+use crate::store::{StoreError, Tx, fold};
+use crate::usage::{Amount, Buckets, Choice, FoldError, FoldFacts, Outcome, Record, SessionState, choose};
+use crate::vocabulary::{Timestamp, from_micros, to_micros};
+
+/// What one desk wrote.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Written {
+    pub in_octets: i64,
+    pub out_octets: i64,
+    pub duplicates: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Desk {
+    sessions: Vec<Working>,
+    by_key: HashMap<(String, String), Vec<usize>>,
+    identities: HashMap<String, (Identity, bool)>,
+    duplicates: u64,
+}
+
+struct Working {
+    stored: StoredSession,
+    /// Usage that came or went since it was loaded.
+    change: Buckets,
+    /// Newest event when it was loaded: hours before it may be in the ledger.
+    last_at_before: i64,
+    /// Has an owner since this transaction only: all its usage is new to the totals.
+    attached: bool,
+    refolded: bool,
+    touched: bool,
+}
+
+impl Desk {
+    /// Loads the sessions and identities that these records speak of.
+    pub async fn load(tx: &mut Tx, records: &[Record]) -> Result<Self, StoreError> {
+        let keys: HashSet<(&str, &str)> = records
+            .iter()
+            .filter(|record| record.kind.is_session())
+            .map(|record| (record.nas.as_str(), record.session.as_str()))
+            .collect();
+        let keys: Vec<_> = keys.into_iter().collect();
+        let mut desk = Self::default();
+        if !keys.is_empty() {
+            desk.lay_out(sessions::of_keys(tx, &keys).await?);
+        }
+        let names: HashSet<&str> = records.iter().map(|record| record.nas.as_str()).collect();
+        desk.learn_identities(tx, names.into_iter().collect()).await?;
+        Ok(desk)
+    }
+
+    /// Loads sessions by id, for the sweeps.
+    pub async fn of_sessions(tx: &mut Tx, ids: &[i64]) -> Result<Self, StoreError> {
+        let mut desk = Self::default();
+        desk.lay_out(sessions::of_ids(tx, ids).await?);
+        Ok(desk)
+    }
+
+    /// Loads all incarnations of one session id.
+    pub async fn of_key(tx: &mut Tx, nas: &str, session: &str) -> Result<Self, StoreError> {
+        let mut desk = Self::default();
+        desk.lay_out(sessions::of_keys(tx, &[(nas, session)]).await?);
+        desk.learn_identities(tx, vec![nas]).await?;
+        Ok(desk)
+    }
+
+    /// Accounts that own a session on the desk.
+    pub fn accounts(&self) -> HashSet<i64> {
+        self.sessions.iter().filter_map(|working| working.stored.owner).map(|owner| owner.account_id).collect()
+    }
+
+    /// Folds one record into its session or its identity.
+    ///
+    /// **Errors**: the record must be quarantined; nothing was changed.
+    pub fn fold(&mut self, record: &Record, rules: &FoldRules, calendars: &Calendars) -> Result<(), FoldError> {
+        let identity = self.meet(record);
+        if record.kind.is_reboot() {
+            let (identity, touched) = self.identities.get_mut(&record.nas).expect("just met");
+            identity.rebooted_at = identity.rebooted_at.max(Some(to_micros(record.event_at)));
+            *touched = true;
+            return Ok(());
+        }
+        if !record.kind.is_session() {
+            return Ok(());
+        }
+        let rule = rules.of(rules.client_of(&record.nas));
+        let facts = FoldFacts {
+            gigawords: identity.gigawords,
+            max_bits_per_second: rule.max_bits_per_second,
+            edges: &[],
+            rebooted_at: identity.rebooted_at.and_then(from_micros),
+        };
+        let index = self.session_of(record, &facts);
+        let working = &mut self.sessions[index];
+        let edges = working.stored.owner.map_or(&[][..], |owner| calendars.edges(owner.account_id));
+        match working.stored.state.fold(record, &FoldFacts { edges, ..facts }) {
+            Ok(Outcome::Changed(change)) => working.change.merge(&change)?,
+            Ok(Outcome::Duplicate) => {
+                self.duplicates += 1;
+                return Ok(());
+            }
+            Ok(Outcome::NeedsRefold) => working.stored.refold = true,
+            Err(error) => {
+                if !working.touched && working.stored.id.is_none() {
+                    self.forget_last();
+                }
+                return Err(error);
+            }
+        }
+        working.describe(record);
+        working.touched = true;
+        Ok(())
+    }
+
+    /// Closes what a reboot or a newer incarnation ended.
+    pub fn close(&mut self) {
+        for working in &mut self.sessions {
+            let rebooted_at = self.identities.get(&working.stored.nas).and_then(|(identity, _)| identity.rebooted_at);
+            working.touched |= working.stored.state.close_if_rebooted(rebooted_at.and_then(from_micros));
+        }
+        for members in self.by_key.values().filter(|members| members.len() > 1) {
+            let newest = members.iter().copied().max_by_key(|index| (self.sessions[*index].stored.state.started_at(), *index));
+            for index in members.iter().copied().filter(|index| Some(*index) != newest) {
+                let working = &mut self.sessions[index];
+                working.touched |= working.stored.state.close_superseded();
+            }
+        }
+    }
+
+    /// Closes the desk's sessions for a reboot of their identity.
+    pub fn close_rebooted(&mut self, rebooted_at: i64) {
+        for working in &mut self.sessions {
+            working.touched |= working.stored.state.close_if_rebooted(from_micros(rebooted_at));
+        }
+    }
+
+    /// Puts states that were folded from all records in the place of what was known.
+    pub fn replace(&mut self, fresh: Vec<SessionState>, emitted: &HashMap<i64, Vec<ledger::LedgerEntry>>) -> Result<(), FoldError> {
+        let old: Vec<&SessionState> = self.sessions.iter().map(|working| &working.stored.state).collect();
+        let continues = crate::usage::continued(&old, &fresh);
+        let mut states: Vec<Option<SessionState>> = self.sessions.iter().map(|_| None).collect();
+        let mut added = Vec::new();
+        for (state, continued) in fresh.into_iter().zip(continues) {
+            match continued {
+                Some(index) => states[index] = Some(state),
+                None => added.push(state),
+            }
+        }
+        for (working, state) in self.sessions.iter_mut().zip(states) {
+            let mut state = state.unwrap_or_else(|| {
+                let mut void = working.stored.state.clone();
+                void.void();
+                void
+            });
+            let entries = working.stored.id.and_then(|id| emitted.get(&id)).map_or(&[][..], Vec::as_slice);
+            let mut change = state.pending().clone();
+            for (start, amount) in working.stored.state.pending().iter() {
+                change.add(start, amount.negated())?;
+            }
+            let entries: Vec<_> = entries.iter().map(ledger::LedgerEntry::bucket).collect();
+            for entry in &entries {
+                change.add(entry.from_at, entry.amount.negated())?;
+            }
+            state.settle(&entries)?;
+            working.change = change;
+            working.stored.state = state;
+            (working.stored.refold, working.refolded, working.touched) = (false, true, true);
+        }
+        let model = self.sessions.first().map(|working| working.stored.clone());
+        for (place, state) in added.into_iter().enumerate() {
+            let Some(model) = &model else { break };
+            let incarnation = self.next_incarnation(&model.nas, &model.session) + place as i64;
+            let stored = StoredSession { id: None, incarnation, owner: None, refold: false, state, ..model.clone() };
+            self.place(stored);
+            let working = self.sessions.last_mut().expect("just placed");
+            (working.refolded, working.touched) = (true, true);
+        }
+        Ok(())
+    }
+
+    /// Finds owners for sessions that have none, by who held the user name when they started.
+    pub async fn attribute(&mut self, tx: &mut Tx, rules: &FoldRules) -> Result<(), StoreError> {
+        let seeking = |working: &Working| working.stored.owner.is_none() && working.stored.id.is_none_or(|_| working.touched);
+        let names: HashSet<&str> = self
+            .sessions
+            .iter()
+            .filter(|working| seeking(working))
+            .filter_map(|working| working.stored.user_name.as_deref())
+            .collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut held: HashMap<String, Vec<UserHolder>> = HashMap::new();
+        for holder in fold::holders_of(tx, &names.into_iter().collect::<Vec<_>>()).await? {
+            held.entry(folded_case(&holder.user_name)).or_default().push(holder);
+        }
+        for working in self.sessions.iter_mut().filter(|working| seeking(working)) {
+            let Some(name) = working.stored.user_name.as_deref() else { continue };
+            let Some(holders) = held.get(&folded_case(name)) else { continue };
+            let tenants = rules.of(rules.client_of(&working.stored.nas)).tenants;
+            let allowed = |holder: &&UserHolder| {
+                tenants.as_ref().is_none_or(|tenants| tenants.iter().any(|tenant| tenant.as_str() == holder.tenant))
+            };
+            let allowed: Vec<&UserHolder> = holders.iter().filter(allowed).collect();
+            if let Some(owner) = owner_at(&allowed, name, working.stored.state.started_at()) {
+                working.stored.owner = Some(owner);
+                (working.attached, working.touched) = (true, true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks every session as to be written, so that `attribute` looks for their owners.
+    pub fn seek_owners(&mut self) {
+        self.sessions.iter_mut().for_each(|working| working.touched = true);
+    }
+
+    /// Writes everything that changed: sessions, the hours that are complete, totals, identities.
+    pub async fn save(mut self, tx: &mut Tx, calendars: &Calendars, now: Timestamp) -> Result<Written, StoreError> {
+        let mut totals: BTreeMap<(i64, i64), Amount> = BTreeMap::new();
+        let mut taken = Vec::new();
+        for (index, working) in self.sessions.iter_mut().enumerate().filter(|(_, working)| working.touched) {
+            let Some(owner) = working.stored.owner else { continue };
+            let source = if working.attached { working.stored.state.pending() } else { &working.change };
+            for (start, amount) in source.iter() {
+                let Some(period) = calendars.period_start(owner.account_id, start) else { continue };
+                let sum = totals.entry((owner.service_id, period)).or_default();
+                match sum.plus(amount) {
+                    Ok(grown) => *sum = grown,
+                    Err(FoldError::Overflow) => {
+                        tracing::error!(service.id = owner.service_id, "A running total would leave 64 bits; it stays behind the ledger.");
+                    }
+                }
+            }
+            for bucket in working.stored.state.take_ready(calendars.edges(owner.account_id)) {
+                let cause = match () {
+                    () if working.refolded => Cause::Refold,
+                    () if working.attached && working.stored.id.is_some() => Cause::Attached,
+                    () if bucket.until_at <= working.last_at_before => Cause::Late,
+                    () => Cause::Usage,
+                };
+                taken.push((index, owner, bucket, cause));
+            }
+        }
+        let mut touched: Vec<&mut StoredSession> =
+            self.sessions.iter_mut().filter(|working| working.touched).map(|working| &mut working.stored).collect();
+        sessions::save(tx, &mut touched).await?;
+        let mut written = Written { duplicates: self.duplicates, ..Written::default() };
+        let mut entries = Vec::with_capacity(taken.len());
+        for (index, owner, bucket, cause) in taken {
+            let session_id = self.sessions[index].stored.id.expect("saved sessions have ids");
+            written.in_octets = written.in_octets.saturating_add(bucket.amount.in_octets);
+            written.out_octets = written.out_octets.saturating_add(bucket.amount.out_octets);
+            entries.push(NewEntry { owner, session_id, bucket, cause });
+        }
+        ledger::append(tx, &entries, now).await?;
+        ledger::add_totals(tx, &totals).await?;
+        let identities: Vec<&Identity> =
+            self.identities.values().filter(|(_, touched)| *touched).map(|(identity, _)| identity).collect();
+        fold::save_identities(tx, &identities).await?;
+        Ok(written)
+    }
+
+    /// (account, session) of what is on the desk and has an owner.
+    pub fn owned(&self) -> Vec<(i64, i64)> {
+        let owned = |working: &Working| Some((working.stored.owner?.account_id, working.stored.id?));
+        self.sessions.iter().filter_map(owned).collect()
+    }
+
+    /// The first instant any session on the desk is known to have lived.
+    pub fn earliest(&self) -> Option<i64> {
+        self.sessions.iter().map(|working| working.stored.state.started_at()).min()
+    }
+
+    pub fn identity(&self, nas: &str) -> Option<&Identity> {
+        self.identities.get(nas).map(|(identity, _)| identity)
+    }
+
+    fn lay_out(&mut self, sessions: Vec<StoredSession>) {
+        sessions.into_iter().for_each(|stored| self.place(stored));
+    }
+
+    fn place(&mut self, stored: StoredSession) {
+        let key = (stored.nas.clone(), stored.session.clone());
+        self.by_key.entry(key).or_default().push(self.sessions.len());
+        let last_at_before = if stored.id.is_some() { stored.state.last_at() } else { i64::MIN };
+        self.sessions.push(Working {
+            stored,
+            change: Buckets::default(),
+            last_at_before,
+            attached: false,
+            refolded: false,
+            touched: false,
+        });
+    }
+
+    fn forget_last(&mut self) {
+        let Some(gone) = self.sessions.pop() else { return };
+        if let Some(members) = self.by_key.get_mut(&(gone.stored.nas, gone.stored.session)) {
+            members.pop();
+        }
+    }
+
+    async fn learn_identities(&mut self, tx: &mut Tx, names: Vec<&str>) -> Result<(), StoreError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        for identity in fold::identities(tx, &names).await? {
+            self.identities.insert(identity.nas.clone(), (identity, false));
+        }
+        Ok(())
+    }
+
+    /// The record's identity, known or new; notes its first Gigawords and its newest record.
+    fn meet(&mut self, record: &Record) -> Identity {
+        let arrived_at = to_micros(record.arrived_at);
+        let (identity, touched) = self.identities.entry(record.nas.clone()).or_insert_with(|| {
+            let new = Identity {
+                nas: record.nas.clone(),
+                gigawords: false,
+                rebooted_at: None,
+                swept_at: None,
+                first_seen_at: arrived_at,
+                last_seen_at: arrived_at,
+            };
+            (new, true)
+        });
+        identity.gigawords |= record.gigawords;
+        identity.last_seen_at = identity.last_seen_at.max(arrived_at);
+        *touched = true;
+        identity.clone()
+    }
+
+    fn session_of(&mut self, record: &Record, facts: &FoldFacts<'_>) -> usize {
+        let key = (record.nas.clone(), record.session.clone());
+        let members = self.by_key.get(&key).map_or(&[][..], Vec::as_slice);
+        if let Choice::Known(at) = choose(members.iter().map(|index| &self.sessions[*index].stored.state), record) {
+            return members[at];
+        }
+        let incarnation = self.next_incarnation(&record.nas, &record.session);
+        self.place(StoredSession {
+            id: None,
+            nas: key.0,
+            session: key.1,
+            incarnation,
+            user_name: None,
+            owner: None,
+            framed_ip: None,
+            calling_station: None,
+            terminate_cause: None,
+            refold: false,
+            state: SessionState::new(facts),
+        });
+        self.sessions.len() - 1
+    }
+
+    fn next_incarnation(&self, nas: &str, session: &str) -> i64 {
+        let members = self.by_key.get(&(nas.to_owned(), session.to_owned())).map_or(&[][..], Vec::as_slice);
+        members.iter().map(|index| self.sessions[*index].stored.incarnation).max().unwrap_or(0) + 1
+    }
+}
+
+impl Working {
+    /// Notes what the record says of the session besides its counters.
+    fn describe(&mut self, record: &Record) {
+        let stored = &mut self.stored;
+        if stored.user_name.is_none() {
+            stored.user_name.clone_from(&record.user);
+        }
+        if stored.calling_station.is_none() {
+            stored.calling_station.clone_from(&record.calling_station);
+        }
+        stored.framed_ip = record.framed_ip.or(stored.framed_ip);
+        stored.terminate_cause = record.terminate_cause.or(stored.terminate_cause);
+    }
+}
+
+/// Who owns a session that began at `started_at`: the exact name goes before the name without case; before the first
+/// holder it is the first, afterwards whoever held the name then.
+fn owner_at(holders: &[&UserHolder], name: &str, started_at: i64) -> Option<Owner> {
+    let exact: Vec<&UserHolder> = holders.iter().copied().filter(|holder| holder.user_name == name).collect();
+    let candidates = if exact.is_empty() { holders } else { &exact };
+    let first = candidates.first()?;
+    if started_at < first.from_at {
+        return Some(first.owner);
+    }
+    let holder = candidates.iter().rev().find(|holder| holder.from_at <= started_at)?;
+    holder.until_at.is_none_or(|until| started_at < until).then_some(holder.owner)
+}
+
+fn folded_case(name: &str) -> String {
+    name.to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(user_name: &str, account_id: i64, from_at: i64, until_at: Option<i64>) -> UserHolder {
+        let owner = Owner { account_id, service_id: account_id * 10 };
+        UserHolder { user_name: user_name.into(), owner, tenant: "acme".into(), from_at, until_at }
+    }
+
+    #[test]
+    fn usage_follows_the_holder_of_the_time() {
+        let held = [holder("ada", 1, 100, Some(200)), holder("ada", 2, 300, None), holder("ADA", 3, 50, None)];
+        let held: Vec<&UserHolder> = held.iter().collect();
+        let cases = [("before anyone", 10, Some(1)), ("the first", 150, Some(1)), ("nobody", 250, None), ("the second", 300, Some(2))];
+        for (name, at, account) in cases {
+            assert_eq!(owner_at(&held, "ada", at).map(|owner| owner.account_id), account, "{name}");
+        }
+        assert_eq!(owner_at(&held, "ADA", 10).map(|owner| owner.account_id), Some(3), "the exact name goes first");
+        assert_eq!(owner_at(&held[..2], "Ada", 310).map(|owner| owner.account_id), Some(2), "else case is ignored");
+    }
+}

@@ -1,0 +1,211 @@
+//! What the fold does between batches: owners found late, reboots, sessions to fold anew, sessions gone silent.
+//!
+//! Each step is bounded and is a transaction of its own; what is left is found again at the next turn.
+
+use std::collections::HashMap;
+
+use super::calendars::Calendars;
+use super::desk::Desk;
+use super::rules::FoldRules;
+use crate::store::{Store, StoreError, Tx, exceptions, fold, journal, ledger, sessions};
+use crate::usage::{FoldFacts, Record, refold};
+use crate::vocabulary::{Timestamp, from_micros, to_micros};
+
+/// What the sweeps work with.
+pub(super) struct Sweeper<'a> {
+    pub store: &'a Store,
+    pub rules: &'a FoldRules,
+    pub calendars: &'a mut Calendars,
+    pub now: Timestamp,
+}
+
+impl Sweeper<'_> {
+    /// Gives usage to owners that appeared since the holder `after`. Returns the newest holder seen.
+    pub async fn attach(&mut self, after: i64) -> Result<i64, StoreError> {
+        let mut tx = self.store.read().await?;
+        let newest = sessions::newest_holder(&mut tx).await?;
+        tx.rollback().await?;
+        if newest == after {
+            return Ok(newest);
+        }
+        // Numbers of concurrent transactions become visible out of order; look back a little.
+        let since = (after - HOLDERS_AGAIN).max(0);
+        let mut last = 0;
+        loop {
+            let Some(mut tx) = self.locked().await? else { return Ok(after) };
+            let ids = sessions::unattributed_held(&mut tx, since, last, SESSIONS_A_STEP).await?;
+            let Some(highest) = ids.last().copied() else {
+                tx.rollback().await?;
+                return Ok(newest);
+            };
+            last = highest;
+            let mut desk = Desk::of_sessions(&mut tx, &ids).await?;
+            desk.seek_owners();
+            desk.attribute(&mut tx, self.rules).await?;
+            self.calendars.learn(&mut tx, desk.accounts(), self.now).await?;
+            desk.save(&mut tx, self.calendars, self.now).await?;
+            tx.commit().await?;
+        }
+    }
+
+    /// Closes sessions from before their identity's newest Accounting-On or -Off, a bounded number. True: there is more.
+    pub async fn close_rebooted(&mut self) -> Result<bool, StoreError> {
+        let mut tx = self.store.read().await?;
+        let unswept = fold::unswept(&mut tx, 1).await?;
+        tx.rollback().await?;
+        let Some(identity) = unswept.into_iter().next() else { return Ok(false) };
+        let Some(mut tx) = self.locked().await? else { return Ok(false) };
+        let rebooted_at = identity.rebooted_at.unwrap_or(i64::MIN);
+        let ids = sessions::rebooted(&mut tx, &identity.nas, rebooted_at, SESSIONS_A_STEP).await?;
+        if ids.is_empty() {
+            fold::mark_swept(&mut tx, &identity.nas, rebooted_at).await?;
+        } else {
+            let mut desk = Desk::of_sessions(&mut tx, &ids).await?;
+            desk.close_rebooted(rebooted_at);
+            self.calendars.learn(&mut tx, desk.accounts(), self.now).await?;
+            desk.save(&mut tx, self.calendars, self.now).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Folds one session id anew from the journal, if one asks for it. True: there may be more.
+    pub async fn refold_one(&mut self) -> Result<bool, StoreError> {
+        let mut tx = self.store.read().await?;
+        let waiting = sessions::to_refold(&mut tx, 1).await?;
+        if waiting.is_empty() {
+            return tx.rollback().await.map(|()| false);
+        }
+        let found = sessions::of_ids(&mut tx, &waiting).await?;
+        let watermarks = fold::watermarks(&mut tx).await?;
+        let Some(asking) = found.first() else { return Ok(false) };
+        let desk = Desk::of_key(&mut tx, &asking.nas, &asking.session).await?;
+        tx.rollback().await?;
+        let records = self.records_of(&asking.nas, &asking.session, desk.earliest(), &watermarks).await?;
+
+        let Some(mut tx) = self.locked().await? else { return Ok(false) };
+        if fold::watermarks(&mut tx).await? != watermarks {
+            // Another daemon folded meanwhile; what it folded is not among the records.
+            return tx.rollback().await.map(|()| false);
+        }
+        let mut desk = Desk::of_key(&mut tx, &asking.nas, &asking.session).await?;
+        self.calendars.learn(&mut tx, desk.accounts(), self.now).await?;
+        let identity = desk.identity(&asking.nas);
+        let account = desk.accounts().into_iter().next();
+        let facts = FoldFacts {
+            gigawords: identity.is_some_and(|identity| identity.gigawords),
+            max_bits_per_second: self.rules.of(self.rules.client_of(&asking.nas)).max_bits_per_second,
+            edges: account.map_or(&[][..], |account| self.calendars.edges(account)),
+            rebooted_at: identity.and_then(|identity| identity.rebooted_at).and_then(from_micros),
+        };
+        let mut emitted: HashMap<i64, Vec<ledger::LedgerEntry>> = HashMap::new();
+        for (account, session) in desk.owned() {
+            emitted.insert(session, ledger::of_session(&mut tx, account, session).await?);
+        }
+        let replaced = refold(&records, &facts).and_then(|states| desk.replace(states, &emitted));
+        if replaced.is_err() {
+            tx.rollback().await?;
+            return self.give_up(&asking.nas, &asking.session, waiting[0]).await;
+        }
+        desk.close();
+        desk.attribute(&mut tx, self.rules).await?;
+        self.calendars.learn(&mut tx, desk.accounts(), self.now).await?;
+        desk.save(&mut tx, self.calendars, self.now).await?;
+        tx.commit().await?;
+        tracing::info!(session.id = waiting[0], nas = asking.nas, "A late record was folded in from the journal.");
+        Ok(true)
+    }
+
+    /// Calls sessions stale that sent nothing for several of their NAS's intervals.
+    pub async fn mark_stale(&mut self) -> Result<u64, StoreError> {
+        let mut marked = 0;
+        for (client, rule) in self.rules.clients() {
+            let silence = i64::from(rule.interim_seconds) * SILENT_INTERVALS * 1_000_000;
+            let Some(since) = from_micros(to_micros(self.now) - silence) else { continue };
+            let mut tx = self.store.write_derived().await?;
+            marked += sessions::mark_stale(&mut tx, client, since).await?;
+            tx.commit().await?;
+        }
+        Ok(marked)
+    }
+
+    async fn records_of(
+        &self,
+        nas: &str,
+        session: &str,
+        earliest: Option<i64>,
+        watermarks: &HashMap<i64, i64>,
+    ) -> Result<Vec<Record>, StoreError> {
+        // A report never arrives before what it reports, but for the clocks.
+        let since = earliest.unwrap_or(0).saturating_sub(CLOCKS_APART);
+        let needle = needle_of(session);
+        let client = self.rules.client_of(nas);
+        let mut tx = self.store.read_journal().await?;
+        let mut records = Vec::new();
+        for lane in journal::lanes(&mut tx).await? {
+            let Some(until) = watermarks.get(&lane).copied() else { continue };
+            let rows = fold::mentioning(&mut tx, lane, until, client, &needle, since, RECORDS_A_SESSION).await?;
+            let read = rows.iter().filter_map(|row| self.rules.read(row).ok());
+            records.extend(read.filter(|record| record.nas == nas && record.session == session));
+        }
+        tx.rollback().await?;
+        Ok(records)
+    }
+
+    /// A session that cannot be folded stops asking, and a person is asked instead.
+    async fn give_up(&mut self, nas: &str, session: &str, id: i64) -> Result<bool, StoreError> {
+        let Some(mut tx) = self.locked().await? else { return Ok(false) };
+        let mut found = sessions::of_ids(&mut tx, &[id]).await?;
+        found.iter_mut().for_each(|stored| stored.refold = false);
+        sessions::save(&mut tx, &mut found.iter_mut().collect::<Vec<_>>()).await?;
+        let detail = format!("The octets of session {session} of {nas} leave 64 bits; its late records are not counted.");
+        exceptions::open(&mut tx, None, "session_overflow", &format!("{nas}/{session}"), &detail, self.now).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// A transaction that alone may fold; `None` while another daemon does.
+    async fn locked(&self) -> Result<Option<Tx>, StoreError> {
+        let mut tx = self.store.write_derived().await?;
+        if ledger::try_fold_lock(&mut tx).await? {
+            return Ok(Some(tx));
+        }
+        tx.rollback().await?;
+        Ok(None)
+    }
+}
+
+/// The octets of an Acct-Session-Id as they stand in a packet; a text that looks like our hex may be either, and the
+/// shorter needle finds both.
+fn needle_of(session: &str) -> Vec<u8> {
+    let digits = session.strip_prefix("0x").filter(|digits| digits.len() % 2 == 0);
+    let octets: Option<Vec<u8>> = digits.and_then(|digits| {
+        let pair = |at: usize| digits.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        (0..digits.len()).step_by(2).map(pair).collect()
+    });
+    match octets {
+        // Acct-Session-Id's number: every packet of a session has one.
+        Some(_) => vec![44],
+        None => session.as_bytes().to_vec(),
+    }
+}
+
+const SESSIONS_A_STEP: i64 = 500;
+/// Records of one session read again at most; a year of interims every ten minutes.
+const RECORDS_A_SESSION: i64 = 60_000;
+const HOLDERS_AGAIN: i64 = 256;
+const CLOCKS_APART: i64 = 3_600_000_000;
+/// Intervals without a report after which a session is called stale.
+const SILENT_INTERVALS: i64 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn needle_is_the_id_as_the_nas_sent_it() {
+        assert_eq!(needle_of("80000001"), b"80000001");
+        assert_eq!(needle_of("0xff00"), [44]);
+        assert_eq!(needle_of("0xzz"), b"0xzz");
+    }
+}
