@@ -19,7 +19,6 @@ mod error;
 pub mod exceptions;
 pub mod fold;
 pub mod foreign;
-pub mod fold;
 pub mod jobs;
 pub mod journal;
 pub mod keys;
@@ -27,7 +26,6 @@ pub mod ledger;
 pub mod migrate;
 pub mod plant;
 pub mod seal;
-pub mod sessions;
 pub mod secrets;
 pub mod sessions;
 

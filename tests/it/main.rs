@@ -1,6 +1,7 @@
 //! The one integration binary: house rules, the store's contract on both databases, journeys with real peers.
 
 mod docsis;
+mod fold;
 mod harness;
 mod house_rules;
 mod store_contract;

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::calendars::Calendars;
-use super::rules::FoldRules;
+use super::rules;
+use crate::collector::NasTable;
 use crate::store::fold::{Identity, UserHolder};
 use crate::store::ledger::{self, Cause, NewEntry};
 use crate::store::sessions::{self, Owner, StoredSession};
@@ -83,7 +84,7 @@ impl Desk {
     /// Folds one record into its session or its identity.
     ///
     /// **Errors**: the record must be quarantined; nothing was changed.
-    pub fn fold(&mut self, record: &Record, rules: &FoldRules, calendars: &Calendars) -> Result<(), FoldError> {
+    pub fn fold(&mut self, record: &Record, nas: &NasTable, calendars: &Calendars) -> Result<(), FoldError> {
         let identity = self.meet(record);
         if record.kind.is_reboot() {
             let (identity, touched) = self.identities.get_mut(&record.nas).expect("just met");
@@ -94,10 +95,9 @@ impl Desk {
         if !record.kind.is_session() {
             return Ok(());
         }
-        let rule = rules.of(rules.client_of(&record.nas));
         let facts = FoldFacts {
             gigawords: identity.gigawords,
-            max_bits_per_second: rule.max_bits_per_second,
+            max_bits_per_second: rules::max_bits_per_second(nas, &record.nas),
             edges: &[],
             rebooted_at: identity.rebooted_at.and_then(from_micros),
         };
@@ -190,7 +190,7 @@ impl Desk {
     }
 
     /// Finds owners for sessions that have none, by who held the user name when they started.
-    pub async fn attribute(&mut self, tx: &mut Tx, rules: &FoldRules) -> Result<(), StoreError> {
+    pub async fn attribute(&mut self, tx: &mut Tx, nas: &NasTable) -> Result<(), StoreError> {
         let seeking = |working: &Working| working.stored.owner.is_none() && working.stored.id.is_none_or(|_| working.touched);
         let names: HashSet<&str> = self
             .sessions
@@ -208,9 +208,9 @@ impl Desk {
         for working in self.sessions.iter_mut().filter(|working| seeking(working)) {
             let Some(name) = working.stored.user_name.as_deref() else { continue };
             let Some(holders) = held.get(&folded_case(name)) else { continue };
-            let tenants = rules.of(rules.client_of(&working.stored.nas)).tenants;
+            let tenants = rules::tenants(nas, &working.stored.nas);
             let allowed = |holder: &&UserHolder| {
-                tenants.as_ref().is_none_or(|tenants| tenants.iter().any(|tenant| tenant.as_str() == holder.tenant))
+                tenants.is_none_or(|tenants| tenants.iter().any(|tenant| tenant.as_str() == holder.tenant))
             };
             let allowed: Vec<&UserHolder> = holders.iter().filter(allowed).collect();
             if let Some(owner) = owner_at(&allowed, name, working.stored.state.started_at()) {

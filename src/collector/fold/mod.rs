@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use crate::collector::NasTable;
 use crate::store::journal::{self, JournalRow};
 use crate::store::{Store, StoreError, exceptions, fold, ledger, sessions};
 use crate::telemetry::{Direction, Heartbeat, Metrics};
@@ -27,15 +28,13 @@ use calendars::Calendars;
 use desk::{Desk, Written};
 use sweep::Sweeper;
 
-pub use rules::{ClientRule, FoldRules};
-
 /// The task that folds.
 pub struct Fold {
     store: Store,
     clock: Clock,
     /// Notified after each commit to the journal.
     wake: Arc<Notify>,
-    rules: watch::Receiver<Arc<FoldRules>>,
+    nas: watch::Receiver<Arc<NasTable>>,
     metrics: Metrics,
     beat: Heartbeat,
     watermarks: HashMap<i64, i64>,
@@ -58,7 +57,7 @@ impl Fold {
         store: Store,
         clock: Clock,
         wake: Arc<Notify>,
-        rules: watch::Receiver<Arc<FoldRules>>,
+        nas: watch::Receiver<Arc<NasTable>>,
         metrics: Metrics,
         beat: Heartbeat,
     ) -> Self {
@@ -66,7 +65,7 @@ impl Fold {
             store,
             clock,
             wake,
-            rules,
+            nas,
             metrics,
             beat,
             watermarks: HashMap::new(),
@@ -179,12 +178,12 @@ impl Fold {
 
     async fn batch(&mut self, lane: i64, after: i64, rows: &[JournalRow]) -> Result<Batch, StoreError> {
         let began = Instant::now();
-        let rules = self.rules.borrow().clone();
+        let nas = self.nas.borrow().clone();
         let mut quarantined = Quarantine::default();
         let mut records: Vec<Record> = Vec::with_capacity(rows.len());
         let mut sources: Vec<&JournalRow> = Vec::with_capacity(rows.len());
         for row in rows {
-            match rules.read(row) {
+            match rules::read(&nas, row) {
                 Ok(record) => {
                     records.push(record);
                     sources.push(row);
@@ -202,17 +201,17 @@ impl Fold {
         self.calendars.refresh(&mut tx, now).await?;
         self.calendars.learn(&mut tx, desk.accounts(), now).await?;
         for (record, row) in records.iter().zip(sources) {
-            if let Err(error) = desk.fold(record, &rules, &self.calendars) {
+            if let Err(error) = desk.fold(record, &nas, &self.calendars) {
                 quarantined.add(row, &error.to_string());
             }
         }
         desk.close();
-        desk.attribute(&mut tx, &rules).await?;
+        desk.attribute(&mut tx, &nas).await?;
         self.calendars.learn(&mut tx, desk.accounts(), now).await?;
         let written = desk.save(&mut tx, &self.calendars, now).await?;
-        for ((nas, reason), (count, lane, seq)) in &quarantined.0 {
-            let subject = format!("{nas}: {reason}");
-            let detail = serde_json::json!({ "nas": nas, "reason": reason, "records": count, "lane": lane, "seq": seq });
+        for ((client, reason), (count, lane, seq)) in &quarantined.0 {
+            let subject = format!("{client}: {reason}");
+            let detail = serde_json::json!({ "nas": client, "reason": reason, "records": count, "lane": lane, "seq": seq });
             exceptions::open(&mut tx, None, "record_quarantined", &subject, &detail.to_string(), now).await?;
         }
         let last = rows.last().map_or(after, |row| row.seq);
@@ -225,7 +224,7 @@ impl Fold {
 
     async fn sweep(&mut self) -> Result<(), StoreError> {
         self.sweeps += 1;
-        let rules = self.rules.borrow().clone();
+        let nas = self.nas.borrow().clone();
         let now = self.clock.now();
         let mut tx = self.store.read().await?;
         self.calendars.refresh(&mut tx, now).await?;
@@ -233,7 +232,7 @@ impl Fold {
         if self.sweeps.is_multiple_of(OWNERS_AGAIN_EVERY) {
             self.newest_holder = 0;
         }
-        let mut sweeper = Sweeper { store: &self.store, rules: &rules, calendars: &mut self.calendars, now };
+        let mut sweeper = Sweeper { store: &self.store, nas: &nas, calendars: &mut self.calendars, now };
         self.newest_holder = sweeper.attach(self.newest_holder).await?;
         let mut steps = 0;
         while steps < STEPS_A_SWEEP && (sweeper.close_rebooted().await? || sweeper.refold_one().await?) {

@@ -1,67 +1,37 @@
-//! How records of each configured client are read and bounded, as the fold needs it.
+//! How the fold reads the journal: by the configured client an entry came from, also when that client is gone.
 
-use std::collections::HashMap;
-
+use crate::collector::{NasClient, NasTable};
 use crate::radius::{IdentityRule, NasRule, PacketView, Profile, record};
 use crate::store::journal::JournalRow;
 use crate::usage::Record;
 use crate::vocabulary::TenantId;
 
-/// What the configuration says of one RADIUS client.
-#[derive(Debug, Clone)]
-pub struct ClientRule {
-    pub identity: IdentityRule,
-    pub profile: &'static Profile,
-    /// What a port can carry; decides what a counter can have done.
-    pub max_bits_per_second: u64,
-    pub interim_seconds: u32,
-    /// Whose subscribers can be behind it; `None`: anybody's.
-    pub tenants: Option<Vec<TenantId>>,
+/// The configured client of an identity: `client`, or `client/inner` behind a proxy.
+pub(super) fn client_of<'a>(nas: &NasTable, identity: &'a str) -> &'a str {
+    if nas.named(identity).is_some() {
+        return identity;
+    }
+    identity.split_once('/').map_or(identity, |(client, _)| client)
 }
 
-/// The rules of all clients by name.
-#[derive(Debug, Clone, Default)]
-pub struct FoldRules(HashMap<String, ClientRule>);
-
-impl Default for ClientRule {
-    /// For a client that is no longer in the configuration but still in the journal.
-    fn default() -> Self {
-        Self {
-            identity: IdentityRule::Client,
-            profile: Profile::standard(),
-            max_bits_per_second: 10_000_000_000,
-            interim_seconds: 600,
-            tenants: None,
-        }
-    }
+/// What a port of this identity can carry.
+pub(super) fn max_bits_per_second(nas: &NasTable, identity: &str) -> u64 {
+    nas.named(client_of(nas, identity)).map_or(RATE_OF_GONE, |client| client.max_rate.bits_per_second())
 }
 
-impl FoldRules {
-    pub fn new(clients: impl IntoIterator<Item = (String, ClientRule)>) -> Self {
-        Self(clients.into_iter().collect())
-    }
-
-    pub(super) fn of(&self, client: &str) -> ClientRule {
-        self.0.get(client).cloned().unwrap_or_default()
-    }
-
-    /// The client of an identity: `client`, or `client/inner` behind a proxy.
-    pub(super) fn client_of<'a>(&self, identity: &'a str) -> &'a str {
-        if self.0.contains_key(identity) {
-            return identity;
-        }
-        identity.split_once('/').map_or(identity, |(client, _)| client)
-    }
-
-    pub(super) fn clients(&self) -> impl Iterator<Item = (&str, &ClientRule)> {
-        self.0.iter().map(|(name, rule)| (name.as_str(), rule))
-    }
-
-    /// Reads a journal entry; the sentence says why it cannot be read.
-    pub(super) fn read(&self, row: &JournalRow) -> Result<Record, String> {
-        let rule = self.of(&row.entry.nas);
-        let nas = NasRule { name: &row.entry.nas, identity: rule.identity, profile: rule.profile };
-        let view = PacketView::parse(&row.entry.packet).map_err(|malformed| malformed.to_string())?;
-        record(&view, &nas, row.entry.arrived_at).map_err(|reason| reason.to_string())
-    }
+/// Whose subscribers can be behind this identity; `None`: anybody's.
+pub(super) fn tenants<'a>(nas: &'a NasTable, identity: &str) -> Option<&'a [TenantId]> {
+    nas.named(client_of(nas, identity)).and_then(|client| client.tenants.as_deref())
 }
+
+/// Reads a journal entry; the sentence says why it cannot be read.
+pub(super) fn read(nas: &NasTable, row: &JournalRow) -> Result<Record, String> {
+    // A client that left the configuration still has entries in the journal.
+    let gone = NasRule { name: &row.entry.nas, identity: IdentityRule::Client, profile: Profile::standard() };
+    let rule = nas.named(&row.entry.nas).map_or(gone, NasClient::rule);
+    let view = PacketView::parse(&row.entry.packet).map_err(|malformed| malformed.to_string())?;
+    record(&view, &rule, row.entry.arrived_at).map_err(|reason| reason.to_string())
+}
+
+/// The configuration's default for a client it no longer names.
+const RATE_OF_GONE: u64 = 10_000_000_000;

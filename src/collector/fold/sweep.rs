@@ -6,7 +6,8 @@ use std::collections::HashMap;
 
 use super::calendars::Calendars;
 use super::desk::Desk;
-use super::rules::FoldRules;
+use super::rules;
+use crate::collector::NasTable;
 use crate::store::{Store, StoreError, Tx, exceptions, fold, journal, ledger, sessions};
 use crate::usage::{FoldFacts, Record, refold};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
@@ -14,7 +15,7 @@ use crate::vocabulary::{Timestamp, from_micros, to_micros};
 /// What the sweeps work with.
 pub(super) struct Sweeper<'a> {
     pub store: &'a Store,
-    pub rules: &'a FoldRules,
+    pub nas: &'a NasTable,
     pub calendars: &'a mut Calendars,
     pub now: Timestamp,
 }
@@ -41,7 +42,7 @@ impl Sweeper<'_> {
             last = highest;
             let mut desk = Desk::of_sessions(&mut tx, &ids).await?;
             desk.seek_owners();
-            desk.attribute(&mut tx, self.rules).await?;
+            desk.attribute(&mut tx, self.nas).await?;
             self.calendars.learn(&mut tx, desk.accounts(), self.now).await?;
             desk.save(&mut tx, self.calendars, self.now).await?;
             tx.commit().await?;
@@ -94,7 +95,7 @@ impl Sweeper<'_> {
         let account = desk.accounts().into_iter().next();
         let facts = FoldFacts {
             gigawords: identity.is_some_and(|identity| identity.gigawords),
-            max_bits_per_second: self.rules.of(self.rules.client_of(&asking.nas)).max_bits_per_second,
+            max_bits_per_second: rules::max_bits_per_second(self.nas, &asking.nas),
             edges: account.map_or(&[][..], |account| self.calendars.edges(account)),
             rebooted_at: identity.and_then(|identity| identity.rebooted_at).and_then(from_micros),
         };
@@ -108,7 +109,7 @@ impl Sweeper<'_> {
             return self.give_up(&asking.nas, &asking.session, waiting[0]).await;
         }
         desk.close();
-        desk.attribute(&mut tx, self.rules).await?;
+        desk.attribute(&mut tx, self.nas).await?;
         self.calendars.learn(&mut tx, desk.accounts(), self.now).await?;
         desk.save(&mut tx, self.calendars, self.now).await?;
         tx.commit().await?;
@@ -119,11 +120,11 @@ impl Sweeper<'_> {
     /// Calls sessions stale that sent nothing for several of their NAS's intervals.
     pub async fn mark_stale(&mut self) -> Result<u64, StoreError> {
         let mut marked = 0;
-        for (client, rule) in self.rules.clients() {
-            let silence = i64::from(rule.interim_seconds) * SILENT_INTERVALS * 1_000_000;
+        for client in self.nas.clients() {
+            let silence = i64::from(client.interim_seconds) * SILENT_INTERVALS * 1_000_000;
             let Some(since) = from_micros(to_micros(self.now) - silence) else { continue };
             let mut tx = self.store.write_derived().await?;
-            marked += sessions::mark_stale(&mut tx, client, since).await?;
+            marked += sessions::mark_stale(&mut tx, &client.name, since).await?;
             tx.commit().await?;
         }
         Ok(marked)
@@ -139,13 +140,13 @@ impl Sweeper<'_> {
         // A report never arrives before what it reports, but for the clocks.
         let since = earliest.unwrap_or(0).saturating_sub(CLOCKS_APART);
         let needle = needle_of(session);
-        let client = self.rules.client_of(nas);
+        let client = rules::client_of(self.nas, nas);
         let mut tx = self.store.read_journal().await?;
         let mut records = Vec::new();
         for lane in journal::lanes(&mut tx).await? {
             let Some(until) = watermarks.get(&lane).copied() else { continue };
             let rows = fold::mentioning(&mut tx, lane, until, client, &needle, since, RECORDS_A_SESSION).await?;
-            let read = rows.iter().filter_map(|row| self.rules.read(row).ok());
+            let read = rows.iter().filter_map(|row| rules::read(self.nas, row).ok());
             records.extend(read.filter(|record| record.nas == nas && record.session == session));
         }
         tx.rollback().await?;

@@ -1,0 +1,327 @@
+//! The fold against a real store, on both databases: journal in, sessions, ledger and totals out.
+
+use std::sync::Arc;
+
+use lastmile::collector::NasTable;
+use lastmile::collector::fold::Fold;
+use lastmile::radius::{RequestBuilder, attribute};
+use lastmile::store::journal::{JournalEntry, JournalWriter};
+use lastmile::store::sessions::{self, StoredSession};
+use lastmile::store::{Store, StoreConfig, fold as fold_store, ledger};
+use lastmile::telemetry::{Heartbeats, Metrics};
+use lastmile::vocabulary::{Clock, Secret, Timestamp, from_micros};
+use sqlx::Connection;
+use tokio::sync::{Notify, watch};
+
+use crate::harness::{postgres, temp_dir};
+
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[test] fn $name() { super::on_sqlite(|bench| Box::pin(super::$name(bench))); })*
+        }
+        mod postgres_15 {
+            $(#[test] fn $name() { super::on_postgres(|bench| Box::pin(super::$name(bench))); })*
+        }
+    };
+}
+
+on_both!(
+    usage_is_cut_at_hours_and_summed_by_period,
+    usage_before_the_first_holder_attaches_to_it_once,
+    folding_again_from_nothing_gives_the_same_sessions,
+    a_late_record_beyond_the_tail_is_folded_in_from_the_journal,
+    accounting_on_closes_older_sessions_at_their_last_report,
+    flush_empties_the_open_hour_once,
+    two_folds_never_count_twice,
+    a_record_that_cannot_be_read_waits_for_a_person,
+);
+
+struct Bench {
+    store: Store,
+    url: String,
+    writer: JournalWriter,
+}
+
+async fn usage_is_cut_at_hours_and_summed_by_period(mut bench: Bench) {
+    bench.account("ada@acme").await;
+    let mut fold = bench.fold();
+    bench.send(&[report("s1", 1, 0, 0, 0), report("s1", 3, 5400, 5400, 5400)]).await;
+    fold.turn().await.expect("folds");
+    let entries = bench.ledger().await;
+    assert_eq!(entries, [(0, 3600, 3600)], "the second hour is not complete");
+    bench.send(&[report("s1", 2, 7200, 7200, 9000)]).await;
+    fold.turn().await.expect("folds");
+    assert_eq!(bench.ledger().await, [(0, 3600, 3600), (3600, 7200, 5400)]);
+    assert_eq!(bench.totals().await, [(9000, 1)]);
+    assert_eq!(bench.session("s1").await.state.word(), "stopped");
+}
+
+async fn usage_before_the_first_holder_attaches_to_it_once(mut bench: Bench) {
+    let mut fold = bench.fold();
+    bench.send(&[report("s1", 1, 0, 0, 0), report("s1", 2, 600, 600, 700)]).await;
+    fold.turn().await.expect("folds");
+    assert_eq!(bench.session("s1").await.owner, None);
+    bench.account("ADA@acme").await;
+    let mut later = bench.fold();
+    later.turn().await.expect("folds");
+    bench.fold().turn().await.expect("folds");
+    assert_eq!(bench.ledger().await, [(0, 3600, 700)]);
+    assert_eq!(bench.totals().await, [(700, 1)]);
+}
+
+async fn folding_again_from_nothing_gives_the_same_sessions(mut bench: Bench) {
+    let mut packets = Vec::new();
+    for number in 0..700u32 {
+        let id = format!("s{number}");
+        packets.push(report(&id, 1, 0, 0, 0));
+        packets.push(report(&id, 3, 300, 300, number * 3));
+        packets.push(report(&id, 2, 600, 600, number * 7));
+        packets.push(report(&id, 3, 300, 300, number * 3));
+    }
+    bench.send(&packets).await;
+    bench.fold().turn().await.expect("folds");
+    let before = bench.session("s699").await;
+    assert_eq!(before.state.totals().in_octets, 699 * 7);
+    bench.sql("DELETE FROM session").await;
+    bench.sql("DELETE FROM fold_watermark").await;
+    bench.fold().turn().await.expect("folds");
+    assert_eq!(bench.session("s699").await.state, before.state);
+}
+
+async fn a_late_record_beyond_the_tail_is_folded_in_from_the_journal(mut bench: Bench) {
+    bench.account("ada@acme").await;
+    let mut fold = bench.fold();
+    let reports: Vec<Vec<u8>> = (1..40).filter(|i| *i != 3).map(|i| report("s1", 3, i * 600, i * 600, i * 1000)).collect();
+    bench.send(&reports).await;
+    fold.turn().await.expect("folds");
+    let before: i64 = bench.ledger().await.iter().map(|(.., octets)| octets).sum();
+    bench.send(&[report("s1", 3, 1800, 1800, 2500)]).await;
+    bench.fold().turn().await.expect("folds");
+    let session = bench.session("s1").await;
+    assert!(!session.refold);
+    assert_eq!(session.state.totals().in_octets, 39_000);
+    let after = bench.ledger().await;
+    assert_eq!(after.iter().map(|(.., octets)| octets).sum::<i64>(), before, "only moved between hours");
+    let first_hour: i64 = after.iter().filter(|(from, ..)| *from == 0).map(|(.., octets)| octets).sum();
+    assert_eq!(first_hour, 6_000);
+    assert_eq!(bench.totals().await, [(39_000, 1)]);
+}
+
+async fn accounting_on_closes_older_sessions_at_their_last_report(mut bench: Bench) {
+    bench.account("ada@acme").await;
+    let mut fold = bench.fold();
+    bench.send(&[report("s1", 1, 0, 0, 0), report("s1", 3, 300, 300, 50)]).await;
+    fold.turn().await.expect("folds");
+    bench.send(&[report("s2", 1, 900, 0, 0), reboot(600)]).await;
+    bench.fold().turn().await.expect("folds");
+    let (old, new) = (bench.session("s1").await, bench.session("s2").await);
+    assert_eq!((old.state.word(), old.state.ended_at()), ("closed", Some(BASE + 300_000_000)));
+    assert_eq!(new.state.word(), "open");
+    assert_eq!(bench.ledger().await, [(0, 3600, 50)]);
+}
+
+async fn flush_empties_the_open_hour_once(mut bench: Bench) {
+    let account = bench.account("ada@acme").await;
+    let mut fold = bench.fold();
+    bench.send(&[report("s1", 1, 0, 0, 0), report("s1", 3, 1800, 1800, 1800)]).await;
+    fold.turn().await.expect("folds");
+    assert_eq!(bench.ledger().await, []);
+    for expected in [1, 0] {
+        let mut tx = bench.store.write().await.expect("a transaction");
+        let written = ledger::flush(&mut tx, &[account], at(1000), &[], at(1900)).await.expect("flushes");
+        assert_eq!(written, expected);
+        tx.commit().await.expect("commits");
+    }
+    assert_eq!(bench.ledger().await, [(0, 3600, 1800)]);
+    bench.send(&[report("s1", 2, 2400, 2400, 2500)]).await;
+    fold.turn().await.expect("folds");
+    assert_eq!(bench.ledger().await, [(0, 3600, 1800), (0, 3600, 700)]);
+    assert_eq!(bench.totals().await, [(2500, 1)]);
+}
+
+async fn two_folds_never_count_twice(mut bench: Bench) {
+    bench.account("ada@acme").await;
+    let (mut one, mut two) = (bench.fold(), bench.fold());
+    one.turn().await.expect("folds");
+    two.turn().await.expect("folds");
+    let packets: Vec<Vec<u8>> = (0..60).map(|i| report(&format!("s{i}"), 2, 600, 600, 100)).collect();
+    bench.send(&packets).await;
+    let (first, second) = tokio::join!(one.turn(), two.turn());
+    first.expect("folds");
+    second.expect("folds");
+    one.turn().await.expect("folds");
+    assert_eq!(bench.totals().await, [(6000, 60)]);
+    let entries = bench.ledger().await;
+    assert_eq!(entries.iter().map(|(.., octets)| octets).sum::<i64>(), 6000);
+}
+
+async fn a_record_that_cannot_be_read_waits_for_a_person(mut bench: Bench) {
+    let mut fold = bench.fold();
+    let poor = RequestBuilder::accounting(9).integer(attribute::ACCT_STATUS_TYPE, 1).sign(&secret()).expect("fits");
+    bench.send(&[poor.clone(), poor, report("s1", 2, 600, 600, 100)]).await;
+    fold.turn().await.expect("folds");
+    assert_eq!(bench.session("s1").await.state.totals().in_octets, 100);
+    assert_eq!(bench.number("SELECT COUNT(*) FROM exception WHERE kind = 'record_quarantined'").await, 1);
+}
+
+impl Bench {
+    fn fold(&self) -> Fold {
+        let (nas, nas_seen) = watch::channel(Arc::new(NasTable::default()));
+        drop(nas);
+        Fold::new(
+            self.store.clone(),
+            Clock::fixed(at(100_000)),
+            Arc::new(Notify::new()),
+            nas_seen,
+            Metrics::new(),
+            Heartbeats::new().register("fold"),
+        )
+    }
+
+    async fn send(&mut self, packets: &[Vec<u8>]) {
+        let entry = |packet: &Vec<u8>| JournalEntry {
+            arrived_at: at(50_000),
+            nas: "bng1".to_owned(),
+            source: "127.0.0.1:4000".to_owned(),
+            packet: packet.clone(),
+        };
+        let entries: Vec<JournalEntry> = packets.iter().map(entry).collect();
+        self.writer.append(&entries).await.expect("stored");
+    }
+
+    /// A subscriber of tenant acme on cycle c1 who holds this user name since now.
+    async fn account(&self, user_name: &str) -> i64 {
+        let document = r#"{"bill_cycle": [{"id": "c1", "anchor_day": 1, "every": "month", "timezone": "UTC"}]}"#;
+        for statement in [
+            "INSERT INTO tenant VALUES ('acme', 'Acme', NULL, 1, 0)".to_owned(),
+            format!("INSERT INTO catalog_version VALUES ('acme', 1, 'd', '{document}', 0, 'test')"),
+            "INSERT INTO account (id, tenant, source, external_id, revision, status, bill_cycle, document, etag,
+                 created_at, updated_at) VALUES (7, 'acme', 'default', 'A7', 1, 'active', 'c1', '{}', 'e', 0, 0)"
+                .to_owned(),
+            "INSERT INTO service (id, account_id, external_id, type, plan, created_at, updated_at)
+                 VALUES (70, 7, 'A7-1', 'internet', 'p', 0, 0)"
+                .to_owned(),
+            format!(
+                "INSERT INTO holder (kind, value, account_id, service_id, from_at)
+                 VALUES ('username', '{user_name}', 7, 70, {})",
+                BASE + 50_000_000_000
+            ),
+        ] {
+            self.sql(&statement).await;
+        }
+        7
+    }
+
+    async fn session(&self, id: &str) -> StoredSession {
+        let mut tx = self.store.read().await.expect("a transaction");
+        let found = sessions::of_keys(&mut tx, &[("bng1", id)]).await.expect("sessions");
+        assert_eq!(found.len(), 1);
+        found.into_iter().next().expect("one")
+    }
+
+    /// (from, until, in octets) in seconds after the base, in order of sequence.
+    async fn ledger(&self) -> Vec<(i64, i64, i64)> {
+        let mut tx = self.store.read().await.expect("a transaction");
+        let entries = ledger::of_account(&mut tx, 7, 0, 10_000).await.expect("entries");
+        let dense = entries.iter().zip(1..).all(|(entry, sequence)| entry.sequence == sequence);
+        assert!(dense, "sequences are dense");
+        let seconds = |at: i64| (at - BASE) / 1_000_000;
+        entries.iter().map(|e| (seconds(e.from_at), seconds(e.until_at), e.in_octets)).collect()
+    }
+
+    /// (in octets, sessions) of every total.
+    async fn totals(&self) -> Vec<(i64, i64)> {
+        let octets = self.number("SELECT CAST(COALESCE(SUM(in_octets), 0) AS BIGINT) FROM usage_total").await;
+        let sessions = self.number("SELECT CAST(COALESCE(SUM(sessions), 0) AS BIGINT) FROM usage_total").await;
+        assert_eq!(self.number("SELECT COUNT(*) FROM usage_total").await, 1, "all in one period");
+        vec![(octets, sessions)]
+    }
+
+    async fn sql(&self, statement: &str) {
+        let statement = sqlx::AssertSqlSafe(statement.to_owned());
+        if self.url.starts_with("postgres") {
+            let mut c = sqlx::PgConnection::connect(&self.url).await.expect("connects");
+            sqlx::query(statement).execute(&mut c).await.expect("a statement of the test");
+        } else {
+            let mut c = sqlx::SqliteConnection::connect(&self.url).await.expect("connects");
+            sqlx::query(statement).execute(&mut c).await.expect("a statement of the test");
+        }
+    }
+
+    async fn number(&self, statement: &str) -> i64 {
+        let statement = sqlx::AssertSqlSafe(statement.to_owned());
+        if self.url.starts_with("postgres") {
+            let mut c = sqlx::PgConnection::connect(&self.url).await.expect("connects");
+            sqlx::query_scalar(statement).fetch_one(&mut c).await.expect("a number")
+        } else {
+            let mut c = sqlx::SqliteConnection::connect(&self.url).await.expect("connects");
+            sqlx::query_scalar(statement).fetch_one(&mut c).await.expect("a number")
+        }
+    }
+}
+
+fn report(session: &str, status: u32, event: u32, seconds: u32, octets: u32) -> Vec<u8> {
+    let event_at = u32::try_from(BASE / 1_000_000).expect("a time of ours") + event;
+    let mut packet = RequestBuilder::accounting(1)
+        .integer(attribute::ACCT_STATUS_TYPE, status)
+        .text(attribute::ACCT_SESSION_ID, session)
+        .text(attribute::USER_NAME, "ada@acme")
+        .integer(attribute::EVENT_TIMESTAMP, event_at);
+    if status != 1 {
+        packet = packet
+            .integer(attribute::ACCT_SESSION_TIME, seconds)
+            .integer(attribute::ACCT_INPUT_OCTETS, octets)
+            .integer(attribute::ACCT_OUTPUT_OCTETS, octets);
+    }
+    packet.sign(&secret()).expect("fits")
+}
+
+fn reboot(event: u32) -> Vec<u8> {
+    let event_at = u32::try_from(BASE / 1_000_000).expect("a time of ours") + event;
+    RequestBuilder::accounting(2)
+        .integer(attribute::ACCT_STATUS_TYPE, 7)
+        .integer(attribute::EVENT_TIMESTAMP, event_at)
+        .sign(&secret())
+        .expect("fits")
+}
+
+fn secret() -> Secret {
+    Secret::new("testing123")
+}
+
+fn at(seconds: i64) -> Timestamp {
+    from_micros(BASE + seconds * 1_000_000).expect("an instant of the test")
+}
+
+/// 2026-11-10T00:00:00Z.
+const BASE: i64 = 1_794_268_800_000_000;
+
+type Work = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
+fn on_sqlite(work: impl FnOnce(Bench) -> Work) {
+    let dir = temp_dir();
+    run(&format!("sqlite://{}", dir.path().join("lastmile.db").display()), None, work);
+}
+
+fn on_postgres(work: impl FnOnce(Bench) -> Work) {
+    let dir = temp_dir();
+    let key = dir.path().join("key");
+    std::fs::write(&key, "0123456789abcdef".repeat(4)).expect("a key file");
+    run(&postgres::database(), Some(key), work);
+}
+
+fn run(url: &str, key_file: Option<std::path::PathBuf>, work: impl FnOnce(Bench) -> Work) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let config = StoreConfig { url: url.to_owned(), key_file, previous_key_file: None, owner: "test".to_owned() };
+        let store = Store::open(&config).await.expect("the store opens");
+        store.migrate().await.expect("the schema is made");
+        let writer = store.open_journal(at(0)).await.expect("a lane");
+        let mut tx = store.read().await.expect("a transaction");
+        assert!(fold_store::watermarks(&mut tx).await.expect("watermarks").is_empty());
+        drop(tx);
+        work(Bench { store: store.clone(), url: url.to_owned(), writer }).await;
+        store.close().await;
+    });
+}
