@@ -92,7 +92,8 @@ async fn folding_again_from_nothing_gives_the_same_sessions(mut bench: Bench) {
 async fn a_late_record_beyond_the_tail_is_folded_in_from_the_journal(mut bench: Bench) {
     bench.account("ada@acme").await;
     let mut fold = bench.fold();
-    let reports: Vec<Vec<u8>> = (1..40).filter(|i| *i != 3).map(|i| report("s1", 3, i * 600, i * 600, i * 1000)).collect();
+    let reports: Vec<Vec<u8>> =
+        (1..40).filter(|i| *i != 3).map(|i| report("s1", 3, i * 600, i * 600, i * 1000)).collect();
     bench.send(&reports).await;
     fold.turn().await.expect("folds");
     let before: i64 = bench.ledger().await.iter().map(|(.., octets)| octets).sum();

@@ -130,7 +130,8 @@ impl Desk {
             working.touched |= working.stored.state.close_if_rebooted(rebooted_at.and_then(from_micros));
         }
         for members in self.by_key.values().filter(|members| members.len() > 1) {
-            let newest = members.iter().copied().max_by_key(|index| (self.sessions[*index].stored.state.started_at(), *index));
+            let newest =
+                members.iter().copied().max_by_key(|index| (self.sessions[*index].stored.state.started_at(), *index));
             for index in members.iter().copied().filter(|index| Some(*index) != newest) {
                 let working = &mut self.sessions[index];
                 working.touched |= working.stored.state.close_superseded();
@@ -146,7 +147,11 @@ impl Desk {
     }
 
     /// Puts states that were folded from all records in the place of what was known.
-    pub fn replace(&mut self, fresh: Vec<SessionState>, emitted: &HashMap<i64, Vec<ledger::LedgerEntry>>) -> Result<(), FoldError> {
+    pub fn replace(
+        &mut self,
+        fresh: Vec<SessionState>,
+        emitted: &HashMap<i64, Vec<ledger::LedgerEntry>>,
+    ) -> Result<(), FoldError> {
         let old: Vec<&SessionState> = self.sessions.iter().map(|working| &working.stored.state).collect();
         let continues = crate::usage::continued(&old, &fresh);
         let mut states: Vec<Option<SessionState>> = self.sessions.iter().map(|_| None).collect();
@@ -191,7 +196,8 @@ impl Desk {
 
     /// Finds owners for sessions that have none, by who held the user name when they started.
     pub async fn attribute(&mut self, tx: &mut Tx, nas: &NasTable) -> Result<(), StoreError> {
-        let seeking = |working: &Working| working.stored.owner.is_none() && working.stored.id.is_none_or(|_| working.touched);
+        let seeking =
+            |working: &Working| working.stored.owner.is_none() && working.stored.id.is_none_or(|_| working.touched);
         let names: HashSet<&str> = self
             .sessions
             .iter()
@@ -239,7 +245,10 @@ impl Desk {
                 match sum.plus(amount) {
                     Ok(grown) => *sum = grown,
                     Err(FoldError::Overflow) => {
-                        tracing::error!(service.id = owner.service_id, "A running total would leave 64 bits; it stays behind the ledger.");
+                        tracing::error!(
+                            service.id = owner.service_id,
+                            "A running total would leave 64 bits; it stays behind the ledger."
+                        );
                     }
                 }
             }
@@ -416,7 +425,12 @@ mod tests {
     fn usage_follows_the_holder_of_the_time() {
         let held = [holder("ada", 1, 100, Some(200)), holder("ada", 2, 300, None), holder("ADA", 3, 50, None)];
         let held: Vec<&UserHolder> = held.iter().collect();
-        let cases = [("before anyone", 10, Some(1)), ("the first", 150, Some(1)), ("nobody", 250, None), ("the second", 300, Some(2))];
+        let cases = [
+            ("before anyone", 10, Some(1)),
+            ("the first", 150, Some(1)),
+            ("nobody", 250, None),
+            ("the second", 300, Some(2)),
+        ];
         for (name, at, account) in cases {
             assert_eq!(owner_at(&held, "ada", at).map(|owner| owner.account_id), account, "{name}");
         }

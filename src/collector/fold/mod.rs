@@ -92,7 +92,9 @@ impl Fold {
                 }
                 Err(error) => {
                     if complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
-                        tracing::warn!("Accounting records are not folded: {error}. They wait in the journal; trying again every {BACKOFF_LAST:?}.");
+                        tracing::warn!(
+                            "Accounting records are not folded: {error}. They wait in the journal; trying again every {BACKOFF_LAST:?}."
+                        );
                         complained = Some(Instant::now());
                     }
                     self.watermarks.clear();
@@ -211,7 +213,8 @@ impl Fold {
         let written = desk.save(&mut tx, &self.calendars, now).await?;
         for ((client, reason), (count, lane, seq)) in &quarantined.0 {
             let subject = format!("{client}: {reason}");
-            let detail = serde_json::json!({ "nas": client, "reason": reason, "records": count, "lane": lane, "seq": seq });
+            let detail =
+                serde_json::json!({ "nas": client, "reason": reason, "records": count, "lane": lane, "seq": seq });
             exceptions::open(&mut tx, None, "record_quarantined", &subject, &detail.to_string(), now).await?;
         }
         let last = rows.last().map_or(after, |row| row.seq);
@@ -242,7 +245,10 @@ impl Fold {
         if self.sweeps % STALE_EVERY == 1 {
             let stale = sweeper.mark_stale().await?;
             if stale > 0 {
-                tracing::info!(sessions = stale, "Sessions sent no report for three intervals; they stay open, marked stale.");
+                tracing::info!(
+                    sessions = stale,
+                    "Sessions sent no report for three intervals; they stay open, marked stale."
+                );
             }
             let mut tx = self.store.read().await?;
             self.metrics.sessions_active.set(sessions::count_open(&mut tx).await?);

@@ -159,7 +159,8 @@ impl Sweeper<'_> {
         let mut found = sessions::of_ids(&mut tx, &[id]).await?;
         found.iter_mut().for_each(|stored| stored.refold = false);
         sessions::save(&mut tx, &mut found.iter_mut().collect::<Vec<_>>()).await?;
-        let detail = format!("The octets of session {session} of {nas} leave 64 bits; its late records are not counted.");
+        let detail =
+            format!("The octets of session {session} of {nas} leave 64 bits; its late records are not counted.");
         exceptions::open(&mut tx, None, "session_overflow", &format!("{nas}/{session}"), &detail, self.now).await?;
         tx.commit().await?;
         Ok(true)
