@@ -10,6 +10,7 @@ mod device;
 mod docsis;
 mod exit;
 mod migrate;
+mod record;
 mod serve;
 mod shell;
 
@@ -58,6 +59,9 @@ pub enum Command {
     Backup { file: PathBuf },
     /// Put a backup's databases where the configuration says they are.
     Restore { file: PathBuf },
+    /// Look at one accounting record in the journal.
+    #[command(subcommand)]
+    Record(record::RecordCommand),
     /// Print shell completions.
     Completions { shell: clap_complete::Shell },
     /// Print the manual page.
@@ -100,6 +104,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Docsis(command) => docsis::run(command, context),
         Command::Backup { file } => backup::backup(&file, context).await,
         Command::Restore { file } => backup::restore(&file, context),
+        Command::Record(command) => record::run(command, context).await,
         Command::Completions { shell } => shell::completions(shell, context),
         Command::Man => shell::man(context),
     }
