@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 
 use super::config::Config;
 use super::parts::Parts;
+use crate::collector::fold::Fold;
 use crate::collector::{self, NasClient, NasTable};
 use crate::provisioner::modem::ModemSettings;
 use crate::provisioner::plant::Plant;
@@ -40,6 +41,15 @@ impl NasSwitch {
 pub fn start_collector(ground: &Ground, config: &Config, sockets: Vec<UdpSocket>, parts: &mut Parts) -> NasSwitch {
     let (table, nas) = watch::channel(Arc::new(nas_table(config)));
     let journalled = Arc::new(Notify::new());
+    let fold = Fold::new(
+        ground.store.clone(),
+        ground.clock.clone(),
+        Arc::clone(&journalled),
+        nas.clone(),
+        ground.metrics.clone(),
+        ground.hearts.register("fold"),
+    );
+    parts.spawn("fold", fold.run(parts.stopping()));
     let wiring = collector::Wiring {
         store: ground.store.clone(),
         clock: ground.clock.clone(),
