@@ -4,7 +4,8 @@
 //! for the database only where a name is genuine but newer than what is known, and then for less than a second. The
 //! protocol itself is in `crate::tftp`.
 //!
-//! Bounds: `MOST_TRANSFERS` at once, `MOST_PER_SOURCE` of one address, `LONGEST_TRANSFER` each. What is beyond is
+//! Bounds: half of the process' open files but at most `MOST_TRANSFERS` at once, `MOST_PER_SOURCE` of one address,
+//! `LONGEST_TRANSFER` each. What is beyond is
 //! dropped and counted; modems ask again.
 
 use std::collections::{HashMap, HashSet};
@@ -25,10 +26,12 @@ use crate::tftp::{ErrorCode, Outcome, Request, Step, Transfer, error_datagram, i
 use crate::vocabulary::Clock;
 
 /// Transfers at once. Each holds a socket; a modem that vanished holds one for a minute.
-pub const MOST_TRANSFERS: usize = 768;
+pub const MOST_TRANSFERS: usize = 8192;
 /// Transfers at once of one source address: a CMTS that proxies TFTP asks for many modems.
 pub const MOST_PER_SOURCE: usize = 128;
 
+/// Open files of a process that nobody gave more. getrlimit(2).
+const USUAL_OPEN_FILES: usize = 1024;
 const LONGEST_TRANSFER: Duration = Duration::from_secs(300);
 const BEAT_EVERY: Duration = Duration::from_secs(5);
 /// RFC 2347: a request is at most 512 octets.
@@ -48,7 +51,7 @@ impl TftpServer {
     /// Serves a bound socket until the task is dropped.
     pub async fn serve(self, socket: UdpSocket, beat: Heartbeat) -> io::Result<()> {
         pktinfo::enable(&socket)?;
-        let active = Active::default();
+        let active = Active::with_room(transfers_at_once());
         let mut buffer = [0u8; REQUEST_OCTETS];
         loop {
             beat.beat();
@@ -177,17 +180,26 @@ impl TftpServer {
     }
 }
 
+/// Half of the files this process may open: the database and HTTP need theirs in a boot storm too.
+fn transfers_at_once() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let open_files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = open_files.and_then(|rest| rest.split_whitespace().next()).and_then(|soft| soft.parse().ok());
+    (soft.unwrap_or(USUAL_OPEN_FILES) / 2).clamp(1, MOST_TRANSFERS)
+}
+
 async fn refuse(socket: &UdpSocket, peer: SocketAddr, code: ErrorCode, text: &str) {
     // A lost refusal is asked for again.
     let _ = socket.send_to(&error_datagram(code, text), peer).await;
 }
 
 /// The transfers under way, by client address and port.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Active(Arc<Mutex<Clients>>);
 
 #[derive(Default)]
 struct Clients {
+    room: usize,
     ports: HashSet<SocketAddr>,
     sources: HashMap<IpAddr, usize>,
 }
@@ -205,13 +217,17 @@ struct Place {
 }
 
 impl Active {
+    fn with_room(room: usize) -> Self {
+        Self(Arc::new(Mutex::new(Clients { room, ..Clients::default() })))
+    }
+
     fn enter(&self, peer: SocketAddr) -> Entry {
         let mut clients = self.lock();
         if clients.ports.contains(&peer) {
             return Entry::Repeated;
         }
         let of_source = clients.sources.get(&peer.ip()).copied().unwrap_or(0);
-        if clients.ports.len() >= MOST_TRANSFERS || of_source >= MOST_PER_SOURCE {
+        if clients.ports.len() >= clients.room || of_source >= MOST_PER_SOURCE {
             return Entry::Full;
         }
         clients.ports.insert(peer);
@@ -243,8 +259,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_full_server_takes_nobody() {
+        let active = Active::with_room(1);
+        let first = active.enter(SocketAddr::from(([10, 0, 0, 1], 1)));
+        assert!(matches!(first, Entry::Taken(_)));
+        assert!(matches!(active.enter(SocketAddr::from(([10, 0, 0, 2], 1))), Entry::Full));
+        assert!(transfers_at_once() >= 1);
+    }
+
+    #[test]
     fn a_repeated_request_and_a_greedy_source_get_no_second_place() {
-        let active = Active::default();
+        let active = Active::with_room(1000);
         let peer = |port| SocketAddr::from(([10, 0, 0, 1], port));
         let first = active.enter(peer(1));
         assert!(matches!(first, Entry::Taken(_)));

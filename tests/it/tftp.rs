@@ -37,6 +37,10 @@ struct Bench {
 
 impl Bench {
     async fn start() -> Self {
+        Self::listening("127.0.0.1:0").await
+    }
+
+    async fn listening(listen: &str) -> Self {
         let folder = temp_dir();
         let path = folder.path().join("lastmile.db");
         let config = StoreConfig {
@@ -50,7 +54,7 @@ impl Bench {
         seed_account(&path).await;
         let plant = Plant::open(store.sealer().clone(), settings(), Some(snapshot::beside(&path)));
         let (metrics, hearts) = (Metrics::new(), Heartbeats::new());
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+        let socket = UdpSocket::bind(listen).await.expect("a port");
         let address = socket.local_addr().expect("an address");
         let server = TftpServer {
             plant: plant.clone(),
@@ -307,4 +311,19 @@ fn the_daemon_serves_modems_and_lists_them() {
     assert_eq!(site.json(&["device", "list"]), serde_json::json!([]));
     assert_eq!(site.lastmile(&["device", "show", MAC]).status.code(), Some(3));
     assert!(daemon.stop() < Duration::from_secs(5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_answer_comes_from_the_address_that_was_asked() {
+    for (listen, asked) in [("0.0.0.0:0", "127.0.0.2"), ("[::]:0", "::1")] {
+        let bench = Bench::listening(listen).await;
+        let client = UdpSocket::bind(SocketAddr::new(asked.parse().expect("an address"), 0)).await.expect("a port");
+        let server = SocketAddr::new(asked.parse().expect("an address"), bench.address.port());
+        client.send_to(b"\0\x01unprovisioned.cm\0octet\0", server).await.expect("sent");
+        let mut buffer = [0u8; 600];
+        let answer = tokio::time::timeout(Duration::from_secs(5), client.recv_from(&mut buffer)).await;
+        let (_, from) = answer.expect("in time").expect("an answer");
+        assert_eq!(from.ip(), server.ip(), "{listen}");
+        assert_eq!(buffer[..4], [0, 3, 0, 1]);
+    }
 }
