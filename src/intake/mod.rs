@@ -5,6 +5,7 @@
 //! account goes through the group-committing `writer`.
 
 pub mod caller;
+mod devices;
 mod exceptions;
 mod health;
 mod jobs;
@@ -53,6 +54,7 @@ fn router(app: App) -> Router {
     let (router, api) = OpenApiRouter::<App>::with_openapi(Api::openapi())
         .merge(health::routes())
         .merge(jobs::routes())
+        .merge(devices::routes())
         .merge(exceptions::routes())
         .split_for_parts();
     let openapi = api.to_json().unwrap_or_default();

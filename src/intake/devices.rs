@@ -1,0 +1,69 @@
+//! Devices over HTTP: each modem with its desired, offered and fetched revision and the file it must be given.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::App;
+use super::caller::{Caller, READERS};
+use super::problem::Problem;
+use super::request::{Asked, cursor, limit, page};
+use crate::store::plant::{DeviceFilter, devices};
+use crate::vocabulary::MacAddress;
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeviceQuery {
+    account: Option<String>,
+    source: Option<String>,
+    /// In any of the usual spellings.
+    mac: Option<String>,
+    limit: Option<i64>,
+    cursor: Option<String>,
+}
+
+/// Devices of the tenant, in the order they came.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/devices", responses((status = 200, description = "A page of devices")),
+    params(("tenant" = String, Path), ("account" = Option<String>, Query), ("source" = Option<String>, Query),
+        ("mac" = Option<String>, Query), ("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query)))]
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Asked(query): Asked<DeviceQuery>,
+) -> Result<Json<Value>, Problem> {
+    caller.may(READERS)?;
+    let limit = limit(query.limit)?;
+    let mac: Option<MacAddress> = query
+        .mac
+        .map(|text| text.parse())
+        .transpose()
+        .map_err(|error| Problem::bad_request(format!("mac: {error}.")))?;
+    // An account is named within its source, which is `default` unless said otherwise; without one the list spans all.
+    let (source, account) = match &query.account {
+        Some(id) => {
+            let key = caller.account(query.source.as_deref(), id)?;
+            (Some(key.source), Some(key.external_id))
+        }
+        None => (caller.source(query.source.as_deref())?, None),
+    };
+    let filter = DeviceFilter {
+        tenant: Some(caller.tenant.to_string()),
+        source: source.map(|source| source.to_string()),
+        account,
+        mac,
+        after: cursor(query.cursor.as_deref())?.unwrap_or(0),
+        limit,
+    };
+    let mut tx = app.store.read().await?;
+    let listed = devices(&mut tx, app.store.sealer(), &filter).await?;
+    let last = listed.last().map(|device| device.id.to_string());
+    let shown = listed.iter().map(|device| json!(device)).collect();
+    Ok(Json(page(shown, limit, last)))
+}
