@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::intake::{Intake, IntakeError};
 use crate::provisioner::plant::Plant;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Heartbeats, Metrics};
@@ -36,6 +37,8 @@ pub enum DaemonError {
     Bind { what: &'static str, address: SocketAddr, error: std::io::Error },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Intake(#[from] IntakeError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     /// A part that must run forever ended or panicked.
@@ -49,6 +52,7 @@ pub struct Daemon {
     pub addresses: Addresses,
     parts: Parts,
     up: watch::Receiver<bool>,
+    intake: Intake,
     nas: Option<NasSwitch>,
     plant: Option<Plant>,
 }
@@ -70,10 +74,11 @@ impl Daemon {
         let beat = ground.hearts.register("database");
         let keeper = database::keep(ground.store.clone(), up, ground.metrics.clone(), beat, addresses.to_string());
         parts.spawn_dropped("database", keeper);
+        let intake = services::start_intake(&ground, config, sockets.api, &mut parts)?;
         let nas = (!sockets.accounting.is_empty())
             .then(|| services::start_collector(&ground, config, sockets.accounting, &mut parts));
         let plant = sockets.tftp.map(|socket| services::start_tftp(&ground, config, socket, &mut parts));
-        Ok(Self { ground, addresses, parts, up: up_seen, nas, plant })
+        Ok(Self { ground, addresses, parts, up: up_seen, intake, nas, plant })
     }
 
     /// Whether the database was up and migrated at least once.
@@ -83,6 +88,9 @@ impl Daemon {
 
     /// Swaps what can change under running services. The configuration has been checked as a whole.
     pub fn reload(&self, config: &Config) {
+        if let Err(error) = self.intake.reload(&services::intake_options(config)) {
+            tracing::error!("The certificates stay as they were: {error}");
+        }
         if let Some(nas) = &self.nas {
             nas.swap(config);
         }

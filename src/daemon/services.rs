@@ -1,5 +1,6 @@
 //! Starts each service the configuration names and keeps the handles a reload swaps values through.
 
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::config::Config;
 use super::parts::Parts;
 use crate::collector::fold::Fold;
 use crate::collector::{self, NasClient, NasTable};
+use crate::intake::{self, Intake, IntakeError};
 use crate::provisioner::modem::ModemSettings;
 use crate::provisioner::plant::Plant;
 use crate::provisioner::{follow, snapshot, tftp};
@@ -24,6 +26,29 @@ pub struct Ground {
     pub clock: Clock,
     pub metrics: Metrics,
     pub hearts: Heartbeats,
+}
+
+/// HTTP: account pushes, queries, health and metrics.
+///
+/// **Errors**: an unfit TLS file.
+pub fn start_intake(
+    ground: &Ground,
+    config: &Config,
+    listener: TcpListener,
+    parts: &mut Parts,
+) -> Result<Intake, IntakeError> {
+    let Ground { store, clock, metrics, hearts } = ground.clone();
+    let intake = Intake::new(&intake_options(config), store, clock, metrics, &hearts)?;
+    parts.spawn("HTTP", intake.clone().serve(listener, parts.stopping()));
+    Ok(intake)
+}
+
+/// What HTTP is told besides its address.
+pub fn intake_options(config: &Config) -> intake::Options {
+    let tls = config.api.tls.clone().map(|tls| intake::Tls { cert: tls.cert, key: tls.key, client_ca: tls.client_ca });
+    let limit = config.api.rate_limit;
+    let rate_limit = limit.map(|limit| intake::RateLimit { per_second: limit.per_second, burst: limit.burst });
+    intake::Options { tls, rate_limit }
 }
 
 /// Swaps who may send accounting, for the collector and the fold at once.
