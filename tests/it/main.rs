@@ -4,5 +4,6 @@ mod docsis;
 mod fold;
 mod harness;
 mod house_rules;
+mod ops;
 mod store_contract;
 mod tftp;
