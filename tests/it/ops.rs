@@ -159,7 +159,10 @@ fn check_config_names_every_fault_and_touches_nothing() {
     assert_eq!(output.status.code(), Some(3));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("lastmile.toml:11:11: radius.nas[0].address:"), "{text}");
-    assert!(text.contains("lastmile.toml:12:1: radius.nas[0].identty: is an unknown key; did you mean identity?"), "{text}");
+    assert!(
+        text.contains("lastmile.toml:12:1: radius.nas[0].identty: is an unknown key; did you mean identity?"),
+        "{text}"
+    );
     assert!(!site.path("lastmile.db").exists());
 }
 
