@@ -1,8 +1,17 @@
 //! Calendar, tariffs, rating and lines; late usage and corrections. Everything here is a function of its arguments: no
 //! database, no clock.
 //!
-//! `calendar` cuts time into periods, `tariff` reads prices, `price` prices one quantity, `run` turns an account's facts
-//! into the lines of one run.
+//! `calendar` cuts time into periods, `tariff` reads prices, `price` and `tax` price one quantity; `items` finds what a
+//! run has to look at, `coverage` and `measure` what is billed of it, and `run` makes the lines.
 
 pub mod calendar;
+mod coverage;
+pub mod facts;
+mod items;
+pub mod lines;
+mod measure;
+pub mod price;
+pub mod quote;
+pub mod run;
 pub mod tariff;
+pub mod tax;

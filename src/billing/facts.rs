@@ -1,0 +1,95 @@
+//! What a bill run knows of one account, and the calendar and prices it runs with.
+
+use std::collections::BTreeMap;
+
+use super::calendar::BillCycle;
+use super::lines::StoredLine;
+use super::tariff::Tariff;
+use crate::vocabulary::{Exact, Period, Timestamp};
+
+/// One account as the store gives it.
+#[derive(Debug, Clone)]
+pub struct AccountFacts {
+    pub tenant: String,
+    pub source: String,
+    /// External id.
+    pub account: String,
+    pub tax_exempt: bool,
+    pub services: Vec<ServiceFacts>,
+    /// Lines of earlier batches, for this cycle, in any order.
+    pub issued: Vec<StoredLine>,
+    /// The last ledger sequence this run may see.
+    pub watermark: i64,
+}
+
+/// What one service, or one add-on of a service, is billed for.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceFacts {
+    /// External id.
+    pub id: String,
+    pub addon: Option<String>,
+    /// How many of it.
+    pub times: u32,
+    /// Billed time on this cycle, in order, without overlap.
+    pub stretches: Vec<Stretch>,
+    /// Where the service's billing began, for discounts that end.
+    pub began_at: Option<Timestamp>,
+    /// Ledger entries up to the watermark; those of every period `usage_needed` names.
+    pub usage: Vec<UsageEntry>,
+}
+
+/// Time in which a tariff is billed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    pub from: Timestamp,
+    pub until: Option<Timestamp>,
+    /// Id of the tariff; its version follows from the calendar.
+    pub tariff: String,
+}
+
+/// A ledger entry. Counts may be negative: a mistake is answered by its opposite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsageEntry {
+    pub sequence: i64,
+    pub from: Timestamp,
+    pub until: Timestamp,
+    pub in_octets: i64,
+    pub out_octets: i64,
+    pub seconds: i64,
+    pub sessions: i64,
+}
+
+/// What is the same for every account of a run.
+#[derive(Debug, Clone)]
+pub struct RunContext {
+    pub cycle: BillCycle,
+    /// The period whose arrears are closed.
+    pub period: Period,
+    pub now: Timestamp,
+    /// `None` in a preview.
+    pub batch: Option<String>,
+    pub tariffs: TariffBook,
+    pub backdate_days: u32,
+    pub corrections: CorrectionPolicy,
+    /// When a period of this cycle was first closed, by its start.
+    pub closures: BTreeMap<Timestamp, Timestamp>,
+}
+
+/// Every known version of every tariff.
+pub type TariffBook = BTreeMap<String, Vec<KnownVersion>>;
+
+#[derive(Debug, Clone)]
+pub struct KnownVersion {
+    pub tariff: Tariff,
+    /// When this version was applied here. A period that was closed before does not know it.
+    pub known_at: Timestamp,
+}
+
+/// Which corrections a tenant does not want on an invoice.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CorrectionPolicy {
+    /// A debit older than this many days is held back.
+    pub debit_max_age_days: Option<u32>,
+    /// A smaller correction is held back.
+    pub min_amount: Option<Exact>,
+}

@@ -1,0 +1,320 @@
+//! The items of a run: for every service, period and charge what is billed, before any price is computed.
+//!
+//! Arrears are due up to the run's period, advances up to the one after it. Periods further back than the tenant's
+//! `backdate_days` are looked at only where usage arrived late for a charge that was billed there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::ToSpan;
+use sha2::{Digest, Sha256};
+
+use super::coverage::{self, Piece};
+use super::facts::{AccountFacts, KnownVersion, RunContext, ServiceFacts};
+use super::lines::{ItemKey, StoredLine};
+use super::run::RunError;
+use super::tariff::{Charge, ChargeKind, Proration, Recurring, Timing};
+use crate::vocabulary::{Exact, Period, Timestamp};
+
+/// One charge of one service in one period.
+pub struct Item<'r> {
+    pub key: ItemKey,
+    pub service: usize,
+    pub version: &'r KnownVersion,
+    pub charge: &'r Charge,
+    pub period: Period,
+    pub coverage: Vec<(Timestamp, Timestamp)>,
+    pub share: Exact,
+    pub cycle_index: u32,
+    /// The last line of the item, and the first one.
+    pub issued: Option<&'r StoredLine>,
+    pub original: Option<&'r str>,
+    /// Digest of what the price depends on besides usage.
+    pub inputs: String,
+    /// Usage arrived since the item's last line.
+    pub late: bool,
+}
+
+impl Item<'_> {
+    pub fn is_usage(&self) -> bool {
+        matches!(self.charge.kind, ChargeKind::Usage(_))
+    }
+
+    /// Whether anything can have changed since the item's last line: a correction needs a cause.
+    pub fn has_cause(&self) -> bool {
+        match self.issued {
+            None => true,
+            Some(issued) => issued.basis.inputs != self.inputs || (self.late && self.is_usage()),
+        }
+    }
+}
+
+/// Every item of the account that is due or was billed, in the order of the invoice.
+pub fn items<'r>(facts: &'r AccountFacts, context: &'r RunContext) -> Result<Vec<Item<'r>>, RunError> {
+    let issued = Issued::of(facts);
+    let mut found = BTreeMap::new();
+    for (index, service) in facts.services.iter().enumerate() {
+        for (period, recent) in periods(service, &issued, context)? {
+            for item in items_of_period(facts, index, &period, context, &issued)? {
+                if recent || (item.issued.is_some() && item.is_usage() && item.late) {
+                    let order = item.version.tariff.charges.iter().position(|charge| charge.id == item.charge.id);
+                    found.insert((item.key.clone(), order), item);
+                }
+            }
+        }
+    }
+    let known: BTreeSet<ItemKey> = found.keys().map(|(key, _)| key.clone()).collect();
+    for key in issued.keys().filter(|key| !known.contains(key)) {
+        if let Some(item) = withdrawn(facts, key, context, &issued)? {
+            found.insert((key.clone(), None), item);
+        }
+    }
+    let mut items: Vec<Item<'r>> = found.into_values().collect();
+    items.sort_by_key(|item| (item.service, item.period.start));
+    Ok(items)
+}
+
+/// The lines of earlier runs, by item.
+struct Issued<'r> {
+    lines: BTreeMap<ItemKey, (&'r StoredLine, &'r StoredLine)>,
+    /// The last ledger sequence an earlier run has looked at.
+    watermark: i64,
+}
+
+impl<'r> Issued<'r> {
+    fn of(facts: &'r AccountFacts) -> Self {
+        let mut lines: BTreeMap<ItemKey, (&'r StoredLine, &'r StoredLine)> = BTreeMap::new();
+        let mut watermark = 0;
+        for line in &facts.issued {
+            watermark = watermark.max(line.line.usage.as_ref().map_or(0, |usage| usage.watermark));
+            let entry = lines.entry(line.item()).or_insert((line, line));
+            if line.basis.revision < entry.0.basis.revision {
+                entry.0 = line;
+            }
+            if line.basis.revision > entry.1.basis.revision {
+                entry.1 = line;
+            }
+        }
+        Self { lines, watermark }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &ItemKey> {
+        self.lines.keys()
+    }
+}
+
+/// The periods to look at, each with whether it is inside the backdate window.
+fn periods(service: &ServiceFacts, issued: &Issued<'_>, context: &RunContext) -> Result<Vec<(Period, bool)>, RunError> {
+    let cycle = &context.cycle;
+    let last = cycle.next(&context.period)?;
+    let window = window_start(context);
+    let mut found = BTreeMap::new();
+    if let Some(first) = service.stretches.first() {
+        let mut period = cycle.period_at(first.from.max(window).min(last.start))?;
+        loop {
+            let next = cycle.next(&period)?;
+            let end = period.start >= last.start;
+            if period.end > window {
+                found.insert(period.start, (period, true));
+            }
+            if end {
+                break;
+            }
+            if found.len() > MOST_PERIODS {
+                return Err(RunError::TooManyPeriods);
+            }
+            period = next;
+        }
+    }
+    for entry in service.usage.iter().filter(|entry| entry.sequence > issued.watermark) {
+        let period = cycle.period_at(entry.from)?;
+        if period.start <= context.period.start {
+            found.entry(period.start).or_insert((period, false));
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Nothing that ended before is billed for the first time or changed by a change of the account.
+pub fn window_start(context: &RunContext) -> Timestamp {
+    context.period.end.checked_sub((i64::from(context.backdate_days) * 24).hours()).unwrap_or(Timestamp::MIN)
+}
+
+fn items_of_period<'r>(
+    facts: &'r AccountFacts,
+    index: usize,
+    period: &Period,
+    context: &'r RunContext,
+    issued: &Issued<'r>,
+) -> Result<Vec<Item<'r>>, RunError> {
+    let service = &facts.services[index];
+    let pieces = coverage::pieces(service, period, context)?;
+    let mut versions: Vec<&'r KnownVersion> = Vec::new();
+    for piece in &pieces {
+        if !versions.iter().any(|version| std::ptr::eq(*version, piece.version)) {
+            versions.push(piece.version);
+        }
+    }
+    let closing = period.start <= context.period.start;
+    let mut items = Vec::new();
+    for version in versions {
+        let own: Vec<&Piece<'_>> = pieces.iter().filter(|piece| std::ptr::eq(piece.version, version)).collect();
+        for charge in &version.tariff.charges {
+            let due = match &charge.kind {
+                ChargeKind::Recurring(Recurring { timing: Timing::Advance, .. }) | ChargeKind::OneOff { .. } => true,
+                ChargeKind::Recurring(_) => closing,
+                // An add-on has no meter of its own: what is used is the service's.
+                ChargeKind::Usage(_) => closing && service.addon.is_none(),
+            };
+            if !due {
+                continue;
+            }
+            if let Some((share, coverage)) = billed_part(service, charge, version, &own, period, context)? {
+                items.push(build(facts, index, version, charge, period, (share, coverage), context, issued)?);
+            }
+        }
+    }
+    Ok(items)
+}
+
+type BilledPart = (Exact, Vec<(Timestamp, Timestamp)>);
+
+fn billed_part(
+    service: &ServiceFacts,
+    charge: &Charge,
+    version: &KnownVersion,
+    pieces: &[&Piece<'_>],
+    period: &Period,
+    context: &RunContext,
+) -> Result<Option<BilledPart>, RunError> {
+    let cycle = &context.cycle;
+    match &charge.kind {
+        ChargeKind::Recurring(recurring) => {
+            let Recurring { proration, timing, refund_on_end, .. } = recurring;
+            Ok(coverage::recurring_share(cycle, period, pieces, *proration, *timing, *refund_on_end)?)
+        }
+        ChargeKind::OneOff { .. } => {
+            // Due where the service has this tariff for the first time, whatever the version.
+            let first = service.stretches.iter().find(|stretch| stretch.tariff == version.tariff.id);
+            let here = first.is_some_and(|first| {
+                pieces.first().is_some_and(|piece| piece.from <= first.from && first.from < piece.until)
+            });
+            Ok(here.then(|| (Exact::ONE, coverage::coverage(pieces))))
+        }
+        ChargeKind::Usage(_) => {
+            let covered = coverage::coverage(pieces);
+            Ok(Some((coverage::day_share(cycle, period, &covered)?, covered)))
+        }
+    }
+}
+
+/// An item that was billed and is no longer due at all: its lines are taken back.
+fn withdrawn<'r>(
+    facts: &'r AccountFacts,
+    key: &ItemKey,
+    context: &'r RunContext,
+    issued: &Issued<'r>,
+) -> Result<Option<Item<'r>>, RunError> {
+    let (_, last) = issued.lines[key];
+    let ahead = context.cycle.next(&context.period)?;
+    if last.line.period.end <= window_start(context) || last.line.period.start > ahead.start {
+        return Ok(None);
+    }
+    let arrears = !matches!(last.line.kind, super::lines::LineKind::Recurring) && last.line.usage.is_some();
+    if arrears && last.line.period.start > context.period.start {
+        return Ok(None);
+    }
+    let version = context
+        .tariffs
+        .get(&key.tariff)
+        .and_then(|versions| versions.iter().find(|version| version.tariff.version == key.version))
+        .ok_or_else(|| RunError::UnknownVersion { tariff: key.tariff.clone(), version: key.version })?;
+    let charge = version
+        .tariff
+        .charge(&key.charge)
+        .ok_or_else(|| RunError::UnknownVersion { tariff: key.tariff.clone(), version: key.version })?;
+    if is_without_proration(charge) && last.basis.coverage.is_empty() {
+        return Ok(None);
+    }
+    let Some(index) = facts.services.iter().position(|service| service.id == key.service && service.addon == key.addon)
+    else {
+        return Ok(None);
+    };
+    let nothing = (Exact::ZERO, Vec::new());
+    build(facts, index, version, charge, &last.line.period, nothing, context, issued).map(Some)
+}
+
+fn is_without_proration(charge: &Charge) -> bool {
+    matches!(&charge.kind, ChargeKind::Recurring(recurring) if recurring.proration == Proration::None)
+}
+
+#[expect(clippy::too_many_arguments, reason = "one item is made of all of them, and only here")]
+fn build<'r>(
+    facts: &'r AccountFacts,
+    index: usize,
+    version: &'r KnownVersion,
+    charge: &'r Charge,
+    period: &Period,
+    (share, coverage): BilledPart,
+    context: &RunContext,
+    issued: &Issued<'r>,
+) -> Result<Item<'r>, RunError> {
+    let service = &facts.services[index];
+    let key = ItemKey {
+        service: service.id.clone(),
+        addon: service.addon.clone(),
+        period_start: period.start,
+        tariff: version.tariff.id.clone(),
+        version: version.tariff.version,
+        charge: charge.id.clone(),
+    };
+    let lines = issued.lines.get(&key);
+    let cycle_index = cycle_index(service, period, context)?;
+    let late = service.usage.iter().any(|entry| entry.sequence > issued.watermark && period.contains(entry.from));
+    let inputs = inputs_digest(version, &coverage, share, cycle_index, facts.tax_exempt, service.times);
+    Ok(Item {
+        service: index,
+        version,
+        charge,
+        period: period.clone(),
+        coverage,
+        share,
+        cycle_index,
+        issued: lines.map(|(_, last)| *last),
+        original: lines.map(|(first, _)| first.line.id.as_str()),
+        inputs,
+        late,
+        key,
+    })
+}
+
+fn cycle_index(service: &ServiceFacts, period: &Period, context: &RunContext) -> Result<u32, RunError> {
+    let Some(began) = service.began_at else { return Ok(0) };
+    let first = context.cycle.ordinal(&context.cycle.period_at(began)?)?;
+    Ok(u32::try_from(context.cycle.ordinal(period)? - first).unwrap_or(0))
+}
+
+/// Changes when, and only when, something a price depends on has changed. The form is part of what is stored.
+fn inputs_digest(
+    version: &KnownVersion,
+    coverage: &[(Timestamp, Timestamp)],
+    share: Exact,
+    cycle_index: u32,
+    tax_exempt: bool,
+    times: u32,
+) -> String {
+    let edges: Vec<String> =
+        coverage.iter().map(|(from, until)| format!("{}-{}", from.as_microsecond(), until.as_microsecond())).collect();
+    // Discounts end by the index; where none does, the index is no input.
+    let ending = version.tariff.discounts.iter().any(|discount| discount.cycles.is_some());
+    let index = if ending { cycle_index } else { 0 };
+    let text = format!(
+        "1|{}|{}|{}/{}|{index}|{tax_exempt}|{times}",
+        version.tariff.digest,
+        edges.join(","),
+        share.numerator(),
+        share.denominator()
+    );
+    Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+const MOST_PERIODS: usize = 500;

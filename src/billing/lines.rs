@@ -1,0 +1,257 @@
+//! The invoice line of CONTRACT §6, and what is kept beside it so that it can be explained and corrected.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::price::{Adjustment, PricedTier};
+use super::tax::TaxAmount;
+use crate::vocabulary::{Exact, ExactError, Period, Timestamp};
+
+/// One rated, immutable invoice line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    pub id: String,
+    pub tenant: String,
+    /// External id.
+    pub account: String,
+    /// External id.
+    pub service: Option<String>,
+    pub charge: String,
+    pub kind: LineKind,
+    pub cycle: String,
+    pub period: Period,
+    pub tariff: TariffRef,
+    pub description: String,
+    /// What was counted: octets, seconds, sessions; how many times a fixed amount is due.
+    pub quantity_raw: String,
+    pub quantity: String,
+    pub unit: String,
+    pub allowance_used: String,
+    pub tiers: Vec<TierShape>,
+    pub adjustments: Vec<AdjustmentShape>,
+    pub amount_exact: String,
+    /// `amount_exact` + `rounding_residue`; net of exclusive and gross of inclusive tax.
+    pub amount: String,
+    pub rounding_residue: String,
+    pub tax: Vec<TaxShape>,
+    pub currency: String,
+    /// The first line of the item this line corrects.
+    pub corrects: Option<String>,
+    pub usage: Option<UsageShape>,
+    /// `None` in a preview.
+    pub batch: Option<String>,
+    pub created_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineKind {
+    Recurring,
+    Usage,
+    Count,
+    OneOff,
+    /// A correction that costs the subscriber more, or nothing.
+    Adjustment,
+    /// A correction in favour of the subscriber.
+    Credit,
+    TrueUp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TariffRef {
+    pub id: String,
+    pub version: u32,
+    pub digest: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TierShape {
+    pub quantity: String,
+    pub unit_amount: String,
+    pub flat_amount: String,
+    pub amount_exact: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdjustmentShape {
+    pub kind: String,
+    pub amount_exact: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaxShape {
+    pub id: String,
+    /// Percent.
+    pub rate: String,
+    pub inclusive: bool,
+    pub base: String,
+    pub amount: String,
+}
+
+/// Where the quantity of a usage line comes from: the account's ledger up to `watermark`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageShape {
+    pub watermark: i64,
+    /// Ledger entries that count, those of earlier lines of the item included.
+    pub records: u64,
+    /// SHA-256 of these entries.
+    pub digest: String,
+}
+
+/// A line as it is stored: the line and what it was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredLine {
+    pub line: Line,
+    pub basis: Basis,
+}
+
+/// The cumulative state of a line's item after the line: the next line of the item is the difference to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Basis {
+    pub source: String,
+    pub addon: Option<String>,
+    /// 0 for an item's first line.
+    pub revision: u32,
+    /// The billed time, `[from, until)` each.
+    pub coverage: Vec<(Timestamp, Timestamp)>,
+    pub share: Ratio,
+    pub cycle_index: u32,
+    pub tax_exempt: bool,
+    pub times: u32,
+    pub events: u64,
+    pub quantity_raw: i64,
+    pub quantity: Ratio,
+    pub allowance_used: Ratio,
+    pub amount_exact: Ratio,
+    pub amount_minor: i64,
+    pub taxes: Vec<TaxSum>,
+    /// Digest of everything above the amounts: without a new cause there is no correction.
+    pub inputs: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaxSum {
+    pub id: String,
+    pub rate: String,
+    pub inclusive: bool,
+    pub base_minor: i64,
+    pub amount_minor: i64,
+}
+
+/// An exact value as `numerator/denominator`: decimals of thirds have no end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Ratio(pub Exact);
+
+/// What makes two lines lines of the same thing: corrections follow it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ItemKey {
+    pub service: String,
+    pub addon: Option<String>,
+    pub period_start: Timestamp,
+    pub tariff: String,
+    pub version: u32,
+    pub charge: String,
+}
+
+impl StoredLine {
+    pub fn item(&self) -> ItemKey {
+        ItemKey {
+            service: self.line.service.clone().unwrap_or_default(),
+            addon: self.basis.addon.clone(),
+            period_start: self.line.period.start,
+            tariff: self.line.tariff.id.clone(),
+            version: self.line.tariff.version,
+            charge: self.line.charge.clone(),
+        }
+    }
+}
+
+/// The id of an item's `revision`th line: the same facts give the same id, whoever computes it.
+pub fn line_id(tenant: &str, source: &str, account: &str, cycle: &str, item: &ItemKey, revision: u32) -> String {
+    let version = item.version.to_string();
+    let start = item.period_start.as_microsecond().to_string();
+    let revision = revision.to_string();
+    let parts = [
+        tenant,
+        source,
+        account,
+        cycle,
+        &item.service,
+        item.addon.as_deref().unwrap_or(""),
+        &item.tariff,
+        &version,
+        &item.charge,
+        &start,
+        &revision,
+    ];
+    let mut hash = Sha256::new();
+    for part in parts {
+        // The length before the text keeps ("a", "bc") and ("ab", "c") apart.
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let hex: String = hash.finalize().iter().take(ID_BYTES).map(|byte| format!("{byte:02x}")).collect();
+    format!("ln_{hex}")
+}
+
+impl TierShape {
+    pub fn of(tier: &PricedTier) -> Self {
+        Self {
+            quantity: tier.quantity.to_string(),
+            unit_amount: tier.unit_amount.to_string(),
+            flat_amount: tier.flat_amount.to_string(),
+            amount_exact: tier.amount.to_string(),
+        }
+    }
+}
+
+impl AdjustmentShape {
+    pub fn of(adjustment: &Adjustment) -> Self {
+        Self { kind: adjustment.kind.as_str().to_owned(), amount_exact: adjustment.amount.to_string() }
+    }
+}
+
+impl TaxShape {
+    pub fn of(tax: &TaxAmount) -> Self {
+        Self {
+            id: tax.id.clone(),
+            rate: tax.rate.to_string(),
+            inclusive: tax.inclusive,
+            base: tax.base.to_string(),
+            amount: tax.amount.to_string(),
+        }
+    }
+}
+
+impl LineKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LineKind::Recurring => "recurring",
+            LineKind::Usage => "usage",
+            LineKind::Count => "count",
+            LineKind::OneOff => "one_off",
+            LineKind::Adjustment => "adjustment",
+            LineKind::Credit => "credit",
+            LineKind::TrueUp => "true_up",
+        }
+    }
+}
+
+impl TryFrom<String> for Ratio {
+    type Error = ExactError;
+    fn try_from(text: String) -> Result<Self, ExactError> {
+        let form = || ExactError::Form(text.chars().take(60).collect());
+        let (num, den) = text.split_once('/').ok_or_else(form)?;
+        let (num, den) = (num.parse().map_err(|_| form())?, den.parse().map_err(|_| form())?);
+        Exact::ratio(num, den).map(Self)
+    }
+}
+
+impl From<Ratio> for String {
+    fn from(ratio: Ratio) -> String {
+        format!("{}/{}", ratio.0.numerator(), ratio.0.denominator())
+    }
+}
+
+const ID_BYTES: usize = 16;

@@ -1,0 +1,336 @@
+//! One account's lines of one run: `billed(W)` of every item, less what earlier lines of the item have charged.
+//!
+//! Each line is the difference of two rounded cumulative amounts, so that lines add up to rating everything at once, in
+//! whole cents too. An item without a new cause has no new line, so a repeated run emits nothing.
+
+use thiserror::Error;
+
+use super::calendar::CalendarError;
+use super::facts::{AccountFacts, RunContext};
+use super::items::{Item, items};
+use super::lines::{
+    AdjustmentShape, Basis, Line, LineKind, Ratio, StoredLine, TariffRef, TaxShape, TaxSum, TierShape, UsageShape,
+    line_id,
+};
+use super::measure::{Counted, count};
+use super::price::{AdjustmentKind, Measure, Priced, price};
+use super::tariff::{ChargeKind, Unit};
+use super::tax::{TaxAmount, inclusive_factor, levy};
+use crate::vocabulary::{Exact, ExactError, Money, MoneyError, Period};
+
+/// Why an account's bill stopped. The account has no lines in the batch, and somebody must look.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Calendar(#[from] CalendarError),
+    #[error(transparent)]
+    Exact(#[from] ExactError),
+    #[error(transparent)]
+    Money(#[from] MoneyError),
+    #[error("tariff {tariff} version {version} was billed and is no longer known")]
+    UnknownVersion { tariff: String, version: u32 },
+    #[error("the usage of charge {charge} adds up to {quantity}, which is below zero")]
+    NegativeUsage { charge: String, quantity: i128 },
+    #[error("the account has more open periods than a run bills at once")]
+    TooManyPeriods,
+}
+
+/// What a run has for one account.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunResult {
+    pub lines: Vec<StoredLine>,
+    pub held: Vec<Held>,
+}
+
+/// A correction that the tenant's policy keeps off the invoice. It is reported, never dropped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    pub service: String,
+    pub charge: String,
+    pub period: Period,
+    pub amount: Money,
+    pub reason: HeldReason,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldReason {
+    /// A debit older than `debit_max_age`.
+    TooOld,
+    /// Below `min_amount`.
+    TooSmall,
+}
+
+/// Usage that must be in the facts before the account can be rated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageNeed {
+    /// Index into `AccountFacts::services`.
+    pub service: usize,
+    pub period: Period,
+}
+
+/// Which ledger entries `lines` wants, given facts whose `usage` holds at least the entries beyond the last watermark.
+pub fn usage_needed(facts: &AccountFacts, context: &RunContext) -> Result<Vec<UsageNeed>, RunError> {
+    let mut needs: Vec<UsageNeed> = Vec::new();
+    for item in items(facts, context)?.iter().filter(|item| item.is_usage() && item.has_cause()) {
+        let need = UsageNeed { service: item.service, period: item.period.clone() };
+        if !needs.contains(&need) {
+            needs.push(need);
+        }
+    }
+    Ok(needs)
+}
+
+/// The account's lines of the run.
+pub fn lines(facts: &AccountFacts, context: &RunContext) -> Result<RunResult, RunError> {
+    let mut result = RunResult::default();
+    for item in items(facts, context)?.iter().filter(|item| item.has_cause()) {
+        let rated = rate(facts, item)?;
+        let Some(line) = difference(facts, context, item, &rated)? else { continue };
+        match held(context, item, &line)? {
+            Some(reason) => result.held.push(Held {
+                service: item.key.service.clone(),
+                charge: item.key.charge.clone(),
+                period: item.period.clone(),
+                amount: change_of(item, &rated)?,
+                reason,
+            }),
+            None => result.lines.push(line),
+        }
+    }
+    Ok(result)
+}
+
+/// An item's whole price so far.
+pub struct Rated {
+    pub counted: Option<Counted>,
+    pub quantity_raw: i64,
+    pub priced: Priced,
+    pub amount: Money,
+    pub taxes: Vec<TaxAmount>,
+}
+
+/// Rates an item from nothing: usage, price, one rounding, taxes.
+pub fn rate(facts: &AccountFacts, item: &Item<'_>) -> Result<Rated, RunError> {
+    let service = &facts.services[item.service];
+    let tariff = &item.version.tariff;
+    let counted = match &item.charge.kind {
+        ChargeKind::Usage(usage) => Some(count(usage, &item.coverage, &service.usage)),
+        _ => None,
+    };
+    let (quantity_raw, quantity, events) = match (&counted, &item.charge.kind) {
+        (Some(counted), ChargeKind::Usage(usage)) => {
+            let negative = || RunError::NegativeUsage { charge: item.charge.id.clone(), quantity: counted.quantity };
+            let raw = i64::try_from(counted.quantity).map_err(|_| ExactError::Overflow)?;
+            if raw < 0 {
+                return Err(negative());
+            }
+            let quantity = Exact::ratio(i128::from(raw), i128::from(usage.unit_size()))?;
+            (raw, quantity, u64::try_from(counted.sessions).map_err(|_| negative())?)
+        }
+        _ if item.coverage.is_empty() => (0, Exact::ZERO, 0),
+        _ => (i64::from(service.times), Exact::from_int(i128::from(service.times)), 0),
+    };
+    let measure = Measure { quantity, events, share: item.share, cycle_index: item.cycle_index };
+    let mut priced = if item.coverage.is_empty() { nothing() } else { price(tariff, item.charge, &measure)? };
+    if facts.tax_exempt {
+        let net = priced.amount.checked_div(inclusive_factor(&tariff.taxes)?)?;
+        priced.adjust(AdjustmentKind::TaxExempt, net.checked_sub(priced.amount)?)?;
+    }
+    let rounding = tariff.rounding;
+    let amount = Money::round(priced.amount, tariff.currency, rounding.places, rounding.mode)?;
+    let taxes = if facts.tax_exempt { Vec::new() } else { levy(&tariff.taxes, amount, rounding)? };
+    Ok(Rated { counted, quantity_raw, priced, amount, taxes })
+}
+
+/// A withdrawn item: not even its minimum is due.
+fn nothing() -> Priced {
+    Priced {
+        quantity: Exact::ZERO,
+        allowance: None,
+        allowance_used: Exact::ZERO,
+        tiers: Vec::new(),
+        adjustments: Vec::new(),
+        amount: Exact::ZERO,
+    }
+}
+
+/// The line that brings the item's earlier lines to what it costs now; `None` when they are there already.
+fn difference(
+    facts: &AccountFacts,
+    context: &RunContext,
+    item: &Item<'_>,
+    rated: &Rated,
+) -> Result<Option<StoredLine>, RunError> {
+    let before = item.issued.map(|line| &line.basis);
+    let change = change_of(item, rated)?;
+    let taxes = tax_sums(&rated.taxes, before);
+    let tax_moved = taxes.iter().any(|(sum, before)| sum.amount_minor != *before);
+    let raw_change = rated.quantity_raw - before.map_or(0, |before| before.quantity_raw);
+    if before.is_some() && change.minor == 0 && raw_change == 0 && !tax_moved {
+        return Ok(None);
+    }
+    let mut priced = rated.priced.clone();
+    let total_exact = priced.amount;
+    if let Some(before) = before {
+        priced.adjust(AdjustmentKind::AlreadyIssued, before.amount_exact.0.checked_neg()?)?;
+    }
+    let revision = before.map_or(0, |before| before.revision + 1);
+    let tariff = &item.version.tariff;
+    let less = |now: Exact, before: Option<Ratio>| now.checked_sub(before.map_or(Exact::ZERO, |ratio| ratio.0));
+    let residue = change.exact().checked_sub(priced.amount)?;
+    let line = Line {
+        id: line_id(&facts.tenant, &facts.source, &facts.account, &context.cycle.id, &item.key, revision),
+        tenant: facts.tenant.clone(),
+        account: facts.account.clone(),
+        service: Some(item.key.service.clone()),
+        charge: item.key.charge.clone(),
+        kind: kind_of(item, change),
+        cycle: context.cycle.id.clone(),
+        period: item.period.clone(),
+        tariff: TariffRef { id: tariff.id.clone(), version: tariff.version, digest: tariff.digest.clone() },
+        description: describe(context, item, rated),
+        quantity_raw: raw_change.to_string(),
+        quantity: less(priced.quantity, before.map(|before| before.quantity))?.to_string(),
+        unit: unit_of(item).to_owned(),
+        allowance_used: less(priced.allowance_used, before.map(|before| before.allowance_used))?.to_string(),
+        tiers: priced.tiers.iter().map(TierShape::of).collect(),
+        adjustments: priced.adjustments.iter().map(AdjustmentShape::of).collect(),
+        amount_exact: priced.amount.to_string(),
+        amount: change.to_string(),
+        rounding_residue: residue.to_string(),
+        tax: tax_shapes(&taxes, before, tariff.currency),
+        currency: tariff.currency.to_string(),
+        corrects: item.original.map(str::to_owned),
+        usage: rated.counted.as_ref().map(|counted| UsageShape {
+            watermark: facts.watermark,
+            records: counted.records,
+            digest: counted.digest.clone(),
+        }),
+        batch: context.batch.clone(),
+        created_at: context.now,
+    };
+    let basis = Basis {
+        source: facts.source.clone(),
+        addon: item.key.addon.clone(),
+        revision,
+        coverage: item.coverage.clone(),
+        share: Ratio(item.share),
+        cycle_index: item.cycle_index,
+        tax_exempt: facts.tax_exempt,
+        times: facts.services[item.service].times,
+        events: rated.counted.as_ref().map_or(0, |counted| u64::try_from(counted.sessions).unwrap_or(0)),
+        quantity_raw: rated.quantity_raw,
+        quantity: Ratio(priced.quantity),
+        allowance_used: Ratio(priced.allowance_used),
+        amount_exact: Ratio(total_exact),
+        amount_minor: rated.amount.minor,
+        taxes: taxes.into_iter().map(|(sum, _)| sum).collect(),
+        inputs: item.inputs.clone(),
+    };
+    Ok(Some(StoredLine { line, basis }))
+}
+
+fn change_of(item: &Item<'_>, rated: &Rated) -> Result<Money, MoneyError> {
+    let before = item.issued.map_or(0, |line| line.basis.amount_minor);
+    rated.amount.checked_sub(Money::new(before, rated.amount.currency))
+}
+
+fn kind_of(item: &Item<'_>, change: Money) -> LineKind {
+    match (&item.charge.kind, item.issued) {
+        (_, Some(_)) if change.minor < 0 => LineKind::Credit,
+        (_, Some(_)) => LineKind::Adjustment,
+        (ChargeKind::Recurring(_), None) => LineKind::Recurring,
+        (ChargeKind::OneOff { .. }, None) => LineKind::OneOff,
+        (ChargeKind::Usage(_), None) => LineKind::Usage,
+    }
+}
+
+fn unit_of(item: &Item<'_>) -> &'static str {
+    match &item.charge.kind {
+        ChargeKind::Recurring(_) => "period",
+        ChargeKind::OneOff { .. } => "piece",
+        ChargeKind::Usage(usage) if usage.unit == Unit::Session => "session",
+        ChargeKind::Usage(usage) => usage.unit.as_str(),
+    }
+}
+
+/// Cumulative taxes, each with what earlier lines have charged; a tax no longer due is there with nothing.
+fn tax_sums(levied: &[TaxAmount], before: Option<&Basis>) -> Vec<(TaxSum, i64)> {
+    let earlier = before.map(|before| before.taxes.as_slice()).unwrap_or_default();
+    let mut sums: Vec<(TaxSum, i64)> = levied
+        .iter()
+        .map(|tax| {
+            let sum = TaxSum {
+                id: tax.id.clone(),
+                rate: tax.rate.to_string(),
+                inclusive: tax.inclusive,
+                base_minor: tax.base.minor,
+                amount_minor: tax.amount.minor,
+            };
+            let before = earlier.iter().find(|other| other.id == tax.id).map_or(0, |other| other.amount_minor);
+            (sum, before)
+        })
+        .collect();
+    for gone in earlier.iter().filter(|old| !levied.iter().any(|tax| tax.id == old.id)) {
+        sums.push((TaxSum { base_minor: 0, amount_minor: 0, ..gone.clone() }, gone.amount_minor));
+    }
+    sums
+}
+
+fn tax_shapes(sums: &[(TaxSum, i64)], before: Option<&Basis>, currency: crate::vocabulary::Currency) -> Vec<TaxShape> {
+    let earlier = before.map(|before| before.taxes.as_slice()).unwrap_or_default();
+    let base_before = |id: &str| earlier.iter().find(|tax| tax.id == id).map_or(0, |tax| tax.base_minor);
+    sums.iter()
+        .map(|(sum, before)| TaxShape {
+            id: sum.id.clone(),
+            rate: sum.rate.clone(),
+            inclusive: sum.inclusive,
+            base: Money::new(sum.base_minor - base_before(&sum.id), currency).to_string(),
+            amount: Money::new(sum.amount_minor - before, currency).to_string(),
+        })
+        .collect()
+}
+
+fn held(context: &RunContext, item: &Item<'_>, line: &StoredLine) -> Result<Option<HeldReason>, RunError> {
+    let Some(issued) = item.issued else { return Ok(None) };
+    let change = line.basis.amount_minor - issued.basis.amount_minor;
+    let amount = Money::new(change, item.version.tariff.currency).exact();
+    let policy = &context.corrections;
+    if let Some(days) = policy.debit_max_age_days
+        && change > 0
+        && context.now.as_second() - item.period.end.as_second() > i64::from(days) * 86_400
+    {
+        return Ok(Some(HeldReason::TooOld));
+    }
+    let size = if amount.is_negative() { amount.checked_neg()? } else { amount };
+    Ok(policy.min_amount.is_some_and(|least| change != 0 && size < least).then_some(HeldReason::TooSmall))
+}
+
+fn describe(context: &RunContext, item: &Item<'_>, rated: &Rated) -> String {
+    let cycle = &context.cycle;
+    let time = |from, until| format!("{} to {}", cycle.day_of(from), cycle.day_of(until));
+    let billed: Vec<String> = item.coverage.iter().map(|(from, until)| time(*from, *until)).collect();
+    let what = match &item.charge.kind {
+        ChargeKind::Usage(usage) => {
+            let included = match rated.priced.allowance {
+                Some(allowance) => format!(", {allowance} {} included", usage.unit),
+                None => String::new(),
+            };
+            format!("{} {}{included}", rated.priced.quantity, usage.unit)
+        }
+        _ if item.share == Exact::ONE || item.coverage.is_empty() => String::new(),
+        _ => {
+            let days = cycle.days(&item.period);
+            let part = item.share.checked_mul(Exact::from_int(i128::from(days))).unwrap_or(item.share);
+            format!("{part} of {days} days")
+        }
+    };
+    let time = if billed.is_empty() { time(item.period.start, item.period.end) } else { billed.join(" and ") };
+    let about = if what.is_empty() { String::new() } else { format!(": {what}") };
+    let correction = if item.issued.is_some() { "Correction of " } else { "" };
+    let addon = item.key.addon.as_ref().map(|addon| format!(" ({addon})")).unwrap_or_default();
+    format!("{correction}{} {}{addon}, {time}{about}", item.key.tariff, item.key.charge)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! Taxes of one rounded amount: exclusive on top, inclusive taken out, compound on the taxes before.
+//!
+//! Net plus inclusive taxes is the amount to the last unit, whatever the rates.
+
+use super::tariff::{LineRounding, Tax};
+use crate::vocabulary::{Exact, ExactError, Money, MoneyError};
+
+/// One tax of one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaxAmount {
+    pub id: String,
+    /// Percent.
+    pub rate: Exact,
+    pub inclusive: bool,
+    pub base: Money,
+    pub amount: Money,
+}
+
+/// The taxes of `amount`, which is gross of inclusive and net of exclusive tax. Taxes come in their order.
+pub fn levy(taxes: &[Tax], amount: Money, rounding: LineRounding) -> Result<Vec<TaxAmount>, MoneyError> {
+    let mut levied = vec![None; taxes.len()];
+    let net = take_inclusive(taxes, amount, rounding, &mut levied)?;
+    let mut before = Money::zero(amount.currency);
+    for (tax, slot) in taxes.iter().zip(levied.iter_mut()) {
+        if !tax.inclusive {
+            let base = if tax.compound { net.checked_add(before)? } else { net };
+            let exact = base.exact().checked_mul(hundredth(tax.rate)).map_err(overflow)?;
+            *slot = Some(tax_amount(tax, base, round(exact, amount, rounding)?));
+        }
+        if let Some(levied) = slot {
+            before = before.checked_add(levied.amount)?;
+        }
+    }
+    Ok(levied.into_iter().flatten().collect())
+}
+
+/// What an amount with inclusive taxes is divided by to become net.
+pub fn inclusive_factor(taxes: &[Tax]) -> Result<Exact, ExactError> {
+    let mut factor = Exact::ONE;
+    for (_, share) in inclusive_shares(taxes)? {
+        factor = factor.checked_add(share)?;
+    }
+    Ok(factor)
+}
+
+/// Fills in the inclusive taxes and answers the net amount.
+fn take_inclusive(
+    taxes: &[Tax],
+    amount: Money,
+    rounding: LineRounding,
+    levied: &mut [Option<TaxAmount>],
+) -> Result<Money, MoneyError> {
+    let factor = inclusive_factor(taxes).map_err(overflow)?;
+    let net_exact = amount.exact().checked_div(factor).map_err(overflow)?;
+    let mut net = amount;
+    let mut amounts = Vec::new();
+    for (index, share) in inclusive_shares(taxes).map_err(overflow)? {
+        let tax = round(net_exact.checked_mul(share).map_err(overflow)?, amount, rounding)?;
+        net = net.checked_sub(tax)?;
+        amounts.push((index, tax));
+    }
+    let mut base = net;
+    for (index, tax) in amounts {
+        let own_base = if taxes[index].compound { base } else { net };
+        levied[index] = Some(tax_amount(&taxes[index], own_base, tax));
+        base = base.checked_add(tax)?;
+    }
+    Ok(net)
+}
+
+/// Each inclusive tax as a part of the net amount.
+fn inclusive_shares(taxes: &[Tax]) -> Result<Vec<(usize, Exact)>, ExactError> {
+    let mut shares = Vec::new();
+    let mut before = Exact::ONE;
+    for (index, tax) in taxes.iter().enumerate().filter(|(_, tax)| tax.inclusive) {
+        let base = if tax.compound { before } else { Exact::ONE };
+        let share = base.checked_mul(hundredth(tax.rate))?;
+        before = before.checked_add(share)?;
+        shares.push((index, share));
+    }
+    Ok(shares)
+}
+
+fn tax_amount(tax: &Tax, base: Money, amount: Money) -> TaxAmount {
+    TaxAmount { id: tax.id.clone(), rate: tax.rate, inclusive: tax.inclusive, base, amount }
+}
+
+fn round(exact: Exact, like: Money, rounding: LineRounding) -> Result<Money, MoneyError> {
+    Money::round(exact, like.currency, like.currency.minor_digits(), rounding.mode)
+}
+
+fn hundredth(rate: Exact) -> Exact {
+    rate.checked_div(Exact::from_int(100)).expect("a tax rate is bounded when its tariff is read")
+}
+
+fn overflow(_: ExactError) -> MoneyError {
+    MoneyError::Overflow
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::vocabulary::Rounding;
+
+    const HALF_UP: LineRounding = LineRounding { mode: Rounding::HalfUp, places: 2 };
+
+    fn tax(id: &str, rate: &str, inclusive: bool, compound: bool) -> Tax {
+        Tax { id: id.to_owned(), rate: rate.parse().expect("a rate"), inclusive, compound, order: 1 }
+    }
+
+    fn usd(minor: i64) -> Money {
+        Money::new(minor, "USD".parse().expect("USD"))
+    }
+
+    fn amounts(taxes: &[Tax], minor: i64) -> Vec<i64> {
+        levy(taxes, usd(minor), HALF_UP).expect("in range").iter().map(|tax| tax.amount.minor).collect()
+    }
+
+    #[test]
+    fn exclusive_tax_is_on_top() {
+        assert_eq!(amounts(&[tax("vat", "20", false, false)], 1235), [247]);
+    }
+
+    #[test]
+    fn compound_tax_is_levied_on_the_taxes_before_it() {
+        assert_eq!(amounts(&[tax("gst", "5", false, false), tax("qst", "10", false, true)], 10000), [500, 1050]);
+    }
+
+    #[test]
+    fn inclusive_tax_is_taken_out() {
+        assert_eq!(amounts(&[tax("vat", "20", true, false)], 12000), [2000]);
+        assert_eq!(amounts(&[tax("vat", "19", true, false)], 100), [16]);
+    }
+
+    #[test]
+    fn exclusive_tax_beside_an_inclusive_one_is_on_the_net() {
+        assert_eq!(amounts(&[tax("vat", "20", true, false), tax("fee", "1", false, false)], 12000), [2000, 100]);
+    }
+
+    #[test]
+    fn credit_carries_the_mirrored_tax() {
+        assert_eq!(amounts(&[tax("vat", "20", false, false)], -1235), [-247]);
+    }
+
+    proptest! {
+        #[test]
+        fn net_and_inclusive_taxes_are_the_gross(minor in -1_000_000_000i64..1_000_000_000, a in 0u32..3000, b in 0u32..3000) {
+            let rate = |r: u32| format!("{}.{:02}", r / 100, r % 100);
+            let taxes = [tax("a", &rate(a), true, false), tax("b", &rate(b), true, true)];
+            let levied = levy(&taxes, usd(minor), HALF_UP).expect("in range");
+            let net = levied[0].base.minor;
+            prop_assert_eq!(net + levied.iter().map(|tax| tax.amount.minor).sum::<i64>(), minor);
+        }
+    }
+}
