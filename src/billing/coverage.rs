@@ -12,16 +12,21 @@ use crate::vocabulary::{Date, Exact, ExactError, Period, Timestamp};
 #[derive(Debug, Clone)]
 pub struct Piece<'r> {
     pub version: &'r KnownVersion,
-    /// Edges at local midnights.
     pub from: Timestamp,
     pub until: Timestamp,
-    /// Edges as they happened.
-    pub exact_from: Timestamp,
-    pub exact_until: Timestamp,
     /// The first part of the period that is billed at all.
     pub first: bool,
     /// The service ends with this part.
     pub ends: bool,
+}
+
+/// How the edges of billed time are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edges {
+    /// Widened to local days.
+    Days,
+    /// As they happened, for amounts by the second.
+    Exact,
 }
 
 /// The parts of `period`, in order. Time for which no version is in force has no part.
@@ -29,12 +34,16 @@ pub fn pieces<'r>(
     service: &ServiceFacts,
     period: &Period,
     context: &'r RunContext,
+    edges: Edges,
 ) -> Result<Vec<Piece<'r>>, CalendarError> {
     let cycle = &context.cycle;
     let mut found: Vec<Piece<'r>> = Vec::new();
     for (index, stretch) in service.stretches.iter().enumerate() {
         let next = service.stretches.get(index + 1);
-        let (from, until) = whole_days(cycle, stretch, next)?;
+        let (from, until) = match edges {
+            Edges::Days => whole_days(cycle, stretch, next)?,
+            Edges::Exact => (stretch.from, stretch.until),
+        };
         let (from, until) = (from.max(period.start), until.unwrap_or(period.end).min(period.end));
         if from >= until {
             continue;
@@ -45,8 +54,6 @@ pub fn pieces<'r>(
                 version,
                 from,
                 until,
-                exact_from: from.max(stretch.from),
-                exact_until: stretch.until.map_or(until, |end| end.min(until)),
                 first: found.is_empty(),
                 ends: next.is_none() && stretch.until.is_some_and(|end| end <= period.end) && until < period.end,
             });
@@ -97,7 +104,6 @@ pub fn recurring_share(
     {
         // Paid in advance and not given back: the service is charged as if it ran to the end of the period.
         last.until = period.end;
-        last.exact_until = period.end;
     }
     let parts: Vec<&Piece<'_>> = parts.iter().collect();
     let covered = coverage(&parts);
@@ -106,11 +112,7 @@ pub fn recurring_share(
         Proration::None => return Ok(None),
         Proration::ActualDays => day_share(cycle, period, &covered)?,
         Proration::Fixed30 => thirty_day_share(cycle, period, &covered)?,
-        Proration::PerSecond => {
-            let exact: Vec<_> = parts.iter().map(|piece| (piece.exact_from, piece.exact_until)).collect();
-            let share = time_share(period, &exact)?;
-            return Ok(Some((share, exact)));
-        }
+        Proration::PerSecond => time_share(period, &covered)?,
     };
     Ok(Some((share, covered)))
 }
@@ -168,6 +170,7 @@ fn by_version<'r>(
 ) -> Result<Vec<(Timestamp, Timestamp, &'r KnownVersion)>, CalendarError> {
     let closed_at = context.closures.get(&period.start);
     let mut effective: Vec<(Timestamp, &KnownVersion)> = Vec::new();
+    let first = versions.iter().map(|version| version.tariff.effective_from).min();
     for version in versions {
         let too_late = closed_at.is_some_and(|closed| version.known_at > *closed);
         if too_late && !version.tariff.retroactive {
@@ -175,7 +178,8 @@ fn by_version<'r>(
         }
         let at = context.cycle.midnight(version.tariff.effective_from)?;
         match version.tariff.apply {
-            Apply::NextPeriod if at > period.start => {}
+            // The first version of all replaces nothing that the running period could keep.
+            Apply::NextPeriod if at > period.start && first != Some(version.tariff.effective_from) => {}
             _ => effective.push((at, version)),
         }
     }

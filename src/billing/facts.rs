@@ -34,8 +34,20 @@ pub struct ServiceFacts {
     pub stretches: Vec<Stretch>,
     /// Where the service's billing began, for discounts that end.
     pub began_at: Option<Timestamp>,
+    /// Another amount than the tariff's, for this subscriber alone.
+    pub price_override: Option<PriceOverride>,
     /// Ledger entries up to the watermark; those of every period `usage_needed` names.
     pub usage: Vec<UsageEntry>,
+}
+
+/// Replaces the amount of a recurring charge in the periods whose billed time begins in `[from, until)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PriceOverride {
+    /// `None`: every recurring charge of the plan.
+    pub charge: Option<String>,
+    pub amount: Exact,
+    pub from: Option<Timestamp>,
+    pub until: Option<Timestamp>,
 }
 
 /// Time in which a tariff is billed.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::ToSpan;
 use sha2::{Digest, Sha256};
 
-use super::coverage::{self, Piece};
+use super::coverage::{self, Edges, Piece};
 use super::facts::{AccountFacts, KnownVersion, RunContext, ServiceFacts};
 use super::lines::{ItemKey, StoredLine};
 use super::run::RunError;
@@ -25,6 +25,8 @@ pub struct Item<'r> {
     pub coverage: Vec<(Timestamp, Timestamp)>,
     pub share: Exact,
     pub cycle_index: u32,
+    /// This subscriber's own amount of a recurring charge.
+    pub own_amount: Option<Exact>,
     /// The last line of the item, and the first one.
     pub issued: Option<&'r StoredLine>,
     pub original: Option<&'r str>,
@@ -147,9 +149,10 @@ fn items_of_period<'r>(
     issued: &Issued<'r>,
 ) -> Result<Vec<Item<'r>>, RunError> {
     let service = &facts.services[index];
-    let pieces = coverage::pieces(service, period, context)?;
+    let days = coverage::pieces(service, period, context, Edges::Days)?;
+    let exact = coverage::pieces(service, period, context, Edges::Exact)?;
     let mut versions: Vec<&'r KnownVersion> = Vec::new();
-    for piece in &pieces {
+    for piece in days.iter().chain(&exact) {
         if !versions.iter().any(|version| std::ptr::eq(*version, piece.version)) {
             versions.push(piece.version);
         }
@@ -157,7 +160,6 @@ fn items_of_period<'r>(
     let closing = period.start <= context.period.start;
     let mut items = Vec::new();
     for version in versions {
-        let own: Vec<&Piece<'_>> = pieces.iter().filter(|piece| std::ptr::eq(piece.version, version)).collect();
         for charge in &version.tariff.charges {
             let due = match &charge.kind {
                 ChargeKind::Recurring(Recurring { timing: Timing::Advance, .. }) | ChargeKind::OneOff { .. } => true,
@@ -165,7 +167,9 @@ fn items_of_period<'r>(
                 // An add-on has no meter of its own: what is used is the service's.
                 ChargeKind::Usage(_) => closing && service.addon.is_none(),
             };
-            if !due {
+            let pieces = if is_by_second(charge) { &exact } else { &days };
+            let own: Vec<&Piece<'_>> = pieces.iter().filter(|piece| std::ptr::eq(piece.version, version)).collect();
+            if !due || own.is_empty() {
                 continue;
             }
             if let Some((share, coverage)) = billed_part(service, charge, version, &own, period, context)? {
@@ -174,6 +178,10 @@ fn items_of_period<'r>(
         }
     }
     Ok(items)
+}
+
+fn is_by_second(charge: &Charge) -> bool {
+    matches!(&charge.kind, ChargeKind::Recurring(recurring) if recurring.proration == Proration::PerSecond)
 }
 
 type BilledPart = (Exact, Vec<(Timestamp, Timestamp)>);
@@ -219,10 +227,6 @@ fn withdrawn<'r>(
     if last.line.period.end <= window_start(context) || last.line.period.start > ahead.start {
         return Ok(None);
     }
-    let arrears = !matches!(last.line.kind, super::lines::LineKind::Recurring) && last.line.usage.is_some();
-    if arrears && last.line.period.start > context.period.start {
-        return Ok(None);
-    }
     let version = context
         .tariffs
         .get(&key.tariff)
@@ -232,19 +236,12 @@ fn withdrawn<'r>(
         .tariff
         .charge(&key.charge)
         .ok_or_else(|| RunError::UnknownVersion { tariff: key.tariff.clone(), version: key.version })?;
-    if is_without_proration(charge) && last.basis.coverage.is_empty() {
-        return Ok(None);
-    }
     let Some(index) = facts.services.iter().position(|service| service.id == key.service && service.addon == key.addon)
     else {
         return Ok(None);
     };
     let nothing = (Exact::ZERO, Vec::new());
     build(facts, index, version, charge, &last.line.period, nothing, context, issued).map(Some)
-}
-
-fn is_without_proration(charge: &Charge) -> bool {
-    matches!(&charge.kind, ChargeKind::Recurring(recurring) if recurring.proration == Proration::None)
 }
 
 #[expect(clippy::too_many_arguments, reason = "one item is made of all of them, and only here")]
@@ -270,7 +267,11 @@ fn build<'r>(
     let lines = issued.lines.get(&key);
     let cycle_index = cycle_index(service, period, context)?;
     let late = service.usage.iter().any(|entry| entry.sequence > issued.watermark && period.contains(entry.from));
-    let inputs = inputs_digest(version, &coverage, share, cycle_index, facts.tax_exempt, service.times);
+    let own_amount = own_amount(service, charge, &coverage);
+    let mut inputs = inputs_text(version, &coverage, share, cycle_index, facts.tax_exempt, service.times);
+    if let Some(amount) = own_amount {
+        inputs.push_str(&format!("|{amount}"));
+    }
     Ok(Item {
         service: index,
         version,
@@ -279,9 +280,10 @@ fn build<'r>(
         coverage,
         share,
         cycle_index,
+        own_amount,
         issued: lines.map(|(_, last)| *last),
         original: lines.map(|(first, _)| first.line.id.as_str()),
-        inputs,
+        inputs: short_digest(&inputs),
         late,
         key,
     })
@@ -294,7 +296,7 @@ fn cycle_index(service: &ServiceFacts, period: &Period, context: &RunContext) ->
 }
 
 /// Changes when, and only when, something a price depends on has changed. The form is part of what is stored.
-fn inputs_digest(
+fn inputs_text(
     version: &KnownVersion,
     coverage: &[(Timestamp, Timestamp)],
     share: Exact,
@@ -307,14 +309,25 @@ fn inputs_digest(
     // Discounts end by the index; where none does, the index is no input.
     let ending = version.tariff.discounts.iter().any(|discount| discount.cycles.is_some());
     let index = if ending { cycle_index } else { 0 };
-    let text = format!(
+    format!(
         "1|{}|{}|{}/{}|{index}|{tax_exempt}|{times}",
         version.tariff.digest,
         edges.join(","),
         share.numerator(),
         share.denominator()
-    );
+    )
+}
+
+fn short_digest(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn own_amount(service: &ServiceFacts, charge: &Charge, coverage: &[(Timestamp, Timestamp)]) -> Option<Exact> {
+    let own = service.price_override.as_ref()?;
+    let (begins, _) = coverage.first()?;
+    let named = own.charge.as_ref().is_none_or(|id| *id == charge.id);
+    let in_force = own.from.is_none_or(|from| from <= *begins) && own.until.is_none_or(|until| *begins < until);
+    (named && in_force && matches!(charge.kind, ChargeKind::Recurring(_))).then_some(own.amount)
 }
 
 const MOST_PERIODS: usize = 500;

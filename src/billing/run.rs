@@ -3,6 +3,8 @@
 //! Each line is the difference of two rounded cumulative amounts, so that lines add up to rating everything at once, in
 //! whole cents too. An item without a new cause has no new line, so a repeated run emits nothing.
 
+use std::borrow::Cow;
+
 use thiserror::Error;
 
 use super::calendar::CalendarError;
@@ -14,7 +16,7 @@ use super::lines::{
 };
 use super::measure::{Counted, count};
 use super::price::{AdjustmentKind, Measure, Priced, price};
-use super::tariff::{ChargeKind, Unit};
+use super::tariff::{Charge, ChargeKind, Recurring, Unit};
 use super::tax::{TaxAmount, inclusive_factor, levy};
 use crate::vocabulary::{Exact, ExactError, Money, MoneyError, Period};
 
@@ -131,7 +133,8 @@ pub fn rate(facts: &AccountFacts, item: &Item<'_>) -> Result<Rated, RunError> {
         _ => (i64::from(service.times), Exact::from_int(i128::from(service.times)), 0),
     };
     let measure = Measure { quantity, events, share: item.share, cycle_index: item.cycle_index };
-    let mut priced = if item.coverage.is_empty() { nothing() } else { price(tariff, item.charge, &measure)? };
+    let charge = own_charge(item);
+    let mut priced = if item.coverage.is_empty() { nothing() } else { price(tariff, &charge, &measure)? };
     if facts.tax_exempt {
         let net = priced.amount.checked_div(inclusive_factor(&tariff.taxes)?)?;
         priced.adjust(AdjustmentKind::TaxExempt, net.checked_sub(priced.amount)?)?;
@@ -140,6 +143,17 @@ pub fn rate(facts: &AccountFacts, item: &Item<'_>) -> Result<Rated, RunError> {
     let amount = Money::round(priced.amount, tariff.currency, rounding.places, rounding.mode)?;
     let taxes = if facts.tax_exempt { Vec::new() } else { levy(&tariff.taxes, amount, rounding)? };
     Ok(Rated { counted, quantity_raw, priced, amount, taxes })
+}
+
+/// The charge, with the subscriber's own amount where there is one.
+fn own_charge<'r>(item: &Item<'r>) -> Cow<'r, Charge> {
+    match (&item.charge.kind, item.own_amount) {
+        (ChargeKind::Recurring(recurring), Some(amount)) => {
+            let kind = ChargeKind::Recurring(Recurring { amount, ..recurring.clone() });
+            Cow::Owned(Charge { id: item.charge.id.clone(), kind })
+        }
+        _ => Cow::Borrowed(item.charge),
+    }
 }
 
 /// A withdrawn item: not even its minimum is due.

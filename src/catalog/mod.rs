@@ -1,1 +1,106 @@
-//! What a tenant sells: plans, bill cycles, tariffs and treatments of holds, read from TOML and checked as a whole.
+//! A tenant's catalog: its bill cycles, plans and tariffs as CONTRACT §4 writes them, read and checked as a whole.
+//!
+//! Texts come in (the shell has read the files), a `Catalog` or every fault with `file:line:column` goes out. A catalog
+//! that exists is consistent: every plan's tariff is there, every file was named by somebody.
+
+mod bundle;
+mod effect;
+mod read;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use bundle::{Bundle, bundles_of_folder, named_files};
+pub use effect::{Effect, PlanChange, compare};
+pub use read::read;
+
+use crate::account::{DocsisProfile, HoldBilling, HoldKind, Known, KnownPlan, RadiusProfile, ServiceType, Treatment};
+use crate::billing::calendar::BillCycle;
+use crate::billing::facts::CorrectionPolicy;
+use crate::billing::tariff::Tariff;
+use crate::vocabulary::{Currency, TenantId, Zone};
+
+/// One checked version of a tenant's catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Catalog {
+    pub tenant: TenantId,
+    pub name: String,
+    pub parent: Option<TenantId>,
+    pub currency: Currency,
+    pub zone: Zone,
+    pub timezone: String,
+    /// In lower case.
+    pub mail_domains: BTreeSet<String>,
+    /// Realms of the tenant's usernames, in lower case.
+    pub realms: BTreeSet<String>,
+    pub corrections: CorrectionPolicy,
+    /// How far back a service may be billed for the first time, or be changed.
+    pub backdate_days: u32,
+    pub holds: BTreeMap<HoldKind, HoldDefault>,
+    pub garden_group: Option<String>,
+    pub cycles: BTreeMap<String, Cycle>,
+    pub plans: BTreeMap<String, Plan>,
+    pub tariffs: Vec<Tariff>,
+    /// The texts it was read from.
+    pub bundle: Bundle,
+}
+
+/// What a hold of a kind does when it does not say so itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HoldDefault {
+    pub treatment: Option<Treatment>,
+    pub billing: Option<HoldBilling>,
+}
+
+/// A bill cycle and how its periods are closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cycle {
+    pub calendar: BillCycle,
+    pub close: Close,
+    pub grace_seconds: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// By a person or a billing system.
+    Manual,
+    /// By the daemon, `grace` after a period's end.
+    Auto,
+}
+
+/// What can be bought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub id: String,
+    /// `None`: an add-on of any type of service.
+    pub service: Option<ServiceType>,
+    pub tariff: Option<String>,
+    pub docsis: Option<DocsisProfile>,
+    pub radius: Option<RadiusProfile>,
+    pub quota_mb: Option<u32>,
+}
+
+impl Catalog {
+    /// What accounts are checked against and provisioned from.
+    pub fn known(&self) -> Known {
+        let plan = |plan: &Plan| KnownPlan {
+            service: plan.service,
+            docsis: plan.docsis.clone(),
+            radius: plan.radius.clone(),
+            quota_mb: plan.quota_mb,
+        };
+        let treatment = |(kind, hold): (&HoldKind, &HoldDefault)| Some((*kind, hold.treatment.clone()?));
+        Known {
+            plans: self.plans.values().map(|known| (known.id.clone(), plan(known))).collect(),
+            bill_cycles: self.cycles.keys().cloned().collect(),
+            mail_domains: self.mail_domains.clone(),
+            treatments: self.holds.iter().filter_map(treatment).collect(),
+            zone: Some(self.zone.clone()),
+            garden_group: self.garden_group.clone(),
+        }
+    }
+
+    /// Which tariff each plan names.
+    pub fn plan_tariffs(&self) -> BTreeMap<String, String> {
+        self.plans.values().filter_map(|plan| Some((plan.id.clone(), plan.tariff.clone()?))).collect()
+    }
+}

@@ -13,6 +13,7 @@ mod migrate;
 mod record;
 mod serve;
 mod shell;
+mod tariff;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,6 +56,9 @@ pub enum Command {
     /// Turn a modem's or MTA's configuration file into readable TOML and back.
     #[command(subcommand)]
     Docsis(docsis::DocsisCommand),
+    /// Check a tariff file, or price quantities by it.
+    #[command(subcommand)]
+    Tariff(tariff::TariffCommand),
     /// Copy the databases into one file, also while the daemon runs.
     Backup { file: PathBuf },
     /// Put a backup's databases where the configuration says they are.
@@ -102,6 +106,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Migrate { dry_run } => migrate::run(dry_run, context).await,
         Command::Device(command) => device::run(command, context).await,
         Command::Docsis(command) => docsis::run(command, context),
+        Command::Tariff(command) => tariff::run(command, context),
         Command::Backup { file } => backup::backup(&file, context).await,
         Command::Restore { file } => backup::restore(&file, context),
         Command::Record(command) => record::run(command, context).await,

@@ -1,1 +1,156 @@
-//! Prices.
+//! Prices to the last digit: boundaries, zero, blocks, limits, and what peers get wrong.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn exact(text: &str) -> Exact {
+    text.parse().expect("a decimal of the test")
+}
+
+fn tariff(keys: &str) -> Tariff {
+    let text = format!(
+        "id = \"t\"\nversion = 1\ncurrency = \"USD\"\neffective_from = \"2026-01-01\"\n[[charge]]\nid = \"data\"\n\
+         type = \"usage\"\nmeter = \"octets\"\ndirection = \"sum\"\nunit = \"GB\"\n{keys}\n"
+    );
+    Tariff::read("t.toml", &text).expect("a sound tariff of the test")
+}
+
+fn amount(tariff: &Tariff, quantity: &str) -> String {
+    priced(tariff, exact(quantity), 0).amount.to_string()
+}
+
+fn priced(tariff: &Tariff, quantity: Exact, events: u64) -> Priced {
+    price(tariff, &tariff.charges[0], &Measure::whole(quantity, events)).expect("in range")
+}
+
+const TIERS: &str =
+    "tiers = [{ up_to = \"100\", unit_amount = \"0.05\" }, { unit_amount = \"0.02\", flat_amount = \"1\" }]";
+
+#[test]
+fn graduated_prices_each_part_at_its_tier() {
+    let tariff = tariff(&format!("model = \"graduated\"\n{TIERS}"));
+    for (quantity, expected) in [("0", "0"), ("100", "5"), ("100.000000001", "6.00000000002"), ("150", "7")] {
+        assert_eq!(amount(&tariff, quantity), expected, "{quantity}");
+    }
+}
+
+/// F1: a peer bills nothing for 99.5 units between two integer bounds.
+#[test]
+fn volume_prices_fractions_between_bounds() {
+    let tariff = tariff(&format!("model = \"volume\"\n{TIERS}"));
+    for (quantity, expected) in
+        [("99.5", "4.975"), ("99.999999999", "4.99999999995"), ("100", "5"), ("100.000000001", "3.00000000002")]
+    {
+        assert_eq!(amount(&tariff, quantity), expected, "{quantity}");
+    }
+}
+
+/// F2: a peer rounds the unit price to cents first and cuts the quantity to whole units.
+#[test]
+fn prices_below_a_cent_and_fractions_of_units_count() {
+    assert_eq!(amount(&tariff("model = \"standard\"\nunit_amount = \"0.004\""), "10000.9"), "40.0036");
+}
+
+/// F7: a peer counts packages in floating point: 9007199254740993 became 9007199254740992.
+#[test]
+fn packages_are_counted_exactly() {
+    let keys = "model = \"package\"\npackage_size = \"1\"\npackage_amount = \"1\"";
+    assert_eq!(amount(&tariff(keys), "9007199254740993"), "9007199254740993");
+    assert_eq!(amount(&tariff(keys), "3.0000000000000001"), "4");
+    let free = format!("{keys}\nfree_units = \"3\"");
+    assert_eq!(amount(&tariff(&free), "2"), "0");
+}
+
+/// F9: a peer's blocks in floating point make 8 of 0.07 / 0.01, 112 of 1.11 / 0.01, 420 of 4.19 / 0.01.
+#[test]
+fn blocks_are_counted_exactly() {
+    let keys = "model = \"package\"\npackage_size = \"0.01\"\npackage_amount = \"1\"";
+    for (quantity, blocks) in [("0.07", "7"), ("1.11", "111"), ("4.19", "419")] {
+        assert_eq!(amount(&tariff(keys), quantity), blocks);
+    }
+    let block = tariff("model = \"standard\"\nunit_amount = \"0.5\"\nblock = { size = \"10\" }");
+    assert_eq!(amount(&block, "10.000000001"), "10");
+}
+
+#[test]
+fn one_octet_around_a_bound_moves_one_octets_price() {
+    let tariff = tariff(
+        "model = \"graduated\"\ntiers = [{ up_to = \"100\", unit_amount = \"0.05\" }, { unit_amount = \"0.02\" }]",
+    );
+    let at = |octets: i128| priced(&tariff, Exact::ratio(octets, 1_000_000_000).expect("a ratio"), 0).amount;
+    let bound = 100_000_000_000;
+    let step = |a: i128, b: i128| at(b).checked_sub(at(a)).expect("in range").to_string();
+    assert_eq!(step(bound - 1, bound), "0.00000000005");
+    assert_eq!(step(bound, bound + 1), "0.00000000002");
+}
+
+#[test]
+fn flat_amount_at_zero_is_a_choice() {
+    let tiers = "model = \"graduated\"\ntiers = [{ unit_amount = \"1\", flat_amount = \"3\" }]";
+    assert_eq!(amount(&tariff(tiers), "0"), "0");
+    assert_eq!(amount(&tariff(&format!("{tiers}\ncharge_flat_at_zero = true")), "0"), "3");
+}
+
+#[test]
+fn allowance_comes_after_quantizing_and_before_the_model() {
+    let tariff = tariff(
+        "model = \"standard\"\nunit_amount = \"1\"\nquantize = { to = \"1 GB\" }\nallowance = { amount = \"2\" }",
+    );
+    let priced = priced(&tariff, exact("2.1"), 0);
+    assert_eq!((priced.quantity, priced.allowance_used, priced.amount), (exact("3"), exact("2"), exact("1")));
+}
+
+#[test]
+fn discount_then_maximum_then_minimum() {
+    let discount = "[[discount]]\nkind = \"percent\"\nvalue = \"50\"\n";
+    let text = format!("model = \"standard\"\nunit_amount = \"1\"\nminimum = \"5\"\nmaximum = \"60\"\n{discount}");
+    let tariff = tariff(&text);
+    for (quantity, expected) in [("100", "50"), ("200", "60"), ("4", "5")] {
+        assert_eq!(amount(&tariff, quantity), expected);
+    }
+}
+
+#[test]
+fn percentage_is_of_the_quantity_and_per_event() {
+    let tariff = tariff("model = \"percentage\"\nrate = \"1.5\"\nfixed_amount = \"0.10\"");
+    assert_eq!(priced(&tariff, exact("200"), 7).amount, exact("3.7"));
+}
+
+#[test]
+fn largest_count_of_octets_is_priced_exactly() {
+    let octets = Exact::ratio(i128::from(i64::MAX), 1_000_000_000).expect("a ratio");
+    let tariff = tariff("model = \"standard\"\nunit_amount = \"0.123456789\"");
+    assert_eq!(priced(&tariff, octets, 0).amount.to_string(), "1138687895.422480280447103723");
+}
+
+proptest! {
+    #[test]
+    fn tiers_and_adjustments_add_up_to_the_amount(octets in 0i64..i64::MAX, share in 1i128..31) {
+        let keys = format!(
+            "model = \"graduated\"\n{TIERS}\nallowance = {{ amount = \"10\", prorate = true }}\nproration = \"tiers\"\n\
+             maximum = \"1000\"\nminimum = \"3\""
+        );
+        let tariff = tariff(&keys);
+        let measure = Measure {
+            quantity: Exact::ratio(i128::from(octets), 1_000_000_000).expect("a ratio"),
+            events: 0,
+            share: Exact::ratio(share, 31).expect("a ratio"),
+            cycle_index: 0,
+        };
+        let priced = price(&tariff, &tariff.charges[0], &measure).expect("in range");
+        let tiers = priced.tiers.iter().map(|tier| tier.amount);
+        let steps = tiers.chain(priced.adjustments.iter().map(|step| step.amount));
+        let sum = steps.fold(Exact::ZERO, |sum, part| sum.checked_add(part).expect("in range"));
+        prop_assert_eq!(sum, priced.amount);
+        let beyond: Exact = priced.tiers.iter().fold(Exact::ZERO, |sum, tier| sum.checked_add(tier.quantity).expect("in range"));
+        prop_assert_eq!(beyond.checked_add(priced.allowance_used).expect("in range"), priced.quantity);
+    }
+
+    #[test]
+    fn more_use_never_costs_less_when_graduated(a in 0i64..4_000_000_000_000, b in 0i64..4_000_000_000_000) {
+        let tariff = tariff(&format!("model = \"graduated\"\n{TIERS}"));
+        let cost = |octets: i64| priced(&tariff, Exact::ratio(i128::from(octets), 1_000_000_000).expect("a ratio"), 0).amount;
+        prop_assert!(cost(a.min(b)) <= cost(a.max(b)));
+    }
+}

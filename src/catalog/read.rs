@@ -1,0 +1,424 @@
+//! Reads a catalog's texts and checks them as a whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Bundle, Catalog, Close, Cycle, HoldDefault, Plan};
+use crate::account::{DocsisProfile, HoldBilling, HoldKind, RadiusProfile, ServiceType, Treatment};
+use crate::billing::calendar::{BillCycle, Every};
+use crate::billing::facts::CorrectionPolicy;
+use crate::billing::tariff::{Tariff, canonical, read_section};
+use crate::vocabulary::{BitRate, Currency, Exact, Fault, Section, TenantId, TomlFile, Value, Zone};
+
+/// Reads one catalog. **Errors**: every fault of every file, with its place.
+pub fn read(bundle: &Bundle) -> Result<Catalog, Vec<Fault>> {
+    let file = TomlFile::new(&bundle.main, bundle.main_text());
+    let mut faults = Vec::new();
+    let catalog = file.read().and_then(|table| {
+        let mut root = file.section(&table);
+        let catalog = catalog(&mut root, bundle, &mut faults);
+        root.finish();
+        catalog
+    });
+    let sound = !file.has_faults() && faults.is_empty();
+    match catalog.filter(|_| sound) {
+        Some(catalog) => Ok(catalog),
+        None => {
+            let mut all = file.into_faults();
+            all.append(&mut faults);
+            Err(all)
+        }
+    }
+}
+
+fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> Option<Catalog> {
+    let tenant = root.required("tenant").and_then(|value| value.section()).and_then(tenant);
+    let timezone = tenant.as_ref().map(|tenant| tenant.timezone.clone());
+    let (holds, garden_group) = match root.value("holds") {
+        Some(value) => value.section().and_then(holds)?,
+        None => (BTreeMap::new(), None),
+    };
+    let cycles = keyed(
+        root.sections("bill_cycle").into_iter().map(|section| cycle(section, timezone.as_deref())),
+        |cycle: &Cycle| &cycle.calendar.id,
+        root,
+        "bill_cycle",
+    );
+    let tables: Vec<toml::Table> = inline_tables(bundle.main_text());
+    let mut tariffs = Vec::new();
+    let mut sound = true;
+    for (index, section) in root.sections("tariff").into_iter().enumerate() {
+        match tariff(section, tables.get(index), bundle, faults) {
+            Some(tariff) => tariffs.push(tariff),
+            None => sound = false,
+        }
+    }
+    sound &= distinct(&tariffs, root);
+    let known: BTreeSet<&str> = tariffs.iter().map(|tariff| tariff.id.as_str()).collect();
+    let plans = keyed(
+        // With a tariff that could not be read, a missing reference is no news.
+        root.sections("plan").into_iter().map(|section| plan(section, sound.then_some(&known))),
+        |plan: &Plan| &plan.id,
+        root,
+        "plan",
+    );
+    let (tenant, cycles, plans) = (tenant?, cycles?, plans?);
+    check_profiles(&holds, &plans, root);
+    sound.then_some(Catalog {
+        tenant: tenant.id,
+        name: tenant.name,
+        parent: tenant.parent,
+        currency: tenant.currency,
+        zone: tenant.zone,
+        timezone: tenant.timezone,
+        mail_domains: tenant.mail_domains,
+        realms: tenant.realms,
+        corrections: tenant.corrections,
+        backdate_days: tenant.backdate_days,
+        holds,
+        garden_group,
+        cycles,
+        plans,
+        tariffs,
+        bundle: bundle.clone(),
+    })
+}
+
+struct Tenant {
+    id: TenantId,
+    name: String,
+    parent: Option<TenantId>,
+    currency: Currency,
+    zone: Zone,
+    timezone: String,
+    mail_domains: BTreeSet<String>,
+    realms: BTreeSet<String>,
+    corrections: CorrectionPolicy,
+    backdate_days: u32,
+}
+
+fn tenant(mut section: Section<'_>) -> Option<Tenant> {
+    let id = section.required_parsed::<TenantId>("id");
+    let name = section.text("name");
+    let parent = section.parsed::<TenantId>("parent");
+    let currency = section.required_parsed::<Currency>("currency");
+    let zone = section.required("timezone").and_then(|value| zone(&value));
+    let mail_domains = words(section.value("mail_domains"));
+    let realms = words(section.value("realms"));
+    let corrections = match section.value("corrections") {
+        Some(value) => value.section().and_then(corrections),
+        None => Some(CorrectionPolicy::default()),
+    };
+    let backdate_days = match section.value("backdate_days") {
+        Some(value) => value.integer(0..MOST_BACKDATE_DAYS + 1),
+        None => Some(DEFAULT_BACKDATE_DAYS),
+    };
+    section.finish();
+    let (id, (zone, timezone)) = (id?, zone?);
+    Some(Tenant {
+        name: name.unwrap_or_else(|| id.to_string()),
+        id,
+        parent,
+        currency: currency?,
+        zone,
+        timezone,
+        mail_domains: mail_domains?,
+        realms: realms?,
+        corrections: corrections?,
+        backdate_days: u32::try_from(backdate_days?).ok()?,
+    })
+}
+
+fn corrections(mut section: Section<'_>) -> Option<CorrectionPolicy> {
+    let age = match section.value("debit_max_age") {
+        Some(value) => duration_seconds(&value).map(|seconds| u32::try_from(seconds / DAY_SECONDS).ok()),
+        None => Some(None),
+    };
+    let least = match section.value("min_amount") {
+        Some(value) => value.parse::<Exact>().map(Some),
+        None => Some(None),
+    };
+    if let Some(value) = section.value("after") {
+        value.choice(&[("report", ())])?;
+    }
+    section.finish();
+    Some(CorrectionPolicy { debit_max_age_days: age?, min_amount: least? })
+}
+
+type Holds = (BTreeMap<HoldKind, HoldDefault>, Option<String>);
+
+fn holds(mut section: Section<'_>) -> Option<Holds> {
+    let garden_group = section.text("garden_group");
+    let mut defaults = BTreeMap::new();
+    for (key, kind) in HOLD_KINDS {
+        let Some(value) = section.value(key) else { continue };
+        let mut table = value.section()?;
+        let treatment = table.parsed::<Treatment>("treatment");
+        let billing = table.choice("billing", &[("full", HoldBilling::Full), ("none", HoldBilling::None)]);
+        table.finish();
+        defaults.insert(*kind, HoldDefault { treatment, billing });
+    }
+    section.finish();
+    Some((defaults, garden_group))
+}
+
+fn cycle(mut section: Section<'_>, tenant_zone: Option<&str>) -> Option<Cycle> {
+    let id = section.required("id").and_then(|value| short(&value));
+    let every = section.required("every").and_then(|value| every(&value));
+    let most = if every == Some(Every::Week) { 8 } else { 32 };
+    let anchor_day = match section.value("anchor_day") {
+        Some(value) => value.integer(1..most),
+        None => Some(1),
+    };
+    let own_zone = match section.value("timezone") {
+        Some(value) => zone(&value),
+        None => tenant_zone.and_then(|name| Some((Zone::get(name).ok()?, name.to_owned()))),
+    };
+    let close = match section.value("close") {
+        Some(value) => value.choice(&[("manual", Close::Manual), ("auto", Close::Auto)]),
+        None => Some(Close::Manual),
+    };
+    let grace_seconds = match section.value("grace") {
+        Some(value) => duration_seconds(&value),
+        None => Some(DEFAULT_GRACE_SECONDS),
+    };
+    section.finish();
+    let (zone, timezone) = own_zone?;
+    let anchor_day = u8::try_from(anchor_day?).ok()?;
+    let calendar = BillCycle { id: id?, anchor_day, every: every?, zone, timezone };
+    Some(Cycle { calendar, close: close?, grace_seconds: grace_seconds? })
+}
+
+fn every(value: &Value<'_>) -> Option<Every> {
+    if value.is_text() {
+        return value.choice(&[("month", Every::Month), ("week", Every::Week), ("day", Every::Day)]);
+    }
+    let mut table = value.section()?;
+    let days = table.value("days");
+    let months = table.value("months");
+    table.finish();
+    match (days, months) {
+        (Some(days), None) => Some(Every::Days(u16::try_from(days.integer(1..367)?).ok()?)),
+        (None, Some(months)) => Some(Every::Months(u16::try_from(months.integer(1..61)?).ok()?)),
+        _ => {
+            value.fault("`every` is \"month\", \"week\", \"day\", { days = N } or { months = N }");
+            None
+        }
+    }
+}
+
+fn plan(mut section: Section<'_>, tariffs: Option<&BTreeSet<&str>>) -> Option<Plan> {
+    let id = section.required("id").and_then(|value| short(&value));
+    let service = section.parsed::<ServiceType>("service");
+    let tariff = section.value("tariff");
+    let docsis = match section.value("docsis") {
+        Some(value) => value.section().and_then(docsis).map(Some),
+        None => Some(None),
+    };
+    let radius = match section.value("radius") {
+        Some(value) => value.section().and_then(radius).map(Some),
+        None => Some(None),
+    };
+    let quota_mb = match section.value("mailbox") {
+        Some(value) => value.section().and_then(|mut table| {
+            let quota = table.integer("quota_mb", 1..MOST_QUOTA_MB + 1);
+            table.finish();
+            quota.map(Some)
+        }),
+        None => Some(None),
+    };
+    section.finish();
+    let tariff = match tariff {
+        Some(value) => {
+            let name = value.text()?;
+            if tariffs.is_some_and(|known| !known.contains(name)) {
+                value.fault(format!("there is no tariff `{name}` in this catalog"));
+                return None;
+            }
+            Some(name.to_owned())
+        }
+        None => None,
+    };
+    Some(Plan {
+        id: id?,
+        service,
+        tariff,
+        docsis: docsis?,
+        radius: radius?,
+        quota_mb: quota_mb?.and_then(|quota| u32::try_from(quota).ok()),
+    })
+}
+
+fn docsis(mut section: Section<'_>) -> Option<DocsisProfile> {
+    let downstream = section.required_parsed::<BitRate>("downstream");
+    let upstream = section.required_parsed::<BitRate>("upstream");
+    let max_cpe = match section.value("max_cpe") {
+        Some(value) => value.integer(0..255).map(|most| u8::try_from(most).ok()),
+        None => Some(None),
+    };
+    let version = match section.value("version") {
+        Some(value) => {
+            const VERSIONS: &[(&str, &str)] =
+                &[("1.0", "1.0"), ("1.1", "1.1"), ("2.0", "2.0"), ("3.0", "3.0"), ("3.1", "3.1"), ("4.0", "4.0")];
+            value.choice(VERSIONS).map(Some)
+        }
+        None => Some(None),
+    };
+    section.finish();
+    Some(DocsisProfile {
+        downstream: downstream?,
+        upstream: upstream?,
+        max_cpe: max_cpe?,
+        version: version?.map(str::to_owned),
+    })
+}
+
+fn radius(mut section: Section<'_>) -> Option<RadiusProfile> {
+    let group = section.text("group");
+    let mut reply = BTreeMap::new();
+    if let Some(value) = section.value("reply") {
+        for (attribute, value) in value.section()?.entries() {
+            reply.insert(attribute, value.text()?.to_owned());
+        }
+    }
+    section.finish();
+    Some(RadiusProfile { group, reply })
+}
+
+/// A tariff in place or in the file it names.
+fn tariff(
+    mut section: Section<'_>,
+    table: Option<&toml::Table>,
+    bundle: &Bundle,
+    faults: &mut Vec<Fault>,
+) -> Option<Tariff> {
+    let Some(value) = section.value("file") else {
+        return read_section(section, table.map(canonical).unwrap_or_default());
+    };
+    section.finish();
+    let name = value.text()?;
+    let Some(text) = bundle.files.get(name) else {
+        value.fault(format!("there is no file {name:?} beside this catalog"));
+        return None;
+    };
+    match Tariff::read(name, text) {
+        Ok(tariff) => Some(tariff),
+        Err(mut own) => {
+            faults.append(&mut own);
+            None
+        }
+    }
+}
+
+fn inline_tables(text: &str) -> Vec<toml::Table> {
+    let Ok(table) = text.parse::<toml::Table>() else { return Vec::new() };
+    let tariffs = table.get("tariff").and_then(toml::Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    tariffs.iter().map(|tariff| tariff.as_table().cloned().unwrap_or_default()).collect()
+}
+
+fn distinct(tariffs: &[Tariff], root: &Section<'_>) -> bool {
+    let mut seen: BTreeMap<(&str, u32), ()> = BTreeMap::new();
+    let mut sound = true;
+    for tariff in tariffs {
+        if seen.insert((&tariff.id, tariff.version), ()).is_some() {
+            root.fault(format!("tariff `{}` version {} is there twice", tariff.id, tariff.version));
+            sound = false;
+        }
+    }
+    sound
+}
+
+/// Gathers items by id; a second one of the same id is a fault.
+fn keyed<T>(
+    items: impl Iterator<Item = Option<T>>,
+    id: impl Fn(&T) -> &String,
+    root: &Section<'_>,
+    what: &str,
+) -> Option<BTreeMap<String, T>> {
+    let mut map = BTreeMap::new();
+    let mut sound = true;
+    for item in items {
+        let Some(item) = item else {
+            sound = false;
+            continue;
+        };
+        let key = id(&item).clone();
+        if map.contains_key(&key) {
+            root.fault(format!("{what} `{key}` is there twice"));
+            sound = false;
+        }
+        map.insert(key, item);
+    }
+    sound.then_some(map)
+}
+
+/// A throttled service gets the rates of a plan, so the plan must be there.
+fn check_profiles(holds: &BTreeMap<HoldKind, HoldDefault>, plans: &BTreeMap<String, Plan>, root: &Section<'_>) {
+    for (kind, hold) in holds {
+        if let Some(Treatment::Throttle(profile)) = &hold.treatment
+            && !plans.contains_key(profile)
+        {
+            root.fault(format!("holds of kind {kind} throttle to `{profile}`, and there is no such plan"));
+        }
+    }
+}
+
+fn zone(value: &Value<'_>) -> Option<(Zone, String)> {
+    let name = value.text()?;
+    match Zone::get(name) {
+        Ok(zone) => Some((zone, name.to_owned())),
+        Err(_) => {
+            value.fault(format!("{name:?} is no time zone of the IANA database"));
+            None
+        }
+    }
+}
+
+fn words(value: Option<Value<'_>>) -> Option<BTreeSet<String>> {
+    let Some(value) = value else { return Some(BTreeSet::new()) };
+    value.list()?.iter().map(|item| item.text().map(str::to_lowercase)).collect()
+}
+
+/// An id of 1 to 64 of `A-Z a-z 0-9 - _ .`, as tenants have.
+fn short(value: &Value<'_>) -> Option<String> {
+    value.parse::<TenantId>().map(String::from)
+}
+
+/// `90s`, `15m`, `6h`, `90d`.
+fn duration_seconds(value: &Value<'_>) -> Option<i64> {
+    let text = value.text()?;
+    let scale = |unit: char| match unit {
+        's' => Some(1),
+        'm' => Some(60),
+        'h' => Some(3600),
+        'd' => Some(DAY_SECONDS),
+        _ => None,
+    };
+    let seconds = text.char_indices().last().and_then(|(at, unit)| {
+        let number: i64 = text[..at].parse().ok().filter(|number| (0..=MOST_DURATION).contains(number))?;
+        Some(number * scale(unit)?)
+    });
+    if seconds.is_none() {
+        value.fault(format!("{text:?} is no length of time; write for example 90s, 15m, 6h, 90d"));
+    }
+    seconds
+}
+
+const HOLD_KINDS: &[(&str, HoldKind)] = &[
+    ("nonpay", HoldKind::Nonpay),
+    ("abuse", HoldKind::Abuse),
+    ("seasonal", HoldKind::Seasonal),
+    ("fraud", HoldKind::Fraud),
+    ("legal", HoldKind::Legal),
+    ("admin", HoldKind::Admin),
+];
+const DAY_SECONDS: i64 = 86_400;
+const MOST_DURATION: i64 = 1_000_000;
+const DEFAULT_GRACE_SECONDS: i64 = 6 * 3600;
+/// As far back as accounting records are accepted.
+const DEFAULT_BACKDATE_DAYS: u64 = 400;
+const MOST_BACKDATE_DAYS: u64 = 3660;
+const MOST_QUOTA_MB: u64 = 100_000_000;
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,90 @@
+//! Catalogs as files: what is read, what is refused and where.
+
+use super::super::{bundles_of_folder, compare, named_files};
+use super::*;
+
+const SAMPLE: &str = include_str!("../cli/demo/catalog.toml");
+
+fn sample() -> String {
+    let values = [("@ACCESS@", "49.95"), ("@ALLOWANCE@", "100"), ("@TIER@", "50"), ("@FIRST@", "0.050")];
+    let text = values.iter().fold(SAMPLE.to_owned(), |text, (mark, value)| text.replace(mark, value));
+    text.replace("@SECOND@", "0.020").replace("@TAX@", "8.25")
+}
+
+fn faults(text: &str) -> Vec<String> {
+    let faults = read(&Bundle::single("c.toml", text)).expect_err("a catalog with faults");
+    faults.into_iter().map(|fault| format!("{} {}", fault.pointer, fault.detail)).collect()
+}
+
+#[test]
+fn sample_catalog_is_read() {
+    let catalog = read(&Bundle::single("c.toml", sample())).expect("a sound catalog");
+    assert_eq!(catalog.tenant.as_str(), "acme");
+    assert_eq!(catalog.known().plans.len(), 3);
+    assert_eq!(catalog.plan_tariffs()["res-100"], "res-100");
+    assert_eq!(catalog.cycles["c15"].grace_seconds, 6 * 3600);
+}
+
+#[test]
+fn unknown_keys_and_references_are_all_faults() {
+    let text = sample()
+        .replace("tariff = \"voice-basic\"", "tariff = \"gone\"")
+        .replace("close = \"manual\"", "close = \"later\"")
+        .replace("realms", "realm");
+    let found = faults(&text);
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(found.iter().any(|fault| fault.contains("no tariff `gone`")));
+    assert!(found.iter().any(|fault| fault.contains("unknown key `realm`")));
+}
+
+#[test]
+fn inline_tariff_and_its_file_have_one_digest() {
+    let catalog = read(&Bundle::single("c.toml", sample())).expect("a sound catalog");
+    let tariff = &catalog.tariffs[0];
+    let alone = Tariff::read("t.toml", &tariff.document).expect("its own text");
+    assert_eq!(alone.digest, tariff.digest);
+}
+
+#[test]
+fn file_that_nobody_names_is_a_fault() {
+    let mut files =
+        BTreeMap::from([("acme.toml".to_owned(), sample()), ("old.toml".to_owned(), "id = \"x\"".to_owned())]);
+    assert_eq!(bundles_of_folder(&files).expect_err("a stray file")[0].pointer, "old.toml");
+    files.remove("old.toml");
+    assert_eq!(bundles_of_folder(&files).expect("one catalog").len(), 1);
+}
+
+#[test]
+fn files_are_relative_to_the_catalog_that_names_them() {
+    let catalog =
+        "[tenant]\nid = \"a\"\ncurrency = \"USD\"\ntimezone = \"UTC\"\n[[tariff]]\nfile = \"../t/one.toml\"\n";
+    let tariff = "id = \"one\"\nversion = 1\ncurrency = \"USD\"\neffective_from = \"2026-01-01\"\n[[charge]]\nid = \"m\"\n\
+                  type = \"recurring\"\namount = \"1\"\n";
+    let files =
+        BTreeMap::from([("a/cat.toml".to_owned(), catalog.to_owned()), ("t/one.toml".to_owned(), tariff.to_owned())]);
+    let bundles = bundles_of_folder(&files).expect("one catalog");
+    assert_eq!(read(&bundles[0]).expect("sound").tariffs[0].id, "one");
+    assert_eq!(named_files(catalog), ["../t/one.toml"]);
+    assert!(faults(catalog)[0].starts_with("c.toml:6:8 there is no file"));
+}
+
+#[test]
+fn changed_content_under_an_applied_version_is_refused() {
+    let catalog = read(&Bundle::single("c.toml", sample())).expect("a sound catalog");
+    let other = read(&Bundle::single("c.toml", sample().replace("49.95", "59.95"))).expect("a sound catalog");
+    let known = catalog.tariffs.iter().map(|t| ((t.id.clone(), t.version), t.digest.clone())).collect();
+    let refused = compare(&other, Some(&catalog), &known).expect_err("version 1 with another price");
+    assert_eq!(refused[0].pointer, "tariff res-100 version 1");
+    let newer = sample().replacen("version = 1\ncurrency", "version = 2\ncurrency", 1).replace("49.95", "59.95");
+    let newer = read(&Bundle::single("c.toml", newer)).expect("a sound catalog");
+    let effect = compare(&newer, Some(&catalog), &known).expect("a new version");
+    assert_eq!(effect.new_tariff_versions, ["res-100 version 2"]);
+    assert_eq!(effect.changed_plans[0].touches, ["price"]);
+}
+
+#[test]
+fn cycle_keeps_its_calendar() {
+    let catalog = read(&Bundle::single("c.toml", sample())).expect("a sound catalog");
+    let moved = read(&Bundle::single("c.toml", sample().replace("anchor_day = 15", "anchor_day = 1"))).expect("sound");
+    assert!(compare(&moved, Some(&catalog), &BTreeMap::new()).is_err());
+}
