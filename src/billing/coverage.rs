@@ -20,6 +20,9 @@ pub struct Piece<'r> {
     pub ends: bool,
 }
 
+/// The billed part of a period, from 0 to 1, and the time it covers.
+pub type BilledPart = (Exact, Vec<(Timestamp, Timestamp)>);
+
 /// How the edges of billed time are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edges {
@@ -95,7 +98,7 @@ pub fn recurring_share(
     proration: Proration,
     timing: Timing,
     refund: RefundOnEnd,
-) -> Result<Option<(Exact, Vec<(Timestamp, Timestamp)>)>, ExactError> {
+) -> Result<Option<BilledPart>, ExactError> {
     let mut parts: Vec<Piece<'_>> = pieces.iter().map(|piece| (*piece).clone()).collect();
     if let Some(last) = parts.last_mut()
         && last.ends

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::ToSpan;
 use sha2::{Digest, Sha256};
 
-use super::coverage::{self, Edges, Piece};
+use super::coverage::{self, BilledPart, Edges, Piece};
 use super::facts::{AccountFacts, KnownVersion, RunContext, ServiceFacts};
 use super::lines::{ItemKey, StoredLine};
 use super::run::RunError;
@@ -183,8 +183,6 @@ fn items_of_period<'r>(
 fn is_by_second(charge: &Charge) -> bool {
     matches!(&charge.kind, ChargeKind::Recurring(recurring) if recurring.proration == Proration::PerSecond)
 }
-
-type BilledPart = (Exact, Vec<(Timestamp, Timestamp)>);
 
 fn billed_part(
     service: &ServiceFacts,
