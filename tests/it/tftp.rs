@@ -21,7 +21,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
 use crate::harness::daemon::{CMTS_SECRET, Site};
-use crate::harness::{temp_dir, wait_for};
+use crate::harness::{postgres, temp_dir, wait_for};
 
 const MAC: &str = "00:11:22:33:44:55";
 const SECRET: &str = "example-secret-1";
@@ -71,29 +71,7 @@ impl Bench {
 
     /// Stores the desired content of the modem, as a push does, without telling the plant.
     async fn push(&self, access: CmAccess) {
-        let content = CmContent {
-            mac: MAC.parse().expect("a MAC"),
-            model: Some("arris-tm3402".to_owned()),
-            access,
-            downstream: Some("100M".parse().expect("a rate")),
-            upstream: Some("20M".parse().expect("a rate")),
-            max_cpe: 2,
-            docsis: "3.0".to_owned(),
-            voice: false,
-            mta_mac: None,
-            static_ips: Vec::new(),
-            plan: Some("res-100".to_owned()),
-        };
-        let desired = ElementDesired {
-            kind: ElementKind::Cm,
-            key: MAC.to_owned(),
-            services: vec!["100234-1".to_owned()],
-            content: Content::Cm(content),
-        };
-        let mut tx = self.store.write().await.expect("a transaction");
-        let now = at("2026-11-21T09:59:00Z");
-        elements::settle(&mut tx, "acme", 1, &[desired], 0, now).await.expect("settled");
-        tx.commit().await.expect("committed");
+        push(&self.store, access).await;
     }
 
     async fn element(&self) -> ElementRow {
@@ -261,6 +239,32 @@ async fn a_start_without_database_serves_what_was_known() {
     assert!(second.status.success() && second.stdout == first.stdout);
 }
 
+async fn push(store: &Store, access: CmAccess) {
+    let content = CmContent {
+        mac: MAC.parse().expect("a MAC"),
+        model: Some("arris-tm3402".to_owned()),
+        access,
+        downstream: Some("100M".parse().expect("a rate")),
+        upstream: Some("20M".parse().expect("a rate")),
+        max_cpe: 2,
+        docsis: "3.0".to_owned(),
+        voice: false,
+        mta_mac: None,
+        static_ips: Vec::new(),
+        plan: Some("res-100".to_owned()),
+    };
+    let desired = ElementDesired {
+        kind: ElementKind::Cm,
+        key: MAC.to_owned(),
+        services: vec!["100234-1".to_owned()],
+        content: Content::Cm(content),
+    };
+    let mut tx = store.write().await.expect("a transaction");
+    let now = at("2026-11-21T09:59:00Z");
+    elements::settle(&mut tx, "acme", 1, &[desired], 0, now).await.expect("settled");
+    tx.commit().await.expect("committed");
+}
+
 async fn debian(bench: &Bench, name: &str, target: &Path) {
     let mut command = Command::new("tftp");
     command.args(["-m", "binary", "127.0.0.1", &bench.address.port().to_string(), "-c", "get", name]).arg(target);
@@ -284,15 +288,17 @@ fn at(text: &str) -> Timestamp {
 async fn seed_account(path: &Path) {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
     let pool = sqlx::SqlitePool::connect_with(options).await.expect("the database");
-    for statement in [
-        "INSERT INTO tenant (id, name, catalog_version, created_at) VALUES ('acme', 'Acme', 1, 0)",
-        "INSERT INTO account (id, tenant, source, external_id, revision, status, bill_cycle, document, etag, created_at, updated_at)
-         VALUES (1, 'acme', 'default', '100234', 1, 'active', 'c15', '{}', '', 0, 0)",
-    ] {
+    for statement in SEED {
         sqlx::query(statement).execute(&pool).await.expect("a row");
     }
     pool.close().await;
 }
+
+const SEED: [&str; 2] = [
+    "INSERT INTO tenant (id, name, catalog_version, created_at) VALUES ('acme', 'Acme', 1, 0)",
+    "INSERT INTO account (id, tenant, source, external_id, revision, status, bill_cycle, document, etag, created_at, updated_at)
+     VALUES (1, 'acme', 'default', '100234', 1, 'active', 'c15', '{}', '', 0, 0)",
+];
 
 #[test]
 fn the_daemon_serves_modems_and_lists_them() {
@@ -326,4 +332,45 @@ async fn the_answer_comes_from_the_address_that_was_asked() {
         assert_eq!(from.ip(), server.ip(), "{listen}");
         assert_eq!(buffer[..4], [0, 3, 0, 1]);
     }
+}
+
+#[test]
+fn devices_and_their_fetches_are_stored_alike_on_postgresql() {
+    let url = postgres::database();
+    let dir = temp_dir();
+    let key = dir.path().join("key");
+    std::fs::write(&key, "0123456789abcdef".repeat(4)).expect("a key file");
+    let config =
+        StoreConfig { url: url.clone(), key_file: Some(key), previous_key_file: None, owner: "tftp test".to_owned() };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let store = Store::open(&config).await.expect("the store opens");
+        store.migrate().await.expect("the schema is made");
+        let pool = sqlx::PgPool::connect(&url).await.expect("the database");
+        for statement in SEED {
+            sqlx::query(statement).execute(&pool).await.expect("a row");
+        }
+        pool.close().await;
+        push(&store, CmAccess::Active).await;
+        let mut tx = store.write().await.expect("a transaction");
+        let id = elements::by_key(&mut tx, ElementKind::Cm, MAC).await.expect("a row").expect("the modem").id;
+        let now = at("2026-11-21T10:00:00Z");
+        assert!(elements::record_fetched(&mut tx, id, 1, "10.7.3.9", "fetched", now).await.expect("recorded"));
+        tx.commit().await.expect("committed");
+        let mut tx = store.read().await.expect("a transaction");
+        let filter = DeviceFilter {
+            tenant: Some("acme".to_owned()),
+            source: Some("default".to_owned()),
+            account: Some("100234".to_owned()),
+            mac: Some(MAC.parse().expect("a MAC")),
+            after: 0,
+            limit: 10,
+        };
+        let listed = devices(&mut tx, store.sealer(), &filter).await.expect("devices");
+        assert_eq!(listed.len(), 1);
+        assert_eq!((listed[0].state.as_str(), listed[0].fetched_revision), ("applied", Some(1)));
+        assert_eq!((listed[0].model.as_deref(), listed[0].last_seen), (Some("arris-tm3402"), Some(now)));
+        drop(tx);
+        store.close().await;
+    });
 }
