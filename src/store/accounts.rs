@@ -1,5 +1,7 @@
 //! Accounts and their services: the desired document as stored, its revisions, the history that billing reads.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::{StoreError, Tx, on};
@@ -99,9 +101,18 @@ const WAKE: &str = "UPDATE account SET wake_at = $2 WHERE id = $1";
 const DUE: &str = "SELECT id FROM account WHERE wake_at <= $1 ORDER BY wake_at, id LIMIT $2";
 const SERVICES: &str = "SELECT id, account_id, external_id, type, plan, created_at, ended_at FROM service
      WHERE account_id = $1 ORDER BY id LIMIT 10000";
-const INSERT_SERVICE: &str = "INSERT INTO service (account_id, external_id, type, plan, created_at, updated_at)
-     VALUES ($1, $2, $3, $4, $5, $5)
-     RETURNING id";
+const INSERT_SERVICES_SQLITE: &str = "INSERT INTO service (account_id, external_id, type, plan, created_at, updated_at)
+     SELECT ?, json_extract(new.value, '$[0]'), json_extract(new.value, '$[1]'), json_extract(new.value, '$[2]'), ?, ?
+     FROM json_each(?) AS new WHERE TRUE
+     RETURNING id, external_id";
+const INSERT_SERVICES_POSTGRES: &str = "INSERT INTO service (account_id, external_id, type, plan, created_at, updated_at)
+     SELECT $1, new.id, new.type, new.plan, $2, $3
+     FROM UNNEST($4::TEXT[], $5::TEXT[], $6::TEXT[]) AS new (id, type, plan)
+     RETURNING id, external_id";
+const INSERT_ALL_FACTS_SQLITE: &str = "INSERT INTO service_history (service_id, account_id, from_at, detail)
+     SELECT json_extract(new.value, '$[0]'), ?, ?, json_extract(new.value, '$[1]') FROM json_each(?) AS new";
+const INSERT_ALL_FACTS_POSTGRES: &str = "INSERT INTO service_history (service_id, account_id, from_at, detail)
+     SELECT new.id, $1, $2, new.detail FROM UNNEST($3::BIGINT[], $4::TEXT[]) AS new (id, detail)";
 const UPDATE_SERVICE: &str = "UPDATE service SET type = $2, plan = $3, ended_at = $4, updated_at = $5 WHERE id = $1";
 const LAST_FACTS: &str =
     "SELECT detail FROM service_history WHERE service_id = $1 ORDER BY from_at DESC, id DESC LIMIT 1";
@@ -264,24 +275,50 @@ pub async fn services(tx: &mut Tx, account_id: i64) -> Result<Vec<ServiceRow>, S
     rows.into_iter().map(ServiceRow::try_from).collect()
 }
 
-/// Stores a service that is not there yet, with its first facts.
-pub async fn insert_service(
+/// Stores services that are not there yet, with their first facts; returns their rows by external id.
+pub async fn insert_services(
     tx: &mut Tx,
     account_id: i64,
-    external_id: &str,
-    facts: &ServiceFacts,
+    new: &[(&str, ServiceFacts)],
     now: Timestamp,
-) -> Result<i64, StoreError> {
-    let id: i64 = on!(tx, c => sqlx::query_scalar(INSERT_SERVICE)
-        .bind(account_id)
-        .bind(external_id)
-        .bind(facts.service_type.as_str())
-        .bind(&facts.plan)
-        .bind(to_micros(now))
-        .fetch_one(c)
-        .await)?;
-    append_facts(tx, account_id, id, json(facts)?, now).await?;
-    Ok(id)
+) -> Result<BTreeMap<String, i64>, StoreError> {
+    if new.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let now = to_micros(now);
+    let rows: Vec<(&str, &str, &str)> =
+        new.iter().map(|(id, facts)| (*id, facts.service_type.as_str(), facts.plan.as_str())).collect();
+    let inserted: Vec<(i64, String)> = match tx {
+        Tx::Sqlite(held) => {
+            let query = sqlx::query_as(INSERT_SERVICES_SQLITE).bind(account_id).bind(now).bind(now).bind(json(&rows)?);
+            query.fetch_all(&mut *held.transaction).await?
+        }
+        Tx::Postgres(transaction) => {
+            let query = sqlx::query_as(INSERT_SERVICES_POSTGRES).bind(account_id).bind(now).bind(now);
+            let column = |pick: fn(&(&str, &str, &str)) -> String| rows.iter().map(pick).collect::<Vec<String>>();
+            let query = query.bind(column(|row| row.0.to_owned())).bind(column(|row| row.1.to_owned()));
+            query.bind(column(|row| row.2.to_owned())).fetch_all(&mut **transaction).await?
+        }
+    };
+    let ids: BTreeMap<String, i64> = inserted.into_iter().map(|(id, external_id)| (external_id, id)).collect();
+    let mut details = Vec::new();
+    for (external_id, facts) in new {
+        if let Some(id) = ids.get(*external_id) {
+            details.push((*id, json(facts)?));
+        }
+    }
+    match tx {
+        Tx::Sqlite(held) => {
+            let query = sqlx::query(INSERT_ALL_FACTS_SQLITE).bind(account_id).bind(now).bind(json(&details)?);
+            query.execute(&mut *held.transaction).await?;
+        }
+        Tx::Postgres(transaction) => {
+            let (services, details): (Vec<i64>, Vec<String>) = details.into_iter().unzip();
+            let query = sqlx::query(INSERT_ALL_FACTS_POSTGRES).bind(account_id).bind(now).bind(services).bind(details);
+            query.execute(&mut **transaction).await?;
+        }
+    }
+    Ok(ids)
 }
 
 /// Appends the facts of a known service where they differ from the last. `ended`: it is no longer desired.

@@ -133,8 +133,15 @@ const COUNTS: &str = "SELECT kind, state, COUNT(*) AS jobs, MIN(created_at) AS o
      WHERE finished_at IS NULL GROUP BY kind, state ORDER BY kind, state";
 const COUNT_FAILED: &str =
     "SELECT kind, COUNT(*) AS jobs FROM element WHERE state = 'failed' GROUP BY kind ORDER BY kind";
+const ACTIVE_OF_ACCOUNT: &str = "SELECT element_id, id FROM job
+     WHERE account_id = $1 AND finished_at IS NULL ORDER BY id LIMIT 10000";
 const OF_DEAD: &str = "SELECT id FROM job WHERE finished_at IS NULL AND state = 'running' AND claimed_by <> $1
      ORDER BY id LIMIT 10000";
+
+/// (element, job) of every job of an account that has not ended.
+pub async fn active_of_account(tx: &mut Tx, account_id: i64) -> Result<Vec<(i64, i64)>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_as(ACTIVE_OF_ACCOUNT).bind(account_id).fetch_all(c).await)?)
+}
 
 /// Makes sure that a job will bring the element to its newest desired revision, from now on. Returns the job.
 ///

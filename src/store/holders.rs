@@ -1,0 +1,150 @@
+//! Who holds a MAC, RADIUS username, mailbox address, static address or phone number, now and before. Unique in the
+//! whole installation among the living; the history is what usage is attributed by.
+
+use std::collections::BTreeMap;
+
+use super::{StoreError, Tx, on};
+use crate::vocabulary::{Timestamp, to_micros};
+
+/// What can be held. The text form is the `kind` column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HeldKind {
+    Mac,
+    Username,
+    Mailbox,
+    Address,
+    Number,
+}
+
+/// Something an account must hold from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    pub kind: HeldKind,
+    pub value: String,
+    /// Row of the service it belongs to; usage goes there.
+    pub service_id: Option<i64>,
+}
+
+/// The other account that holds it already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    pub kind: HeldKind,
+    pub value: String,
+    pub tenant: String,
+    pub source: String,
+    pub account: String,
+}
+
+const OF_ACCOUNT: &str = "SELECT id, kind, value, service_id FROM holder
+     WHERE account_id = $1 AND until_at IS NULL ORDER BY id LIMIT 10000";
+const RELEASE: &str = "UPDATE holder SET until_at = $2 WHERE id = $1";
+const RELEASE_ALL: &str = "UPDATE holder SET until_at = $2 WHERE account_id = $1 AND until_at IS NULL";
+const CLAIM_SQLITE: &str = "INSERT INTO holder (kind, value, account_id, service_id, from_at)
+     SELECT json_extract(wanted.value, '$[0]'), json_extract(wanted.value, '$[1]'), ?, json_extract(wanted.value, '$[2]'), ?
+     FROM json_each(?) AS wanted WHERE TRUE
+     ON CONFLICT (kind, value) WHERE until_at IS NULL DO NOTHING
+     RETURNING kind, value";
+const CLAIM_POSTGRES: &str = "INSERT INTO holder (kind, value, account_id, service_id, from_at)
+     SELECT wanted.kind, wanted.value, $1, wanted.service_id, $2
+     FROM UNNEST($3::TEXT[], $4::TEXT[], $5::BIGINT[]) AS wanted (kind, value, service_id)
+     ON CONFLICT (kind, value) WHERE until_at IS NULL DO NOTHING
+     RETURNING kind, value";
+const HOLDER: &str = "SELECT account.tenant, account.source, account.external_id
+     FROM holder JOIN account ON account.id = holder.account_id
+     WHERE holder.kind = $1 AND holder.value = $2 AND holder.until_at IS NULL";
+
+/// Makes `wanted` what the account holds: the rest is released, what is missing is claimed.
+///
+/// Returns what others hold; then the caller must undo the transaction, or its savepoint.
+pub async fn settle(
+    tx: &mut Tx,
+    account_id: i64,
+    wanted: &[Held],
+    new_account: bool,
+    now: Timestamp,
+) -> Result<Vec<Taken>, StoreError> {
+    let mut missing: BTreeMap<(&str, &str), Option<i64>> =
+        wanted.iter().map(|held| ((held.kind.as_str(), held.value.as_str()), held.service_id)).collect();
+    let held: Vec<(i64, String, String, Option<i64>)> = match new_account {
+        true => Vec::new(),
+        false => on!(tx, c => sqlx::query_as(OF_ACCOUNT).bind(account_id).fetch_all(c).await)?,
+    };
+    for (id, kind, value, service_id) in &held {
+        let place = (kind.as_str(), value.as_str());
+        if missing.get(&place) == Some(service_id) {
+            missing.remove(&place);
+            continue;
+        }
+        on!(tx, c => sqlx::query(RELEASE).bind(*id).bind(to_micros(now)).execute(c).await.map(drop))?;
+    }
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let claimed = claim(tx, account_id, &missing, now).await?;
+    let mut taken = Vec::new();
+    for (kind, value) in missing.keys().filter(|(kind, value)| !claimed.iter().any(|(k, v)| k == kind && v == value)) {
+        let holder: Option<(String, String, String)> =
+            on!(tx, c => sqlx::query_as(HOLDER).bind(*kind).bind(*value).fetch_optional(c).await)?;
+        let (tenant, source, account) =
+            holder.ok_or_else(|| StoreError::Unavailable("another push is releasing the same holder".to_owned()))?;
+        let kind = HeldKind::ALL.into_iter().find(|known| known.as_str() == *kind).unwrap_or(HeldKind::Mac);
+        taken.push(Taken { kind, value: (*value).to_owned(), tenant, source, account });
+    }
+    Ok(taken)
+}
+
+/// Releases everything an account holds.
+pub async fn release_all(tx: &mut Tx, account_id: i64, now: Timestamp) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(RELEASE_ALL).bind(account_id).bind(to_micros(now)).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+async fn claim(
+    tx: &mut Tx,
+    account_id: i64,
+    missing: &BTreeMap<(&str, &str), Option<i64>>,
+    now: Timestamp,
+) -> Result<Vec<(String, String)>, StoreError> {
+    match tx {
+        Tx::Sqlite(held) => {
+            let rows: Vec<(&str, &str, Option<i64>)> =
+                missing.iter().map(|((kind, value), service)| (*kind, *value, *service)).collect();
+            let rows = serde_json::json!(rows).to_string();
+            let query = sqlx::query_as(CLAIM_SQLITE).bind(account_id).bind(to_micros(now)).bind(rows);
+            Ok(query.fetch_all(&mut *held.transaction).await?)
+        }
+        Tx::Postgres(transaction) => {
+            let kinds: Vec<&str> = missing.keys().map(|(kind, _)| *kind).collect();
+            let values: Vec<&str> = missing.keys().map(|(_, value)| *value).collect();
+            let services: Vec<Option<i64>> = missing.values().copied().collect();
+            let query = sqlx::query_as(CLAIM_POSTGRES).bind(account_id).bind(to_micros(now));
+            Ok(query.bind(kinds).bind(values).bind(services).fetch_all(&mut **transaction).await?)
+        }
+    }
+}
+
+impl HeldKind {
+    pub const ALL: [HeldKind; 5] =
+        [HeldKind::Mac, HeldKind::Username, HeldKind::Mailbox, HeldKind::Address, HeldKind::Number];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HeldKind::Mac => "mac",
+            HeldKind::Username => "username",
+            HeldKind::Mailbox => "mailbox",
+            HeldKind::Address => "address",
+            HeldKind::Number => "number",
+        }
+    }
+
+    /// The word for a person.
+    pub fn title(self) -> &'static str {
+        match self {
+            HeldKind::Mac => "MAC address",
+            HeldKind::Username => "RADIUS username",
+            HeldKind::Mailbox => "mailbox address",
+            HeldKind::Address => "static address",
+            HeldKind::Number => "phone number",
+        }
+    }
+}
