@@ -4,15 +4,22 @@
 //! inside its tenant) and returns `Result<_, Problem>`; the file's `routes()` is merged in `router`. Whatever writes an
 //! account goes through the group-committing `writer`.
 
+mod accounts;
 pub mod caller;
 mod devices;
+mod catalogs;
+mod deeds;
 mod exceptions;
 mod health;
+pub mod idempotency;
 mod jobs;
 mod keyring;
 pub mod problem;
 pub mod request;
 mod serve;
+mod view;
+mod waker;
+mod writer;
 
 use std::time::Instant;
 
@@ -30,9 +37,11 @@ use crate::vocabulary::Clock;
 
 pub use keyring::{NewKey, RateLimit, new_key};
 pub use problem::Problem;
-pub use serve::{Intake, IntakeError, Options, Tls};
+pub use serve::{Intake, IntakeError, Options, Settings, Tls};
 
+use catalogs::Catalogs;
 use keyring::Keyring;
+use writer::Writer;
 
 /// What every handler may use; cheap to clone.
 #[derive(Clone)]
@@ -41,6 +50,8 @@ pub struct App {
     pub clock: Clock,
     pub metrics: Metrics,
     pub(crate) keyring: Keyring,
+    pub(crate) catalogs: Catalogs,
+    pub(crate) writer: Writer,
 }
 
 #[derive(OpenApi)]
@@ -53,6 +64,7 @@ struct Api;
 fn router(app: App) -> Router {
     let (router, api) = OpenApiRouter::<App>::with_openapi(Api::openapi())
         .merge(health::routes())
+        .merge(accounts::routes())
         .merge(jobs::routes())
         .merge(devices::routes())
         .merge(exceptions::routes())

@@ -119,6 +119,16 @@ impl Problem {
         self
     }
 
+    /// Shortens the pointers of faults below `prefix`: they point into what the caller sent.
+    pub fn below(mut self, prefix: &str) -> Self {
+        for fault in &mut self.0.errors {
+            if let Some(rest) = fault.pointer.strip_prefix(prefix) {
+                fault.pointer = rest.to_owned();
+            }
+        }
+        self
+    }
+
     pub fn status(&self) -> StatusCode {
         self.0.status
     }

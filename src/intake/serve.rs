@@ -15,10 +15,13 @@ use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::catalogs::Catalogs;
+use super::deeds::Ground;
 use super::keyring::{Keyring, RateLimit};
-use super::{App, router};
+use super::writer::{Writer, WriterTasks};
+use super::{App, router, waker};
 use crate::store::Store;
-use crate::telemetry::{Heartbeats, Metrics};
+use crate::telemetry::{Heartbeat, Heartbeats, Metrics};
 use crate::vocabulary::Clock;
 
 /// What the configuration says about HTTP besides the address.
@@ -47,9 +50,17 @@ pub enum IntakeError {
 }
 
 /// The HTTP service, ready to run.
-#[derive(Clone)]
 pub struct Intake {
     app: App,
+    tls: Option<RustlsConfig>,
+    writing: WriterTasks,
+    waking: Heartbeat,
+}
+
+/// Changes a running service's settings.
+#[derive(Clone)]
+pub struct Settings {
+    keyring: Keyring,
     tls: Option<RustlsConfig>,
 }
 
@@ -67,24 +78,21 @@ impl Intake {
         metrics: Metrics,
         hearts: &Heartbeats,
     ) -> Result<Self, IntakeError> {
-        let _ = hearts;
         let tls = match &options.tls {
             Some(files) => Some(RustlsConfig::from_config(Arc::new(server_config(files)?))),
             None => None,
         };
         let keyring = Keyring::new(options.rate_limit);
-        Ok(Self { app: App { store, clock, metrics, keyring }, tls })
+        let catalogs = Catalogs::default();
+        let ground = Ground { sealer: store.sealer().clone(), catalogs: catalogs.clone() };
+        let (writer, writing) = Writer::new(&store, &clock, &ground, hearts);
+        let waking = hearts.register("account waker");
+        Ok(Self { app: App { store, clock, metrics, keyring, catalogs, writer }, tls, writing, waking })
     }
 
-    /// Takes over a changed rate limit and renewed certificates; switching TLS on or off needs a restart.
-    ///
-    /// **Errors**: unfit TLS files; the old ones stay in force.
-    pub fn reload(&self, options: &Options) -> Result<(), IntakeError> {
-        if let (Some(running), Some(files)) = (&self.tls, &options.tls) {
-            running.reload_from_config(Arc::new(server_config(files)?));
-        }
-        self.app.keyring.limit(options.rate_limit);
-        Ok(())
+    /// The handle through which settings change while it serves.
+    pub fn settings(&self) -> Settings {
+        Settings { keyring: self.app.keyring.clone(), tls: self.tls.clone() }
     }
 
     /// Serves until `stopping` turns true, then lets running requests end.
@@ -97,6 +105,8 @@ impl Intake {
             let _ = stopping.wait_for(|stop| *stop).await;
             stopper.graceful_shutdown(Some(DRAIN));
         });
+        let writing = tokio::spawn(self.writing.run());
+        let waker = tokio::spawn(waker::run(self.app.clone(), self.waking));
         let service = router(self.app).into_make_service();
         let served = match self.tls {
             None => {
@@ -108,7 +118,23 @@ impl Intake {
             }
         };
         waiter.abort();
+        waker.abort();
+        // With the last request gone the queues close, and the writer ends when they are empty.
+        let _ = tokio::time::timeout(DRAIN, writing).await;
         Ok(served?)
+    }
+}
+
+impl Settings {
+    /// Takes over a changed rate limit and renewed certificates; switching TLS on or off needs a restart.
+    ///
+    /// **Errors**: unfit TLS files; the old ones stay in force.
+    pub fn reload(&self, options: &Options) -> Result<(), IntakeError> {
+        if let (Some(running), Some(files)) = (&self.tls, &options.tls) {
+            running.reload_from_config(Arc::new(server_config(files)?));
+        }
+        self.keyring.limit(options.rate_limit);
+        Ok(())
     }
 }
 

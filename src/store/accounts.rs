@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{StoreError, Tx, on};
 use crate::account::{Account, ServiceFacts, ServiceType};
-use crate::vocabulary::{AccountKey, Timestamp, from_micros, to_micros};
+use crate::vocabulary::{AccountKey, TenantId, Timestamp, from_micros, to_micros};
 
 /// One account as stored. A closed one is a tombstone.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,7 +105,8 @@ const INSERT_SERVICES_SQLITE: &str = "INSERT INTO service (account_id, external_
      SELECT ?, json_extract(new.value, '$[0]'), json_extract(new.value, '$[1]'), json_extract(new.value, '$[2]'), ?, ?
      FROM json_each(?) AS new WHERE TRUE
      RETURNING id, external_id";
-const INSERT_SERVICES_POSTGRES: &str = "INSERT INTO service (account_id, external_id, type, plan, created_at, updated_at)
+const INSERT_SERVICES_POSTGRES: &str =
+    "INSERT INTO service (account_id, external_id, type, plan, created_at, updated_at)
      SELECT $1, new.id, new.type, new.plan, $2, $3
      FROM UNNEST($4::TEXT[], $5::TEXT[], $6::TEXT[]) AS new (id, type, plan)
      RETURNING id, external_id";
@@ -118,6 +119,8 @@ const LAST_FACTS: &str =
     "SELECT detail FROM service_history WHERE service_id = $1 ORDER BY from_at DESC, id DESC LIMIT 1";
 const INSERT_FACTS: &str =
     "INSERT INTO service_history (service_id, account_id, from_at, detail) VALUES ($1, $2, $3, $4)";
+const CATALOG_VERSION: &str = "SELECT catalog_version FROM tenant WHERE id = $1";
+const CATALOG: &str = "SELECT document FROM catalog_version WHERE tenant = $1 AND version = $2";
 const FACTS: &str = "SELECT service_id, from_at, detail FROM service_history
      WHERE account_id = $1 ORDER BY service_id, from_at, id LIMIT 100000";
 
@@ -346,6 +349,17 @@ pub async fn update_service(
     append_facts(tx, known.account_id, known.id, detail, now).await
 }
 
+/// Ends a service that is no longer in the document: its last facts, now terminated.
+pub async fn end_service(tx: &mut Tx, known: &ServiceRow, now: Timestamp) -> Result<(), StoreError> {
+    let last: Option<String> = on!(tx, c => sqlx::query_scalar(LAST_FACTS).bind(known.id).fetch_optional(c).await)?;
+    let corrupt =
+        || StoreError::Corrupt { table: "service_history", column: "detail", id: format!("of service {}", known.id) };
+    let last = last.ok_or_else(corrupt)?;
+    let last: ServiceFacts = serde_json::from_str(&last).map_err(|_| corrupt())?;
+    let facts = ServiceFacts { status: crate::account::Status::Terminated, ..last };
+    update_service(tx, known, &facts, true, now).await
+}
+
 async fn append_facts(
     tx: &mut Tx,
     account_id: i64,
@@ -361,6 +375,16 @@ async fn append_facts(
         .execute(c)
         .await.map(drop))?;
     Ok(())
+}
+
+/// The version of the tenant's catalog in force. `None`: no such tenant.
+pub async fn catalog_version(tx: &mut Tx, tenant: &TenantId) -> Result<Option<i64>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_scalar(CATALOG_VERSION).bind(tenant.as_str()).fetch_optional(c).await)?)
+}
+
+/// One version of a tenant's catalog as stored.
+pub async fn catalog_document(tx: &mut Tx, tenant: &TenantId, version: i64) -> Result<Option<String>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_scalar(CATALOG).bind(tenant.as_str()).bind(version).fetch_optional(c).await)?)
 }
 
 /// The facts of all services of an account, by service and time.

@@ -74,7 +74,8 @@ impl TryFrom<Row> for HoldRow {
     type Error = StoreError;
 
     fn try_from(row: Row) -> Result<Self, StoreError> {
-        let corrupt = |column: &'static str| StoreError::Corrupt { table: "operator_hold", column, id: row.id.to_string() };
+        let corrupt =
+            |column: &'static str| StoreError::Corrupt { table: "operator_hold", column, id: row.id.to_string() };
         let instant = |column: &'static str, at: i64| from_micros(at).ok_or_else(|| corrupt(column));
         let hold = Hold {
             kind: row.kind.parse().map_err(|_| corrupt("kind"))?,

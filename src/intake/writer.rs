@@ -1,0 +1,201 @@
+//! The group-committing writer: what queued during the last commit goes into the next transaction, one savepoint a deed,
+//! and exactly what was committed is answered. There is no timer: an idle writer commits a lone deed at once.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::deeds::{self, Deed, Done, Ground, Stop};
+use super::problem::Problem;
+use crate::store::{Dialect, Store, StoreError, Tx};
+use crate::telemetry::{Heartbeat, Heartbeats};
+use crate::vocabulary::Clock;
+
+/// Hands deeds to the writer's tasks; cheap to clone.
+#[derive(Clone)]
+pub struct Writer {
+    queues: Vec<mpsc::Sender<Work>>,
+}
+
+struct Work {
+    deed: Deed,
+    answer: oneshot::Sender<Result<Done, Refusal>>,
+}
+
+/// Why a deed was not done.
+#[derive(Debug)]
+pub enum Refusal {
+    Problem(Problem),
+    /// The document must be checked against the new catalog first.
+    CatalogMoved,
+}
+
+/// The tasks of a writer, to be run by the daemon.
+pub struct WriterTasks {
+    tasks: Vec<WriterTask>,
+}
+
+struct WriterTask {
+    queue: mpsc::Receiver<Work>,
+    store: Store,
+    clock: Clock,
+    ground: Ground,
+    beat: Heartbeat,
+}
+
+/// More than this waiting means that the database does not keep up: the caller is told to come again.
+const QUEUE_MAX: usize = 2048;
+/// Deeds of one transaction.
+const GROUP_MAX: usize = 256;
+/// SQLite has one writer; PostgreSQL gains from a few connections. Deeds of one account always meet the same task.
+const POSTGRES_TASKS: usize = 4;
+/// A database that hangs must not hang the callers.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+const BEAT_EVERY: Duration = Duration::from_secs(3);
+
+impl Writer {
+    pub fn new(store: &Store, clock: &Clock, ground: &Ground, hearts: &Heartbeats) -> (Self, WriterTasks) {
+        let count = match store.dialect() {
+            Dialect::Sqlite => 1,
+            Dialect::Postgres => POSTGRES_TASKS,
+        };
+        let (mut queues, mut tasks) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            let (sender, queue) = mpsc::channel(QUEUE_MAX);
+            queues.push(sender);
+            let beat = hearts.register(format!("account writer {number}"));
+            tasks.push(WriterTask { queue, store: store.clone(), clock: clock.clone(), ground: ground.clone(), beat });
+        }
+        (Self { queues }, WriterTasks { tasks })
+    }
+
+    /// Does a deed; returns once it is durable, or refused.
+    pub async fn perform(&self, deed: Deed) -> Result<Done, Refusal> {
+        let busy = || Refusal::Problem(Problem::unavailable("Too many requests wait for the database; come again."));
+        let (answer, answered) = oneshot::channel();
+        let mut hash = DefaultHasher::new();
+        deeds::subject(&deed).hash(&mut hash);
+        let place = usize::try_from(hash.finish() % self.queues.len() as u64).unwrap_or(0);
+        self.queues[place].try_send(Work { deed, answer }).map_err(|_| busy())?;
+        match tokio::time::timeout(ANSWER_WITHIN, answered).await {
+            Ok(Ok(outcome)) => outcome,
+            // Unknown, not refused: a push is safe to repeat.
+            Ok(Err(_)) | Err(_) => {
+                Err(Refusal::Problem(Problem::unavailable("The database did not answer in time; send it again.")))
+            }
+        }
+    }
+}
+
+impl WriterTasks {
+    /// Runs until every `Writer` is gone and what they queued is done.
+    pub async fn run(self) {
+        let mut running = tokio::task::JoinSet::new();
+        for task in self.tasks {
+            running.spawn(task.run());
+        }
+        while let Some(ended) = running.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
+}
+
+impl WriterTask {
+    async fn run(mut self) {
+        let mut group = Vec::with_capacity(GROUP_MAX);
+        loop {
+            self.beat.beat();
+            match tokio::time::timeout(BEAT_EVERY, self.queue.recv_many(&mut group, GROUP_MAX)).await {
+                Err(_) => continue,
+                Ok(0) => return,
+                Ok(_) => {}
+            }
+            let (deeds, answers): (Vec<Deed>, Vec<_>) = group.drain(..).map(|work| (work.deed, work.answer)).unzip();
+            let outcomes = self.settle(&deeds).await;
+            for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                // A caller that went away does not undo what is durable.
+                let _ = answer.send(outcome);
+            }
+        }
+    }
+
+    /// The group in one transaction; where that fails as a whole, each deed in one of its own.
+    async fn settle(&self, deeds: &[Deed]) -> Vec<Result<Done, Refusal>> {
+        match self.together(deeds).await {
+            Ok(outcomes) => outcomes,
+            Err(Failed::Commit(error)) => {
+                // Perhaps durable, perhaps not: nothing is claimed, and a commit is never retried.
+                tracing::error!("A group of {} account changes may not be stored: {error}", deeds.len());
+                deeds.iter().map(|_| Err(Refusal::Problem(error.clone().into()))).collect()
+            }
+            Err(Failed::Before(error)) if deeds.len() == 1 && !matters_again(&error) => {
+                vec![Err(Refusal::Problem(error.into()))]
+            }
+            Err(Failed::Begin(error)) => deeds.iter().map(|_| Err(Refusal::Problem(error.clone().into()))).collect(),
+            Err(Failed::Before(_)) => {
+                let mut outcomes = Vec::with_capacity(deeds.len());
+                for deed in deeds {
+                    self.beat.beat();
+                    outcomes.push(match self.together(std::slice::from_ref(deed)).await {
+                        Ok(mut one) => one.pop().unwrap_or_else(|| Err(Refusal::Problem(Problem::internal()))),
+                        Err(Failed::Begin(error) | Failed::Before(error) | Failed::Commit(error)) => {
+                            Err(Refusal::Problem(error.into()))
+                        }
+                    });
+                }
+                outcomes
+            }
+        }
+    }
+
+    async fn together(&self, deeds: &[Deed]) -> Result<Vec<Result<Done, Refusal>>, Failed> {
+        let mut tx = self.store.write().await.map_err(Failed::Begin)?;
+        let mut outcomes = Vec::with_capacity(deeds.len());
+        for deed in deeds {
+            match self.alone(deed, &mut tx).await {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(error) => {
+                    // Not waiting for the rollback would make the next writer wait for it.
+                    let _ = tx.rollback().await;
+                    return Err(Failed::Before(error));
+                }
+            }
+        }
+        tx.commit().await.map_err(Failed::Commit)?;
+        Ok(outcomes)
+    }
+
+    /// One deed behind a savepoint. An error fails the whole group.
+    async fn alone(&self, deed: &Deed, tx: &mut Tx) -> Result<Result<Done, Refusal>, StoreError> {
+        tx.savepoint().await?;
+        let refusal = match deeds::perform(deed, tx, &self.ground, self.clock.now()).await {
+            Ok(done) => {
+                tx.release_savepoint().await?;
+                return Ok(Ok(done));
+            }
+            Err(Stop::Refused(problem)) => Refusal::Problem(problem),
+            Err(Stop::CatalogMoved) => Refusal::CatalogMoved,
+            Err(Stop::Store(error)) if matters_again(&error) || error.is_unavailable() => return Err(error),
+            // A fault in one account's rows is logged and must not stop the others.
+            Err(Stop::Store(error)) => Refusal::Problem(error.into()),
+        };
+        tx.rollback_to_savepoint().await?;
+        Ok(Err(refusal))
+    }
+}
+
+/// Whether the same deed can succeed at once: two daemons, or two tasks, met at one row.
+fn matters_again(error: &StoreError) -> bool {
+    matches!(error, StoreError::Conflict { .. })
+}
+
+enum Failed {
+    Begin(StoreError),
+    Before(StoreError),
+    Commit(StoreError),
+}
