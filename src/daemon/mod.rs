@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::intake::{Intake, IntakeError};
+use crate::intake::{IntakeError, Settings};
 use crate::provisioner::plant::Plant;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Heartbeats, Metrics};
@@ -52,7 +52,7 @@ pub struct Daemon {
     pub addresses: Addresses,
     parts: Parts,
     up: watch::Receiver<bool>,
-    intake: Intake,
+    intake: Settings,
     nas: Option<NasSwitch>,
     plant: Option<Plant>,
 }

@@ -11,7 +11,7 @@ use super::config::Config;
 use super::parts::Parts;
 use crate::collector::fold::Fold;
 use crate::collector::{self, NasClient, NasTable};
-use crate::intake::{self, Intake, IntakeError};
+use crate::intake::{self, Intake, IntakeError, Settings};
 use crate::provisioner::modem::ModemSettings;
 use crate::provisioner::plant::Plant;
 use crate::provisioner::{follow, snapshot, tftp};
@@ -36,11 +36,12 @@ pub fn start_intake(
     config: &Config,
     listener: TcpListener,
     parts: &mut Parts,
-) -> Result<Intake, IntakeError> {
+) -> Result<Settings, IntakeError> {
     let Ground { store, clock, metrics, hearts } = ground.clone();
     let intake = Intake::new(&intake_options(config), store, clock, metrics, &hearts)?;
-    parts.spawn("HTTP", intake.clone().serve(listener, parts.stopping()));
-    Ok(intake)
+    let settings = intake.settings();
+    parts.spawn("HTTP", intake.serve(listener, parts.stopping()));
+    Ok(settings)
 }
 
 /// What HTTP is told besides its address.

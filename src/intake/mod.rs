@@ -6,9 +6,9 @@
 
 mod accounts;
 pub mod caller;
-mod devices;
 mod catalogs;
 mod deeds;
+mod devices;
 mod exceptions;
 mod health;
 pub mod idempotency;
