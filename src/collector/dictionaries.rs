@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::radius::{Dictionary, Source};
 use crate::vocabulary::{Fault, Faults};
 
-/// The built-in dictionary and every file of `paths`: a file is read as it is, of a directory every `dictionary.*`, in
-/// the order of names. `$INCLUDE` is relative to the file's directory.
+/// The built-in dictionary and every file of `paths`. A file is read as it is; of a directory its file `dictionary` (which
+/// includes the others, as FreeRADIUS has it), else every `dictionary.*` in the order of names. `$INCLUDE` is relative to
+/// the file's directory.
 ///
 /// **Errors**: every fault with `file:line`, an unreadable file or directory among them.
 pub fn load(paths: &[PathBuf]) -> Result<Dictionary, Vec<Fault>> {
@@ -45,6 +46,10 @@ fn files_of(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     if !fs::metadata(path)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
+    let main = path.join("dictionary");
+    if main.is_file() {
+        return Ok(vec![main]);
+    }
     let mut files = Vec::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
@@ -80,5 +85,7 @@ mod tests {
         let told: Vec<&str> = faults.iter().map(|fault| fault.detail.as_str()).collect();
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(faults[0].pointer.ends_with("dictionary.b:2"), "{faults:?}");
+        write("dictionary", "$INCLUDE dictionary.a\n");
+        assert!(load(&[directory.path().to_owned()]).is_ok(), "dictionary.b is not included");
     }
 }
