@@ -15,3 +15,4 @@ pub mod quote;
 pub mod run;
 pub mod tariff;
 pub mod tax;
+pub mod view;

@@ -9,11 +9,14 @@ mod context;
 mod device;
 mod docsis;
 mod exit;
+mod export;
 mod migrate;
 mod record;
 mod serve;
+mod session;
 mod shell;
 mod tariff;
+mod usage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +62,15 @@ pub enum Command {
     /// Check a tariff file, or price quantities by it.
     #[command(subcommand)]
     Tariff(tariff::TariffCommand),
+    /// Show RADIUS sessions.
+    #[command(subcommand)]
+    Session(session::SessionCommand),
+    /// Show what subscribers used.
+    #[command(subcommand)]
+    Usage(usage::UsageCommand),
+    /// Write out sessions or usage, as CSV or JSON lines.
+    #[command(subcommand)]
+    Export(export::ExportCommand),
     /// Copy the databases into one file, also while the daemon runs.
     Backup { file: PathBuf },
     /// Put a backup's databases where the configuration says they are.
@@ -107,6 +119,9 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Device(command) => device::run(command, context).await,
         Command::Docsis(command) => docsis::run(command, context),
         Command::Tariff(command) => tariff::run(command, context),
+        Command::Session(command) => session::run(command, context).await,
+        Command::Usage(command) => usage::run(command, context).await,
+        Command::Export(command) => export::run(command, context).await,
         Command::Backup { file } => backup::backup(&file, context).await,
         Command::Restore { file } => backup::restore(&file, context),
         Command::Record(command) => record::run(command, context).await,

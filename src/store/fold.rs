@@ -75,8 +75,6 @@ const CYCLES_SQLITE: &str = "SELECT account.id, account.tenant, account.bill_cyc
      FROM json_each($1) AS key CROSS JOIN account ON account.id = key.value ORDER BY account.id";
 const CYCLES_POSTGRES: &str =
     "SELECT account.id, account.tenant, account.bill_cycle FROM account WHERE id = ANY($1) ORDER BY account.id";
-const CATALOG_VERSIONS: &str = "SELECT id, catalog_version FROM tenant ORDER BY id LIMIT 100000";
-const CATALOG_DOCUMENT: &str = "SELECT document FROM catalog_version WHERE tenant = $1 AND version = $2";
 const ARRIVED_AT: &str = "SELECT arrived_at FROM journal WHERE lane = $1 AND seq >= $2 ORDER BY seq LIMIT 1";
 const MENTIONING_SQLITE: &str = "SELECT seq FROM journal
      WHERE lane = $1 AND seq > $2 AND seq <= $3 AND nas = $4 AND instr(packet, $5) > 0 ORDER BY seq LIMIT $6";
@@ -184,16 +182,6 @@ pub async fn cycles_of(tx: &mut Tx, account_ids: &[i64]) -> Result<Vec<(i64, Str
             sqlx::query_as(CYCLES_POSTGRES).bind(account_ids).fetch_all(&mut **transaction).await?
         }
     })
-}
-
-/// The version of each tenant's catalog that is in force.
-pub async fn catalog_versions(tx: &mut Tx) -> Result<Vec<(String, i64)>, StoreError> {
-    Ok(on!(tx, c => sqlx::query_as(CATALOG_VERSIONS).fetch_all(c).await)?)
-}
-
-/// The document of one version of a tenant's catalog.
-pub async fn catalog_document(tx: &mut Tx, tenant: &str, version: i64) -> Result<Option<String>, StoreError> {
-    Ok(on!(tx, c => sqlx::query_scalar(CATALOG_DOCUMENT).bind(tenant).bind(version).fetch_optional(c).await)?)
 }
 
 /// Entries of a client's journal whose packet holds `needle`, arrived at or after `since`, up to `until_seq`.

@@ -100,7 +100,7 @@ const OF_ACCOUNT: &str = "SELECT account_id, sequence, service_id, session_id, f
      WHERE account_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
 const AFTER: &str = "SELECT account_id, sequence, service_id, session_id, from_at, until_at, in_octets,
         out_octets, seconds, sessions, cause, recorded_at FROM ledger
-     WHERE account_id > $1 OR (account_id = $1 AND sequence > $2) ORDER BY account_id, sequence LIMIT $3";
+     WHERE (account_id, sequence) > ($1, $2) ORDER BY account_id, sequence LIMIT $3";
 
 /// Tries to become the one who folds, until the transaction ends. On SQLite the write lock says it all.
 pub async fn try_fold_lock(tx: &mut Tx) -> Result<bool, StoreError> {

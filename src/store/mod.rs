@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 pub mod accounts;
 pub mod audit;
 pub mod backup;
+pub mod cycles;
 pub mod elements;
 mod error;
 pub mod exceptions;
@@ -31,6 +32,7 @@ pub mod plant;
 pub mod seal;
 pub mod secrets;
 pub mod sessions;
+pub mod usage;
 
 pub use error::StoreError;
 pub use seal::Sealer;

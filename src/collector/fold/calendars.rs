@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::billing::calendar::{BillCycle, Every};
-use crate::store::{StoreError, Tx, fold};
-use crate::vocabulary::{Timestamp, Zone, from_micros, to_micros};
+use crate::billing::calendar::BillCycle;
+use crate::store::{StoreError, Tx, cycles, fold};
+use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// The period edges of every cycle in use, and which account follows which.
 #[derive(Debug, Default)]
@@ -31,13 +31,12 @@ impl Calendars {
         if fresh && !self.cycles.is_empty() {
             return Ok(());
         }
-        let versions = fold::catalog_versions(tx).await?;
+        let versions = cycles::versions(tx).await?;
         let outdated = self.looked_at.is_some_and(|at| to_micros(at) / DAY != to_micros(now) / DAY);
         if versions != self.versions || outdated {
             self.cycles.clear();
             for (tenant, version) in &versions {
-                let Some(document) = fold::catalog_document(tx, tenant, *version).await? else { continue };
-                for cycle in cycles_of(&document) {
+                for cycle in cycles::of_catalog(tx, tenant, *version).await? {
                     let edges = edges_around(&cycle, now);
                     self.cycles.insert((tenant.clone(), cycle.id.clone()), Cut { cycle, edges });
                 }
@@ -85,34 +84,6 @@ impl Calendars {
     fn cut(&self, account: i64) -> Option<&Cut> {
         self.accounts.get(&account).and_then(|key| self.cycles.get(key))
     }
-}
-
-fn cycles_of(document: &str) -> Vec<BillCycle> {
-    let Ok(document) = serde_json::from_str::<serde_json::Value>(document) else { return Vec::new() };
-    let cycles = document.get("bill_cycle").and_then(serde_json::Value::as_array).map_or(&[][..], Vec::as_slice);
-    cycles.iter().filter_map(cycle_of).collect()
-}
-
-fn cycle_of(value: &serde_json::Value) -> Option<BillCycle> {
-    let text = |key: &str| value.get(key).and_then(serde_json::Value::as_str);
-    let timezone = text("timezone").unwrap_or("UTC").to_owned();
-    let every = value.get("every");
-    let count = |key: &str| every.and_then(|every| every.get(key)).and_then(serde_json::Value::as_u64);
-    let every = match (text("every"), count("days"), count("months")) {
-        (Some("week"), ..) => Every::Week,
-        (Some("day"), ..) => Every::Day,
-        (_, Some(days), _) => Every::Days(u16::try_from(days).ok()?),
-        (_, _, Some(months)) => Every::Months(u16::try_from(months).ok()?),
-        _ => Every::Month,
-    };
-    let anchor_day = value.get("anchor_day").and_then(serde_json::Value::as_u64).unwrap_or(1);
-    Some(BillCycle {
-        id: text("id")?.to_owned(),
-        anchor_day: u8::try_from(anchor_day).ok()?,
-        every,
-        zone: Zone::get(&timezone).ok()?,
-        timezone,
-    })
 }
 
 fn edges_around(cycle: &BillCycle, now: Timestamp) -> Vec<Timestamp> {

@@ -1,0 +1,148 @@
+//! Usage as a person looks at it: summed by hour, by local day, or by billing period.
+//!
+//! In: pieces of at most an hour, and the account's cycle. Out: sums that add up to the pieces. It rates nothing.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use super::calendar::{BillCycle, CalendarError};
+use crate::usage::{Amount, FoldError, LedgerBucket};
+use crate::vocabulary::{Timestamp, from_micros, to_micros};
+
+/// How wide a row of the view is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    Hour,
+    /// Days of the cycle's zone.
+    Day,
+    Cycle,
+}
+
+/// Usage of one service in one row of the view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageRow {
+    pub service: String,
+    pub from: Timestamp,
+    pub until: Timestamp,
+    pub amount: Amount,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ViewError {
+    #[error(transparent)]
+    Calendar(#[from] CalendarError),
+    #[error("a sum leaves 64 bits")]
+    Overflow,
+    #[error("the range holds more than {ROWS_MAX} rows; ask for less, or by day")]
+    TooLong,
+}
+
+impl FromStr for By {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "hour" => Ok(Self::Hour),
+            "day" => Ok(Self::Day),
+            "cycle" => Ok(Self::Cycle),
+            other => Err(format!("{other:?} is no width; write hour, day or cycle")),
+        }
+    }
+}
+
+/// Sums pieces by service and row, in order of service and time. Rows without usage are left out.
+pub fn sum(
+    pieces: impl IntoIterator<Item = (String, LedgerBucket)>,
+    cycle: &BillCycle,
+    by: By,
+) -> Result<Vec<UsageRow>, ViewError> {
+    let mut rows: BTreeMap<(String, Timestamp), (Timestamp, Amount)> = BTreeMap::new();
+    for (service, bucket) in pieces {
+        let (from, until) = row_of(bucket.from_at, cycle, by)?;
+        let row = rows.entry((service, from)).or_insert((until, Amount::default()));
+        row.1 = row.1.plus(bucket.amount).map_err(|FoldError::Overflow| ViewError::Overflow)?;
+        if rows.len() > ROWS_MAX {
+            return Err(ViewError::TooLong);
+        }
+    }
+    let row = |((service, from), (until, amount))| UsageRow { service, from, until, amount };
+    Ok(rows.into_iter().map(row).filter(|row| !row.amount.is_zero()).collect())
+}
+
+fn row_of(at: i64, cycle: &BillCycle, by: By) -> Result<(Timestamp, Timestamp), ViewError> {
+    let instant = |micros: i64| from_micros(micros).ok_or(CalendarError::OutOfRange);
+    match by {
+        By::Hour => {
+            let from = at - at.rem_euclid(HOUR);
+            Ok((instant(from)?, instant(from + HOUR)?))
+        }
+        By::Day => {
+            let day = cycle.day_of(instant(at)?);
+            let next = day.tomorrow().map_err(|_| CalendarError::OutOfRange)?;
+            Ok((cycle.midnight(day)?, cycle.midnight(next)?))
+        }
+        By::Cycle => {
+            let period = cycle.period_at(instant(at)?)?;
+            Ok((period.start, period.end))
+        }
+    }
+}
+
+/// The sum over all rows.
+pub fn total(rows: &[UsageRow]) -> Result<Amount, ViewError> {
+    rows.iter()
+        .try_fold(Amount::default(), |sum, row| sum.plus(row.amount))
+        .map_err(|FoldError::Overflow| ViewError::Overflow)
+}
+
+/// The cycle of a subscriber whose own is not in the catalog: calendar months in UTC.
+pub fn fallback_cycle() -> BillCycle {
+    BillCycle {
+        id: "utc".to_owned(),
+        anchor_day: 1,
+        every: super::calendar::Every::Month,
+        zone: crate::vocabulary::Zone::UTC,
+        timezone: "UTC".to_owned(),
+    }
+}
+
+/// Edges of the cycle's periods from the one that holds `from` to `until`, to cut usage that is not in the ledger yet.
+pub fn edges(cycle: &BillCycle, from: Timestamp, until: Timestamp) -> Result<Vec<Timestamp>, CalendarError> {
+    let mut period = cycle.period_at(from)?;
+    let mut edges = vec![period.start];
+    while to_micros(period.end) <= to_micros(until) && edges.len() < ROWS_MAX {
+        edges.push(period.end);
+        period = cycle.next(&period)?;
+    }
+    Ok(edges)
+}
+
+const HOUR: i64 = 3_600_000_000;
+/// A year of hours for one service, a day of hours for hundreds.
+const ROWS_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vocabulary::{Zone, parse_instant};
+
+    fn piece(from: &str, in_octets: i64) -> (String, LedgerBucket) {
+        let from_at = to_micros(parse_instant(from).expect(from));
+        let amount = Amount { in_octets, ..Amount::default() };
+        ("A-1".to_owned(), LedgerBucket { from_at, until_at: from_at + HOUR, amount })
+    }
+
+    #[test]
+    fn days_are_those_of_the_zone() {
+        let cycle = BillCycle {
+            zone: Zone::get("America/Chicago").expect("a zone"),
+            timezone: "America/Chicago".to_owned(),
+            ..fallback_cycle()
+        };
+        let pieces = vec![piece("2026-11-10T05:00:00Z", 1), piece("2026-11-10T06:00:00Z", 2), piece("2026-11-11T05:00:00Z", 4)];
+        let rows = sum(pieces, &cycle, By::Day).expect("sums");
+        let seen: Vec<(String, i64)> = rows.iter().map(|row| (row.from.to_string(), row.amount.in_octets)).collect();
+        assert_eq!(seen, [("2026-11-09T06:00:00Z".to_owned(), 1), ("2026-11-10T06:00:00Z".to_owned(), 6)]);
+        assert_eq!(total(&rows).expect("fits").in_octets, 7);
+    }
+}

@@ -1,0 +1,280 @@
+//! `export`: sessions and usage as CSV or JSON lines, a page at a time, whatever their number.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use clap::{Subcommand, ValueEnum};
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+use super::context::Context;
+use super::exit::{CliError, Exit};
+use crate::store::Store;
+use crate::store::usage::{self, SessionFilter, SessionView, UsageEntry};
+
+/// The commands of `lastmile export`.
+#[derive(Subcommand)]
+pub enum ExportCommand {
+    /// Every RADIUS session.
+    Sessions {
+        #[command(flatten)]
+        options: ExportOptions,
+    },
+    /// Every entry of the usage ledger.
+    Usage {
+        #[command(flatten)]
+        options: ExportOptions,
+    },
+}
+
+/// What exports have in common.
+#[derive(clap::Args)]
+pub struct ExportOptions {
+    /// Only this tenant's.
+    #[arg(long)]
+    tenant: Option<String>,
+    /// How to write them; `--json` means jsonl.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+}
+
+/// How rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Csv,
+    Jsonl,
+}
+
+/// Runs one of them.
+pub async fn run(command: ExportCommand, context: &Context) -> Result<Exit, CliError> {
+    let store = context.store().await?;
+    let (ExportCommand::Sessions { options } | ExportCommand::Usage { options }) = &command;
+    let default = if context.json { Format::Jsonl } else { Format::Csv };
+    let mut out = Rows::new(options.format.unwrap_or(default));
+    let written = match &command {
+        ExportCommand::Sessions { options } => sessions(&store, options, &mut out).await,
+        ExportCommand::Usage { options } => entries(&store, options, &mut out).await,
+    };
+    match written.and_then(|()| Ok(out.end()?)) {
+        // The reader has seen enough (`| head`).
+        Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
+        Err(Stopped::Output(error)) => Err(error.into()),
+        Err(Stopped::Command(error)) => Err(error),
+        Ok(()) => Ok(Exit::Done),
+    }
+}
+
+async fn sessions(store: &Store, options: &ExportOptions, out: &mut Rows) -> Result<(), Stopped> {
+    out.headings(&SESSION_HEADINGS)?;
+    let mut filter = SessionFilter { tenant: options.tenant.clone(), limit: PAGE, ..SessionFilter::default() };
+    loop {
+        // A transaction a page: an export that runs for minutes must not hold back the database's own cleaning.
+        let mut tx = store.read().await?;
+        let page = usage::list(&mut tx, &filter).await?;
+        tx.rollback().await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        filter.after = last.id;
+        for view in &page {
+            out.row(view, || session_row(view))?;
+        }
+    }
+}
+
+async fn entries(store: &Store, options: &ExportOptions, out: &mut Rows) -> Result<(), Stopped> {
+    out.headings(&USAGE_HEADINGS)?;
+    let mut after = (0, 0);
+    loop {
+        let mut tx = store.read().await?;
+        let page = usage::entries(&mut tx, options.tenant.as_deref(), after, PAGE).await?;
+        tx.rollback().await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = (last.account_id, last.sequence);
+        for entry in &page {
+            let document = UsageDocument {
+                entry,
+                from: entry.from().map(|at| at.to_string()),
+                to: entry.until().map(|at| at.to_string()),
+                recorded_at: entry.recorded().map(|at| at.to_string()),
+            };
+            out.row(&document, || usage_row(entry))?;
+        }
+    }
+}
+
+/// Rows on their way to stdout.
+struct Rows {
+    sink: Sink,
+    written: u64,
+    began: Instant,
+    bar: Option<ProgressBar>,
+}
+
+enum Sink {
+    Csv(csv::Writer<io::StdoutLock<'static>>),
+    Jsonl(io::BufWriter<io::StdoutLock<'static>>),
+}
+
+impl Rows {
+    fn new(format: Format) -> Self {
+        let out = io::stdout().lock();
+        let sink = match format {
+            Format::Csv => Sink::Csv(csv::Writer::from_writer(out)),
+            Format::Jsonl => Sink::Jsonl(io::BufWriter::new(out)),
+        };
+        Self { sink, written: 0, began: Instant::now(), bar: None }
+    }
+
+    fn headings(&mut self, names: &[&str]) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Csv(out) => out.write_record(names).map_err(io::Error::from),
+            Sink::Jsonl(_) => Ok(()),
+        }
+    }
+
+    fn row(&mut self, document: &impl Serialize, columns: impl FnOnce() -> Vec<String>) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Csv(out) => out.write_record(columns())?,
+            Sink::Jsonl(out) => {
+                serde_json::to_writer(&mut *out, document)?;
+                out.write_all(b"\n")?;
+            }
+        }
+        self.written += 1;
+        self.show_progress();
+        Ok(())
+    }
+
+    fn show_progress(&mut self) {
+        if !self.written.is_multiple_of(1000) || self.began.elapsed() < QUICK || !io::stderr().is_terminal() {
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| ProgressBar::new_spinner().with_message("rows"));
+        bar.set_position(self.written);
+    }
+
+    fn end(mut self) -> io::Result<()> {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        match &mut self.sink {
+            Sink::Csv(out) => out.flush(),
+            Sink::Jsonl(out) => out.flush(),
+        }
+    }
+}
+
+/// Why an export ended early.
+enum Stopped {
+    Output(io::Error),
+    Command(CliError),
+}
+
+impl From<io::Error> for Stopped {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl From<crate::store::StoreError> for Stopped {
+    fn from(error: crate::store::StoreError) -> Self {
+        Self::Command(error.into())
+    }
+}
+
+#[derive(Serialize)]
+struct UsageDocument<'a> {
+    #[serde(flatten)]
+    entry: &'a UsageEntry,
+    from: Option<String>,
+    to: Option<String>,
+    recorded_at: Option<String>,
+}
+
+fn session_row(view: &SessionView) -> Vec<String> {
+    vec![
+        text(view.user.as_ref()),
+        view.session.clone(),
+        view.in_octets.to_string(),
+        view.out_octets.to_string(),
+        view.nas.clone(),
+        view.started_at.to_string(),
+        text(view.ended_at),
+        view.state.clone(),
+        view.incarnation.to_string(),
+        view.seconds.to_string(),
+        text(view.tenant.as_ref()),
+        text(view.source.as_ref()),
+        text(view.account.as_ref()),
+        text(view.service.as_ref()),
+        text(view.framed_ip.as_ref()),
+        text(view.calling_station.as_ref()),
+        text(view.terminate_cause),
+        view.flags.join(" "),
+    ]
+}
+
+fn usage_row(entry: &UsageEntry) -> Vec<String> {
+    vec![
+        entry.tenant.clone(),
+        entry.source.clone(),
+        entry.account.clone(),
+        entry.service.clone(),
+        entry.sequence.to_string(),
+        text(entry.from()),
+        text(entry.until()),
+        entry.in_octets.to_string(),
+        entry.out_octets.to_string(),
+        entry.seconds.to_string(),
+        entry.sessions.to_string(),
+        entry.nas.clone(),
+        entry.session.clone(),
+        entry.cause.clone(),
+        text(entry.recorded()),
+    ]
+}
+
+fn text(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+const SESSION_HEADINGS: [&str; 18] = [
+    "user",
+    "session",
+    "in_octets",
+    "out_octets",
+    "nas",
+    "started_at",
+    "ended_at",
+    "state",
+    "incarnation",
+    "seconds",
+    "tenant",
+    "source",
+    "account",
+    "service",
+    "framed_ip",
+    "calling_station",
+    "terminate_cause",
+    "flags",
+];
+const USAGE_HEADINGS: [&str; 15] = [
+    "tenant",
+    "source",
+    "account",
+    "service",
+    "sequence",
+    "from",
+    "to",
+    "in_octets",
+    "out_octets",
+    "seconds",
+    "sessions",
+    "nas",
+    "session",
+    "cause",
+    "recorded_at",
+];
+/// Rows read in one go: the bound on memory.
+const PAGE: i64 = 2_000;
+/// Work longer than this shows how far it is.
+const QUICK: Duration = Duration::from_secs(1);

@@ -1,0 +1,220 @@
+//! `session list` and `session show`: RADIUS sessions as folded from the journal.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::context::Context;
+use super::exit::{CliError, Exit};
+use crate::store::Store;
+use crate::store::ledger;
+use crate::store::usage::{self, SessionFilter, SessionView, accounts_named};
+use crate::vocabulary::from_micros;
+
+/// The commands of `lastmile session`.
+#[derive(Subcommand)]
+pub enum SessionCommand {
+    /// List sessions in the order they were first heard of.
+    List {
+        /// Only this tenant's.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Only those of accounts of this source.
+        #[arg(long)]
+        source: Option<String>,
+        /// Only those of this account.
+        #[arg(long)]
+        account: Option<String>,
+        /// Only those of this user name.
+        #[arg(long)]
+        user: Option<String>,
+        /// Only those of this NAS identity.
+        #[arg(long)]
+        nas: Option<String>,
+        /// Only those in this state: open, stale, stopped, closed.
+        #[arg(long)]
+        state: Option<String>,
+        /// Only the sessions nobody owns.
+        #[arg(long)]
+        unattributed: bool,
+        /// At most so many.
+        #[arg(long, default_value_t = 1000)]
+        limit: usize,
+    },
+    /// Show one session with its ledger entries: by its number, or by its Acct-Session-Id.
+    Show {
+        /// The number `session list` gives, or an Acct-Session-Id (all its incarnations).
+        session: String,
+    },
+}
+
+/// Runs one of them.
+pub async fn run(command: SessionCommand, context: &Context) -> Result<Exit, CliError> {
+    let store = context.store().await?;
+    match command {
+        SessionCommand::List { tenant, source, account, user, nas, state, unattributed, limit } => {
+            let mut filter = SessionFilter { tenant, user, nas, state, unattributed, ..SessionFilter::default() };
+            if let Some(account) = account {
+                let mut tx = store.read().await?;
+                let found = accounts_named(&mut tx, &account, filter.tenant.as_deref(), source.as_deref(), 2).await?;
+                let [(id, ..)] = found.as_slice() else {
+                    return which_account(&account, found.len(), context);
+                };
+                filter.account_id = Some(*id);
+            }
+            list(&store, filter, limit, context).await
+        }
+        SessionCommand::Show { session } => show(&store, &session, context).await,
+    }
+}
+
+/// Says that an account is not there, or that several are.
+pub(super) fn which_account(account: &str, found: usize, context: &Context) -> Result<Exit, CliError> {
+    if found == 0 {
+        return Ok(context.not_found(&format!("There is no account {account}.")));
+    }
+    Err(CliError::usage(format!("Several tenants or sources have an account {account}; add --tenant or --source.")))
+}
+
+async fn list(store: &Store, mut filter: SessionFilter, limit: usize, context: &Context) -> Result<Exit, CliError> {
+    let mut listed: Vec<SessionView> = Vec::new();
+    while listed.len() < limit {
+        // A transaction a page: a long list must not hold back the database's own cleaning.
+        let mut tx = store.read().await?;
+        filter.limit = PAGE.min(i64::try_from(limit - listed.len()).unwrap_or(PAGE));
+        let page = usage::list(&mut tx, &filter).await?;
+        tx.rollback().await?;
+        let Some(last) = page.last() else { break };
+        filter.after = last.id;
+        listed.extend(page);
+    }
+    if context.json {
+        context.print_json(&listed)?;
+    } else {
+        let headings = ["ID", "USER", "SESSION", "NAS", "STATE", "STARTED", "ENDED", "IN", "OUT", "ACCOUNT", "FLAGS"];
+        let rows: Vec<Vec<String>> = listed.into_iter().map(row).collect();
+        context.print_table(&headings, &rows)?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn show(store: &Store, name: &str, context: &Context) -> Result<Exit, CliError> {
+    let mut tx = store.read().await?;
+    let filter = SessionFilter { session: Some(name.to_owned()), limit: INCARNATIONS, ..SessionFilter::default() };
+    let mut ids: Vec<i64> = usage::list(&mut tx, &filter).await?.into_iter().map(|view| view.id).collect();
+    if ids.is_empty() {
+        ids.extend(name.parse::<i64>().ok());
+    }
+    let mut shown = Vec::new();
+    for id in ids {
+        let Some((view, stored)) = usage::one(&mut tx, id).await? else { continue };
+        let entries = match stored.owner {
+            Some(owner) => ledger::of_session(&mut tx, owner.account_id, id).await?,
+            None => Vec::new(),
+        };
+        let pending = stored.state.pending().total().unwrap_or_default();
+        shown.push((view, entries, pending));
+    }
+    if shown.is_empty() {
+        return Ok(context.not_found(&format!("There is no session {name}.")));
+    }
+    if context.json {
+        let documents: Vec<serde_json::Value> = shown
+            .iter()
+            .map(|(view, entries, pending)| {
+                let entries: Vec<_> = entries.iter().map(entry_document).collect();
+                let pending = json!({ "in_octets": pending.in_octets, "out_octets": pending.out_octets });
+                let mut document = json!(view);
+                document["pending"] = pending;
+                document["ledger"] = json!(entries);
+                document
+            })
+            .collect();
+        context.print_json(&documents)?;
+        return Ok(Exit::Done);
+    }
+    for (view, entries, pending) in shown {
+        let facts = [
+            ("id", view.id.to_string()),
+            ("user", text(view.user.as_ref())),
+            ("session", format!("{} (incarnation {})", view.session, view.incarnation)),
+            ("nas", view.nas.clone()),
+            ("state", view.state.clone()),
+            ("started", view.started_at.to_string()),
+            ("last report", view.last_event_at.to_string()),
+            ("ended", text(view.ended_at)),
+            ("in / out octets", format!("{} / {}", view.in_octets, view.out_octets)),
+            ("seconds", view.seconds.to_string()),
+            ("not in the ledger yet", format!("{} / {}", pending.in_octets, pending.out_octets)),
+            ("account", owner(&view)),
+            ("address", text(view.framed_ip.as_ref())),
+            ("calling station", text(view.calling_station.as_ref())),
+            ("terminate cause", text(view.terminate_cause)),
+            ("flags", view.flags.join(" ")),
+        ];
+        let rows: Vec<Vec<String>> = facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+        context.print_table(&["SESSION", ""], &rows)?;
+        let rows: Vec<Vec<String>> = entries
+            .iter()
+            .map(|entry| {
+                vec![
+                    entry.sequence.to_string(),
+                    text(from_micros(entry.from_at)),
+                    text(from_micros(entry.until_at)),
+                    entry.in_octets.to_string(),
+                    entry.out_octets.to_string(),
+                    entry.cause.clone(),
+                ]
+            })
+            .collect();
+        if !rows.is_empty() {
+            context.print_table(&["SEQUENCE", "FROM", "UNTIL", "IN", "OUT", "CAUSE"], &rows)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn entry_document(entry: &ledger::LedgerEntry) -> serde_json::Value {
+    json!({
+        "sequence": entry.sequence,
+        "from": from_micros(entry.from_at),
+        "until": from_micros(entry.until_at),
+        "in_octets": entry.in_octets,
+        "out_octets": entry.out_octets,
+        "seconds": entry.seconds,
+        "cause": entry.cause,
+        "recorded_at": from_micros(entry.recorded_at),
+    })
+}
+
+fn row(view: SessionView) -> Vec<String> {
+    let account = owner(&view);
+    vec![
+        view.id.to_string(),
+        text(view.user),
+        view.session,
+        view.nas,
+        view.state,
+        view.started_at.to_string(),
+        text(view.ended_at),
+        view.in_octets.to_string(),
+        view.out_octets.to_string(),
+        account,
+        view.flags.join(" "),
+    ]
+}
+
+fn owner(view: &SessionView) -> String {
+    match (&view.tenant, &view.account, &view.service) {
+        (Some(tenant), Some(account), Some(service)) => format!("{tenant} {account} {service}"),
+        _ => "-".to_owned(),
+    }
+}
+
+fn text(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// Rows read in one go.
+const PAGE: i64 = 1000;
+/// Incarnations of one id shown at once.
+const INCARNATIONS: i64 = 100;
