@@ -139,7 +139,8 @@ mod tests {
             timezone: "America/Chicago".to_owned(),
             ..fallback_cycle()
         };
-        let pieces = vec![piece("2026-11-10T05:00:00Z", 1), piece("2026-11-10T06:00:00Z", 2), piece("2026-11-11T05:00:00Z", 4)];
+        let pieces =
+            vec![piece("2026-11-10T05:00:00Z", 1), piece("2026-11-10T06:00:00Z", 2), piece("2026-11-11T05:00:00Z", 4)];
         let rows = sum(pieces, &cycle, By::Day).expect("sums");
         let seen: Vec<(String, i64)> = rows.iter().map(|row| (row.from.to_string(), row.amount.in_octets)).collect();
         assert_eq!(seen, [("2026-11-09T06:00:00Z".to_owned(), 1), ("2026-11-10T06:00:00Z".to_owned(), 6)]);

@@ -245,8 +245,7 @@ pub async fn of_account(
         .collect();
     for stored in sessions::pending_of_accounts(tx, &[account_id]).await? {
         let Some(owner) = stored.owner else { continue };
-        let service: String =
-            on!(tx, c => sqlx::query_scalar(SERVICE_NAME).bind(owner.service_id).fetch_one(c).await)?;
+        let service: String = on!(tx, c => sqlx::query_scalar(SERVICE_NAME).bind(owner.service_id).fetch_one(c).await)?;
         for (start, amount) in stored.state.pending().iter() {
             let (from_at, until_at) = entry_bounds(start, edges);
             if (from..until).contains(&start) {
