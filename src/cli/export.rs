@@ -110,7 +110,7 @@ struct Rows {
 }
 
 enum Sink {
-    Csv(csv::Writer<io::StdoutLock<'static>>),
+    Csv(Box<csv::Writer<io::StdoutLock<'static>>>),
     Jsonl(io::BufWriter<io::StdoutLock<'static>>),
 }
 
@@ -118,7 +118,7 @@ impl Rows {
     fn new(format: Format) -> Self {
         let out = io::stdout().lock();
         let sink = match format {
-            Format::Csv => Sink::Csv(csv::Writer::from_writer(out)),
+            Format::Csv => Sink::Csv(Box::new(csv::Writer::from_writer(out))),
             Format::Jsonl => Sink::Jsonl(io::BufWriter::new(out)),
         };
         Self { sink, written: 0, began: Instant::now(), bar: None }
