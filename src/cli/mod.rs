@@ -8,8 +8,10 @@ mod check_config;
 mod context;
 mod device;
 mod docsis;
+mod exception;
 mod exit;
 mod export;
+mod job;
 mod migrate;
 mod record;
 mod serve;
@@ -56,6 +58,12 @@ pub enum Command {
     /// Show modems: what each must have, was offered, and fetched.
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// Show and steer provisioning jobs.
+    #[command(subcommand)]
+    Job(job::JobCommand),
+    /// Show and settle what a person must look at.
+    #[command(subcommand)]
+    Exception(exception::ExceptionCommand),
     /// Turn a modem's or MTA's configuration file into readable TOML and back.
     #[command(subcommand)]
     Docsis(docsis::DocsisCommand),
@@ -117,6 +125,8 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::CheckConfig => check_config::run(context),
         Command::Migrate { dry_run } => migrate::run(dry_run, context).await,
         Command::Device(command) => device::run(command, context).await,
+        Command::Job(command) => job::run(command, context).await,
+        Command::Exception(command) => exception::run(command, context).await,
         Command::Docsis(command) => docsis::run(command, context),
         Command::Tariff(command) => tariff::run(command, context),
         Command::Session(command) => session::run(command, context).await,

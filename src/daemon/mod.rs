@@ -11,6 +11,7 @@ mod services;
 mod sockets;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -69,7 +70,7 @@ impl Daemon {
         let store = Store::open(&config.store_config()).await?;
         let up = database::bring_up(&store).await?;
         let (up, up_seen) = watch::channel(up);
-        let ground = Ground { store, clock, metrics: Metrics::new(), hearts: Heartbeats::new() };
+        let ground = Ground { store, clock, metrics: Metrics::new(), hearts: Heartbeats::new(), jobs: Arc::default() };
         let mut parts = Parts::new();
         let beat = ground.hearts.register("database");
         let keeper = database::keep(ground.store.clone(), up, ground.metrics.clone(), beat, addresses.to_string());
@@ -78,6 +79,7 @@ impl Daemon {
         let nas = (!sockets.accounting.is_empty())
             .then(|| services::start_collector(&ground, config, sockets.accounting, &mut parts));
         let plant = sockets.tftp.map(|socket| services::start_tftp(&ground, config, socket, &mut parts));
+        services::start_provisioner(&ground, config, plant.clone(), &mut parts)?;
         Ok(Self { ground, addresses, parts, up: up_seen, intake, nas, plant })
     }
 

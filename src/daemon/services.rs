@@ -14,8 +14,10 @@ use crate::collector::{self, NasClient, NasTable};
 use crate::intake::{self, Intake, IntakeError, Settings};
 use crate::provisioner::modem::ModemSettings;
 use crate::provisioner::plant::Plant;
-use crate::provisioner::{follow, snapshot, tftp};
-use crate::store::Store;
+use crate::provisioner::{Backends, Engine, follow, snapshot, tftp};
+use crate::store::foreign::aaa::AaaDatabase;
+use crate::store::foreign::mail::MailDatabase;
+use crate::store::{Store, StoreError};
 use crate::telemetry::{Heartbeats, Metrics};
 use crate::vocabulary::{Clock, Secret};
 
@@ -26,6 +28,8 @@ pub struct Ground {
     pub clock: Clock,
     pub metrics: Metrics,
     pub hearts: Heartbeats,
+    /// Wakes the provisioner: notified by whoever stored a job.
+    pub jobs: Arc<Notify>,
 }
 
 /// HTTP: account pushes, queries, health and metrics.
@@ -37,7 +41,7 @@ pub fn start_intake(
     listener: TcpListener,
     parts: &mut Parts,
 ) -> Result<Settings, IntakeError> {
-    let Ground { store, clock, metrics, hearts } = ground.clone();
+    let Ground { store, clock, metrics, hearts, .. } = ground.clone();
     let intake = Intake::new(&intake_options(config), store, clock, metrics, &hearts)?;
     let settings = intake.settings();
     parts.spawn("HTTP", intake.serve(listener, parts.stopping()));
@@ -127,6 +131,31 @@ pub fn start_tftp(ground: &Ground, config: &Config, socket: UdpSocket, parts: &m
     parts.spawn_dropped("modem changes", changes);
     parts.spawn("modem fetches", fetches);
     plant
+}
+
+/// The engine that works off provisioning jobs.
+///
+/// **Errors**: a `[mail]` or `[aaa]` URL of neither kind of database.
+pub fn start_provisioner(
+    ground: &Ground,
+    config: &Config,
+    plant: Option<Plant>,
+    parts: &mut Parts,
+) -> Result<(), StoreError> {
+    let backends = Backends {
+        plant,
+        mail: config.mail.as_ref().map(|mail| MailDatabase::open(&mail.url)).transpose()?,
+        aaa: config.aaa.as_ref().map(|aaa| AaaDatabase::open(&aaa.url)).transpose()?,
+    };
+    let engine = Engine {
+        store: ground.store.clone(),
+        clock: ground.clock.clone(),
+        metrics: ground.metrics.clone(),
+        backends,
+        wake: ground.jobs.clone(),
+    };
+    parts.spawn("provisioner", crate::provisioner::run(engine, ground.hearts.clone(), parts.stopping()));
+    Ok(())
 }
 
 /// What modem files have in common. One plant, one secret: that of `[docsis]`, else of the first CMTS that has one.

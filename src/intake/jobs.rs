@@ -70,6 +70,7 @@ async fn list(State(app): State<App>, caller: Caller, Asked(query): Asked<JobQue
         state: query.state,
         before: cursor(query.cursor.as_deref())?,
         limit,
+        ..JobFilter::default()
     };
     let rows = jobs::list(&mut tx, &filter).await?;
     let last = rows.last().map(|job| job.id.to_string());

@@ -1,9 +1,17 @@
-//! Devices out: brings elements from applied to desired.
+//! Devices out: brings elements from applied to desired. Jobs come from the store, one lane a kind; modems get their
+//! files by TFTP from memory, mailboxes and RADIUS logins their rows in the databases of the programs that serve them.
 
+mod aaa;
+pub mod backend;
+pub mod engine;
 pub mod follow;
+mod mailbox;
 pub mod modem;
 pub mod password;
 mod pktinfo;
 pub mod plant;
 pub mod snapshot;
 pub mod tftp;
+
+pub use backend::Backends;
+pub use engine::{Engine, run};

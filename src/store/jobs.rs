@@ -80,6 +80,9 @@ pub enum Ending {
 pub struct JobFilter {
     pub tenant: Option<String>,
     pub account_id: Option<i64>,
+    pub source: Option<String>,
+    /// External id of the account.
+    pub account: Option<String>,
     /// A state's word.
     pub state: Option<String>,
     /// Only jobs before this one; lists run from the newest back.
@@ -106,10 +109,12 @@ const ACTIVE_OF_ELEMENT: &str = select_job!("WHERE job.element_id = $1 AND job.f
 const ONE: &str = select_job!("WHERE job.id = $1");
 const LIST: &str = select_job!(
     "WHERE ($1 IS NULL OR job.tenant = $1)
-       AND ($2 IS NULL OR job.account_id = $2)
-       AND ($3 IS NULL OR job.state = $3)
-       AND job.id < $4
-     ORDER BY job.id DESC LIMIT $5"
+       AND ($2 IS NULL OR account.source = $2)
+       AND ($3 IS NULL OR account.external_id = $3)
+       AND ($4 IS NULL OR job.state = $4)
+       AND ($5 IS NULL OR job.account_id = $5)
+       AND job.id < $6
+     ORDER BY job.id DESC LIMIT $7"
 );
 const LOCK: &str = "SELECT id FROM job WHERE id = $1 FOR UPDATE";
 const LOCK_ACTIVE: &str = "SELECT id FROM job WHERE element_id = $1 AND finished_at IS NULL FOR UPDATE";
@@ -135,6 +140,10 @@ const COUNT_FAILED: &str =
     "SELECT kind, COUNT(*) AS jobs FROM element WHERE state = 'failed' GROUP BY kind ORDER BY kind";
 const ACTIVE_OF_ACCOUNT: &str = "SELECT element_id, id FROM job
      WHERE account_id = $1 AND finished_at IS NULL ORDER BY id LIMIT 10000";
+const HURRY: &str = "UPDATE job SET run_at = $2, updated_at = $2
+     WHERE finished_at IS NULL AND state = 'waiting' AND kind = $1 AND run_at > $2";
+const FORGET: &str = "DELETE FROM job
+     WHERE id IN (SELECT id FROM job WHERE finished_at < $1 ORDER BY id LIMIT $2)";
 const OF_DEAD: &str = "SELECT id FROM job WHERE finished_at IS NULL AND state = 'running' AND claimed_by <> $1
      ORDER BY id LIMIT 10000";
 
@@ -288,12 +297,34 @@ pub async fn free_those_of_the_dead(tx: &mut Tx, owner: &str, now: Timestamp) ->
     Ok(ids.len())
 }
 
+/// Makes every waiting job of a kind due now, because what they waited for is back. Returns how many.
+pub async fn hurry(tx: &mut Tx, kind: ElementKind, now: Timestamp) -> Result<u64, StoreError> {
+    Ok(on!(tx, c => sqlx::query(HURRY)
+        .bind(kind.as_str())
+        .bind(to_micros(now))
+        .execute(c)
+        .await
+        .map(|done| done.rows_affected()))?)
+}
+
+/// Deletes at most `limit` jobs that ended before an instant; what they reached stands on their elements.
+pub async fn forget(tx: &mut Tx, before: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    Ok(on!(tx, c => sqlx::query(FORGET)
+        .bind(to_micros(before))
+        .bind(limit)
+        .execute(c)
+        .await
+        .map(|done| done.rows_affected()))?)
+}
+
 /// Jobs, the newest first.
 pub async fn list(tx: &mut Tx, filter: &JobFilter) -> Result<Vec<JobRow>, StoreError> {
     let rows: Vec<Row> = on!(tx, c => sqlx::query_as(LIST)
         .bind(filter.tenant.as_deref())
-        .bind(filter.account_id)
+        .bind(filter.source.as_deref())
+        .bind(filter.account.as_deref())
         .bind(filter.state.as_deref())
+        .bind(filter.account_id)
         .bind(filter.before.unwrap_or(i64::MAX))
         .bind(filter.limit)
         .fetch_all(c)

@@ -4,6 +4,7 @@ mod docsis;
 mod fold;
 mod harness;
 mod house_rules;
+mod job_contract;
 mod ops;
 mod store_contract;
 mod tftp;

@@ -7,7 +7,8 @@
 //! the alias and then have to bounce what Dovecot refuses, to senders that may be forged. So a suspended address is
 //! refused in the SMTP dialogue (550), and what the mailbox holds stays. Domains are added, never removed.
 //!
-//! Which aliases are ours stands in `lastmile_alias` beside them, so that rows made by hand are never touched.
+//! Which aliases are ours stands in `lastmile_alias` beside them, so that rows made by hand are never touched; and of
+//! which password the hash was made, in `lastmile_mailbox`, so that it is hashed anew only when it changed.
 
 use super::{Foreign, ForeignTx, Schema, on_foreign};
 use crate::store::StoreError;
@@ -28,7 +29,9 @@ pub struct MailboxRow {
     pub aliases: Vec<String>,
     /// Copies go there; the mailbox keeps its own.
     pub forward_to: Vec<String>,
-    /// `{SCHEME}hash`; `None` keeps the one that stands there.
+    /// Tells which password it is: the keyed hash of the secret, or a word of ours for "none".
+    pub password_digest: String,
+    /// `{SCHEME}hash`; `None` keeps the one that stands there, if it was made for the same digest.
     pub password: Option<String>,
 }
 
@@ -36,7 +39,7 @@ pub struct MailboxRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
     Written,
-    /// Nothing was written: the password was to be kept, and none stands there.
+    /// Nothing was written: the password was to be kept, and another one or none stands there.
     PasswordNeeded,
     /// Nothing was written: the address is an alias of another of our mailboxes, which may be giving it up just now.
     HeldBy(String),
@@ -48,7 +51,7 @@ pub enum Put {
 
 /// PostfixAdmin 3.3's tables as far as mail is concerned, with its names and defaults, and our own list of aliases.
 static SCHEMA: Schema = Schema {
-    landmark: "lastmile_alias",
+    landmark: "lastmile_mailbox",
     sqlite: &[
         "CREATE TABLE IF NOT EXISTS domain (
             domain VARCHAR(255) NOT NULL PRIMARY KEY,
@@ -104,6 +107,10 @@ static SCHEMA: Schema = Schema {
         "CREATE TABLE IF NOT EXISTS lastmile_alias (
             address VARCHAR(255) NOT NULL PRIMARY KEY,
             mailbox VARCHAR(255) NOT NULL
+        )",
+        "CREATE TABLE IF NOT EXISTS lastmile_mailbox (
+            username VARCHAR(255) NOT NULL PRIMARY KEY,
+            password_digest VARCHAR(255) NOT NULL
         )",
     ],
     postgres: &[
@@ -162,6 +169,10 @@ static SCHEMA: Schema = Schema {
             address VARCHAR(255) NOT NULL PRIMARY KEY,
             mailbox VARCHAR(255) NOT NULL
         )",
+        "CREATE TABLE IF NOT EXISTS lastmile_mailbox (
+            username VARCHAR(255) NOT NULL PRIMARY KEY,
+            password_digest VARCHAR(255) NOT NULL
+        )",
     ],
 };
 
@@ -170,7 +181,12 @@ const ADD_DOMAIN: &str = "INSERT INTO domain
          (domain, description, aliases, mailboxes, maxquota, quota, transport, backupmx, created, modified, active)
      VALUES ($1, '', 0, 0, 0, 0, 'virtual', $2, CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, $3)
      ON CONFLICT (domain) DO NOTHING";
-const PASSWORD_OF: &str = "SELECT password FROM mailbox WHERE username = $1";
+const PASSWORD_OF: &str = "SELECT mailbox.password FROM mailbox
+     JOIN lastmile_mailbox ON lastmile_mailbox.username = mailbox.username
+     WHERE mailbox.username = $1 AND lastmile_mailbox.password_digest = $2 AND mailbox.password <> ''";
+const PUT_DIGEST: &str = "INSERT INTO lastmile_mailbox (username, password_digest) VALUES ($1, $2)
+     ON CONFLICT (username) DO UPDATE SET password_digest = excluded.password_digest";
+const DELETE_DIGEST: &str = "DELETE FROM lastmile_mailbox WHERE username = $1";
 const PUT_MAILBOX: &str = "INSERT INTO mailbox
          (username, password, name, maildir, quota, local_part, domain, created, modified, active)
      VALUES ($1, $2, '', $3, $4, $5, $6, CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, $7)
@@ -204,8 +220,12 @@ impl MailDatabase {
     /// Brings a mailbox with all its aliases and forwards to what `row` says, or writes nothing and says why.
     pub async fn put(&self, row: &MailboxRow) -> Result<Put, StoreError> {
         let mut tx = self.0.begin().await?;
-        let standing: Option<String> = on_foreign!(&mut tx, c => sqlx::query_scalar(PASSWORD_OF).bind(&row.address).fetch_optional(&mut *c).await)?;
-        let Some(password) = row.password.clone().or(standing.filter(|password| !password.is_empty())) else {
+        let standing: Option<String> = on_foreign!(&mut tx, c => sqlx::query_scalar(PASSWORD_OF)
+            .bind(&row.address)
+            .bind(&row.password_digest)
+            .fetch_optional(&mut *c)
+            .await)?;
+        let Some(password) = row.password.clone().or(standing) else {
             return Ok(Put::PasswordNeeded);
         };
         if let Some(refusal) = refusal(&mut tx, row).await? {
@@ -228,6 +248,11 @@ impl MailDatabase {
             .bind(local_part)
             .bind(domain)
             .bind(row.active)
+            .execute(&mut *c)
+            .await.map(drop))?;
+        on_foreign!(&mut tx, c => sqlx::query(PUT_DIGEST)
+            .bind(&row.address)
+            .bind(&row.password_digest)
             .execute(&mut *c)
             .await.map(drop))?;
         put_alias(&mut tx, &row.address, &destinations(row), row.active).await?;
@@ -254,7 +279,7 @@ impl MailDatabase {
         for alias in owned(&mut tx, address).await? {
             drop_alias(&mut tx, &alias).await?;
         }
-        for statement in [DELETE_ALIAS, DELETE_MAILBOX, DELETE_QUOTA] {
+        for statement in [DELETE_ALIAS, DELETE_MAILBOX, DELETE_QUOTA, DELETE_DIGEST] {
             on_foreign!(&mut tx, c => sqlx::query(statement).bind(address).execute(&mut *c).await.map(drop))?;
         }
         tx.commit().await

@@ -1,0 +1,127 @@
+//! The backends an element can be brought to, and what they answer: how far it is, or whether trying again helps.
+//!
+//! Comes in: an element as claimed. Goes out: `Progress`, or an `ApplyError` that says what next. A backend that the
+//! configuration does not name lets its jobs wait, with the reason.
+
+use super::aaa;
+use super::mailbox;
+use super::plant::Plant;
+use crate::provision::{Content, ElementKind, SecretRef};
+use crate::store::elements::{ElementRow, Progress};
+use crate::store::foreign::aaa::AaaDatabase;
+use crate::store::foreign::mail::MailDatabase;
+use crate::store::secrets::{self, SecretPlace};
+use crate::store::{Store, StoreError};
+use crate::vocabulary::{Secret, Timestamp};
+
+/// Where elements are brought. `None`: the section is missing from the configuration.
+#[derive(Clone, Default)]
+pub struct Backends {
+    pub plant: Option<Plant>,
+    pub mail: Option<MailDatabase>,
+    pub aaa: Option<AaaDatabase>,
+}
+
+/// Why an element was not brought to its desired state. The sentence goes to `job list` and the API.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// The backend as a whole cannot be used now: other elements would fare the same. Try again later.
+    #[error("{0}")]
+    Away(String),
+    /// The configuration names no such backend. The job waits for one.
+    #[error("{0}")]
+    NotHere(String),
+    /// This element cannot be brought there now. Try again later.
+    #[error("{0}")]
+    Retry(String),
+    /// A person must mend something first.
+    #[error("{0}")]
+    Fail(String),
+}
+
+impl Backends {
+    /// Makes the files and tables of a backend where they are missing, before the first element comes.
+    pub async fn prepare(&self, kind: ElementKind) -> Result<(), StoreError> {
+        match kind {
+            ElementKind::Mailbox => match &self.mail {
+                Some(mail) => mail.prepare().await,
+                None => Ok(()),
+            },
+            ElementKind::Aaa => match &self.aaa {
+                Some(aaa) => aaa.prepare().await,
+                None => Ok(()),
+            },
+            ElementKind::Cm => Ok(()),
+        }
+    }
+
+    /// Brings an element to its desired content. Safe to repeat.
+    pub async fn apply(&self, store: &Store, element: &ElementRow, now: Timestamp) -> Result<Progress, ApplyError> {
+        match element.kind {
+            ElementKind::Cm => {
+                let plant = self.plant.as_ref().ok_or_else(|| missing("[tftp]", "modems"))?;
+                plant.apply(element).map_err(ApplyError::Fail)
+            }
+            ElementKind::Mailbox => {
+                let mail = self.mail.as_ref().ok_or_else(|| missing("[mail]", "mailboxes"))?;
+                mailbox::apply(mail, store, element, now).await
+            }
+            ElementKind::Aaa => {
+                let aaa = self.aaa.as_ref().ok_or_else(|| missing("[aaa]", "RADIUS logins"))?;
+                aaa::apply(aaa, store, element, now).await
+            }
+        }
+    }
+}
+
+/// The secret an element's content names. `None`: none is stored.
+pub(super) async fn open_secret(
+    store: &Store,
+    element: &ElementRow,
+    reference: &SecretRef,
+) -> Result<Option<Secret>, ApplyError> {
+    let place = SecretPlace {
+        tenant: &element.tenant,
+        account_id: element.account_id,
+        service: &reference.service,
+        field: &reference.field,
+    };
+    let read = async {
+        let mut tx = store.read().await?;
+        secrets::open(&mut tx, store.sealer(), place).await
+    };
+    read.await.map_err(|error| match error {
+        StoreError::Corrupt { .. } => ApplyError::Fail(format!(
+            "the stored {} does not open with the key in force; push it again",
+            reference.field
+        )),
+        error => ApplyError::Retry(format!("the {} could not be read: {error}", reference.field)),
+    })
+}
+
+/// What an error of another program's database means for the element.
+pub(super) fn foreign(database: &str, error: StoreError) -> ApplyError {
+    match error {
+        StoreError::Unavailable(reason) => ApplyError::Away(format!("{database} cannot be used now: {reason}")),
+        StoreError::Configuration(reason) => ApplyError::Away(format!("{database}: {reason}")),
+        // A missing table or right concerns every element alike and is mended over there, without a word to us.
+        StoreError::Database(reason) => ApplyError::Away(format!("{database} answers: {reason}")),
+        StoreError::Conflict { constraint } => ApplyError::Fail(format!("{database} refused the rows: {constraint}")),
+        error @ StoreError::Corrupt { .. } => ApplyError::Fail(format!("{database}: {error}")),
+    }
+}
+
+/// A content of another kind than its element's can only be a fault of ours.
+pub(super) fn foreign_content(element: &ElementRow, content: &Content) -> ApplyError {
+    let kind = match content {
+        Content::Cm(_) => "cm",
+        Content::Mailbox(_) => "mailbox",
+        Content::Aaa(_) => "aaa",
+        Content::Absent => "absent",
+    };
+    ApplyError::Fail(format!("the element is of kind {} and its content of kind {kind}", element.kind))
+}
+
+fn missing(section: &str, what: &str) -> ApplyError {
+    ApplyError::NotHere(format!("no {section} section: {what} are not provisioned here"))
+}

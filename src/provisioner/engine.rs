@@ -1,0 +1,375 @@
+//! The engine: claims due jobs, lets backends act on them, and records what became of it. Commit, act, record.
+//!
+//! Each kind of element has a lane of its own here, with its own claims, workers and outages: a mail database that
+//! hangs never delays a modem. A lane whose backend is away tries one job at a time until that works again, instead of
+//! wearing out the attempts of thousands. What it will never do: act on a job whose claim is not committed, or hold a
+//! transaction of ours while a backend works.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::backend::{ApplyError, Backends};
+use crate::provision::{ElementKind, JobState};
+use crate::store::elements::{ElementRow, Progress};
+use crate::store::jobs::{self, ClaimedJob, Ending};
+use crate::store::{Store, StoreError, exceptions};
+use crate::telemetry::{Heartbeat, Heartbeats, Metrics, Target, TargetState};
+use crate::vocabulary::{Clock, Timestamp};
+
+/// Jobs of one kind under way at once.
+const WORKERS: usize = 4;
+/// How often due jobs are looked for when nobody calls.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a lane whose backend or database is away waits between two tries.
+const AWAY_PAUSE: Duration = Duration::from_secs(5);
+/// A claim is for this long; a job of a daemon that died is due again after it.
+const LEASE: Duration = Duration::from_secs(60);
+/// One attempt may take this long, so that its result is recorded well before the lease ends.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
+/// How long a result is held while our own database is away; then the lease ends and the job is repeated.
+const RECORD_LIMIT: Duration = Duration::from_secs(20);
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
+/// How often the queue is counted for the metrics.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
+/// Ended jobs are kept this long.
+const KEEP_ENDED: Duration = Duration::from_secs(30 * 24 * 3600);
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
+const FORGET_AT_ONCE: i64 = 1000;
+
+/// What the engine works with; cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    pub store: Store,
+    pub clock: Clock,
+    pub metrics: Metrics,
+    pub backends: Backends,
+    /// Called by whoever stored a job, so that it is not first found by looking.
+    pub wake: Arc<Notify>,
+}
+
+/// How an attempt ended, for the lane it ran on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Met {
+    /// The backend works, whatever became of the job.
+    Backend,
+    /// The backend as a whole is away.
+    NoBackend,
+}
+
+/// Runs until `stopping` turns true, then lets the attempts under way end.
+pub async fn run(engine: Engine, hearts: Heartbeats, mut stopping: watch::Receiver<bool>) -> Result<(), StoreError> {
+    let (call, called) = watch::channel(());
+    let mut lanes = JoinSet::new();
+    for kind in ElementKind::ALL {
+        let beat = hearts.register(format!("provisioner {kind}"));
+        lanes.spawn(Lane::new(engine.clone(), kind).run(beat, called.clone(), stopping.clone()));
+    }
+    let beat = hearts.register("provisioner");
+    let mut counted: Option<Instant> = None;
+    let mut forgotten: Option<Instant> = None;
+    while !*stopping.borrow() {
+        beat.beat();
+        if counted.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
+            counted = Some(Instant::now());
+            // The lanes log an outage; a gauge that stands still for its length is no news.
+            let _ = count(&engine).await;
+        }
+        if forgotten.is_none_or(|at| at.elapsed() >= FORGET_EVERY) {
+            forgotten = Some(Instant::now());
+            let _ = forget(&engine).await;
+        }
+        tokio::select! {
+            () = engine.wake.notified() => { call.send_replace(()); }
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            _ = stopping.wait_for(|stop| *stop) => {}
+            ended = lanes.join_next() => {
+                if let Some(Err(error)) = ended {
+                    return Err(StoreError::Database(format!("a lane of the provisioner ended: {error}")));
+                }
+            }
+        }
+    }
+    while lanes.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// The jobs of one kind.
+struct Lane {
+    engine: Engine,
+    kind: ElementKind,
+    running: JoinSet<Met>,
+    /// Whether jobs left behind by the last run were seen to.
+    started: bool,
+    backend_away: bool,
+    database_away: bool,
+    /// While something is away: when to try again, whatever else happens.
+    not_before: Option<Instant>,
+}
+
+impl Lane {
+    fn new(engine: Engine, kind: ElementKind) -> Self {
+        Self {
+            engine,
+            kind,
+            running: JoinSet::new(),
+            started: false,
+            backend_away: false,
+            database_away: false,
+            not_before: None,
+        }
+    }
+
+    async fn run(mut self, beat: Heartbeat, mut called: watch::Receiver<()>, mut stopping: watch::Receiver<bool>) {
+        if let Err(error) = self.engine.backends.prepare(self.kind).await {
+            tracing::warn!("{} database not ready: {error}. Its jobs are tried all the same.", self.kind);
+        }
+        while !*stopping.borrow() {
+            beat.beat();
+            called.mark_unchanged();
+            let room = self.room();
+            if room > 0 {
+                self.claim(room).await;
+            }
+            // With a full hand the next claim comes as soon as an attempt ends.
+            let away = self.not_before.map(|at| at.saturating_duration_since(Instant::now()));
+            let pause = away.unwrap_or(LOOK_EVERY);
+            tokio::select! {
+                Some(ended) = self.running.join_next() => self.note(ended),
+                _ = called.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+                _ = stopping.wait_for(|stop| *stop) => {}
+            }
+        }
+        while self.running.join_next().await.is_some() {}
+    }
+
+    /// How many more jobs may be claimed now.
+    fn room(&mut self) -> usize {
+        if self.not_before.is_some_and(|at| Instant::now() < at) {
+            return 0;
+        }
+        self.not_before = None;
+        let workers = if self.backend_away { 1 } else { WORKERS };
+        workers.saturating_sub(self.running.len())
+    }
+
+    async fn claim(&mut self, room: usize) {
+        match self.take(room).await {
+            Ok(claimed) => {
+                if self.database_away {
+                    self.database_away = false;
+                    tracing::info!("The database answers again; {} jobs go on.", self.kind);
+                }
+                for job in claimed {
+                    let engine = self.engine.clone();
+                    self.running.spawn(async move { engine.attempt(job).await });
+                }
+            }
+            Err(error) => {
+                if !self.database_away {
+                    self.database_away = true;
+                    tracing::warn!("{} jobs cannot be claimed: {error}. Trying again every {AWAY_PAUSE:?}.", self.kind);
+                }
+                self.not_before = Some(Instant::now() + AWAY_PAUSE);
+            }
+        }
+    }
+
+    async fn take(&mut self, room: usize) -> Result<Vec<ClaimedJob>, StoreError> {
+        let store = &self.engine.store;
+        let now = self.engine.clock.now();
+        if !self.started {
+            let mut tx = store.write().await?;
+            jobs::free_those_of_the_dead(&mut tx, store.owner(), now).await?;
+            jobs::hurry(&mut tx, self.kind, now).await?;
+            tx.commit().await?;
+            self.started = true;
+        }
+        // Looking is free for everybody else; only a due job takes the turn to write.
+        let mut tx = store.read().await?;
+        let due = jobs::next_due(&mut tx, self.kind).await?.is_some_and(|at| at <= now);
+        drop(tx);
+        if !due {
+            return Ok(Vec::new());
+        }
+        let mut tx = store.write().await?;
+        let limit = i64::try_from(room).unwrap_or(1);
+        let claimed = jobs::claim(&mut tx, self.kind, store.owner(), limit, now, LEASE).await?;
+        tx.commit().await?;
+        Ok(claimed)
+    }
+
+    /// Takes note of an attempt that ended.
+    fn note(&mut self, ended: Result<Met, tokio::task::JoinError>) {
+        match ended {
+            Ok(Met::Backend) => {
+                if self.backend_away {
+                    self.backend_away = false;
+                    self.not_before = None;
+                    // What was put off because of the outage need not wait any longer.
+                    self.started = false;
+                    tracing::info!("The backend for {} answers again; its jobs go on.", self.kind);
+                }
+            }
+            Ok(Met::NoBackend) => {
+                self.backend_away = true;
+                self.not_before = Some(Instant::now() + AWAY_PAUSE);
+            }
+            Err(error) => {
+                tracing::error!(
+                    "An attempt on a {} broke off: {error}. Its job is repeated after its lease.",
+                    self.kind
+                );
+            }
+        }
+    }
+}
+
+impl Engine {
+    async fn attempt(&self, job: ClaimedJob) -> Met {
+        let started = Instant::now();
+        let applied = self.backends.apply(&self.store, &job.element, self.clock.now());
+        let applied = tokio::time::timeout(ATTEMPT_LIMIT, applied)
+            .await
+            .unwrap_or_else(|_| Err(ApplyError::Away(format!("no answer in {ATTEMPT_LIMIT:?}"))));
+        let kind = job.element.kind.as_str();
+        self.metrics.job_seconds.get_or_create(&Target::new(kind)).observe(started.elapsed().as_secs_f64());
+        let met = if matches!(applied, Err(ApplyError::Away(_))) { Met::NoBackend } else { Met::Backend };
+        let outcome = match &applied {
+            Ok(_) => "done",
+            Err(ApplyError::Away(_) | ApplyError::Retry(_) | ApplyError::NotHere(_)) => "retry",
+            Err(ApplyError::Fail(_)) => "failed",
+        };
+        self.metrics.job_attempts.get_or_create(&TargetState::new(kind, outcome)).inc();
+        match self.record(&job, ending(applied.clone())).await {
+            Ok(Some(state)) => log(&job, &applied, &state, self.clock.now()),
+            Ok(None) => tracing::debug!(job.id = job.id, "The job was taken over or withdrawn; its result is dropped."),
+            Err(error) => tracing::warn!(
+                job.id = job.id,
+                "The result of job {} is not recorded: {error}. It is repeated after its lease.",
+                job.id
+            ),
+        }
+        met
+    }
+
+    /// Records an ending, patiently.
+    async fn record(&self, job: &ClaimedJob, ending: Ending) -> Result<Option<JobState>, StoreError> {
+        let started = Instant::now();
+        loop {
+            match self.record_once(job, ending.clone()).await {
+                Err(StoreError::Unavailable(_)) if started.elapsed() < RECORD_LIMIT => {
+                    tokio::time::sleep(RECORD_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn record_once(&self, job: &ClaimedJob, ending: Ending) -> Result<Option<JobState>, StoreError> {
+        let mut tx = self.store.write().await?;
+        let state = jobs::end(&mut tx, job, self.store.owner(), ending, self.clock.now()).await?;
+        tx.commit().await?;
+        Ok(state)
+    }
+}
+
+fn ending(applied: Result<Progress, ApplyError>) -> Ending {
+    match applied {
+        Ok(progress) => Ending::Succeeded(progress),
+        Err(ApplyError::Away(reason) | ApplyError::Retry(reason) | ApplyError::NotHere(reason)) => {
+            Ending::Retry { reason, random: random() }
+        }
+        Err(ApplyError::Fail(reason)) => Ending::Failed { reason },
+    }
+}
+
+/// Randomness for the next delay; without any, jobs merely come back together.
+fn random() -> u64 {
+    let mut octets = [0u8; 8];
+    let _ = getrandom::fill(&mut octets);
+    u64::from_le_bytes(octets)
+}
+
+/// One line a journey for NOC. Addresses and user names of people stay out of it; the job's number leads to them.
+fn log(job: &ClaimedJob, applied: &Result<Progress, ApplyError>, state: &JobState, now: Timestamp) {
+    let element = &job.element;
+    let name = name(element);
+    match (applied, state) {
+        (Ok(progress), _) => tracing::info!(
+            job.id = job.id,
+            job.attempt = job.attempts,
+            account.id = element.account_id,
+            revision = element.desired_revision,
+            "{name} provisioned: {}.",
+            progress.state
+        ),
+        (Err(ApplyError::NotHere(reason)), _) => tracing::debug!(job.id = job.id, "{name} not provisioned: {reason}."),
+        (Err(error), JobState::Waiting { retry_at, .. }) => tracing::warn!(
+            job.id = job.id,
+            job.attempt = job.attempts,
+            account.id = element.account_id,
+            "{name} not provisioned: {}, attempt {}. Retrying at {retry_at:.0}.",
+            said(element.kind, error),
+            job.attempts
+        ),
+        (Err(error), JobState::Failed { .. }) => tracing::error!(
+            job.id = job.id,
+            job.attempt = job.attempts,
+            account.id = element.account_id,
+            "{name} not provisioned: {}. Mend it, then run `lastmile job retry {}`.",
+            said(element.kind, error),
+            job.id
+        ),
+        (Err(_), _) => tracing::info!(
+            job.id = job.id,
+            account.id = element.account_id,
+            "{name} not provisioned as it was wanted before {now:.0}; the newer state is tried at once."
+        ),
+    }
+}
+
+fn name(element: &ElementRow) -> String {
+    match element.kind {
+        ElementKind::Cm => format!("Modem {}", element.key),
+        ElementKind::Mailbox => format!("Mailbox of element {}", element.id),
+        ElementKind::Aaa => format!("RADIUS login of element {}", element.id),
+    }
+}
+
+/// The reason as far as it is about machines.
+fn said(kind: ElementKind, error: &ApplyError) -> String {
+    match (kind, error) {
+        (ElementKind::Cm, error) | (_, error @ (ApplyError::Away(_) | ApplyError::NotHere(_))) => error.to_string(),
+        (_, ApplyError::Retry(_) | ApplyError::Fail(_)) => "see `lastmile job list`".to_owned(),
+    }
+}
+
+async fn count(engine: &Engine) -> Result<(), StoreError> {
+    let mut tx = engine.store.read().await?;
+    let counts = jobs::counts(&mut tx).await?;
+    let open = exceptions::count_open(&mut tx).await?;
+    drop(tx);
+    for kind in ElementKind::ALL {
+        for state in ["pending", "running", "waiting", "failed"] {
+            let jobs = counts.iter().find(|(of, is, ..)| of == kind.as_str() && is == state).map_or(0, |(.., n, _)| *n);
+            engine.metrics.jobs.get_or_create(&TargetState::new(kind.as_str(), state)).set(jobs);
+        }
+    }
+    let oldest = counts.iter().filter_map(|(.., at)| *at).min();
+    let age = oldest.map_or(0.0, |at| engine.clock.now().duration_since(at).as_secs_f64());
+    engine.metrics.jobs_oldest_seconds.set(age);
+    engine.metrics.exceptions_open.set(open);
+    Ok(())
+}
+
+async fn forget(engine: &Engine) -> Result<(), StoreError> {
+    let Ok(before) = engine.clock.now().checked_sub(KEEP_ENDED) else { return Ok(()) };
+    let mut tx = engine.store.write().await?;
+    jobs::forget(&mut tx, before, FORGET_AT_ONCE).await?;
+    tx.commit().await
+}
