@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, messages to stderr, `--json` turns every table into JSON, and `Exit` is what scripts test.
 
+mod account;
 mod archive;
 mod backup;
 mod check_config;
@@ -12,6 +13,7 @@ mod exception;
 mod exit;
 mod export;
 mod job;
+mod key;
 mod migrate;
 mod record;
 mod serve;
@@ -64,6 +66,12 @@ pub enum Command {
     /// Show and settle what a person must look at.
     #[command(subcommand)]
     Exception(exception::ExceptionCommand),
+    /// Subscriber accounts as they are stored.
+    #[command(subcommand)]
+    Account(account::AccountCommand),
+    /// API keys.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Turn a modem's or MTA's configuration file into readable TOML and back.
     #[command(subcommand)]
     Docsis(docsis::DocsisCommand),
@@ -127,6 +135,8 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Device(command) => device::run(command, context).await,
         Command::Job(command) => job::run(command, context).await,
         Command::Exception(command) => exception::run(command, context).await,
+        Command::Account(command) => account::run(command, context).await,
+        Command::Key(command) => key::run(command, context).await,
         Command::Docsis(command) => docsis::run(command, context),
         Command::Tariff(command) => tariff::run(command, context),
         Command::Session(command) => session::run(command, context).await,

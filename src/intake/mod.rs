@@ -38,6 +38,7 @@ use crate::vocabulary::Clock;
 pub use keyring::{NewKey, RateLimit, new_key};
 pub use problem::Problem;
 pub use serve::{Intake, IntakeError, Options, Settings, Tls};
+pub use view::account as account_view;
 
 use catalogs::Catalogs;
 use keyring::Keyring;

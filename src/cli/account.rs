@@ -1,0 +1,190 @@
+//! `account list`, `account show`, `account history`: subscribers as they are stored, and what was done to them.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::exit::{CliError, Exit};
+use crate::intake::account_view;
+use crate::store::accounts::{self, AccountRow};
+use crate::store::{Store, audit};
+use crate::vocabulary::{AccountKey, SourceId, TenantId};
+
+/// The commands of `lastmile account`.
+#[derive(Subcommand)]
+pub enum AccountCommand {
+    /// List the accounts of a tenant.
+    List {
+        #[arg(long)]
+        tenant: TenantId,
+        /// Only those of this source.
+        #[arg(long)]
+        source: Option<SourceId>,
+        /// Closed ones too.
+        #[arg(long)]
+        closed: bool,
+        /// At most so many.
+        #[arg(long, default_value_t = 100_000)]
+        limit: usize,
+    },
+    /// Show one account and how far its services are provisioned.
+    Show(OneAccount),
+    /// What was done to an account, the newest first.
+    History(OneAccount),
+}
+
+/// Which account.
+#[derive(Args)]
+pub struct OneAccount {
+    /// Its external id.
+    id: String,
+    #[arg(long)]
+    tenant: TenantId,
+    #[arg(long, default_value_t)]
+    source: SourceId,
+}
+
+/// Rows read in one go.
+const PAGE: i64 = 1000;
+
+/// Runs one of them.
+pub async fn run(command: AccountCommand, context: &Context) -> Result<Exit, CliError> {
+    let store = context.store().await?;
+    let exit = match command {
+        AccountCommand::List { tenant, source, closed, limit } => {
+            list(&store, &tenant, source.as_ref(), closed, limit, context).await
+        }
+        AccountCommand::Show(one) => show(&store, &one.key()?, context).await,
+        AccountCommand::History(one) => history(&store, &one.key()?, context).await,
+    };
+    store.close().await;
+    exit
+}
+
+impl OneAccount {
+    fn key(&self) -> Result<AccountKey, CliError> {
+        let external_id = AccountKey::parse_external_id(&self.id)
+            .map_err(|error| CliError::usage(format!("the account's id {error}")))?;
+        Ok(AccountKey { tenant: self.tenant.clone(), source: self.source.clone(), external_id })
+    }
+}
+
+async fn list(
+    store: &Store,
+    tenant: &TenantId,
+    source: Option<&SourceId>,
+    closed: bool,
+    limit: usize,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let mut rows: Vec<AccountRow> = Vec::new();
+    loop {
+        // A transaction a page: a long list must not hold back the database's own cleaning.
+        let mut tx = store.read().await?;
+        let after = rows.last().map(|row| row.id);
+        let page = accounts::list(&mut tx, tenant.as_str(), source.map(SourceId::as_str), closed, after, PAGE).await?;
+        let full = i64::try_from(page.len()).unwrap_or(PAGE) >= PAGE;
+        rows.extend(page);
+        if !full || rows.len() >= limit {
+            break;
+        }
+    }
+    rows.truncate(limit);
+    if context.json {
+        let shown: Vec<Value> = rows.iter().map(summary).collect();
+        context.print_json(&shown)?;
+        return Ok(Exit::Done);
+    }
+    let text = |row: &AccountRow| {
+        let status = if row.closed_at.is_some() { "closed" } else { row.document.status.as_str() };
+        vec![
+            row.external_id.clone(),
+            row.source.clone(),
+            status.to_owned(),
+            row.document.services.len().to_string(),
+            row.document.bill_cycle.clone(),
+            row.revision.to_string(),
+            row.updated_at.to_string(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = rows.iter().map(text).collect();
+    context.print_table(&["ACCOUNT", "SOURCE", "STATUS", "SERVICES", "CYCLE", "REVISION", "UPDATED"], &rows)?;
+    Ok(Exit::Done)
+}
+
+fn summary(row: &AccountRow) -> Value {
+    json!({
+        "id": row.external_id,
+        "tenant": row.tenant,
+        "source": row.source,
+        "status": row.document.status,
+        "services": row.document.services.iter().map(|service| &service.id).collect::<Vec<_>>(),
+        "bill_cycle": row.document.bill_cycle,
+        "revision": row.revision,
+        "source_revision": row.source_revision,
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+        "closed_at": row.closed_at,
+    })
+}
+
+async fn show(store: &Store, key: &AccountKey, context: &Context) -> Result<Exit, CliError> {
+    let mut tx = store.read().await?;
+    let Some(row) = accounts::find(&mut tx, key).await? else {
+        return Ok(context.not_found(&format!("There is no account {}.", accounts::subject(key))));
+    };
+    let mut view = account_view(&mut tx, &row).await?;
+    view["closed_at"] = json!(row.closed_at);
+    if context.json {
+        context.print_json(&view)?;
+        return Ok(Exit::Done);
+    }
+    let status = if row.closed_at.is_some() { "closed" } else { row.document.status.as_str() };
+    let source_revision = row.source_revision.map_or("-".to_owned(), |revision| revision.to_string());
+    context.print(&format!(
+        "{}: {status}, bill cycle {}, revision {} (the source's {source_revision}), changed {}\n",
+        accounts::subject(key),
+        row.document.bill_cycle,
+        row.revision,
+        row.updated_at
+    ))?;
+    let services = view["services"].as_array().cloned().unwrap_or_default();
+    let word = |value: &Value| value.as_str().map_or_else(|| "-".to_owned(), str::to_owned);
+    let text = |service: &Value| {
+        let state = &service["provisioning"];
+        let trouble = if state["last_error"].is_null() { &state["evidence"] } else { &state["last_error"] };
+        vec![word(&service["id"]), word(&service["type"]), word(&service["plan"]), word(&state["state"]), word(trouble)]
+    };
+    let rows: Vec<Vec<String>> = services.iter().map(text).collect();
+    context.print_table(&["SERVICE", "TYPE", "PLAN", "STATE", "WHY"], &rows)?;
+    Ok(Exit::Done)
+}
+
+async fn history(store: &Store, key: &AccountKey, context: &Context) -> Result<Exit, CliError> {
+    let mut tx = store.read().await?;
+    let Some(row) = accounts::find(&mut tx, key).await? else {
+        return Ok(context.not_found(&format!("There is no account {}.", accounts::subject(key))));
+    };
+    let deeds = audit::of_account(&mut tx, row.id, None, PAGE).await?;
+    if context.json {
+        let shown = |deed: &audit::AuditRow| {
+            json!({
+                "at": deed.at, "actor": deed.actor, "action": deed.action, "subject": deed.subject,
+                "detail": deed.detail,
+            })
+        };
+        context.print_json(&deeds.iter().map(shown).collect::<Vec<_>>())?;
+        return Ok(Exit::Done);
+    }
+    let text = |deed: &audit::AuditRow| {
+        vec![
+            deed.at.to_string(),
+            deed.action.clone(),
+            deed.subject.clone(),
+            deed.actor.clone(),
+            deed.detail.to_string(),
+        ]
+    };
+    context.print_table(&["AT", "WHAT", "OF", "BY", "DETAIL"], &deeds.iter().map(text).collect::<Vec<_>>())?;
+    Ok(Exit::Done)
+}
