@@ -30,6 +30,8 @@ pub fn parse(document: &Value, key: &AccountKey, known: &Known) -> Result<Pushed
     }
 }
 
+/// What an answer holds besides the document: ignored, so that an answer can be changed and pushed back.
+const READ_ONLY: [&str; 6] = ["tenant", "revision", "created_at", "updated_at", "close_at", "operator_holds"];
 const FIELDS: [&str; 18] = [
     "source",
     "source_revision",
@@ -50,6 +52,7 @@ const FIELDS: [&str; 18] = [
     "tags",
     "id",
 ];
+const HOLD_FIELDS: [&str; 5] = ["kind", "treatment", "billing", "from", "until"];
 const HOLDS_MAX: usize = 32;
 const DEVICES_MAX: usize = 64;
 const SERVICES_MAX: usize = 256;
@@ -57,7 +60,8 @@ const TAGS_MAX: usize = 64;
 const TAG_VALUE_MAX: usize = 1024;
 
 fn account(root: &Node, key: &AccountKey, known: &Known) -> Option<Pushed> {
-    let fields = root.fields(&FIELDS)?;
+    let allowed: Vec<&str> = FIELDS.iter().chain(&READ_ONLY).copied().collect();
+    let fields = root.fields(&allowed)?;
     if let Some(source) = fields.text("source", text::SHORT)
         && source != key.source.as_str()
     {
@@ -110,7 +114,7 @@ fn external_id(text: &str) -> Result<String, String> {
 }
 
 fn hold(node: &Node) -> Option<Hold> {
-    let fields = node.fields(&["kind", "treatment", "billing", "from", "until"])?;
+    let fields = node.fields(&HOLD_FIELDS)?;
     let kind = fields.required("kind").and_then(|node| node.parsed());
     let treatment = fields.optional("treatment").map(|node| node.parsed());
     let billing = match fields.optional("billing") {
@@ -138,8 +142,9 @@ pub fn operator_hold(document: &Value, default: Hold) -> Result<(Hold, Option<St
     let found = root.fields(&["kind", "treatment", "billing", "from", "until", "reason"]).map(|fields| {
         let reason = fields.text("reason", text::LONG);
         let Some(map) = document.as_object() else { return (None, reason) };
+        // What is unknown has just been named; the hold itself is walked without it.
         let mut map = map.clone();
-        map.shift_remove("reason");
+        map.retain(|key, _| HOLD_FIELDS.contains(&key.as_str()));
         if !map.contains_key("kind") {
             map.insert("kind".to_owned(), Value::String(default.kind.as_str().to_owned()));
         }

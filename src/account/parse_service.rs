@@ -75,7 +75,9 @@ const PROMOS_MAX: usize = 64;
 const SCHEDULED_MAX: usize = 32;
 
 pub(crate) fn service(node: &Node, around: &mut Surroundings) -> Option<ParsedService> {
-    let every: Vec<&str> = COMMON.iter().chain(&INTERNET).chain(&VOICE).chain(&EMAIL).copied().collect();
+    // `provisioning` stands in answers; it is ignored, so that an answer can be changed and pushed back.
+    let every: Vec<&str> =
+        COMMON.iter().chain(&INTERNET).chain(&VOICE).chain(&EMAIL).chain(&["provisioning"]).copied().collect();
     let fields = node.fields(&every)?;
     let id = fields.required("id").and_then(|node| node.text(text::NAME));
     let service_type: Option<ServiceType> = fields.required("type").and_then(|node| node.parsed());

@@ -395,7 +395,7 @@ async fn suspend(
         reassess(tx, &row, ground, now).await?;
         note(of, "service.suspend", &row, json!({ "hold": wanted.hold, "reason": reason }), tx, now).await?;
     }
-    answer(of, row, tx, now).await
+    answer(of, row, 200, tx, now).await
 }
 
 async fn resume(of: &OfService, tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Done, Stop> {
@@ -412,7 +412,7 @@ async fn resume(of: &OfService, tx: &mut Tx, ground: &Ground, now: Timestamp) ->
         reassess(tx, &row, ground, now).await?;
         note(of, "service.resume", &row, json!({ "lifted": mine.len() }), tx, now).await?;
     }
-    answer(of, row, tx, now).await
+    answer(of, row, 200, tx, now).await
 }
 
 async fn reprovision(of: &OfService, tx: &mut Tx, now: Timestamp) -> Result<Done, Stop> {
@@ -423,9 +423,7 @@ async fn reprovision(of: &OfService, tx: &mut Tx, now: Timestamp) -> Result<Done
     let woken = elements::reprovision(tx, row.id, Some(&of.service), now).await?;
     let ids: Vec<String> = woken.iter().map(ToString::to_string).collect();
     note(of, "service.reprovision", &row, json!({ "jobs": ids }), tx, now).await?;
-    let mut done = answer(of, row, tx, now).await?;
-    done.status = 202;
-    Ok(done)
+    answer(of, row, 202, tx, now).await
 }
 
 /// Something of the account changed by itself: its closing is due, a hold began or ended, a service begins.
@@ -536,10 +534,10 @@ async fn note(
     audit::append(tx, &entry, now).await
 }
 
-async fn answer(of: &OfService, row: AccountRow, tx: &mut Tx, now: Timestamp) -> Result<Done, Stop> {
+async fn answer(of: &OfService, row: AccountRow, status: u16, tx: &mut Tx, now: Timestamp) -> Result<Done, Stop> {
     let body = view::account(tx, &row).await?;
-    of.asking.keep(tx, of.key.tenant.as_str(), 200, &body.to_string(), now).await?;
-    Ok(Done { status: 200, etag: Some(row.etag), body, outcome: "updated" })
+    of.asking.keep(tx, of.key.tenant.as_str(), status, &body.to_string(), now).await?;
+    Ok(Done { status, etag: Some(row.etag), body, outcome: "updated" })
 }
 
 async fn operator_holds(tx: &mut Tx, account_id: i64) -> Result<Vec<OperatorHold>, StoreError> {
