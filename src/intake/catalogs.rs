@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::problem::Problem;
 use crate::account::Known;
+use crate::catalog::{self, Bundle};
 use crate::store::{Tx, accounts};
 use crate::vocabulary::TenantId;
 
@@ -50,22 +51,6 @@ impl Catalogs {
 }
 
 fn known(document: &str) -> Option<Known> {
-    use crate::account::{DocsisProfile, KnownPlan, RadiusProfile};
-    let bundle: serde_json::Value = serde_json::from_str(document).ok()?;
-    let text = bundle["files"][bundle["main"].as_str()?].as_str()?;
-    let table: toml::Table = text.parse().ok()?;
-    let mut known = Known::default();
-    for domain in table["tenant"]["mail_domains"].as_array()? {
-        known.mail_domains.insert(domain.as_str()?.to_owned());
-    }
-    for cycle in table["bill_cycle"].as_array()? {
-        known.bill_cycles.insert(cycle["id"].as_str()?.to_owned());
-    }
-    for plan in table["plan"].as_array()? {
-        let docsis: Option<DocsisProfile> = plan.get("docsis").and_then(|d| d.clone().try_into().ok());
-        let radius: Option<RadiusProfile> = plan.get("radius").and_then(|d| d.clone().try_into().ok());
-        let service = plan.get("service").and_then(|s| s.as_str()?.parse().ok());
-        known.plans.insert(plan["id"].as_str()?.to_owned(), KnownPlan { service, docsis, radius, quota_mb: None });
-    }
-    Some(known)
+    let bundle: Bundle = serde_json::from_str(document).ok()?;
+    Some(catalog::read(&bundle).ok()?.known())
 }
