@@ -140,17 +140,16 @@ fn page(row: &JournalRow, view: &PacketView<'_>, attributes: &[Decoded], reading
     match reading {
         Err(fault) => page.push_str(&format!("Quarantined: {fault}. It was answered and counts for nobody.\n")),
         Ok(record) => {
-            let octets =
-                |octets: Option<u64>| octets.map_or_else(|| "not told".to_owned(), |octets| octets.to_string());
             page.push_str(&format!(
-                "Read as {} of session {:?} at {}, event at {}: {} octets up, {} octets down.\n",
-                record.kind,
-                record.session,
-                record.nas,
-                record.event_at,
-                octets(record.in_octets),
-                octets(record.out_octets)
+                "Read as {} of session {:?} at {}, event at {}",
+                record.kind, record.session, record.nas, record.event_at
             ));
+            for (octets, direction) in [(record.in_octets, "up"), (record.out_octets, "down")] {
+                if let Some(octets) = octets {
+                    page.push_str(&format!(", {octets} octets {direction}"));
+                }
+            }
+            page.push_str(".\n");
             for doubt in doubts(record) {
                 page.push_str(&format!("Doubt: {doubt}.\n"));
             }
