@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub mod accounts;
@@ -306,6 +306,12 @@ impl SqliteFile {
                 .acquire_timeout(ACQUIRE_TIMEOUT)
                 .idle_timeout(None)
                 .max_lifetime(None)
+                // A full disk makes SQLite roll back by itself; sqlx then counts a transaction that is not there and
+                // refuses every BEGIN. Such a connection is closed and another one opened.
+                .before_acquire(|connection, _| {
+                    let usable = !connection.is_in_transaction();
+                    Box::pin(async move { Ok(usable) })
+                })
                 .connect_lazy_with(options.clone().synchronous(synchronous))
         };
         Ok(Self {
@@ -355,5 +361,31 @@ fn without_password(url: &str) -> String {
             format!("{}{user}@{}", &url[..scheme + 3], &url[at + 1..])
         }
         _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn writing_goes_on_after_the_disk_was_full() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = StoreConfig {
+            url: format!("sqlite://{}", directory.path().join("lastmile.db").display()),
+            key_file: None,
+            previous_key_file: None,
+            owner: "test".to_owned(),
+        };
+        let store = Store::open(&config).await.expect("a store");
+        store.migrate().await.expect("tables");
+        let mut tx = store.write().await.expect("a transaction");
+        // The limit belongs to this connection and makes the database as full as a disk can be.
+        on!(&mut tx, c => sqlx::query("PRAGMA max_page_count = 1").execute(c).await.map(drop)).expect("a limit");
+        let fill = "CREATE TABLE filler AS SELECT zeroblob(1000000) AS octets";
+        let full = on!(&mut tx, c => sqlx::query(fill).execute(c).await.map(drop)).map_err(StoreError::from);
+        assert!(full.is_err_and(|error| error.is_unavailable()), "the database is not full");
+        drop(tx);
+        store.probe().await.expect("the next writer gets a connection that works");
     }
 }
