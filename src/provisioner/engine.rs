@@ -16,7 +16,7 @@ use super::backend::{ApplyError, Backends};
 use crate::provision::{ElementKind, JobState};
 use crate::store::elements::{ElementRow, Progress};
 use crate::store::jobs::{self, ClaimedJob, Ending};
-use crate::store::{Store, StoreError, exceptions};
+use crate::store::{Dialect, Store, StoreError, Tx, exceptions};
 use crate::telemetry::{Heartbeat, Heartbeats, Metrics, Target, TargetState};
 use crate::vocabulary::{Clock, Timestamp};
 
@@ -196,7 +196,7 @@ impl Lane {
         if !due {
             return Ok(Vec::new());
         }
-        let mut tx = store.write().await?;
+        let mut tx = begin(store).await?;
         let limit = i64::try_from(room).unwrap_or(1);
         let claimed = jobs::claim(&mut tx, self.kind, store.owner(), limit, now, LEASE).await?;
         tx.commit().await?;
@@ -271,10 +271,19 @@ impl Engine {
     }
 
     async fn record_once(&self, job: &ClaimedJob, ending: Ending) -> Result<Option<JobState>, StoreError> {
-        let mut tx = self.store.write().await?;
+        let mut tx = begin(&self.store).await?;
         let state = jobs::end(&mut tx, job, self.store.owner(), ending, self.clock.now()).await?;
         tx.commit().await?;
         Ok(state)
+    }
+}
+
+/// Jobs bear repeating, so that on SQLite neither claim nor result waits for the disk: a power cut costs an attempt.
+/// There pushes and jobs share one writer, and a push waits for its own fsync only.
+async fn begin(store: &Store) -> Result<Tx, StoreError> {
+    match store.dialect() {
+        Dialect::Sqlite => store.write_derived().await,
+        Dialect::Postgres => store.write().await,
     }
 }
 

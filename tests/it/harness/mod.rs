@@ -3,8 +3,11 @@
 #![expect(dead_code, reason = "not every journey needs every tool")]
 
 pub mod daemon;
+pub mod desk;
 pub mod http;
+pub mod mailhost;
 pub mod postgres;
+pub mod radiusd;
 
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
