@@ -1,8 +1,8 @@
 //! The bill cycles of the catalogs in force, for whoever cuts time into periods and rates nothing.
 
 use super::{StoreError, Tx, on};
-use crate::billing::calendar::{BillCycle, Every};
-use crate::vocabulary::Zone;
+use crate::billing::calendar::BillCycle;
+use crate::catalog::{self, Bundle};
 
 const VERSIONS: &str = "SELECT id, catalog_version FROM tenant ORDER BY id LIMIT 100000";
 const DOCUMENT: &str = "SELECT document FROM catalog_version WHERE tenant = $1 AND version = $2";
@@ -29,30 +29,9 @@ pub async fn of_account(tx: &mut Tx, account_id: i64) -> Result<Option<BillCycle
     Ok(of_catalog(tx, &tenant, version).await?.into_iter().find(|known| known.id == cycle))
 }
 
+/// A catalog was checked when it was applied; one that cannot be read any more has no cycles, and usage stays uncut.
 fn cycles_of(document: &str) -> Vec<BillCycle> {
-    let Ok(document) = serde_json::from_str::<serde_json::Value>(document) else { return Vec::new() };
-    let cycles = document.get("bill_cycle").and_then(serde_json::Value::as_array).map_or(&[][..], Vec::as_slice);
-    cycles.iter().filter_map(cycle_of).collect()
-}
-
-fn cycle_of(value: &serde_json::Value) -> Option<BillCycle> {
-    let text = |key: &str| value.get(key).and_then(serde_json::Value::as_str);
-    let timezone = text("timezone").unwrap_or("UTC").to_owned();
-    let every = value.get("every");
-    let count = |key: &str| every.and_then(|every| every.get(key)).and_then(serde_json::Value::as_u64);
-    let every = match (text("every"), count("days"), count("months")) {
-        (Some("week"), ..) => Every::Week,
-        (Some("day"), ..) => Every::Day,
-        (_, Some(days), _) => Every::Days(u16::try_from(days).ok()?),
-        (_, _, Some(months)) => Every::Months(u16::try_from(months).ok()?),
-        _ => Every::Month,
-    };
-    let anchor_day = value.get("anchor_day").and_then(serde_json::Value::as_u64).unwrap_or(1);
-    Some(BillCycle {
-        id: text("id")?.to_owned(),
-        anchor_day: u8::try_from(anchor_day).ok()?,
-        every,
-        zone: Zone::get(&timezone).ok()?,
-        timezone,
-    })
+    let Ok(bundle) = serde_json::from_str::<Bundle>(document) else { return Vec::new() };
+    let Ok(catalog) = catalog::read(&bundle) else { return Vec::new() };
+    catalog.cycles.into_values().map(|cycle| cycle.calendar).collect()
 }

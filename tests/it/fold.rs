@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lastmile::catalog::Bundle;
 use lastmile::collector::NasTable;
 use lastmile::collector::fold::Fold;
 use lastmile::radius::{RequestBuilder, attribute};
@@ -193,7 +194,9 @@ impl Bench {
 
     /// A subscriber of tenant acme on cycle c1 who holds this user name since now.
     async fn account(&self, user_name: &str) -> i64 {
-        let document = r#"{"bill_cycle": [{"id": "c1", "anchor_day": 1, "every": "month", "timezone": "UTC"}]}"#;
+        let catalog = "[tenant]\nid = \"acme\"\nname = \"Acme\"\ncurrency = \"USD\"\ntimezone = \"UTC\"\n\
+            [[bill_cycle]]\nid = \"c1\"\nanchor_day = 1\nevery = \"month\"\n";
+        let document = serde_json::to_string(&Bundle::single("acme.toml", catalog)).expect("texts are JSON");
         for statement in [
             "INSERT INTO tenant VALUES ('acme', 'Acme', NULL, 1, 0)".to_owned(),
             format!("INSERT INTO catalog_version VALUES ('acme', 1, 'd', '{document}', 0, 'test')"),
