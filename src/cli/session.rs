@@ -61,6 +61,7 @@ pub async fn run(command: SessionCommand, context: &Context) -> Result<Exit, Cli
                 };
                 filter.account_id = Some(*id);
             }
+            filter.source = source;
             list(&store, filter, limit, context).await
         }
         SessionCommand::Show { session } => show(&store, &session, context).await,

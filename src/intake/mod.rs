@@ -17,6 +17,7 @@ mod keyring;
 pub mod problem;
 pub mod request;
 mod serve;
+mod usage;
 mod view;
 mod waker;
 mod writer;
@@ -69,6 +70,7 @@ fn router(app: App) -> Router {
         .merge(jobs::routes())
         .merge(devices::routes())
         .merge(exceptions::routes())
+        .merge(usage::routes())
         .split_for_parts();
     let openapi = api.to_json().unwrap_or_default();
     router

@@ -37,6 +37,7 @@ pub struct SessionView {
 #[derive(Debug, Clone, Default)]
 pub struct SessionFilter {
     pub tenant: Option<String>,
+    pub source: Option<String>,
     pub account_id: Option<i64>,
     pub user: Option<String>,
     pub session: Option<String>,
@@ -118,7 +119,8 @@ const LIST: &str = select_view!(
        AND (CAST($6 AS TEXT) IS NULL OR session.nas = $6)
        AND (CAST($7 AS TEXT) IS NULL OR session.state = $7)
        AND ($8 = 0 OR session.service_id IS NULL)
-     ORDER BY session.id LIMIT $9"
+       AND (CAST($9 AS TEXT) IS NULL OR account.source = $9)
+     ORDER BY session.id LIMIT $10"
 );
 const ONE: &str = select_view!("WHERE session.id = $1");
 const UNATTRIBUTED: &str = "SELECT user_name, nas, COUNT(*), CAST(SUM(in_octets) AS BIGINT),
@@ -160,6 +162,7 @@ pub async fn list(tx: &mut Tx, filter: &SessionFilter) -> Result<Vec<SessionView
         .bind(filter.nas.as_deref())
         .bind(filter.state.as_deref())
         .bind(i64::from(filter.unattributed))
+        .bind(filter.source.as_deref())
         .bind(filter.limit)
         .fetch_all(c)
         .await)?;
