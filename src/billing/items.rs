@@ -9,7 +9,7 @@ use jiff::ToSpan;
 use sha2::{Digest, Sha256};
 
 use super::coverage::{self, BilledPart, Edges, Piece};
-use super::facts::{AccountFacts, KnownVersion, RunContext, ServiceFacts};
+use super::facts::{AccountFacts, KnownVersion, RunContext, ServiceFacts, UsageEntry};
 use super::lines::{ItemKey, StoredLine};
 use super::run::RunError;
 use super::tariff::{Charge, ChargeKind, Proration, Recurring, Timing};
@@ -128,9 +128,12 @@ fn periods(service: &ServiceFacts, issued: &Issued<'_>, context: &RunContext) ->
         }
     }
     for entry in service.usage.iter().filter(|entry| entry.sequence > issued.watermark) {
-        let period = cycle.period_at(entry.from)?;
-        if period.start <= context.period.start {
-            found.entry(period.start).or_insert((period, false));
+        // An entry may reach over the edge of a period.
+        let last_moment = entry.until.checked_sub(1.microsecond()).unwrap_or(entry.until).max(entry.from);
+        for period in [cycle.period_at(entry.from)?, cycle.period_at(last_moment)?] {
+            if period.start <= context.period.start {
+                found.entry(period.start).or_insert((period, false));
+            }
         }
     }
     Ok(found.into_values().collect())
@@ -264,7 +267,11 @@ fn build<'r>(
     };
     let lines = issued.lines.get(&key);
     let cycle_index = cycle_index(service, period, context)?;
-    let late = service.usage.iter().any(|entry| entry.sequence > issued.watermark && period.contains(entry.from));
+    let touches = |entry: &UsageEntry| entry.from < period.end && period.start < entry.until.max(entry.from);
+    let late = service
+        .usage
+        .iter()
+        .any(|entry| entry.sequence > issued.watermark && (period.contains(entry.from) || touches(entry)));
     let own_amount = own_amount(service, charge, &coverage);
     let mut inputs = inputs_text(version, &coverage, share, cycle_index, facts.tax_exempt, service.times);
     if let Some(amount) = own_amount {

@@ -6,7 +6,9 @@
 
 pub mod calendar;
 mod coverage;
+pub mod explain;
 pub mod facts;
+pub mod history;
 mod items;
 pub mod lines;
 mod measure;

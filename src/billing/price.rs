@@ -107,6 +107,18 @@ pub fn price(tariff: &Tariff, charge: &Charge, measure: &Measure) -> Result<Pric
 }
 
 impl Priced {
+    /// A charge that is not due at all: not even its minimum.
+    pub fn nothing() -> Self {
+        Self {
+            quantity: Exact::ZERO,
+            allowance: None,
+            allowance_used: Exact::ZERO,
+            tiers: Vec::new(),
+            adjustments: Vec::new(),
+            amount: Exact::ZERO,
+        }
+    }
+
     /// Adds a step; a step of nothing is none.
     pub fn adjust(&mut self, kind: AdjustmentKind, amount: Exact) -> Result<(), ExactError> {
         if !amount.is_zero() {

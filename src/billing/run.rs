@@ -134,7 +134,7 @@ pub fn rate(facts: &AccountFacts, item: &Item<'_>) -> Result<Rated, RunError> {
     };
     let measure = Measure { quantity, events, share: item.share, cycle_index: item.cycle_index };
     let charge = own_charge(item);
-    let mut priced = if item.coverage.is_empty() { nothing() } else { price(tariff, &charge, &measure)? };
+    let mut priced = if item.coverage.is_empty() { Priced::nothing() } else { price(tariff, &charge, &measure)? };
     if facts.tax_exempt {
         let net = priced.amount.checked_div(inclusive_factor(&tariff.taxes)?)?;
         priced.adjust(AdjustmentKind::TaxExempt, net.checked_sub(priced.amount)?)?;
@@ -153,18 +153,6 @@ fn own_charge<'r>(item: &Item<'r>) -> Cow<'r, Charge> {
             Cow::Owned(Charge { id: item.charge.id.clone(), kind })
         }
         _ => Cow::Borrowed(item.charge),
-    }
-}
-
-/// A withdrawn item: not even its minimum is due.
-fn nothing() -> Priced {
-    Priced {
-        quantity: Exact::ZERO,
-        allowance: None,
-        allowance_used: Exact::ZERO,
-        tiers: Vec::new(),
-        adjustments: Vec::new(),
-        amount: Exact::ZERO,
     }
 }
 

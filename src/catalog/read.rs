@@ -153,9 +153,15 @@ fn holds(mut section: Section<'_>) -> Option<Holds> {
         let Some(value) = section.value(key) else { continue };
         let mut table = value.section()?;
         let treatment = table.parsed::<Treatment>("treatment");
-        let billing = table.choice("billing", &[("full", HoldBilling::Full), ("none", HoldBilling::None)]);
+        let billing = table.value("billing");
+        let word = billing.as_ref().and_then(|value| value.choice(HOLD_BILLING));
+        if word == Some(HoldBilling::None)
+            && let Some(value) = &billing
+        {
+            value.fault("holds of a kind cannot stop billing by default in this release; say it on the hold itself");
+        }
         table.finish();
-        defaults.insert(*kind, HoldDefault { treatment, billing });
+        defaults.insert(*kind, HoldDefault { treatment, billing: word });
     }
     section.finish();
     Some((defaults, garden_group))
@@ -403,6 +409,7 @@ fn duration_seconds(value: &Value<'_>) -> Option<i64> {
     seconds
 }
 
+const HOLD_BILLING: &[(&str, HoldBilling)] = &[("full", HoldBilling::Full), ("none", HoldBilling::None)];
 const HOLD_KINDS: &[(&str, HoldKind)] = &[
     ("nonpay", HoldKind::Nonpay),
     ("abuse", HoldKind::Abuse),

@@ -1,0 +1,181 @@
+//! Recomputes a stored line from its ledger entries and its tariff version, and says whether the result is the line.
+
+use serde::Serialize;
+
+use super::facts::UsageEntry;
+use super::lines::{AdjustmentShape, StoredLine, TaxShape, TierShape};
+use super::measure::count;
+use super::price::{AdjustmentKind, Measure, Priced, price};
+use super::run::RunError;
+use super::tariff::{Charge, ChargeKind, Recurring, Tariff};
+use super::tax::{inclusive_factor, levy};
+use crate::vocabulary::{Exact, ExactError, Money, Timestamp};
+
+/// A line's whole computation, anew.
+#[derive(Debug, Clone, Serialize)]
+pub struct Explanation {
+    pub line: super::lines::Line,
+    /// Billed time.
+    pub coverage: Vec<Edge>,
+    /// The billed part of the period, exact.
+    pub share: String,
+    pub rounding: String,
+    pub tariff: String,
+    /// Ledger entries up to the line's watermark that lie in the billed time.
+    pub entries: Vec<EntryShape>,
+    /// The item's whole price so far, recomputed.
+    pub recomputed: Recomputed,
+    /// What earlier lines of the item had charged.
+    pub issued_before: String,
+    /// Every difference between the line and its recomputation; empty: it matches to the last digit.
+    pub differences: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Edge {
+    pub from: Timestamp,
+    pub until: Timestamp,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct EntryShape {
+    pub sequence: i64,
+    pub from: Timestamp,
+    pub until: Timestamp,
+    pub in_octets: i64,
+    pub out_octets: i64,
+    pub seconds: i64,
+    pub sessions: i64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Recomputed {
+    pub quantity_raw: String,
+    pub quantity: String,
+    pub allowance_used: String,
+    pub tiers: Vec<TierShape>,
+    pub adjustments: Vec<AdjustmentShape>,
+    pub amount_exact: String,
+    pub amount: String,
+    pub tax: Vec<TaxShape>,
+    pub usage_digest: Option<String>,
+}
+
+/// Explains a line. `entries` are the service's ledger entries of the period up to the line's watermark; `before` is the
+/// item's line before this one.
+pub fn explain(
+    stored: &StoredLine,
+    before: Option<&StoredLine>,
+    tariff: &Tariff,
+    own_amount: Option<Exact>,
+    entries: &[UsageEntry],
+) -> Result<Explanation, RunError> {
+    let basis = &stored.basis;
+    let unknown = || RunError::UnknownVersion { tariff: tariff.id.clone(), version: tariff.version };
+    let charge = tariff.charge(&stored.line.charge).ok_or_else(unknown)?;
+    let (priced, quantity_raw, digest) = recompute(stored, tariff, charge, own_amount, entries)?;
+    let rounding = tariff.rounding;
+    let amount = Money::round(priced.amount, tariff.currency, rounding.places, rounding.mode)?;
+    let taxes = if basis.tax_exempt { Vec::new() } else { levy(&tariff.taxes, amount, rounding)? };
+    let issued_before = Money::new(before.map_or(0, |line| line.basis.amount_minor), tariff.currency);
+
+    let mut differences = Vec::new();
+    let mut compare = |what: &str, line: String, now: String| {
+        if line != now {
+            differences.push(format!("{what} is {line} in the line and {now} recomputed"));
+        }
+    };
+    compare("tariff digest", stored.line.tariff.digest.clone(), tariff.digest.clone());
+    compare("quantity_raw", basis.quantity_raw.to_string(), quantity_raw.to_string());
+    compare("amount_exact", basis.amount_exact.0.to_string(), priced.amount.to_string());
+    compare("amount so far", Money::new(basis.amount_minor, tariff.currency).to_string(), amount.to_string());
+    compare("amount", stored.line.amount.clone(), amount.checked_sub(issued_before)?.to_string());
+    if let (Some(usage), Some(digest)) = (&stored.line.usage, &digest) {
+        compare("digest of the ledger entries", usage.digest.clone(), digest.clone());
+    }
+    for tax in taxes.iter() {
+        let kept = basis.taxes.iter().find(|sum| sum.id == tax.id).map_or(0, |sum| sum.amount_minor);
+        compare(&format!("tax {}", tax.id), kept.to_string(), tax.amount.minor.to_string());
+    }
+
+    Ok(Explanation {
+        line: stored.line.clone(),
+        coverage: basis.coverage.iter().map(|(from, until)| Edge { from: *from, until: *until }).collect(),
+        share: basis.share.0.to_string(),
+        rounding: format!("{:?}, {} decimal places", rounding.mode, rounding.places),
+        tariff: tariff.document.clone(),
+        entries: entries.iter().filter(|entry| covered(entry, &basis.coverage)).map(EntryShape::of).collect(),
+        recomputed: Recomputed {
+            quantity_raw: quantity_raw.to_string(),
+            quantity: priced.quantity.to_string(),
+            allowance_used: priced.allowance_used.to_string(),
+            tiers: priced.tiers.iter().map(TierShape::of).collect(),
+            adjustments: priced.adjustments.iter().map(AdjustmentShape::of).collect(),
+            amount_exact: priced.amount.to_string(),
+            amount: amount.to_string(),
+            tax: taxes.iter().map(TaxShape::of).collect(),
+            usage_digest: digest,
+        },
+        issued_before: issued_before.to_string(),
+        differences,
+    })
+}
+
+/// The amount a subscriber of their own price paid, read back from the line's first step.
+pub fn own_amount(stored: &StoredLine, tariff: &Tariff) -> Option<Exact> {
+    let Some(Charge { kind: ChargeKind::Recurring(recurring), .. }) = tariff.charge(&stored.line.charge) else {
+        return None;
+    };
+    let step = stored.line.adjustments.iter().find(|step| step.kind == AdjustmentKind::Price.as_str())?;
+    let paid: Exact = step.amount_exact.parse().ok()?;
+    let each = paid.checked_div(Exact::from_int(i128::from(stored.basis.times.max(1)))).ok()?;
+    (each != recurring.amount).then_some(each)
+}
+
+fn recompute(
+    stored: &StoredLine,
+    tariff: &Tariff,
+    charge: &Charge,
+    own_amount: Option<Exact>,
+    entries: &[UsageEntry],
+) -> Result<(Priced, i64, Option<String>), RunError> {
+    let basis = &stored.basis;
+    let own = match (&charge.kind, own_amount) {
+        (ChargeKind::Recurring(recurring), Some(amount)) => {
+            Charge { id: charge.id.clone(), kind: ChargeKind::Recurring(Recurring { amount, ..recurring.clone() }) }
+        }
+        _ => charge.clone(),
+    };
+    let mut measure = Measure {
+        quantity: Exact::from_int(i128::from(basis.times)),
+        events: 0,
+        share: basis.share.0,
+        cycle_index: basis.cycle_index,
+    };
+    let mut digest = None;
+    let mut raw = if basis.coverage.is_empty() { 0 } else { i64::from(basis.times) };
+    if let ChargeKind::Usage(usage) = &charge.kind {
+        let counted = count(usage, &basis.coverage, entries);
+        raw = i64::try_from(counted.quantity).map_err(|_| ExactError::Overflow)?;
+        measure.quantity = Exact::ratio(i128::from(raw), i128::from(usage.unit_size()))?;
+        measure.events = u64::try_from(counted.sessions).unwrap_or(0);
+        digest = Some(counted.digest);
+    }
+    let mut priced = if basis.coverage.is_empty() { Priced::nothing() } else { price(tariff, &own, &measure)? };
+    if basis.tax_exempt {
+        let net = priced.amount.checked_div(inclusive_factor(&tariff.taxes)?)?;
+        priced.adjust(AdjustmentKind::TaxExempt, net.checked_sub(priced.amount)?)?;
+    }
+    Ok((priced, raw, digest))
+}
+
+fn covered(entry: &UsageEntry, coverage: &[(Timestamp, Timestamp)]) -> bool {
+    coverage.iter().any(|(from, until)| entry.from < *until && (*from < entry.until || *from <= entry.from))
+}
+
+impl EntryShape {
+    fn of(entry: &UsageEntry) -> Self {
+        let UsageEntry { sequence, from, until, in_octets, out_octets, seconds, sessions } = *entry;
+        Self { sequence, from, until, in_octets, out_octets, seconds, sessions }
+    }
+}
