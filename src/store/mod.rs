@@ -15,6 +15,8 @@ pub mod accounts;
 pub mod audit;
 pub mod backup;
 pub mod cycles;
+pub mod billing;
+pub mod catalog;
 pub mod elements;
 mod error;
 pub mod exceptions;
