@@ -154,6 +154,25 @@ pub struct ItemKey {
     pub charge: String,
 }
 
+impl Line {
+    /// `amount` in minor units.
+    pub fn amount_minor(&self) -> i64 {
+        minor(&self.amount)
+    }
+}
+
+impl TaxShape {
+    /// `amount` in minor units.
+    pub fn amount_minor(&self) -> i64 {
+        minor(&self.amount)
+    }
+}
+
+/// An amount as `Money` prints it, all minor digits shown.
+fn minor(amount: &str) -> i64 {
+    amount.replace('.', "").parse().expect("a line's amounts are printed by Money")
+}
+
 impl StoredLine {
     pub fn item(&self) -> ItemKey {
         ItemKey {

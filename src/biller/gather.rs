@@ -1,0 +1,183 @@
+//! Reads what `billing` needs of a run, an account, a line.
+
+use std::collections::BTreeMap;
+
+use super::BillerError;
+use crate::billing::explain::{Explanation, explain as explained, own_amount};
+use crate::billing::facts::{AccountFacts, RunContext, UsageEntry};
+use crate::billing::history::{PlanTariffs, ServiceHistory, billed};
+use crate::billing::lines::StoredLine;
+use crate::billing::run::{RunError, lines, usage_needed};
+use crate::billing::tariff::ChargeKind;
+use crate::store::billing::{self, BilledAccount};
+use crate::store::{StoreError, Tx, accounts, catalog};
+use crate::vocabulary::Timestamp;
+
+/// The calendar, prices and closures of a run. `period`: as a person names it; `None`: the latest ended one.
+pub async fn context(
+    tx: &mut Tx,
+    tenant: &str,
+    cycle: &str,
+    period: Option<&str>,
+    now: Timestamp,
+) -> Result<RunContext, BillerError> {
+    let in_force =
+        catalog::in_force(tx, tenant).await?.ok_or_else(|| BillerError::NoTenant(tenant.to_owned()))?.catalog;
+    let known = in_force
+        .cycles
+        .get(cycle)
+        .ok_or_else(|| BillerError::NoCycle { tenant: tenant.to_owned(), cycle: cycle.to_owned() })?;
+    let calendar = known.calendar.clone();
+    let period = match period {
+        Some(name) => calendar.named(name)?,
+        None => calendar.latest_ended(now)?,
+    };
+    Ok(RunContext {
+        cycle: calendar,
+        period,
+        now,
+        batch: None,
+        tariffs: catalog::tariff_book(tx, tenant).await?,
+        backdate_days: in_force.backdate_days,
+        corrections: in_force.corrections,
+        closures: billing::closures(tx, tenant, cycle).await?,
+    })
+}
+
+/// One account's facts, with the usage its items need. The inner error stops this account only.
+pub async fn facts(
+    tx: &mut Tx,
+    account: &BilledAccount,
+    tenant: &str,
+    context: &RunContext,
+    plans: &PlanTariffs,
+) -> Result<Result<AccountFacts, RunError>, StoreError> {
+    let ids: BTreeMap<i64, String> =
+        accounts::services(tx, account.id).await?.into_iter().map(|row| (row.id, row.external_id)).collect();
+    let mut histories: BTreeMap<i64, ServiceHistory> = BTreeMap::new();
+    let mut tax_exempt = (Timestamp::MIN, false);
+    for row in accounts::facts(tx, account.id).await? {
+        if row.from_at >= tax_exempt.0 {
+            tax_exempt = (row.from_at, row.facts.tax_exempt);
+        }
+        let Some(id) = ids.get(&row.service_id) else { continue };
+        let history =
+            histories.entry(row.service_id).or_insert_with(|| ServiceHistory { id: id.clone(), facts: Vec::new() });
+        history.facts.push((row.from_at, row.facts));
+    }
+    let mut services = Vec::new();
+    let mut rows = Vec::new();
+    for (row, history) in &histories {
+        match billed(history, &context.cycle, plans, context.backdate_days) {
+            Ok(found) => {
+                rows.extend(std::iter::repeat_n(*row, found.len()));
+                services.extend(found);
+            }
+            Err(error) => return Ok(Err(error.into())),
+        }
+    }
+    let issued = billing::issued(tx, account.id, &context.cycle.id).await?;
+    let watermark = billing::ledger_sequence(tx, account.id).await?;
+    let mut facts = AccountFacts {
+        tenant: tenant.to_owned(),
+        source: account.source.clone(),
+        account: account.external_id.clone(),
+        tax_exempt: tax_exempt.1,
+        services,
+        issued,
+        watermark,
+    };
+    if meters_usage(&facts, context) {
+        read_usage(tx, account.id, &mut facts, &rows, context).await
+    } else {
+        Ok(Ok(facts))
+    }
+}
+
+fn meters_usage(facts: &AccountFacts, context: &RunContext) -> bool {
+    facts.services.iter().flat_map(|service| &service.stretches).any(|stretch| {
+        let versions = context.tariffs.get(&stretch.tariff).map(Vec::as_slice).unwrap_or_default();
+        versions
+            .iter()
+            .flat_map(|version| &version.tariff.charges)
+            .any(|charge| matches!(charge.kind, ChargeKind::Usage(_)))
+    })
+}
+
+/// First what is new since the last run, then everything of the periods that turn out to need it.
+async fn read_usage(
+    tx: &mut Tx,
+    account_id: i64,
+    facts: &mut AccountFacts,
+    rows: &[i64],
+    context: &RunContext,
+) -> Result<Result<AccountFacts, RunError>, StoreError> {
+    let seen = facts.issued.iter().filter_map(|line| line.line.usage.as_ref()).map(|usage| usage.watermark);
+    let seen = seen.max().unwrap_or(0);
+    let late = billing::usage_after(tx, account_id, seen, facts.watermark).await?;
+    for (service_id, entry) in late {
+        for (service, row) in facts.services.iter_mut().zip(rows) {
+            if service.addon.is_none() && *row == service_id {
+                service.usage.push(entry);
+            }
+        }
+    }
+    let needs = match usage_needed(facts, context) {
+        Ok(needs) => needs,
+        Err(error) => return Ok(Err(error)),
+    };
+    for need in needs {
+        let found = billing::usage_of_period(tx, account_id, rows[need.service], &need.period, facts.watermark).await?;
+        let usage = &mut facts.services[need.service].usage;
+        usage.extend(found);
+        usage.sort_by_key(|entry| entry.sequence);
+        usage.dedup_by_key(|entry| entry.sequence);
+    }
+    Ok(Ok(facts.clone()))
+}
+
+/// A line's whole computation from its ledger entries; `None`: there is no such line.
+pub async fn explain(tx: &mut Tx, tenant: Option<&str>, id: &str) -> Result<Option<Explanation>, BillerError> {
+    let Some((account_id, stored)) = billing::line(tx, id).await? else { return Ok(None) };
+    if tenant.is_some_and(|tenant| tenant != stored.line.tenant) {
+        return Ok(None);
+    }
+    let line = &stored.line;
+    let book = catalog::tariff_book(tx, &line.tenant).await?;
+    let version = book
+        .get(&line.tariff.id)
+        .and_then(|versions| versions.iter().find(|version| version.tariff.version == line.tariff.version))
+        .ok_or_else(|| RunError::UnknownVersion { tariff: line.tariff.id.clone(), version: line.tariff.version })?;
+    let issued = billing::issued(tx, account_id, &line.cycle).await?;
+    let before =
+        issued.iter().find(|other| other.item() == stored.item() && other.basis.revision + 1 == stored.basis.revision);
+    let entries = usage_of(tx, account_id, &stored).await?;
+    let own = own_amount(&stored, &version.tariff);
+    Ok(Some(explained(&stored, before, &version.tariff, own, &entries)?))
+}
+
+async fn usage_of(tx: &mut Tx, account_id: i64, stored: &StoredLine) -> Result<Vec<UsageEntry>, StoreError> {
+    let (Some(usage), Some(service)) = (&stored.line.usage, &stored.line.service) else { return Ok(Vec::new()) };
+    let row = accounts::services(tx, account_id).await?.into_iter().find(|row| row.external_id == *service);
+    match row {
+        Some(row) => billing::usage_of_period(tx, account_id, row.id, &stored.line.period, usage.watermark).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The lines of the period that runs now, as it stands: what a balance shows. Reads the ledger as it is.
+pub async fn usage_of_running_period(
+    tx: &mut Tx,
+    tenant: &str,
+    cycle: &str,
+    account: &BilledAccount,
+    now: Timestamp,
+) -> Result<(RunContext, Vec<StoredLine>), BillerError> {
+    let mut context = context(tx, tenant, cycle, None, now).await?;
+    context.period = context.cycle.period_at(now)?;
+    let plans = catalog::plan_tariffs(tx, tenant).await?;
+    let facts = facts(tx, account, tenant, &context, &plans).await??;
+    let found = lines(&facts, &context)?.lines;
+    let running = context.period.clone();
+    Ok((context, found.into_iter().filter(|line| line.line.period == running).collect()))
+}
