@@ -1,6 +1,7 @@
 //! Closes the periods of cycles with `close = "auto"`, `grace` after their end. Which daemon does it is a matter of the
 //! claim each run takes; a period that was closed once is left alone.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -22,7 +23,7 @@ pub struct AutoClose {
 
 impl AutoClose {
     /// Looks every few seconds for due periods until `stopping` says so; a run that has begun is finished.
-    pub async fn run(self, mut stopping: watch::Receiver<bool>) {
+    pub async fn run(self, mut stopping: watch::Receiver<bool>) -> Result<(), Infallible> {
         while !*stopping.borrow() {
             self.heart.beat();
             if let Err(error) = self.close_due().await {
@@ -30,9 +31,10 @@ impl AutoClose {
             }
             tokio::select! {
                 _ = tokio::time::sleep(Duration::from_secs(LOOK_SECONDS)) => {}
-                _ = stopping.changed() => {}
+                _ = stopping.wait_for(|stop| *stop) => {}
             }
         }
+        Ok(())
     }
 
     async fn close_due(&self) -> Result<(), BillerError> {

@@ -5,6 +5,8 @@
 mod account;
 mod archive;
 mod backup;
+mod bill;
+mod catalog;
 mod check_config;
 mod context;
 mod device;
@@ -14,6 +16,7 @@ mod exit;
 mod export;
 mod job;
 mod key;
+mod line;
 mod migrate;
 mod record;
 mod serve;
@@ -75,6 +78,15 @@ pub enum Command {
     /// Turn a modem's or MTA's configuration file into readable TOML and back.
     #[command(subcommand)]
     Docsis(docsis::DocsisCommand),
+    /// Apply a tenant's catalog, or show the one in force.
+    #[command(subcommand)]
+    Catalog(catalog::CatalogCommand),
+    /// Close a period of a bill cycle, or preview it.
+    #[command(subcommand)]
+    Bill(bill::BillCommand),
+    /// Show invoice lines and how they were computed.
+    #[command(subcommand)]
+    Line(line::LineCommand),
     /// Check a tariff file, or price quantities by it.
     #[command(subcommand)]
     Tariff(tariff::TariffCommand),
@@ -138,6 +150,9 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Account(command) => account::run(command, context).await,
         Command::Key(command) => key::run(command, context).await,
         Command::Docsis(command) => docsis::run(command, context),
+        Command::Catalog(command) => catalog::run(command, context).await,
+        Command::Bill(command) => bill::run(command, context).await,
+        Command::Line(command) => line::run(command, context).await,
         Command::Tariff(command) => tariff::run(command, context),
         Command::Session(command) => session::run(command, context).await,
         Command::Usage(command) => usage::run(command, context).await,
