@@ -115,7 +115,8 @@ async fn explain_line(id: &str, context: &Context) -> Result<Exit, CliError> {
     Ok(if explanation.differences.is_empty() { Exit::Done } else { Exit::No })
 }
 
-fn text(explanation: &Explanation) -> String {
+/// A line's computation for a person.
+pub fn text(explanation: &Explanation) -> String {
     let line = &explanation.line;
     let mut out = format!(
         "{} {}\n  account {}, service {}, cycle {}, period {} to {} ({})\n  tariff {} version {}, digest {}\n",

@@ -9,6 +9,7 @@ mod bill;
 mod catalog;
 mod check_config;
 mod context;
+mod demo;
 mod device;
 mod docsis;
 mod exception;
@@ -50,6 +51,12 @@ pub struct Cli {
 /// Every command there is.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Run the main job in one go on a temporary database, and check every step.
+    Demo {
+        /// MACs, octets and prices derive from it.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Run the daemon.
     Serve,
     /// Check the configuration file: all faults with their place. Touches nothing.
@@ -141,6 +148,7 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
     match command {
+        Command::Demo { seed } => demo::run(seed, context).await,
         Command::Serve => serve::run(context).await,
         Command::CheckConfig => check_config::run(context),
         Command::Migrate { dry_run } => migrate::run(dry_run, context).await,

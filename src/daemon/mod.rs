@@ -79,6 +79,7 @@ impl Daemon {
         let nas = (!sockets.accounting.is_empty())
             .then(|| services::start_collector(&ground, config, sockets.accounting, &mut parts));
         let plant = sockets.tftp.map(|socket| services::start_tftp(&ground, config, socket, &mut parts));
+        services::start_biller(&ground, &mut parts);
         services::start_provisioner(&ground, config, plant.clone(), &mut parts)?;
         Ok(Self { ground, addresses, parts, up: up_seen, intake, nas, plant })
     }

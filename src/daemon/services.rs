@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use super::config::Config;
 use super::parts::Parts;
+use crate::biller::AutoClose;
 use crate::collector::fold::Fold;
 use crate::collector::{self, NasClient, NasTable};
 use crate::intake::{self, Intake, IntakeError, Settings};
@@ -156,6 +157,13 @@ pub fn start_provisioner(
     };
     parts.spawn("provisioner", crate::provisioner::run(engine, ground.hearts.clone(), parts.stopping()));
     Ok(())
+}
+
+/// Closes the periods of cycles with `close = "auto"` when their grace is over.
+pub fn start_biller(ground: &Ground, parts: &mut Parts) {
+    let Ground { store, clock, metrics, hearts, .. } = ground.clone();
+    let auto = AutoClose { store, clock, metrics, heart: hearts.register("biller") };
+    parts.spawn("biller", auto.run(parts.stopping()));
 }
 
 /// What modem files have in common. One plant, one secret: that of `[docsis]`, else of the first CMTS that has one.

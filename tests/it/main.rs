@@ -1,6 +1,7 @@
 //! The one integration binary: house rules, the store's contract on both databases, journeys with real peers.
 
 mod aaa;
+mod demo;
 mod docsis;
 mod fold;
 mod harness;

@@ -184,3 +184,27 @@ fn unit_is_hardened_and_without_faults() {
     let sysusers = run("systemd", "systemd-sysusers", &["--dry-run", &users]);
     assert!(sysusers.status.success(), "{}", String::from_utf8_lossy(&sysusers.stderr));
 }
+
+#[test]
+fn backup_taken_while_serving_is_restored_whole() {
+    let site = Site::sqlite();
+    let daemon = site.start();
+    let archive = site.path("backup.tar");
+    let name = archive.display().to_string();
+    site.succeed(&["backup", &name]);
+    assert_eq!(site.lastmile(&["backup", &name]).status.code(), Some(1), "a backup is never overwritten");
+    assert_eq!(site.lastmile(&["restore", &name]).status.code(), Some(1), "a database that exists is never touched");
+    daemon.stop();
+    for file in ["lastmile.db", "lastmile-accounting.db"] {
+        std::fs::remove_file(site.path(file)).expect("the database file");
+    }
+    site.succeed(&["restore", &name]);
+    assert_eq!(site.json(&["migrate", "--dry-run"])["migrations"].as_array().map(Vec::len), Some(0));
+    site.start().stop();
+}
+
+#[test]
+fn unreachable_database_is_exit_4() {
+    let site = Site::new(super::harness::temp_dir(), &format!("postgres://nobody@127.0.0.1:{}/none", free_tcp_port()));
+    assert_eq!(site.lastmile(&["migrate"]).status.code(), Some(4));
+}

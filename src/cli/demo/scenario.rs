@@ -125,6 +125,11 @@ impl Scenario {
         end() - jiff::SignedDuration::from_secs(BEFORE_END_SECONDS - 60)
     }
 
+    /// The period that is closed.
+    pub fn period(&self) -> (Timestamp, Timestamp) {
+        (start(), end())
+    }
+
     /// A moment after everything was sent and the grace is over.
     pub fn closing(&self) -> Timestamp {
         end() + jiff::SignedDuration::from_hours(8)

@@ -89,6 +89,7 @@ static SCHEMA: Schema = Schema {
     ],
 };
 
+const CHECK_OF: &str = "SELECT attribute, op, value FROM radcheck WHERE username = $1 ORDER BY id LIMIT 100";
 const DELETE_CHECK: &str = "DELETE FROM radcheck WHERE username = $1";
 const DELETE_REPLY: &str = "DELETE FROM radreply WHERE username = $1";
 const DELETE_GROUPS: &str = "DELETE FROM radusergroup WHERE username = $1";
@@ -131,6 +132,14 @@ impl AaaDatabase {
             }
         }
         tx.commit().await
+    }
+
+    /// What a user's login is checked by: (attribute, operator, value).
+    pub async fn checked_by(&self, username: &str) -> Result<Vec<(String, String, String)>, StoreError> {
+        let mut tx = self.0.begin().await?;
+        let rows = on_foreign!(&mut tx, c => sqlx::query_as(CHECK_OF).bind(username).fetch_all(&mut *c).await)?;
+        tx.commit().await?;
+        Ok(rows)
     }
 
     /// Removes all rows of a user. Safe to repeat.

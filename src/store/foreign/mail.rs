@@ -181,6 +181,7 @@ const ADD_DOMAIN: &str = "INSERT INTO domain
          (domain, description, aliases, mailboxes, maxquota, quota, transport, backupmx, created, modified, active)
      VALUES ($1, '', 0, 0, 0, 0, 'virtual', $2, CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, $3)
      ON CONFLICT (domain) DO NOTHING";
+const STORED_PASSWORD: &str = "SELECT password FROM mailbox WHERE username = $1";
 const PASSWORD_OF: &str = "SELECT mailbox.password FROM mailbox
      JOIN lastmile_mailbox ON lastmile_mailbox.username = mailbox.username
      WHERE mailbox.username = $1 AND lastmile_mailbox.password_digest = $2 AND mailbox.password <> ''";
@@ -271,6 +272,14 @@ impl MailDatabase {
         }
         tx.commit().await?;
         Ok(Put::Written)
+    }
+
+    /// The stored hash of a mailbox's password; `None` when there is no such mailbox.
+    pub async fn password(&self, address: &str) -> Result<Option<String>, StoreError> {
+        let mut tx = self.0.begin().await?;
+        let found = on_foreign!(&mut tx, c => sqlx::query_scalar(STORED_PASSWORD).bind(address).fetch_optional(&mut *c).await)?;
+        tx.commit().await?;
+        Ok(found)
     }
 
     /// Removes the rows of a mailbox and its aliases; the mail on disk is the mail host's to remove. Safe to repeat.
