@@ -63,11 +63,8 @@ pub async fn ledger_octets(
     account: &str,
     (from, until): (Timestamp, Timestamp),
 ) -> Result<(u64, u64), CliError> {
-    let key = AccountKey {
-        tenant: TenantId::parse(tenant)?,
-        source: SourceId::default(),
-        external_id: account.to_owned(),
-    };
+    let key =
+        AccountKey { tenant: TenantId::parse(tenant)?, source: SourceId::default(), external_id: account.to_owned() };
     let mut tx = daemon.ground.store.read().await?;
     let row = accounts::find(&mut tx, &key).await?;
     let row = row.ok_or_else(|| CliError::no(format!("no account {account}")))?;
@@ -81,7 +78,8 @@ pub async fn ledger_octets(
 /// Applies the catalog as `catalog apply` does.
 pub async fn apply_catalog(daemon: &Daemon, text: &str) -> Result<(), CliError> {
     let catalog = read(&Bundle::single("demo.toml", text)).map_err(|faults| {
-        let list: Vec<String> = faults.into_iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail)).collect();
+        let list: Vec<String> =
+            faults.into_iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail)).collect();
         CliError::failed(list.join("\n"))
     })?;
     let mut tx = daemon.ground.store.write().await?;
@@ -92,12 +90,8 @@ pub async fn apply_catalog(daemon: &Daemon, text: &str) -> Result<(), CliError> 
 
 /// Closes a period as `bill run` does; the lines as the API shows them.
 pub async fn close_period(daemon: &Daemon, tenant: &str, cycle: &str, period: &str) -> Result<Vec<Value>, CliError> {
-    let order = Order {
-        tenant: tenant.to_owned(),
-        cycle: cycle.to_owned(),
-        period: Some(period.to_owned()),
-        dry_run: false,
-    };
+    let order =
+        Order { tenant: tenant.to_owned(), cycle: cycle.to_owned(), period: Some(period.to_owned()), dry_run: false };
     let mut seen = Seen(Vec::new());
     let report = biller::close_period(&daemon.ground.store, &daemon.ground.clock, &order, &mut seen).await?;
     if let Some((account, reason)) = report.failed.first() {

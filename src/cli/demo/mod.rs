@@ -95,7 +95,8 @@ async fn push(scenario: &Scenario, daemon: &Daemon, key: &str, checks: &mut Chec
         }
         tags.push(answer.etag);
     }
-    let again = api(daemon, key, "PUT", &account_path(&scenario.household), Some(&scenario.household_document())).await?;
+    let again =
+        api(daemon, key, "PUT", &account_path(&scenario.household), Some(&scenario.household_document())).await?;
     checks.equal("the same document again", 200, again.status);
     checks.equal("its ETag has not changed", tags[0].clone().unwrap_or_default(), again.etag.unwrap_or_default());
     let mut faulty = scenario.heavy_document();
@@ -136,7 +137,11 @@ async fn provision(
     let unknown = peers::tftp(server, "unprovisioned.cm").await?;
     checks.holds("a modem nobody knows gets a file of its own", unknown != file, format!("{} octets", unknown.len()));
     let stranger = peers::tftp(server, "../lastmile.toml").await;
-    checks.holds("nothing else is served", stranger.is_err(), stranger.err().map_or_else(String::new, |e| e.to_string()));
+    checks.holds(
+        "nothing else is served",
+        stranger.is_err(),
+        stranger.err().map_or_else(String::new, |e| e.to_string()),
+    );
 
     checks.step("Everything of the household is provisioned");
     let path = account_path(&scenario.household);
@@ -146,7 +151,11 @@ async fn provision(
         let states: Vec<String> = services
             .iter()
             .map(|service| {
-                format!("{} {}", service["id"].as_str().unwrap_or("?"), service["provisioning"]["state"].as_str().unwrap_or("?"))
+                format!(
+                    "{} {}",
+                    service["id"].as_str().unwrap_or("?"),
+                    service["provisioning"]["state"].as_str().unwrap_or("?")
+                )
             })
             .collect();
         states.iter().all(|state| state.ends_with(" applied")).then_some(states)
@@ -161,13 +170,10 @@ async fn provision(
 }
 
 /// A NAS reports sessions, across the edge of the period.
-async fn account(
-    scenario: &Scenario,
-    daemon: &Daemon,
-    clock: &Clock,
-    checks: &mut Checks,
-) -> Result<(), CliError> {
-    checks.step("A NAS sends signed RADIUS accounting: gigawords, a late packet, retransmissions, a change of the clocks");
+async fn account(scenario: &Scenario, daemon: &Daemon, clock: &Clock, checks: &mut Checks) -> Result<(), CliError> {
+    checks.step(
+        "A NAS sends signed RADIUS accounting: gigawords, a late packet, retransmissions, a change of the clocks",
+    );
     let server = *daemon.addresses.accounting.first().ok_or_else(|| CliError::failed("the demo has no RADIUS port"))?;
     let mut nas = Nas::connect(server, NAS_SECRET).await?;
     let sessions = || scenario.household.sessions.iter().chain(&scenario.heavy.sessions);
@@ -182,7 +188,11 @@ async fn account(
     checks.equal("reports answered, each with a genuine authenticator", sent, answered);
     let mut liar = Nas::connect(server, "not-the-secret").await?;
     let first = &scenario.heavy.sessions[0];
-    checks.equal("a report signed with a wrong secret gets an answer", false, liar.send(first, &first.reports[0]).await?);
+    checks.equal(
+        "a report signed with a wrong secret gets an answer",
+        false,
+        liar.send(first, &first.reports[0]).await?,
+    );
 
     checks.step("The period ends; the open session goes on and stops");
     set(clock, scenario.after_edge());
@@ -231,9 +241,9 @@ async fn bill(
         let tax: i64 = found.map_or(0, tax_cents);
         checks.equal(&format!("{what}, its tax"), dollars(want.tax_cents), dollars(tax));
     }
-    let surprising = lines.iter().filter(|line| {
-        cents(&line["amount"]) != Some(0) && !expected.iter().any(|want| is_line(line, want))
-    });
+    let surprising = lines
+        .iter()
+        .filter(|line| cents(&line["amount"]) != Some(0) && !expected.iter().any(|want| is_line(line, want)));
     checks.equal("lines nobody expected", 0, surprising.count());
     let again = inside::close_period(daemon, TENANT, CYCLE, PERIOD_START).await?;
     checks.equal("lines of a second run", 0, again.len());
@@ -252,7 +262,9 @@ async fn bill(
 fn is_line(line: &Value, want: &ExpectedLine) -> bool {
     let start = line["period"]["start"].as_str().unwrap_or_default();
     let next = start.get(..10).is_some_and(|day| day >= NEXT_PERIOD);
-    line["service"] == json!(want.service) && line["charge"] == json!(want.charge) && next == (want.period >= NEXT_PERIOD)
+    line["service"] == json!(want.service)
+        && line["charge"] == json!(want.charge)
+        && next == (want.period >= NEXT_PERIOD)
 }
 
 fn tax_cents(line: &Value) -> i64 {
@@ -297,13 +309,7 @@ fn account_path(of: &Subscriber) -> String {
     format!("/v1/tenants/{TENANT}/accounts/{}", of.account)
 }
 
-async fn api(
-    daemon: &Daemon,
-    key: &str,
-    method: &str,
-    path: &str,
-    body: Option<&Value>,
-) -> Result<Answer, CliError> {
+async fn api(daemon: &Daemon, key: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, CliError> {
     Ok(peers::http(daemon.addresses.api, key, method, path, body).await?)
 }
 

@@ -22,13 +22,7 @@ pub struct Answer {
 }
 
 /// Sends one request as a billing system does, on a connection of its own.
-pub async fn http(
-    api: SocketAddr,
-    key: &str,
-    method: &str,
-    path: &str,
-    body: Option<&Value>,
-) -> io::Result<Answer> {
+pub async fn http(api: SocketAddr, key: &str, method: &str, path: &str, body: Option<&Value>) -> io::Result<Answer> {
     let content = body.map(Value::to_string).unwrap_or_default();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {api}\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
@@ -113,9 +107,7 @@ impl Nas {
         let mut datagram = [0u8; 4096];
         match tokio::time::timeout(SILENCE, self.socket.recv(&mut datagram)).await {
             Err(_) => Ok(false),
-            Ok(length) => {
-                Ok(response_is_genuine(&datagram[..length?], self.identifier, &authenticator, &self.secret))
-            }
+            Ok(length) => Ok(response_is_genuine(&datagram[..length?], self.identifier, &authenticator, &self.secret)),
         }
     }
 

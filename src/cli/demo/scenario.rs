@@ -173,8 +173,8 @@ impl Scenario {
     /// Octets, rounded up to whole MB, less the allowance, through two tiers.
     fn usage_cents(&self, subscriber: &Subscriber) -> i64 {
         let (up, down) = self.period_octets(subscriber);
-        let megabytes = i128::from(up + down).div_euclid(1_000_000)
-            + i128::from(!(up + down).is_multiple_of(1_000_000));
+        let megabytes =
+            i128::from(up + down).div_euclid(1_000_000) + i128::from(!(up + down).is_multiple_of(1_000_000));
         let beyond = (megabytes - i128::from(self.allowance_gb) * 1_000).max(0);
         let first = beyond.min(i128::from(self.tier_gb) * 1_000);
         let mills_megabytes =
@@ -183,12 +183,26 @@ impl Scenario {
         half_up(mills_megabytes, 10_000)
     }
 
-    fn line(&self, of: &Subscriber, service: &str, charge: &'static str, period: &'static str, cents: i64) -> ExpectedLine {
+    fn line(
+        &self,
+        of: &Subscriber,
+        service: &str,
+        charge: &'static str,
+        period: &'static str,
+        cents: i64,
+    ) -> ExpectedLine {
         // Voice and mail are sold without the tax in this catalog.
         let taxed = service == "1";
         let tax = half_up(i128::from(cents) * i128::from(self.tax_hundredths_of_percent), 10_000);
         let service = format!("{}-{service}", of.account);
-        ExpectedLine { account: of.account.clone(), service, charge, period, cents, tax_cents: if taxed { tax } else { 0 } }
+        ExpectedLine {
+            account: of.account.clone(),
+            service,
+            charge,
+            period,
+            cents,
+            tax_cents: if taxed { tax } else { 0 },
+        }
     }
 
     /// The catalog of this run.
@@ -258,7 +272,9 @@ fn octets_until_end(session: &Session) -> (u64, u64) {
     let mut sorted: Vec<&Report> = session.reports.iter().collect();
     sorted.sort_by_key(|report| report.at);
     let Some(before) = sorted.iter().rev().find(|report| report.at < end) else { return (0, 0) };
-    let Some(after) = sorted.iter().find(|report| report.at >= end) else { return (before.in_octets, before.out_octets) };
+    let Some(after) = sorted.iter().find(|report| report.at >= end) else {
+        return (before.in_octets, before.out_octets);
+    };
     let part = (end.as_microsecond() - before.at.as_microsecond()) as u128;
     let whole = (after.at.as_microsecond() - before.at.as_microsecond()) as u128;
     let share = |from: u64, to: u64| from + (u128::from(to - from) * part / whole) as u64;

@@ -277,7 +277,8 @@ impl MailDatabase {
     /// The stored hash of a mailbox's password; `None` when there is no such mailbox.
     pub async fn password(&self, address: &str) -> Result<Option<String>, StoreError> {
         let mut tx = self.0.begin().await?;
-        let found = on_foreign!(&mut tx, c => sqlx::query_scalar(STORED_PASSWORD).bind(address).fetch_optional(&mut *c).await)?;
+        let found =
+            on_foreign!(&mut tx, c => sqlx::query_scalar(STORED_PASSWORD).bind(address).fetch_optional(&mut *c).await)?;
         tx.commit().await?;
         Ok(found)
     }
