@@ -1,13 +1,17 @@
 //! The one integration binary: house rules, the store's contract on both databases, journeys with real peers.
 
 mod aaa;
+mod api;
 mod demo;
 mod docsis;
 mod fold;
 mod harness;
 mod house_rules;
 mod job_contract;
+mod kill;
 mod mail;
+mod main_job;
 mod ops;
+mod outage;
 mod store_contract;
 mod tftp;

@@ -2,10 +2,12 @@
 
 #![expect(dead_code, reason = "not every journey needs every tool")]
 
+pub mod acme;
 pub mod daemon;
 pub mod desk;
 pub mod http;
 pub mod mailhost;
+pub mod nas;
 pub mod postgres;
 pub mod radiusd;
 
