@@ -265,7 +265,7 @@ fn suspend_is_one_operator_hold_that_survives_pushes() {
     assert!(suspended.status < 300, "{} {}", suspended.status, suspended.body);
     let group = || {
         let file = api.site.path("aaa.db");
-        let sql = "SELECT (SELECT groupname FROM radusergroup WHERE username='user1@acme') || '/' || \
+        let sql = "SELECT COALESCE((SELECT groupname FROM radusergroup WHERE username='user1@acme'), '') || '/' || \
                    (SELECT COUNT(*) FROM radcheck WHERE username='user1@acme' AND value='Reject')";
         let output =
             crate::harness::run("sqlite3", "sqlite3", &["-cmd", ".timeout 5000", &file.display().to_string(), sql]);

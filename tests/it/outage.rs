@@ -47,7 +47,9 @@ fn full_disk_is_told_and_passes_without_restart() {
     assert_eq!(refused.status, 503, "{}", refused.body);
     assert!(refused.header("content-type").is_some_and(|kind| kind.starts_with("application/problem+json")));
     // What still fits into pages of the journal may be answered; in the end it is silent.
-    wait_for("accounting is silent", Duration::from_secs(60), || (!start_session(&site, &unique("full"))).then_some(()));
+    wait_for("accounting is silent", Duration::from_secs(60), || {
+        (!start_session(&site, &unique("full"))).then_some(())
+    });
 
     std::fs::remove_file(&filler).expect("space again");
     wait_for("pushes are taken again", SOON, || (push(&daemon, &key, 2) < 300).then_some(()));
@@ -130,7 +132,8 @@ fn forged_and_malformed_packets_meet_silence_and_are_counted() {
         .text(44, "s")
         .sign(&Secret::new(NAS_SECRET))
         .expect("fits");
-    let wrongly_signed = RequestBuilder::accounting(2).integer(40, 1).text(44, "s").sign(&Secret::new("wrong")).expect("fits");
+    let wrongly_signed =
+        RequestBuilder::accounting(2).integer(40, 1).text(44, "s").sign(&Secret::new("wrong")).expect("fits");
     let mut unsigned = good.clone();
     unsigned[4..20].fill(0);
     let mut short_attribute = good.clone();
@@ -153,7 +156,8 @@ fn forged_and_malformed_packets_meet_silence_and_are_counted() {
     assert!(answered(&site, "127.0.0.1", &good), "the good one is answered");
     let metrics = http::request(site.http_port, "GET", "/metrics", &[], None).expect("an answer").body;
     for reason in ["bad_authenticator", "malformed", "unknown_nas"] {
-        let counted = metrics.lines().any(|line| line.contains(&format!("reason=\"{reason}\"")) && !line.ends_with(" 0"));
+        let counted =
+            metrics.lines().any(|line| line.contains(&format!("reason=\"{reason}\"")) && !line.ends_with(" 0"));
         assert!(counted, "{reason} is not counted:\n{metrics}");
     }
 }
@@ -173,7 +177,8 @@ fn tftp_names_and_modes_that_must_not_be_served() {
     let site = Site::sqlite();
     site.prepare(CATALOG);
     let _daemon = site.start();
-    let request = |opcode: u8, name: &str, mode: &str| [&[0, opcode], name.as_bytes(), &[0], mode.as_bytes(), &[0]].concat();
+    let request =
+        |opcode: u8, name: &str, mode: &str| [&[0, opcode], name.as_bytes(), &[0], mode.as_bytes(), &[0]].concat();
     let long = "x".repeat(300);
     let refused: [(&str, Vec<u8>, Option<u8>); 8] = [
         ("a write", request(2, "unprovisioned.cm", "octet"), Some(2)),
@@ -215,7 +220,8 @@ fn unique(prefix: &str) -> String {
 
 fn start_session(site: &Site, session: &str) -> bool {
     let now = Timestamp::now();
-    let report = Report { user: "user1@acme", session, kind: "Start", at: now, seconds: 0, in_octets: 0, out_octets: 0 };
+    let report =
+        Report { user: "user1@acme", session, kind: "Start", at: now, seconds: 0, in_octets: 0, out_octets: 0 };
     radclient(site.radius_port, &report)
 }
 
@@ -223,6 +229,8 @@ fn modem_file(daemon: &Daemon, key: &str) -> String {
     wait_for("the modem has a file", SOON, || {
         let devices = daemon.api(key, "GET", "acme/devices", None).json();
         let modem = devices["items"].as_array()?.iter().find(|device| device["kind"] == "cm")?.clone();
+        // Until it is offered, only the database knows the file.
+        (modem["offered_revision"] == modem["desired_revision"]).then_some(())?;
         modem["config_file"].as_str().map(str::to_owned)
     })
 }
