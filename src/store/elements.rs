@@ -149,7 +149,7 @@ async fn settle_one(
             .await)?;
         // Two pushes made the same element at once; the loser is repeated by its caller.
         let element_id = inserted.ok_or_else(|| StoreError::Unavailable("another push changes this element".into()))?;
-        let job_id = jobs::wake(tx, element_id, lane, now).await?;
+        let job_id = jobs::begin(tx, element_id, lane, now).await?;
         return Ok(Some(Settled {
             element_id,
             kind: element.kind,

@@ -160,15 +160,7 @@ pub async fn wake(tx: &mut Tx, element_id: i64, lane: i64, now: Timestamp) -> Re
         sqlx::query(LOCK_ACTIVE).bind(element_id).fetch_optional(&mut **transaction).await?;
     }
     let row: Option<Row> = on!(tx, c => sqlx::query_as(ACTIVE_OF_ELEMENT).bind(element_id).fetch_optional(c).await)?;
-    let Some(row) = row else {
-        let id = on!(tx, c => sqlx::query_scalar(INSERT)
-            .bind(element_id)
-            .bind(lane)
-            .bind(to_micros(now))
-            .fetch_one(c)
-            .await)?;
-        return Ok(id);
-    };
+    let Some(row) = row else { return begin(tx, element_id, lane, now).await };
     let mut job = JobRow::try_from(row)?;
     let Some(element) = elements::by_id(tx, element_id).await? else { return Ok(job.id) };
     if element.account_id != job.account_id {
@@ -183,6 +175,16 @@ pub async fn wake(tx: &mut Tx, element_id: i64, lane: i64, now: Timestamp) -> Re
     let state = job.state.clone().step(JobEvent::Supersede).map_err(out_of_order)?;
     store(tx, &job, state, now).await?;
     Ok(job.id)
+}
+
+/// A job for an element that has no active one, for example because it was made in this transaction.
+pub(super) async fn begin(tx: &mut Tx, element_id: i64, lane: i64, now: Timestamp) -> Result<i64, StoreError> {
+    Ok(on!(tx, c => sqlx::query_scalar(INSERT)
+        .bind(element_id)
+        .bind(lane)
+        .bind(to_micros(now))
+        .fetch_one(c)
+        .await)?)
 }
 
 /// Takes due jobs of one kind, single pushes first, for `owner` until `lease` from now. Commit before acting.
