@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::{BillerError, Order, Watch, close_period};
 use crate::billing::lines::StoredLine;
 use crate::catalog::Close;
+use crate::store::rating::RatingError;
 use crate::store::{Store, billing, catalog};
 use crate::telemetry::{Heartbeat, Metrics, Outcome};
 use crate::vocabulary::{Clock, Timestamp};
@@ -64,7 +65,7 @@ impl AutoClose {
         for tenant in catalog::tenants(&mut tx).await? {
             let Some(in_force) = catalog::in_force(&mut tx, &tenant).await? else { continue };
             for (id, cycle) in in_force.catalog.cycles.iter().filter(|(_, cycle)| cycle.close == Close::Auto) {
-                let period = cycle.calendar.latest_ended(now)?;
+                let period = cycle.calendar.latest_ended(now).map_err(RatingError::from)?;
                 let ripe = now.as_second() - period.end.as_second() >= cycle.grace_seconds;
                 if ripe
                     && billing::runs_of(&mut tx, &tenant, id, &period).await? == 0

@@ -5,7 +5,6 @@
 //! that cannot be rated has no lines in the batch and an exception; the others go on.
 
 mod auto;
-mod gather;
 mod totals;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,14 +14,13 @@ use jiff::ToSpan;
 use thiserror::Error;
 
 pub use auto::AutoClose;
-pub use gather::{explain, usage_of_running_period};
 pub use totals::Total;
 
-use crate::billing::calendar::CalendarError;
 use crate::billing::facts::RunContext;
-use crate::billing::lines::StoredLine;
-use crate::billing::run::{Held, HeldReason, RunError, lines};
+use crate::billing::lines::{Line, StoredLine};
+use crate::billing::run::{Held, HeldReason, lines};
 use crate::store::billing::{self, BatchRow, BilledAccount};
+use crate::store::rating::{self, RatingError};
 use crate::store::{Store, StoreError, Tx, catalog, exceptions, journal, ledger};
 use crate::vocabulary::{Clock, Period, Timestamp};
 use totals::Totals;
@@ -56,12 +54,8 @@ pub struct Report {
 /// Why nothing was closed.
 #[derive(Debug, Error)]
 pub enum BillerError {
-    #[error("there is no tenant {0}")]
-    NoTenant(String),
-    #[error("tenant {tenant} has no bill cycle {cycle}")]
-    NoCycle { tenant: String, cycle: String },
     #[error(transparent)]
-    Calendar(#[from] CalendarError),
+    Rating(#[from] RatingError),
     #[error("the period that starts on {0} has not ended; preview it with a dry run")]
     Running(String),
     #[error("cycle {0} is being closed by another process; try again when it is done")]
@@ -76,6 +70,17 @@ pub trait Watch: Send {
     fn account(&mut self, done: u64, of: u64);
     /// A line of the batch or the preview.
     fn line(&mut self, line: &StoredLine);
+}
+
+/// Keeps the lines of a run, for an answer that holds them all.
+#[derive(Debug, Default)]
+pub struct Kept(pub Vec<Line>);
+
+impl Watch for Kept {
+    fn account(&mut self, _done: u64, _of: u64) {}
+    fn line(&mut self, line: &StoredLine) {
+        self.0.push(line.line.clone());
+    }
 }
 
 /// Closes or previews one period.
@@ -135,7 +140,7 @@ struct Ground {
 }
 
 async fn ground(tx: &mut Tx, order: &Order, now: Timestamp) -> Result<Ground, BillerError> {
-    let context = gather::context(tx, &order.tenant, &order.cycle, order.period.as_deref(), now).await?;
+    let context = rating::context(tx, &order.tenant, &order.cycle, order.period.as_deref(), now).await?;
     let run = billing::runs_of(tx, &order.tenant, &order.cycle, &context.period).await? + 1;
     Ok(Ground {
         plans: catalog::plan_tariffs(tx, &order.tenant).await?,
@@ -230,7 +235,7 @@ async fn bill(
     watch: &mut dyn Watch,
 ) -> Result<(), BillerError> {
     let name = || format!("{}/{}", account.source, account.external_id);
-    let facts = gather::facts(tx, account, &order.tenant, &ground.context, &ground.plans).await?;
+    let facts = rating::facts(tx, account, &order.tenant, &ground.context, &ground.plans).await?;
     let result = match facts.and_then(|facts| lines(&facts, &ground.context)) {
         Ok(result) => result,
         Err(error) => {
@@ -390,12 +395,6 @@ impl<'a> Claim<'a> {
         let now = self.clock.now();
         let until = now.checked_add(CLAIM_SECONDS.seconds()).unwrap_or(now);
         billing::claim(tx, &self.name, &self.owner, until, now).await
-    }
-}
-
-impl From<RunError> for BillerError {
-    fn from(error: RunError) -> Self {
-        BillerError::Store(StoreError::Database(error.to_string()))
     }
 }
 

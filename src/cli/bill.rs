@@ -8,6 +8,7 @@ use super::context::Context;
 use super::exit::{CliError, Exit};
 use crate::biller::{BillerError, Order, Report, Watch, close_period};
 use crate::billing::lines::{Line, StoredLine};
+use crate::store::rating::RatingError;
 
 /// The commands of `lastmile bill`.
 #[derive(Subcommand)]
@@ -37,10 +38,10 @@ pub async fn run(command: BillCommand, context: &Context) -> Result<Exit, CliErr
     seen.bar.finish_and_clear();
     let report = match result {
         Ok(report) => report,
-        Err(error @ (BillerError::NoTenant(_) | BillerError::NoCycle { .. })) => {
+        Err(BillerError::Rating(error @ (RatingError::NoTenant(_) | RatingError::NoCycle { .. }))) => {
             return Ok(context.not_found(&format!("{error}.")));
         }
-        Err(error @ BillerError::Calendar(_)) => return Err(CliError::usage(error.to_string())),
+        Err(BillerError::Rating(error @ RatingError::Calendar(_))) => return Err(CliError::usage(error.to_string())),
         Err(error) => return Err(error.into()),
     };
     for (account, reason) in &report.failed {

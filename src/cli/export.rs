@@ -9,8 +9,11 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
+use crate::billing::lines::{StoredLine, TaxShape};
 use crate::store::Store;
+use crate::store::billing::{self, LineFilter};
 use crate::store::usage::{self, SessionFilter, SessionView, UsageEntry};
+use crate::vocabulary::Money;
 
 /// The commands of `lastmile export`.
 #[derive(Subcommand)]
@@ -22,6 +25,11 @@ pub enum ExportCommand {
     },
     /// Every entry of the usage ledger.
     Usage {
+        #[command(flatten)]
+        options: ExportOptions,
+    },
+    /// Every invoice line of the closed batches.
+    Lines {
         #[command(flatten)]
         options: ExportOptions,
     },
@@ -48,12 +56,14 @@ pub enum Format {
 /// Runs one of them.
 pub async fn run(command: ExportCommand, context: &Context) -> Result<Exit, CliError> {
     let store = context.store().await?;
-    let (ExportCommand::Sessions { options } | ExportCommand::Usage { options }) = &command;
+    let (ExportCommand::Sessions { options } | ExportCommand::Usage { options } | ExportCommand::Lines { options }) =
+        &command;
     let default = if context.json { Format::Jsonl } else { Format::Csv };
     let mut out = Rows::new(options.format.unwrap_or(default));
     let written = match &command {
         ExportCommand::Sessions { options } => sessions(&store, options, &mut out).await,
         ExportCommand::Usage { options } => entries(&store, options, &mut out).await,
+        ExportCommand::Lines { options } => lines(&store, options, &mut out).await,
     };
     match written.and_then(|()| Ok(out.end()?)) {
         // The reader has seen enough (`| head`).
@@ -97,6 +107,21 @@ async fn entries(store: &Store, options: &ExportOptions, out: &mut Rows) -> Resu
                 recorded_at: entry.recorded().map(|at| at.to_string()),
             };
             out.row(&document, || usage_row(entry))?;
+        }
+    }
+}
+
+async fn lines(store: &Store, options: &ExportOptions, out: &mut Rows) -> Result<(), Stopped> {
+    out.headings(&LINE_HEADINGS)?;
+    let mut filter = LineFilter { tenant: options.tenant.clone(), limit: PAGE, ..LineFilter::default() };
+    loop {
+        let mut tx = store.read().await?;
+        let page = billing::lines(&mut tx, &filter).await?;
+        tx.rollback().await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        filter.after = Some(last.line.id.clone());
+        for stored in &page {
+            out.row(&stored.line, || line_row(stored))?;
         }
     }
 }
@@ -213,6 +238,37 @@ fn session_row(view: &SessionView) -> Vec<String> {
     ]
 }
 
+fn line_row(stored: &StoredLine) -> Vec<String> {
+    let line = &stored.line;
+    let tax: i64 = line.tax.iter().map(TaxShape::amount_minor).sum();
+    let tax = line.currency.parse().map_or_else(|_| tax.to_string(), |code| Money::new(tax, code).to_string());
+    vec![
+        line.id.clone(),
+        line.tenant.clone(),
+        stored.basis.source.clone(),
+        line.account.clone(),
+        text(line.service.as_ref()),
+        line.charge.clone(),
+        line.kind.as_str().to_owned(),
+        line.cycle.clone(),
+        line.period.start.to_string(),
+        line.period.end.to_string(),
+        line.tariff.id.clone(),
+        line.tariff.version.to_string(),
+        line.quantity_raw.clone(),
+        line.quantity.clone(),
+        line.unit.clone(),
+        line.amount_exact.clone(),
+        line.amount.clone(),
+        tax,
+        line.currency.clone(),
+        text(line.corrects.as_ref()),
+        text(line.batch.as_ref()),
+        line.created_at.to_string(),
+        line.description.clone(),
+    ]
+}
+
 fn usage_row(entry: &UsageEntry) -> Vec<String> {
     vec![
         entry.tenant.clone(),
@@ -256,6 +312,31 @@ const SESSION_HEADINGS: [&str; 18] = [
     "calling_station",
     "terminate_cause",
     "flags",
+];
+const LINE_HEADINGS: [&str; 23] = [
+    "line",
+    "tenant",
+    "source",
+    "account",
+    "service",
+    "charge",
+    "kind",
+    "cycle",
+    "period_start",
+    "period_end",
+    "tariff",
+    "tariff_version",
+    "quantity_raw",
+    "quantity",
+    "unit",
+    "amount_exact",
+    "amount",
+    "tax",
+    "currency",
+    "corrects",
+    "batch",
+    "created_at",
+    "description",
 ];
 const USAGE_HEADINGS: [&str; 15] = [
     "tenant",

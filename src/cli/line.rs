@@ -5,10 +5,10 @@ use serde_json::json;
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
-use crate::biller::explain;
 use crate::billing::explain::Explanation;
 use crate::billing::lines::Line;
 use crate::store::billing::{LineFilter, lines};
+use crate::store::rating::explain;
 use crate::store::{accounts, catalog};
 use crate::vocabulary::{AccountKey, SourceId, TenantId};
 

@@ -4,22 +4,25 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::json;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
 
 use super::config::Config;
 use super::parts::Parts;
-use crate::biller::AutoClose;
+use crate::biller::{self, AutoClose, BillerError};
 use crate::collector::fold::Fold;
 use crate::collector::{self, NasClient, NasTable};
+use crate::intake::billing::BillRefusal;
 use crate::intake::{self, Intake, IntakeError, Settings};
 use crate::provisioner::modem::ModemSettings;
 use crate::provisioner::plant::Plant;
 use crate::provisioner::{Backends, Engine, follow, snapshot, tftp};
 use crate::store::foreign::aaa::AaaDatabase;
 use crate::store::foreign::mail::MailDatabase;
+use crate::store::rating::RatingError;
 use crate::store::{Store, StoreError};
-use crate::telemetry::{Heartbeats, Metrics};
+use crate::telemetry::{Heartbeats, Metrics, Outcome};
 use crate::vocabulary::{Clock, Secret};
 
 /// What every service is built from.
@@ -43,10 +46,42 @@ pub fn start_intake(
     parts: &mut Parts,
 ) -> Result<Settings, IntakeError> {
     let Ground { store, clock, metrics, hearts, .. } = ground.clone();
-    let intake = Intake::new(&intake_options(config), store, clock, metrics, &hearts)?;
+    let intake = Intake::new(&intake_options(config), store.clone(), clock.clone(), metrics.clone(), &hearts)?
+        .with_biller(lent_biller(store, clock, metrics));
     let settings = intake.settings();
     parts.spawn("HTTP", intake.serve(listener, parts.stopping()));
     Ok(settings)
+}
+
+/// The biller as HTTP sees it: services never import one another, so the daemon stands between.
+fn lent_biller(store: Store, clock: Clock, metrics: Metrics) -> intake::billing::Biller {
+    intake::billing::Biller::new(move |order| {
+        let (store, clock, metrics) = (store.clone(), clock.clone(), metrics.clone());
+        Box::pin(async move {
+            let intake::billing::BillOrder { tenant, cycle, period, dry_run } = order;
+            let order = biller::Order { tenant, cycle, period, dry_run };
+            let mut lines = biller::Kept::default();
+            let report = biller::close_period(&store, &clock, &order, &mut lines).await;
+            let outcome = if report.is_ok() { "closed" } else { "failed" };
+            if !dry_run {
+                metrics.bill_runs.get_or_create(&Outcome::new(outcome)).inc();
+                metrics.bill_lines.inc_by(u64::try_from(lines.0.len()).unwrap_or(0));
+            }
+            let report = report.map_err(refusal)?;
+            Ok(
+                json!({ "id": report.batch, "batch": report.batch, "period": report.period, "lines": lines.0, "totals": report.totals }),
+            )
+        })
+    })
+}
+
+fn refusal(error: BillerError) -> BillRefusal {
+    match error {
+        BillerError::Store(error) | BillerError::Rating(RatingError::Store(error)) => BillRefusal::Store(error),
+        BillerError::Rating(RatingError::NoTenant(_) | RatingError::NoCycle { .. }) => BillRefusal::NotFound,
+        BillerError::Rating(error) => BillRefusal::Period(format!("{error}.")),
+        error @ (BillerError::Running(_) | BillerError::Busy(_)) => BillRefusal::Conflict(format!("{error}.")),
+    }
 }
 
 /// What HTTP is told besides its address.

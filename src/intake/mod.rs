@@ -5,7 +5,9 @@
 //! account goes through the group-committing `writer`.
 
 mod accounts;
+pub mod billing;
 pub mod caller;
+mod catalog;
 mod catalogs;
 mod deeds;
 mod devices;
@@ -54,6 +56,7 @@ pub struct App {
     pub(crate) keyring: Keyring,
     pub(crate) catalogs: Catalogs,
     pub(crate) writer: Writer,
+    pub(crate) biller: billing::Biller,
 }
 
 #[derive(OpenApi)]
@@ -68,6 +71,8 @@ fn router(app: App) -> Router {
         .merge(health::routes())
         .merge(accounts::routes())
         .merge(jobs::routes())
+        .merge(billing::routes())
+        .merge(catalog::routes())
         .merge(devices::routes())
         .merge(exceptions::routes())
         .merge(usage::routes())

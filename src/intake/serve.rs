@@ -15,6 +15,7 @@ use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::billing::Biller;
 use super::catalogs::Catalogs;
 use super::deeds::Ground;
 use super::keyring::{Keyring, RateLimit};
@@ -87,7 +88,18 @@ impl Intake {
         let ground = Ground { sealer: store.sealer().clone(), catalogs: catalogs.clone() };
         let (writer, writing) = Writer::new(&store, &clock, &ground, hearts);
         let waking = hearts.register("account waker");
-        Ok(Self { app: App { store, clock, metrics, keyring, catalogs, writer }, tls, writing, waking })
+        Ok(Self {
+            app: App { store, clock, metrics, keyring, catalogs, writer, biller: Biller::default() },
+            tls,
+            writing,
+            waking,
+        })
+    }
+
+    /// Lends it the biller, so that bill runs can be asked for over HTTP.
+    pub fn with_biller(mut self, biller: Biller) -> Self {
+        self.app.biller = biller;
+        self
     }
 
     /// The handle through which settings change while it serves.

@@ -31,6 +31,7 @@ pub mod keys;
 pub mod ledger;
 pub mod migrate;
 pub mod plant;
+pub mod rating;
 pub mod seal;
 pub mod secrets;
 pub mod sessions;

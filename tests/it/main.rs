@@ -3,6 +3,7 @@
 mod aaa;
 mod api;
 mod demo;
+mod billing;
 mod docsis;
 mod fold;
 mod harness;

@@ -1,17 +1,34 @@
-//! Reads what `billing` needs of a run, an account, a line.
+//! Reads what `billing` needs of a run, an account, a line, and hands it the facts; what they mean is decided there.
 
 use std::collections::BTreeMap;
 
-use super::BillerError;
+use thiserror::Error;
+
+use super::billing::{self as rows, BilledAccount};
+use super::{StoreError, Tx, accounts, catalog};
+use crate::billing::calendar::CalendarError;
 use crate::billing::explain::{Explanation, explain as explained, own_amount};
 use crate::billing::facts::{AccountFacts, RunContext, UsageEntry};
 use crate::billing::history::{PlanTariffs, ServiceHistory, billed};
 use crate::billing::lines::StoredLine;
 use crate::billing::run::{RunError, lines, usage_needed};
 use crate::billing::tariff::ChargeKind;
-use crate::store::billing::{self, BilledAccount};
-use crate::store::{StoreError, Tx, accounts, catalog};
 use crate::vocabulary::Timestamp;
+
+/// Why a run, an account or a line cannot be looked at.
+#[derive(Debug, Error)]
+pub enum RatingError {
+    #[error("there is no tenant {0}")]
+    NoTenant(String),
+    #[error("tenant {tenant} has no bill cycle {cycle}")]
+    NoCycle { tenant: String, cycle: String },
+    #[error(transparent)]
+    Calendar(#[from] CalendarError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// The calendar, prices and closures of a run. `period`: as a person names it; `None`: the latest ended one.
 pub async fn context(
@@ -20,13 +37,13 @@ pub async fn context(
     cycle: &str,
     period: Option<&str>,
     now: Timestamp,
-) -> Result<RunContext, BillerError> {
+) -> Result<RunContext, RatingError> {
     let in_force =
-        catalog::in_force(tx, tenant).await?.ok_or_else(|| BillerError::NoTenant(tenant.to_owned()))?.catalog;
+        catalog::in_force(tx, tenant).await?.ok_or_else(|| RatingError::NoTenant(tenant.to_owned()))?.catalog;
     let known = in_force
         .cycles
         .get(cycle)
-        .ok_or_else(|| BillerError::NoCycle { tenant: tenant.to_owned(), cycle: cycle.to_owned() })?;
+        .ok_or_else(|| RatingError::NoCycle { tenant: tenant.to_owned(), cycle: cycle.to_owned() })?;
     let calendar = known.calendar.clone();
     let period = match period {
         Some(name) => calendar.named(name)?,
@@ -40,7 +57,7 @@ pub async fn context(
         tariffs: catalog::tariff_book(tx, tenant).await?,
         backdate_days: in_force.backdate_days,
         corrections: in_force.corrections,
-        closures: billing::closures(tx, tenant, cycle).await?,
+        closures: rows::closures(tx, tenant, cycle).await?,
     })
 }
 
@@ -76,8 +93,8 @@ pub async fn facts(
             Err(error) => return Ok(Err(error.into())),
         }
     }
-    let issued = billing::issued(tx, account.id, &context.cycle.id).await?;
-    let watermark = billing::ledger_sequence(tx, account.id).await?;
+    let issued = rows::issued(tx, account.id, &context.cycle.id).await?;
+    let watermark = rows::ledger_sequence(tx, account.id).await?;
     let mut facts = AccountFacts {
         tenant: tenant.to_owned(),
         source: account.source.clone(),
@@ -114,7 +131,7 @@ async fn read_usage(
 ) -> Result<Result<AccountFacts, RunError>, StoreError> {
     let seen = facts.issued.iter().filter_map(|line| line.line.usage.as_ref()).map(|usage| usage.watermark);
     let seen = seen.max().unwrap_or(0);
-    let late = billing::usage_after(tx, account_id, seen, facts.watermark).await?;
+    let late = rows::usage_after(tx, account_id, seen, facts.watermark).await?;
     for (service_id, entry) in late {
         for (service, row) in facts.services.iter_mut().zip(rows) {
             if service.addon.is_none() && *row == service_id {
@@ -127,7 +144,7 @@ async fn read_usage(
         Err(error) => return Ok(Err(error)),
     };
     for need in needs {
-        let found = billing::usage_of_period(tx, account_id, rows[need.service], &need.period, facts.watermark).await?;
+        let found = rows::usage_of_period(tx, account_id, rows[need.service], &need.period, facts.watermark).await?;
         let usage = &mut facts.services[need.service].usage;
         usage.extend(found);
         usage.sort_by_key(|entry| entry.sequence);
@@ -137,8 +154,8 @@ async fn read_usage(
 }
 
 /// A line's whole computation from its ledger entries; `None`: there is no such line.
-pub async fn explain(tx: &mut Tx, tenant: Option<&str>, id: &str) -> Result<Option<Explanation>, BillerError> {
-    let Some((account_id, stored)) = billing::line(tx, id).await? else { return Ok(None) };
+pub async fn explain(tx: &mut Tx, tenant: Option<&str>, id: &str) -> Result<Option<Explanation>, RatingError> {
+    let Some((account_id, stored)) = rows::line(tx, id).await? else { return Ok(None) };
     if tenant.is_some_and(|tenant| tenant != stored.line.tenant) {
         return Ok(None);
     }
@@ -148,7 +165,7 @@ pub async fn explain(tx: &mut Tx, tenant: Option<&str>, id: &str) -> Result<Opti
         .get(&line.tariff.id)
         .and_then(|versions| versions.iter().find(|version| version.tariff.version == line.tariff.version))
         .ok_or_else(|| RunError::UnknownVersion { tariff: line.tariff.id.clone(), version: line.tariff.version })?;
-    let issued = billing::issued(tx, account_id, &line.cycle).await?;
+    let issued = rows::issued(tx, account_id, &line.cycle).await?;
     let before =
         issued.iter().find(|other| other.item() == stored.item() && other.basis.revision + 1 == stored.basis.revision);
     let entries = usage_of(tx, account_id, &stored).await?;
@@ -160,19 +177,19 @@ async fn usage_of(tx: &mut Tx, account_id: i64, stored: &StoredLine) -> Result<V
     let (Some(usage), Some(service)) = (&stored.line.usage, &stored.line.service) else { return Ok(Vec::new()) };
     let row = accounts::services(tx, account_id).await?.into_iter().find(|row| row.external_id == *service);
     match row {
-        Some(row) => billing::usage_of_period(tx, account_id, row.id, &stored.line.period, usage.watermark).await,
+        Some(row) => rows::usage_of_period(tx, account_id, row.id, &stored.line.period, usage.watermark).await,
         None => Ok(Vec::new()),
     }
 }
 
 /// The lines of the period that runs now, as it stands: what a balance shows. Reads the ledger as it is.
-pub async fn usage_of_running_period(
+pub async fn running_period(
     tx: &mut Tx,
     tenant: &str,
     cycle: &str,
     account: &BilledAccount,
     now: Timestamp,
-) -> Result<(RunContext, Vec<StoredLine>), BillerError> {
+) -> Result<(RunContext, Vec<StoredLine>), RatingError> {
     let mut context = context(tx, tenant, cycle, None, now).await?;
     context.period = context.cycle.period_at(now)?;
     let plans = catalog::plan_tariffs(tx, tenant).await?;

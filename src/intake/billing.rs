@@ -1,0 +1,324 @@
+//! Billing over HTTP: runs, batches, lines and their explanation, an account's running period.
+//!
+//! Runs are made by the biller, a service of its own; `Biller` is how the daemon lends it to this room.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::App;
+use super::caller::{BILLERS, Caller, READERS};
+use super::idempotency::Once;
+use super::problem::Problem;
+use super::request::{Asked, At, Document, PageQuery, limit, page};
+use crate::billing::lines::StoredLine;
+use crate::billing::tariff::ChargeKind;
+use crate::store::billing::{self, BatchRow, BilledAccount, LineFilter};
+use crate::store::{StoreError, accounts, catalog, rating};
+use crate::vocabulary::{Exact, parse_instant};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(run))
+        .routes(routes!(show_run))
+        .routes(routes!(list_lines))
+        .routes(routes!(explain_line))
+        .routes(routes!(list_batches))
+        .routes(routes!(acknowledge))
+        .routes(routes!(balance))
+}
+
+/// A run that was asked for.
+#[derive(Debug, Clone)]
+pub struct BillOrder {
+    pub tenant: String,
+    pub cycle: String,
+    pub period: Option<String>,
+    pub dry_run: bool,
+}
+
+/// Why a run was not made.
+#[derive(Debug)]
+pub enum BillRefusal {
+    /// No such tenant or cycle.
+    NotFound,
+    /// The period's name means nothing.
+    Period(String),
+    /// The period still runs, or another process closes the cycle.
+    Conflict(String),
+    Store(StoreError),
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Value, BillRefusal>> + Send>>;
+
+/// The biller as this room sees it: an order in, what `bill run --json` prints out.
+#[derive(Clone, Default)]
+pub struct Biller(Option<Arc<dyn Fn(BillOrder) -> Answer + Send + Sync>>);
+
+impl Biller {
+    pub fn new(run: impl Fn(BillOrder) -> Answer + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(run)))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunBody {
+    cycle: String,
+    period: Option<String>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Closes a period, or previews it with `dry_run`. Safe to repeat: a second run has nothing to say.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/bill-runs",
+    params(("tenant" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    request_body(content = serde_json::Value, description = "cycle, period (its first day or month), dry_run"),
+    responses((status = 200, description = "The batch, its lines and totals; batch is null when nothing was due"),
+        (status = 404, description = "No such cycle"), (status = 409, description = "The period still runs")))]
+async fn run(State(app): State<App>, caller: Caller, once: Once, body: Document) -> Result<Response, Problem> {
+    caller.may(BILLERS)?;
+    let asking = once.of(&body.octets);
+    if let Some((status, kept)) = asking.answered(&mut app.store.read().await?, caller.tenant.as_str()).await? {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+        let kept: Value = serde_json::from_str(&kept).unwrap_or_default();
+        return Ok((status, Json(kept)).into_response());
+    }
+    let asked: RunBody = serde_json::from_value(body.value).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let Some(run) = app.biller.0.clone() else {
+        return Err(Problem::unavailable("This daemon makes no bill runs."));
+    };
+    let tenant = caller.tenant.to_string();
+    let order = BillOrder { tenant, cycle: asked.cycle, period: asked.period, dry_run: asked.dry_run };
+    let answer = run(order).await.map_err(refused)?;
+    if !asked.dry_run {
+        let mut tx = app.store.write().await?;
+        let now = app.clock.now();
+        asking.keep(&mut tx, caller.tenant.as_str(), StatusCode::OK.as_u16(), &answer.to_string(), now).await?;
+        tx.commit().await?;
+    }
+    Ok(Json(answer).into_response())
+}
+
+fn refused(refusal: BillRefusal) -> Problem {
+    match refusal {
+        BillRefusal::NotFound => Problem::not_found(),
+        BillRefusal::Period(detail) => Problem::bad_request(detail),
+        BillRefusal::Conflict(detail) => Problem::conflict("bill-run", "The period cannot be closed now", detail),
+        BillRefusal::Store(error) => error.into(),
+    }
+}
+
+/// A run, by the id of its batch.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/bill-runs/{id}", params(("tenant" = String, Path), ("id" = String, Path)),
+    responses((status = 200, description = "The run"), (status = 404, description = "No such run")))]
+async fn show_run(
+    State(app): State<App>,
+    caller: Caller,
+    At(path): At<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    caller.may(READERS)?;
+    let mut tx = app.store.read().await?;
+    let batch = billing::batch(&mut tx, caller.tenant.as_str(), &path.1).await?;
+    Ok(Json(shown(&batch.ok_or_else(Problem::not_found)?)))
+}
+
+fn shown(batch: &BatchRow) -> Value {
+    json!({
+        "id": batch.id,
+        "cycle": batch.cycle,
+        "period": batch.period,
+        "run": batch.run,
+        "state": batch.state,
+        "lines": batch.lines,
+        "totals": serde_json::from_str::<Value>(&batch.totals).unwrap_or_default(),
+        "created_at": batch.created_at,
+        "closed_at": batch.closed_at,
+        "acknowledged_at": batch.acknowledged_at,
+    })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LineQuery {
+    cycle: Option<String>,
+    period: Option<String>,
+    account: Option<String>,
+    source: Option<String>,
+    batch: Option<String>,
+    limit: Option<i64>,
+    cursor: Option<String>,
+}
+
+/// Invoice lines of closed batches, by id. `period` is the lines' own, by its first day, month or start.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/invoice-lines",
+    params(("tenant" = String, Path), ("cycle" = Option<String>, Query), ("period" = Option<String>, Query),
+        ("account" = Option<String>, Query), ("source" = Option<String>, Query), ("batch" = Option<String>, Query),
+        ("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query)),
+    responses((status = 200, description = "A page of lines")))]
+async fn list_lines(
+    State(app): State<App>,
+    caller: Caller,
+    Asked(query): Asked<LineQuery>,
+) -> Result<Json<Value>, Problem> {
+    caller.may(READERS)?;
+    let limit = limit(query.limit)?;
+    let mut tx = app.store.read().await?;
+    let mut filter = LineFilter {
+        tenant: Some(caller.tenant.to_string()),
+        cycle: query.cycle.clone(),
+        batch: query.batch,
+        after: query.cursor,
+        limit,
+        ..LineFilter::default()
+    };
+    if let Some(id) = &query.account {
+        let key = caller.account(query.source.as_deref(), id)?;
+        filter.account_id = Some(accounts::find(&mut tx, &key).await?.ok_or_else(Problem::not_found)?.id);
+    }
+    if let Some(name) = &query.period {
+        filter.period_start = Some(match (parse_instant(name), &query.cycle) {
+            (Some(start), _) => start,
+            (None, None) => return Err(Problem::bad_request("period needs cycle.")),
+            (None, Some(cycle)) => {
+                let known = catalog::in_force(&mut tx, caller.tenant.as_str()).await?.ok_or_else(Problem::not_found)?;
+                let cycle = known.catalog.cycles.get(cycle).ok_or_else(Problem::not_found)?;
+                cycle.calendar.named(name).map_err(|error| Problem::bad_request(error.to_string()))?.start
+            }
+        });
+    }
+    let lines = billing::lines(&mut tx, &filter).await?;
+    let last = lines.last().map(|stored| stored.line.id.clone());
+    Ok(Json(page(lines.iter().map(|stored| json!(stored.line)).collect(), limit, last)))
+}
+
+/// A line's whole computation from its ledger entries, recomputed and compared.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/invoice-lines/{id}/explain",
+    params(("tenant" = String, Path), ("id" = String, Path)),
+    responses((status = 200, description = "The computation"), (status = 404, description = "No such line")))]
+async fn explain_line(
+    State(app): State<App>,
+    caller: Caller,
+    At(path): At<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    caller.may(READERS)?;
+    let mut tx = app.store.read().await?;
+    let found = rating::explain(&mut tx, Some(caller.tenant.as_str()), &path.1).await.map_err(unrated)?;
+    Ok(Json(json!(found.ok_or_else(Problem::not_found)?)))
+}
+
+fn unrated(error: rating::RatingError) -> Problem {
+    match error {
+        rating::RatingError::Store(error) => error.into(),
+        rating::RatingError::NoTenant(_) | rating::RatingError::NoCycle { .. } => Problem::not_found(),
+        other => {
+            tracing::error!("A line or balance could not be computed: {other}. The caller got an internal error.");
+            Problem::internal()
+        }
+    }
+}
+
+/// Closed batches.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/batches",
+    params(("tenant" = String, Path), ("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query)),
+    responses((status = 200, description = "A page of batches")))]
+async fn list_batches(
+    State(app): State<App>,
+    caller: Caller,
+    Asked(query): Asked<PageQuery>,
+) -> Result<Json<Value>, Problem> {
+    caller.may(READERS)?;
+    let limit = limit(query.limit)?;
+    let mut tx = app.store.read().await?;
+    let rows = billing::batches(&mut tx, caller.tenant.as_str(), query.cursor.as_deref(), limit).await?;
+    let last = rows.last().map(|batch| batch.id.clone());
+    Ok(Json(page(rows.iter().map(shown).collect(), limit, last)))
+}
+
+/// The billing system has taken a batch. Again is no fault.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/batches/{id}/ack",
+    params(("tenant" = String, Path), ("id" = String, Path)),
+    responses((status = 200, description = "The batch"), (status = 404, description = "No such batch")))]
+async fn acknowledge(
+    State(app): State<App>,
+    caller: Caller,
+    At(path): At<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    caller.may(BILLERS)?;
+    let mut tx = app.store.write().await?;
+    billing::acknowledge(&mut tx, caller.tenant.as_str(), &path.1, app.clock.now()).await?;
+    let batch = billing::batch(&mut tx, caller.tenant.as_str(), &path.1).await?;
+    let batch = batch.filter(|batch| batch.state != "building").ok_or_else(Problem::not_found)?;
+    tx.commit().await?;
+    Ok(Json(shown(&batch)))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceQuery {
+    source: Option<String>,
+}
+
+/// The running period so far: used, allowance left, charge so far.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/accounts/{id}/balance",
+    params(("tenant" = String, Path), ("id" = String, Path), ("source" = Option<String>, Query)),
+    responses((status = 200, description = "What was used and charged"), (status = 404, description = "No such account")))]
+async fn balance(
+    State(app): State<App>,
+    caller: Caller,
+    At(path): At<(String, String)>,
+    Asked(query): Asked<SourceQuery>,
+) -> Result<Json<Value>, Problem> {
+    caller.may(READERS)?;
+    let key = caller.account(query.source.as_deref(), &path.1)?;
+    let mut tx = app.store.read().await?;
+    let row = accounts::find(&mut tx, &key).await?.filter(|row| row.closed_at.is_none());
+    let row = row.ok_or_else(Problem::not_found)?;
+    let account = BilledAccount {
+        id: row.id,
+        source: row.source.clone(),
+        external_id: row.external_id.clone(),
+        ledger_sequence: 0,
+    };
+    let cycle = &row.document.bill_cycle;
+    let running = rating::running_period(&mut tx, caller.tenant.as_str(), cycle, &account, app.clock.now()).await;
+    let (context, lines) = running.map_err(unrated)?;
+    let items: Vec<Value> = lines.iter().map(|stored| item(&context, stored)).collect();
+    Ok(Json(json!({ "account": row.external_id, "cycle": cycle, "period": context.period, "items": items })))
+}
+
+fn item(context: &crate::billing::facts::RunContext, stored: &StoredLine) -> Value {
+    let line = &stored.line;
+    let versions = context.tariffs.get(&line.tariff.id).map(Vec::as_slice).unwrap_or_default();
+    let version = versions.iter().find(|version| version.tariff.version == line.tariff.version);
+    let charge = version.and_then(|version| version.tariff.charge(&line.charge));
+    let allowance = charge.and_then(|charge| match &charge.kind {
+        ChargeKind::Usage(usage) => usage.allowance,
+        _ => None,
+    });
+    let included = allowance.and_then(|allowance| {
+        let share = if allowance.prorate { stored.basis.share.0 } else { Exact::ONE };
+        allowance.amount.checked_mul(share).ok()
+    });
+    let left = included.and_then(|included| included.checked_sub(stored.basis.allowance_used.0).ok());
+    json!({
+        "service": line.service,
+        "charge": line.charge,
+        "used": stored.basis.quantity.0.to_string(),
+        "unit": line.unit,
+        "allowance": included.map(|included| included.to_string()),
+        "allowance_left": left.map(|left| left.to_string()),
+        "amount": line.amount,
+        "tax": line.tax,
+        "currency": line.currency,
+    })
+}
