@@ -59,7 +59,7 @@ fn journey(site: &Site) {
         "services": [{"id": "s1", "type": "internet", "plan": "res-100", "billing_from": "2026-01-01",
                       "radius": {"username": "ada@acme", "password": "pw"}}]
     });
-    let pushed = daemon.api(&admin, "PUT", "/v1/tenants/acme/accounts/100234", Some(&account));
+    let pushed = daemon.api(&admin, "PUT", "acme/accounts/100234", Some(&account));
     assert_eq!(pushed.status, 201, "{}", pushed.json());
 
     // A preview keeps nothing.
@@ -77,27 +77,27 @@ fn journey(site: &Site) {
     assert!(again["batch"].is_null() && ids(&again).is_empty(), "{again}");
 
     // Every line recomputes to itself, on the command line and over HTTP.
-    let lines = daemon.api(&admin, "GET", "/v1/tenants/acme/invoice-lines?cycle=c15&account=100234", None).json();
+    let lines = daemon.api(&admin, "GET", "acme/invoice-lines?cycle=c15&account=100234", None).json();
     assert_eq!(lines["items"].as_array().expect("items").len(), count);
     for id in ids(&closed) {
         let explained = site.json(&["line", "explain", &id, "--json"]);
         assert_eq!(explained["differences"], json!([]), "{explained}");
-        let path = format!("/v1/tenants/acme/invoice-lines/{id}/explain");
+        let path = format!("acme/invoice-lines/{id}/explain");
         assert_eq!(daemon.api(&admin, "GET", &path, None).status, 200);
     }
 
     // The billing system takes the batch; asking over HTTP finds nothing more.
-    let path = format!("/v1/tenants/acme/batches/{batch}/ack");
+    let path = format!("acme/batches/{batch}/ack");
     assert_eq!(daemon.api(&admin, "POST", &path, None).json()["state"], "acknowledged");
-    let asked = daemon.api(&admin, "POST", "/v1/tenants/acme/bill-runs", Some(&json!({"cycle": "c15"})));
+    let asked = daemon.api(&admin, "POST", "acme/bill-runs", Some(&json!({"cycle": "c15"})));
     assert_eq!((asked.status, asked.json()["lines"].clone()), (200, json!([])), "{}", asked.json());
-    let balance = daemon.api(&admin, "GET", "/v1/tenants/acme/accounts/100234/balance", None);
+    let balance = daemon.api(&admin, "GET", "acme/accounts/100234/balance", None);
     assert_eq!(balance.status, 200, "{}", balance.json());
     let exported = site.succeed(&["export", "lines"]);
     assert_eq!(exported.lines().count(), count + 1);
 
     // A period that runs can be previewed and not closed; a cycle nobody has is not found.
-    let running = daemon.api(&admin, "POST", "/v1/tenants/acme/bill-runs", Some(&json!({"cycle": "c99"})));
+    let running = daemon.api(&admin, "POST", "acme/bill-runs", Some(&json!({"cycle": "c99"})));
     assert_eq!(running.status, 404);
     daemon.stop();
 }
