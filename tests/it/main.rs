@@ -2,8 +2,8 @@
 
 mod aaa;
 mod api;
-mod demo;
 mod billing;
+mod demo;
 mod docsis;
 mod fold;
 mod harness;
