@@ -13,7 +13,7 @@ use crate::daemon::config::Config;
 use crate::intake;
 use crate::store::foreign::aaa::AaaDatabase;
 use crate::store::foreign::mail::MailDatabase;
-use crate::store::{accounts, catalog, keys, ledger};
+use crate::store::{accounts, catalog, keys, ledger, rating};
 use crate::vocabulary::{AccountKey, Role, SourceId, TenantId, Timestamp, to_micros};
 
 /// Makes an admin key of the tenant.
@@ -103,7 +103,7 @@ pub async fn close_period(daemon: &Daemon, tenant: &str, cycle: &str, period: &s
 /// A line's computation, and whether it came out the same again.
 pub async fn explain(daemon: &Daemon, line: &str) -> Result<Explanation, CliError> {
     let mut tx = daemon.ground.store.read().await?;
-    let explanation = biller::explain(&mut tx, None, line).await?;
+    let explanation = rating::explain(&mut tx, None, line).await?;
     explanation.ok_or_else(|| CliError::no(format!("no line {line}")))
 }
 
