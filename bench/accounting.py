@@ -163,7 +163,7 @@ secret = "{SECRET}"
 identity = "nas-identifier"
 [log]
 format = "text"
-level = "warn"
+level = "error"
 """)
         self.process = subprocess.Popen([TARGET / "release/lastmile", "--config", config, "serve"])
         wait_for_http(self.http, 0.002 if quick else 0.05)

@@ -51,11 +51,12 @@ def measure(work, url, cluster, options):
     subprocess.run([*command, "catalog", "apply", CATALOG], check=True, stdout=subprocess.DEVNULL)
     made = subprocess.run([*command, "--json", "key", "create", "--tenant", "bench", "--role", "push"],
                           check=True, capture_output=True, text=True)
-    key = json.loads(made.stdout)["key"]
+    key_file = work / "api-key"
+    key_file.write_text(json.loads(made.stdout)["key"])
     before = daemon.cpu_seconds()
     output = subprocess.run(
-        [TARGET / "release/examples/push_load", "--target", f"127.0.0.1:{daemon.http}", "--tenant", "bench", "--key", key,
-         "--pushes", str(options.pushes), "--connections", str(options.connections)],
+        [TARGET / "release/examples/push_load", f"127.0.0.1:{daemon.http}", "bench", key_file,
+         str(options.pushes), str(options.connections)],
         check=True, capture_output=True, text=True)
     result = json.loads(output.stdout.strip().splitlines()[-1])
     result["cpu_us"] = (daemon.cpu_seconds() - before) * 1e6 / options.pushes
