@@ -356,3 +356,9 @@ CREATE TABLE journal (
     packet BYTEA NOT NULL,
     PRIMARY KEY (lane, seq)
 );
+
+-- What the readiness check writes to prove that a commit succeeds.
+CREATE TABLE probe (
+    id BIGINT NOT NULL PRIMARY KEY,
+    filling BYTEA NOT NULL
+);

@@ -16,3 +16,9 @@ CREATE TABLE journal (
     packet BLOB NOT NULL,
     PRIMARY KEY (lane, seq)
 ) WITHOUT ROWID;
+
+-- What the readiness check writes to prove that a commit succeeds.
+CREATE TABLE probe (
+    id BIGINT NOT NULL PRIMARY KEY,
+    filling BLOB NOT NULL
+);

@@ -338,3 +338,9 @@ CREATE TABLE claim (
     claimed_by TEXT NOT NULL,
     claimed_until BIGINT NOT NULL
 );
+
+-- What the readiness check writes to prove that a commit succeeds.
+CREATE TABLE probe (
+    id BIGINT NOT NULL PRIMARY KEY,
+    filling BLOB NOT NULL
+);

@@ -10,6 +10,7 @@ mod harness;
 mod house_rules;
 mod job_contract;
 mod kill;
+mod load;
 mod mail;
 mod main_job;
 mod ops;
