@@ -242,7 +242,10 @@ impl Store {
 
     async fn commit_something(&self) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
-        let filling = vec![0u8; PROBE_OCTETS];
+        // SQLite writes only pages that change.
+        let mut pattern = [0u8; 8];
+        getrandom::fill(&mut pattern).map_err(|error| StoreError::Database(format!("no randomness: {error}")))?;
+        let filling = pattern.repeat(PROBE_OCTETS / pattern.len());
         on!(&mut tx, c => sqlx::query(PROBE).bind(&filling).execute(c).await.map(drop))?;
         tx.commit().await?;
         if let Db::Sqlite { accounting, .. } = &self.inner.db {
