@@ -63,8 +63,12 @@ impl Daemon {
     ///
     /// A database that is away is waited for in the background; HTTP answers 503 meanwhile.
     ///
-    /// **Errors**: an address that cannot be bound, a database that is newer than this program or misconfigured.
+    /// **Errors**: an unfit TLS file, an address that cannot be bound, a database that is newer than this program or misconfigured.
     pub async fn start(config: &Config, clock: Clock) -> Result<Self, DaemonError> {
+        // Before anything is bound or migrated: a certificate that does not fit is mended and the start repeated.
+        if let Some(tls) = services::intake_options(config).tls {
+            tls.check()?;
+        }
         let sockets = Sockets::bind(config)?;
         let addresses = sockets.addresses()?;
         let store = Store::open(&config.store_config()).await?;

@@ -17,3 +17,4 @@ mod ops;
 mod outage;
 mod store_contract;
 mod tftp;
+mod tls;

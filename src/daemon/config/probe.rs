@@ -1,10 +1,12 @@
-//! Looks at the files a configuration names: who may read a secret, whether a dictionary can be read.
+//! Looks at the files a configuration names: who may read a secret, whether a dictionary can be read, whether TLS files are fit.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::Tls;
 use super::reader::{Found, Reader};
 use crate::collector::dictionaries;
+use crate::intake::{self, IntakeError};
 
 const OTHERS_READ: u32 = 0o004;
 
@@ -29,6 +31,16 @@ pub fn inline_secret(reader: &Reader<'_>, found: &Found<&str>) {
 pub fn dictionary(reader: &Reader<'_>, found: &Found<&str>, path: &Path) {
     for fault in dictionaries::load(&[path.to_path_buf()]).err().into_iter().flatten() {
         reader.fault(found.at, &found.key, format!("{}: {}", fault.pointer, fault.detail));
+    }
+}
+
+/// Notes what makes the TLS files unfit for serving; `keys` are the places where they are named.
+pub fn tls(reader: &Reader<'_>, keys: &[&Found<&str>], files: &Tls) {
+    let files = intake::Tls { cert: files.cert.clone(), key: files.key.clone(), client_ca: files.client_ca.clone() };
+    if let Err(IntakeError::Tls { key, path, reason }) = files.check()
+        && let Some(found) = keys.iter().find(|found| last(&found.key) == key)
+    {
+        reader.fault(found.at, &found.key, format!("{path} {reason}"));
     }
 }
 

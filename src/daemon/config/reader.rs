@@ -77,6 +77,11 @@ impl<'t> Reader<'t> {
         tree
     }
 
+    /// Whether nothing is wrong so far.
+    pub fn is_clean(&self) -> bool {
+        self.faults.borrow().is_empty()
+    }
+
     pub fn fault(&self, at: usize, key: &str, detail: impl Into<String>) {
         self.faults.borrow_mut().push(self.place(at, key, detail.into()));
     }

@@ -17,15 +17,17 @@ use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
 
 /// The whole file. `None` where a required part is unusable; its fault is noted.
 pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, probing: bool) -> Option<Config> {
+    // In a half-written file what is missing says nothing: it may stand behind the place where reading stopped.
+    let whole = reader.is_clean();
     let root = Section::root(reader, tree);
     let door = Door { reader, probing };
     let database = root.table("database").map(|section| door.database(section));
-    if database.is_none() && !tree.get_ref().contains_key("database") {
+    if database.is_none() && whole && !tree.get_ref().contains_key("database") {
         root.fault("the section [database] is required");
     }
     let secrets = root.table("secrets").map(|section| door.secrets(section)).unwrap_or_default();
     let api = root.table("api").map(|section| door.api(section));
-    if api.is_none() && !tree.get_ref().contains_key("api") {
+    if api.is_none() && whole && !tree.get_ref().contains_key("api") {
         root.fault("the section [api] is required");
     }
     let radius = root.table("radius").map(|section| door.radius(section));
@@ -99,11 +101,16 @@ impl Door<'_, '_> {
     fn api(&self, section: Section<'_, '_>) -> Option<Api> {
         let listen = section.required("listen").and_then(|found| self.address(&found));
         let tls = section.table("tls").map(|tls| {
-            let cert = tls.required("cert").map(|found| self.existing(&found));
-            let key = tls.required("key").map(|found| self.existing(&found));
-            let client_ca = tls.string("client_ca").map(|found| self.existing(&found));
+            let (cert, key, client_ca) = (tls.required("cert"), tls.required("key"), tls.string("client_ca"));
             tls.close();
-            Some(Tls { cert: cert?, key: key?, client_ca })
+            let path = |found: &Found<&str>| self.reader.credential(found.value);
+            let files =
+                Tls { cert: path(cert.as_ref()?), key: path(key.as_ref()?), client_ca: client_ca.as_ref().map(path) };
+            if self.probing {
+                let keys: Vec<&Found<&str>> = cert.iter().chain(&key).chain(&client_ca).collect();
+                probe::tls(self.reader, &keys, &files);
+            }
+            Some(files)
         });
         let rate_limit = section.table("rate_limit").map(|limit| {
             let per_second = limit.number("per_second", 1);
@@ -351,17 +358,6 @@ impl Door<'_, '_> {
         let path = self.reader.path(found.value);
         if self.probing {
             probe::dictionary(self.reader, found, &path);
-        }
-        path
-    }
-
-    /// A PEM file the daemon reads at its start.
-    fn existing(&self, found: &Found<&str>) -> PathBuf {
-        let path = self.reader.credential(found.value);
-        if self.probing
-            && let Err(error) = std::fs::File::open(&path)
-        {
-            self.reader.fault(found.at, &found.key, format!("cannot read {}: {error}", path.display()));
         }
         path
     }
