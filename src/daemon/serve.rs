@@ -63,7 +63,8 @@ fn reload(path: &Path, running: &mut Config, daemon: &Daemon, level: &LevelHandl
     let loaded = match Config::check(path) {
         Ok(loaded) => loaded,
         Err(error) => {
-            tracing::error!("The configuration was not reloaded, the old one stays in force: {error}");
+            let why = one_line(&error.to_string());
+            tracing::error!("The configuration was not reloaded, the old one stays in force: {why}");
             daemon.ground.metrics.reloads.get_or_create(&Outcome::new("refused")).inc();
             return;
         }
@@ -81,6 +82,16 @@ fn reload(path: &Path, running: &mut Config, daemon: &Daemon, level: &LevelHandl
     daemon.ground.metrics.reloads.get_or_create(&Outcome::new("applied")).inc();
     tracing::info!("The configuration was reloaded.");
     *running = loaded.config;
+}
+
+/// The first faults on one line of the log; `check-config` has them all.
+fn one_line(listing: &str) -> String {
+    let faults: Vec<&str> = listing.lines().collect();
+    let shown = faults.iter().take(FAULTS_SHOWN).copied().collect::<Vec<_>>().join("; ");
+    match faults.len().saturating_sub(FAULTS_SHOWN) {
+        0 => shown,
+        more => format!("{shown}; and {more} more, which check-config names"),
+    }
 }
 
 /// What a reload cannot swap under running services.
@@ -146,3 +157,5 @@ impl Signals {
         }
     }
 }
+
+const FAULTS_SHOWN: usize = 3;

@@ -15,6 +15,7 @@ mod mail;
 mod main_job;
 mod ops;
 mod outage;
+mod reload;
 mod store_contract;
 mod tftp;
 mod tls;
