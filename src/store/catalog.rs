@@ -62,6 +62,11 @@ const SERVICES_OF_PLAN: &str = "SELECT COUNT(*) FROM service JOIN account ON acc
      WHERE account.tenant = $1 AND service.plan = $2 AND service.ended_at IS NULL";
 const ACCOUNTS_OF_CYCLE: &str =
     "SELECT COUNT(*) FROM account WHERE tenant = $1 AND bill_cycle = $2 AND closed_at IS NULL";
+const WAKE_OF_PLAN: &str = "UPDATE account SET wake_at = $3
+     WHERE tenant = $1 AND closed_at IS NULL AND (wake_at IS NULL OR wake_at > $3)
+       AND id IN (SELECT service.account_id FROM service WHERE service.plan = $2 AND service.ended_at IS NULL)";
+const WAKE_ALL: &str = "UPDATE account SET wake_at = $2
+     WHERE tenant = $1 AND closed_at IS NULL AND (wake_at IS NULL OR wake_at > $2)";
 const MODEMS_OF_PLAN: &str = "SELECT DISTINCT element.id, element.desired FROM element JOIN service
        ON service.account_id = element.account_id
      WHERE element.tenant = $1 AND element.kind = 'cm' AND service.plan = $2 AND service.ended_at IS NULL
@@ -133,6 +138,7 @@ pub async fn apply(tx: &mut Tx, catalog: &Catalog, actor: &str, now: Timestamp) 
     }
     check_removals(tx, tenant, &effect).await?;
     count(tx, tenant, &mut effect).await?;
+    wake(tx, catalog, old, &effect, at).await?;
     let version = before.map_or(0, |before| before.version) + 1;
     for tariff in &catalog.tariffs {
         if !known.contains_key(&(tariff.id.clone(), tariff.version)) {
@@ -196,6 +202,22 @@ async fn check_removals(tx: &mut Tx, tenant: &str, effect: &Effect) -> Result<()
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(ApplyError::Refused(faults)) }
+}
+
+/// Lets the running daemon work out anew what the catalog changes; without that it would wait for the next push.
+async fn wake(tx: &mut Tx, new: &Catalog, old: Option<&Catalog>, effect: &Effect, at: i64) -> Result<(), StoreError> {
+    let Some(old) = old else { return Ok(()) };
+    let tenant = new.tenant.as_str();
+    if new.holds != old.holds || new.garden_group != old.garden_group {
+        on!(tx, c => sqlx::query(WAKE_ALL).bind(tenant).bind(at).execute(c).await.map(drop))?;
+        return Ok(());
+    }
+    // A price is nothing that is provisioned.
+    let changed = effect.changed_plans.iter().filter(|change| change.touches.iter().any(|touched| *touched != "price"));
+    for change in changed {
+        on!(tx, c => sqlx::query(WAKE_OF_PLAN).bind(tenant).bind(&change.plan).bind(at).execute(c).await.map(drop))?;
+    }
+    Ok(())
 }
 
 async fn count(tx: &mut Tx, tenant: &str, effect: &mut Effect) -> Result<(), StoreError> {
