@@ -12,7 +12,7 @@ use crate::catalog::Close;
 use crate::store::rating::RatingError;
 use crate::store::{Store, billing, catalog};
 use crate::telemetry::{Heartbeat, Metrics, Outcome};
-use crate::vocabulary::{Clock, Timestamp};
+use crate::vocabulary::{Clock, Period, Timestamp};
 
 /// The service that closes periods by itself.
 pub struct AutoClose {
@@ -40,10 +40,16 @@ impl AutoClose {
 
     async fn close_due(&self) -> Result<(), BillerError> {
         let now = self.clock.now();
-        for order in self.due(now).await? {
+        for (order, period) in self.due(now).await? {
+            // Another daemon may have closed it while we were at the ones before.
+            if self.runs(&order, &period).await? > 0 {
+                continue;
+            }
             let mut watch = Beating { heart: &self.heart, metrics: &self.metrics };
             let outcome = match close_period(&self.store, &self.clock, &order, &mut watch).await {
                 Ok(_) => "closed",
+                // Another process is at it; the next look finds it closed.
+                Err(BillerError::Busy(_)) => continue,
                 Err(error) => {
                     tracing::error!(
                         "Cycle {} of {} was not closed: {error}. Trying again in {LOOK_SECONDS} s.",
@@ -59,7 +65,7 @@ impl AutoClose {
     }
 
     /// The latest ended period of every automatic cycle whose grace is over and that has accounts and no batch.
-    async fn due(&self, now: Timestamp) -> Result<Vec<Order>, BillerError> {
+    async fn due(&self, now: Timestamp) -> Result<Vec<(Order, Period)>, BillerError> {
         let mut tx = self.store.read().await?;
         let mut due = Vec::new();
         for tenant in catalog::tenants(&mut tx).await? {
@@ -72,11 +78,17 @@ impl AutoClose {
                     && billing::count_accounts(&mut tx, &tenant, id).await? > 0
                 {
                     let name = cycle.calendar.name(&period);
-                    due.push(Order { tenant: tenant.clone(), cycle: id.clone(), period: Some(name), dry_run: false });
+                    let order = Order { tenant: tenant.clone(), cycle: id.clone(), period: Some(name), dry_run: false };
+                    due.push((order, period));
                 }
             }
         }
         Ok(due)
+    }
+
+    async fn runs(&self, order: &Order, period: &Period) -> Result<i64, BillerError> {
+        let mut tx = self.store.read().await?;
+        Ok(billing::runs_of(&mut tx, &order.tenant, &order.cycle, period).await?)
     }
 }
 

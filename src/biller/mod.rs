@@ -305,11 +305,18 @@ async fn finish(
     }
     billing::release(&mut tx, &claim.name, &claim.owner).await?;
     tx.commit().await?;
-    tracing::info!(
-        period.start = %ground.context.period.start,
-        "Closed cycle {} of {}: {} lines for {} accounts.",
-        order.cycle, order.tenant, built.totals.lines, built.accounts
-    );
+    if empty {
+        tracing::info!(
+            period.start = %ground.context.period.start,
+            "Cycle {} of {} was closed before and has nothing new.", order.cycle, order.tenant
+        );
+    } else {
+        tracing::info!(
+            period.start = %ground.context.period.start,
+            "Closed cycle {} of {}: {} lines for {} accounts.",
+            order.cycle, order.tenant, built.totals.lines, built.accounts
+        );
+    }
     Ok((!empty).then_some(id))
 }
 

@@ -2,6 +2,7 @@
 
 mod aaa;
 mod api;
+mod auto_close;
 mod billing;
 mod demo;
 mod docsis;
