@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 
 use tracing::level_filters::LevelFilter;
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -36,7 +37,9 @@ pub fn start(log: &Log) -> LevelHandle {
     };
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Journald => match tracing_journald::layer() {
-            Ok(layer) => layer.with_field_prefix(Some(JOURNAL_PREFIX.to_owned())).boxed(),
+            Ok(layer) => {
+                layer.with_field_prefix(Some(JOURNAL_PREFIX.to_owned())).with_priority_mappings(priorities()).boxed()
+            }
             Err(_) => text(),
         },
         LogFormat::Json => fmt::layer().json().with_writer(std::io::stderr).boxed(),
@@ -69,6 +72,17 @@ pub fn targets(level: &str) -> Result<Targets, String> {
 /// Our own lines at `level`; libraries below us never louder than `warn`.
 fn at(level: LevelFilter) -> Targets {
     Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("lastmile", level)
+}
+
+/// Syslog's words as administrators use them: our `info` is what `journalctl -p info` shows and `-p notice` hides.
+fn priorities() -> PriorityMappings {
+    PriorityMappings {
+        error: Priority::Error,
+        warn: Priority::Warning,
+        info: Priority::Informational,
+        debug: Priority::Debug,
+        trace: Priority::Debug,
+    }
 }
 
 fn text<S>() -> Box<dyn Layer<S> + Send + Sync>

@@ -10,6 +10,7 @@ mod fold;
 mod harness;
 mod house_rules;
 mod job_contract;
+mod journald;
 mod kill;
 mod load;
 mod mail;
