@@ -13,8 +13,9 @@ use crate::account::{
     Account, Conditions, Decision, Hold, Pushed, SecretChange, SecretDigests, ServiceFacts, ServiceType, Status,
     Stored, content_tag, decide, hex,
 };
-use crate::provision::{self, Basis, OperatorHold};
+use crate::provision::{self, Basis, ElementDesired, OperatorHold};
 use crate::store::accounts::{self, AccountRow, Written};
+use crate::store::elements::{ElementRow, Settled};
 use crate::store::holders::{self, Held, HeldKind, Taken};
 use crate::store::secrets::{self, SecretPlace};
 use crate::store::{Sealer, StoreError, Tx, audit, elements, exceptions, holds, jobs};
@@ -228,7 +229,11 @@ async fn write(
     }
     keep_secrets(tx, ground, asked, id, before, after, now).await?;
     let desired = provision::elements(&basis, &[], now);
-    let settled = elements::settle(tx, key.tenant.as_str(), id, &desired, jobs::LANE_SINGLE, now).await?;
+    let tenant = key.tenant.as_str();
+    let settled = match &row {
+        None => elements::settle_first(tx, tenant, id, &desired, jobs::LANE_SINGLE, now).await?,
+        Some(_) => elements::settle(tx, tenant, id, &desired, jobs::LANE_SINGLE, now).await?,
+    };
     let created = decision == Decision::Create;
     let entry = audit::Entry {
         tenant: Some(key.tenant.as_str()),
@@ -243,7 +248,7 @@ async fn write(
         exceptions::release_subject(tx, STALE_KIND, &accounts::subject(key), &asked.actor, now).await?;
     }
     let revision = row.as_ref().map_or(1, |row| row.revision + 1);
-    let jobs_made = settled.len();
+    let (first, jobs_made) = (row.is_none(), settled.len());
     tracing::info!(account.id = %accounts::subject(key), revision, jobs = jobs_made, "Account pushed.");
     let row = AccountRow {
         id,
@@ -260,13 +265,37 @@ async fn write(
         close_at: None,
         closed_at: None,
     };
-    let body = view::account(tx, &row).await?;
+    let body = match made(&row, first, &desired, &settled, now) {
+        Some((elements, jobs)) => view::made(&row, &elements, &jobs),
+        None => view::account(tx, &row).await?,
+    };
     Ok(Done {
         status: if created { 201 } else { 200 },
         etag: Some(tag.to_owned()),
         body,
         outcome: if created { "created" } else { "updated" },
     })
+}
+
+/// The elements and jobs of an account as just written. `None`: it has others too, which must be read.
+fn made(
+    row: &AccountRow,
+    first: bool,
+    desired: &[ElementDesired],
+    settled: &[Settled],
+    now: Timestamp,
+) -> Option<(Vec<ElementRow>, Vec<(i64, i64)>)> {
+    if !first || settled.len() != desired.len() || settled.iter().any(|settled| settled.desired_revision != 1) {
+        return None;
+    }
+    let pairs = desired.iter().zip(settled);
+    if pairs.clone().any(|(element, settled)| (element.kind, &element.key) != (settled.kind, &settled.key)) {
+        return None;
+    }
+    let mut rows: Vec<ElementRow> =
+        pairs.map(|(element, settled)| elements::made(&row.tenant, row.id, element, settled, now)).collect();
+    rows.sort_by(|a, b| (a.kind.as_str(), &a.key).cmp(&(b.kind.as_str(), &b.key)));
+    Some((rows, settled.iter().map(|settled| (settled.element_id, settled.job_id)).collect()))
 }
 
 async fn unchanged(row: AccountRow, asked: &Push, tx: &mut Tx) -> Result<Done, Stop> {

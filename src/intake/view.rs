@@ -25,6 +25,11 @@ pub async fn account(tx: &mut Tx, row: &AccountRow) -> Result<Value, StoreError>
     Ok(view)
 }
 
+/// As `account`, of one that was made in this transaction with these elements and their jobs.
+pub fn made(row: &AccountRow, elements: &[ElementRow], jobs: &[(i64, i64)]) -> Value {
+    document(row, elements, jobs)
+}
+
 fn document(row: &AccountRow, elements: &[ElementRow], jobs: &[(i64, i64)]) -> Value {
     let mut view = json!({
         "id": row.external_id,

@@ -1,6 +1,7 @@
 //! Elements: what must be provisioned and how far it is. A push settles the elements of an account and wakes their jobs
 //! in one transaction; services record here what they saw applied, offered or fetched. Contents hold no secrets.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use super::{StoreError, Tx, jobs, on};
@@ -71,14 +72,24 @@ const BY_KEY: &str = select_element!("WHERE kind = $1 AND key = $2");
 const BY_ID: &str = select_element!("WHERE id = $1");
 const BY_ID_LOCKED: &str = select_element!("WHERE id = $1 FOR UPDATE");
 const BY_KEY_LOCKED: &str = select_element!("WHERE kind = $1 AND key = $2 FOR UPDATE");
+const OF_ACCOUNT_LOCKED: &str =
+    select_element!("WHERE account_id = $1 ORDER BY kind, key LIMIT 10000 FOR UPDATE");
 const OF_KIND: &str = select_element!("WHERE kind = $1 AND id > $2 ORDER BY id LIMIT $3");
 const CHANGED_SINCE: &str =
     select_element!("WHERE kind = $1 AND (updated_at, id) > ($2, $3) ORDER BY updated_at, id LIMIT $4");
-const INSERT: &str = "INSERT INTO element
+const INSERT_SQLITE: &str = "INSERT INTO element
          (tenant, account_id, kind, key, services, desired, desired_revision, state, updated_at)
-     VALUES ($1, $2, $3, $4, $5, $6, 1, 'pending', $7)
+     SELECT ?, ?, json_extract(new.value, '$[0]'), json_extract(new.value, '$[1]'), json_extract(new.value, '$[2]'),
+            json_extract(new.value, '$[3]'), 1, 'pending', ?
+     FROM json_each(?) AS new WHERE TRUE
      ON CONFLICT (kind, key) DO NOTHING
-     RETURNING id";
+     RETURNING id, kind, key";
+const INSERT_POSTGRES: &str = "INSERT INTO element
+         (tenant, account_id, kind, key, services, desired, desired_revision, state, updated_at)
+     SELECT $1, $2, new.kind, new.key, new.services, new.desired, 1, 'pending', $3
+     FROM UNNEST($4::TEXT[], $5::TEXT[], $6::TEXT[], $7::TEXT[]) AS new (kind, key, services, desired)
+     ON CONFLICT (kind, key) DO NOTHING
+     RETURNING id, kind, key";
 const CHANGE: &str = "UPDATE element
      SET tenant = $2, account_id = $3, services = $4, previous = desired, desired = $5,
          desired_revision = desired_revision + 1, state = 'pending', last_error = NULL, updated_at = $6
@@ -108,64 +119,121 @@ pub async fn settle(
     lane: i64,
     now: Timestamp,
 ) -> Result<Vec<Settled>, StoreError> {
-    let mut settled = Vec::new();
-    for element in desired {
-        settled.extend(settle_one(tx, tenant, account_id, element, lane, now).await?);
-    }
-    for left in of_account(tx, account_id).await? {
-        if left.desired == Content::Absent || desired.iter().any(|e| e.kind == left.kind && e.key == left.key) {
-            continue;
+    let whose = Whose { tenant, account_id, lane, now };
+    let known = of_account_locked(tx, account_id).await?;
+    let is = |row: &ElementRow, element: &ElementDesired| row.kind == element.kind && row.key == element.key;
+    let missing: Vec<&ElementDesired> =
+        desired.iter().filter(|element| !known.iter().any(|row| is(row, element))).collect();
+    let mut settled = insert(tx, whose, &missing).await?;
+    for row in known {
+        match desired.iter().find(|element| is(&row, element)) {
+            Some(element) => settled.extend(change(tx, whose, row, &element.services, &element.content).await?),
+            None if row.desired == Content::Absent => {}
+            None => {
+                let services = row.services.clone();
+                settled.extend(change(tx, whose, row, &services, &Content::Absent).await?);
+            }
         }
-        let absent =
-            ElementDesired { kind: left.kind, key: left.key, services: left.services, content: Content::Absent };
-        settled.extend(settle_one(tx, tenant, account_id, &absent, lane, now).await?);
     }
     Ok(settled)
 }
 
-async fn settle_one(
+/// As `settle`, for an account made in this transaction: it has no elements yet, so none are read.
+pub async fn settle_first(
     tx: &mut Tx,
     tenant: &str,
     account_id: i64,
-    element: &ElementDesired,
+    desired: &[ElementDesired],
     lane: i64,
     now: Timestamp,
-) -> Result<Option<Settled>, StoreError> {
-    let content = json(&element.content)?;
-    let services = json(&element.services)?;
-    let Some(row) = by_key_locked(tx, element.kind, &element.key).await? else {
-        if element.content == Content::Absent {
-            return Ok(None);
+) -> Result<Vec<Settled>, StoreError> {
+    insert(tx, Whose { tenant, account_id, lane, now }, &desired.iter().collect::<Vec<_>>()).await
+}
+
+/// Whose elements are settled, with which urgency, when.
+#[derive(Debug, Clone, Copy)]
+struct Whose<'a> {
+    tenant: &'a str,
+    account_id: i64,
+    lane: i64,
+    now: Timestamp,
+}
+
+/// Stores elements that the account does not have; those that another account had before are taken over.
+async fn insert(tx: &mut Tx, whose: Whose<'_>, missing: &[&ElementDesired]) -> Result<Vec<Settled>, StoreError> {
+    let new: Vec<&ElementDesired> =
+        missing.iter().copied().filter(|element| element.content != Content::Absent).collect();
+    let mut inserted = insert_rows(tx, whose, &new).await?;
+    let ids: Vec<i64> = inserted.values().copied().collect();
+    let jobs = jobs::begin(tx, &ids, whose.lane, whose.now).await?;
+    let mut settled = Vec::with_capacity(missing.len());
+    for element in missing {
+        let place = (element.kind.as_str().to_owned(), element.key.clone());
+        if let Some(element_id) = inserted.remove(&place) {
+            let job = jobs.iter().find(|(of, _)| *of == element_id);
+            let (_, job_id) = job.ok_or_else(|| StoreError::Database("a new element got no job".to_owned()))?;
+            let (kind, key) = (element.kind, element.key.clone());
+            settled.push(Settled { element_id, kind, key, desired_revision: 1, job_id: *job_id });
+            continue;
         }
-        let inserted: Option<i64> = on!(tx, c => sqlx::query_scalar(INSERT)
-            .bind(tenant)
-            .bind(account_id)
-            .bind(element.kind.as_str())
-            .bind(&element.key)
-            .bind(&services)
-            .bind(&content)
-            .bind(to_micros(now))
-            .fetch_optional(c)
-            .await)?;
-        // Two pushes made the same element at once; the loser is repeated by its caller.
-        let element_id = inserted.ok_or_else(|| StoreError::Unavailable("another push changes this element".into()))?;
-        let job_id = jobs::begin(tx, element_id, lane, now).await?;
-        return Ok(Some(Settled {
-            element_id,
-            kind: element.kind,
-            key: element.key.clone(),
-            desired_revision: 1,
-            job_id,
-        }));
+        match by_key_locked(tx, element.kind, &element.key).await? {
+            Some(row) => settled.extend(change(tx, whose, row, &element.services, &element.content).await?),
+            None if element.content == Content::Absent => {}
+            // Two pushes made the same element at once; the loser is repeated by its caller.
+            None => return Err(StoreError::Unavailable("another push changes this element".to_owned())),
+        }
+    }
+    Ok(settled)
+}
+
+/// The rows of the elements that nobody had, by kind and key.
+async fn insert_rows(
+    tx: &mut Tx,
+    whose: Whose<'_>,
+    new: &[&ElementDesired],
+) -> Result<BTreeMap<(String, String), i64>, StoreError> {
+    if new.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mut rows = Vec::with_capacity(new.len());
+    for element in new {
+        rows.push((element.kind.as_str(), element.key.as_str(), json(&element.services)?, json(&element.content)?));
+    }
+    let now = to_micros(whose.now);
+    let inserted: Vec<(i64, String, String)> = match tx {
+        Tx::Sqlite(held) => {
+            let query = sqlx::query_as(INSERT_SQLITE).bind(whose.tenant).bind(whose.account_id).bind(now);
+            query.bind(json(&rows)?).fetch_all(&mut *held.transaction).await?
+        }
+        Tx::Postgres(transaction) => {
+            let query = sqlx::query_as(INSERT_POSTGRES).bind(whose.tenant).bind(whose.account_id).bind(now);
+            let query = query.bind(rows.iter().map(|row| row.0).collect::<Vec<&str>>());
+            let query = query.bind(rows.iter().map(|row| row.1).collect::<Vec<&str>>());
+            let query = query.bind(rows.iter().map(|row| row.2.as_str()).collect::<Vec<&str>>());
+            let query = query.bind(rows.iter().map(|row| row.3.as_str()).collect::<Vec<&str>>());
+            query.fetch_all(&mut **transaction).await?
+        }
     };
-    if row.desired == element.content {
-        if row.services != element.services || row.account_id != account_id {
+    Ok(inserted.into_iter().map(|(id, kind, key)| ((kind, key), id)).collect())
+}
+
+/// Brings a stored element, locked by the caller, to what is desired of it now.
+async fn change(
+    tx: &mut Tx,
+    whose: Whose<'_>,
+    row: ElementRow,
+    services: &[String],
+    content: &Content,
+) -> Result<Option<Settled>, StoreError> {
+    let now = to_micros(whose.now);
+    if row.desired == *content {
+        if row.services != services || row.account_id != whose.account_id {
             on!(tx, c => sqlx::query(CHANGE_SERVICES)
                 .bind(row.id)
-                .bind(tenant)
-                .bind(account_id)
-                .bind(&services)
-                .bind(to_micros(now))
+                .bind(whose.tenant)
+                .bind(whose.account_id)
+                .bind(json(&services)?)
+                .bind(now)
                 .execute(c)
                 .await.map(drop))?;
         }
@@ -173,14 +241,14 @@ async fn settle_one(
     }
     on!(tx, c => sqlx::query(CHANGE)
         .bind(row.id)
-        .bind(tenant)
-        .bind(account_id)
-        .bind(&services)
-        .bind(&content)
-        .bind(to_micros(now))
+        .bind(whose.tenant)
+        .bind(whose.account_id)
+        .bind(json(&services)?)
+        .bind(json(content)?)
+        .bind(now)
         .execute(c)
         .await.map(drop))?;
-    let job_id = jobs::wake(tx, row.id, lane, now).await?;
+    let job_id = jobs::wake(tx, row.id, whose.lane, whose.now).await?;
     let desired_revision = row.desired_revision + 1;
     Ok(Some(Settled { element_id: row.id, kind: row.kind, key: row.key, desired_revision, job_id }))
 }
@@ -189,6 +257,32 @@ async fn settle_one(
 pub async fn of_account(tx: &mut Tx, account_id: i64) -> Result<Vec<ElementRow>, StoreError> {
     let rows: Vec<Row> = on!(tx, c => sqlx::query_as(OF_ACCOUNT).bind(account_id).fetch_all(c).await)?;
     rows.into_iter().map(ElementRow::try_from).collect()
+}
+
+/// The row of an element that `settle_first` made in this transaction, as reading would give it.
+pub fn made(tenant: &str, account_id: i64, element: &ElementDesired, settled: &Settled, now: Timestamp) -> ElementRow {
+    ElementRow {
+        id: settled.element_id,
+        tenant: tenant.to_owned(),
+        account_id,
+        kind: element.kind,
+        key: element.key.clone(),
+        services: element.services.clone(),
+        desired: element.content.clone(),
+        previous: None,
+        applied: None,
+        desired_revision: settled.desired_revision,
+        offered_revision: None,
+        fetched_revision: None,
+        confirmed_revision: None,
+        applied_revision: None,
+        state: ElementState::Pending,
+        evidence: None,
+        last_error: None,
+        last_seen_at: None,
+        last_seen_from: None,
+        updated_at: now,
+    }
 }
 
 /// One element by what it is.
@@ -327,6 +421,15 @@ pub(super) async fn by_id_locked(tx: &mut Tx, id: i64) -> Result<Option<ElementR
         Tx::Postgres(transaction) => sqlx::query_as(BY_ID_LOCKED).bind(id).fetch_optional(&mut **transaction).await?,
     };
     row.map(ElementRow::try_from).transpose()
+}
+
+async fn of_account_locked(tx: &mut Tx, account_id: i64) -> Result<Vec<ElementRow>, StoreError> {
+    let statement = match tx {
+        Tx::Sqlite(_) => OF_ACCOUNT,
+        Tx::Postgres(_) => OF_ACCOUNT_LOCKED,
+    };
+    let rows: Vec<Row> = on!(tx, c => sqlx::query_as(statement).bind(account_id).fetch_all(c).await)?;
+    rows.into_iter().map(ElementRow::try_from).collect()
 }
 
 async fn by_key_locked(tx: &mut Tx, kind: ElementKind, key: &str) -> Result<Option<ElementRow>, StoreError> {

@@ -118,10 +118,16 @@ const LIST: &str = select_job!(
 );
 const LOCK: &str = "SELECT id FROM job WHERE id = $1 FOR UPDATE";
 const LOCK_ACTIVE: &str = "SELECT id FROM job WHERE element_id = $1 AND finished_at IS NULL FOR UPDATE";
-const INSERT: &str = "INSERT INTO job
+const INSERT_SQLITE: &str = "INSERT INTO job
          (element_id, tenant, account_id, kind, lane, state, attempt, target_revision, run_at, created_at, updated_at)
-     SELECT id, tenant, account_id, kind, $2, 'pending', 0, desired_revision, $3, $3, $3 FROM element WHERE id = $1
-     RETURNING id";
+     SELECT id, tenant, account_id, kind, $1, 'pending', 0, desired_revision, $2, $2, $2
+     FROM element WHERE id IN (SELECT value FROM json_each($3))
+     RETURNING element_id, id";
+const INSERT_POSTGRES: &str = "INSERT INTO job
+         (element_id, tenant, account_id, kind, lane, state, attempt, target_revision, run_at, created_at, updated_at)
+     SELECT id, tenant, account_id, kind, $1, 'pending', 0, desired_revision, $2, $2, $2
+     FROM element WHERE id = ANY($3)
+     RETURNING element_id, id";
 const DUE_SQLITE: &str = "SELECT id FROM job
      WHERE finished_at IS NULL AND kind = $1 AND lane = $2 AND run_at <= $3
      ORDER BY run_at, id LIMIT $4";
@@ -160,7 +166,10 @@ pub async fn wake(tx: &mut Tx, element_id: i64, lane: i64, now: Timestamp) -> Re
         sqlx::query(LOCK_ACTIVE).bind(element_id).fetch_optional(&mut **transaction).await?;
     }
     let row: Option<Row> = on!(tx, c => sqlx::query_as(ACTIVE_OF_ELEMENT).bind(element_id).fetch_optional(c).await)?;
-    let Some(row) = row else { return begin(tx, element_id, lane, now).await };
+    let Some(row) = row else {
+        let begun = begin(tx, &[element_id], lane, now).await?;
+        return begun.first().map(|(_, id)| *id).ok_or_else(|| StoreError::Database("the element is gone".to_owned()));
+    };
     let mut job = JobRow::try_from(row)?;
     let Some(element) = elements::by_id(tx, element_id).await? else { return Ok(job.id) };
     if element.account_id != job.account_id {
@@ -177,14 +186,28 @@ pub async fn wake(tx: &mut Tx, element_id: i64, lane: i64, now: Timestamp) -> Re
     Ok(job.id)
 }
 
-/// A job for an element that has no active one, for example because it was made in this transaction.
-pub(super) async fn begin(tx: &mut Tx, element_id: i64, lane: i64, now: Timestamp) -> Result<i64, StoreError> {
-    Ok(on!(tx, c => sqlx::query_scalar(INSERT)
-        .bind(element_id)
-        .bind(lane)
-        .bind(to_micros(now))
-        .fetch_one(c)
-        .await)?)
+/// Jobs for elements that have no active one, for example because they were made in this transaction.
+/// Returns (element, job).
+pub(super) async fn begin(
+    tx: &mut Tx,
+    elements: &[i64],
+    lane: i64,
+    now: Timestamp,
+) -> Result<Vec<(i64, i64)>, StoreError> {
+    if elements.is_empty() {
+        return Ok(Vec::new());
+    }
+    let now = to_micros(now);
+    Ok(match tx {
+        Tx::Sqlite(held) => {
+            let query = sqlx::query_as(INSERT_SQLITE).bind(lane).bind(now).bind(serde_json::json!(elements).to_string());
+            query.fetch_all(&mut *held.transaction).await?
+        }
+        Tx::Postgres(transaction) => {
+            let query = sqlx::query_as(INSERT_POSTGRES).bind(lane).bind(now).bind(elements);
+            query.fetch_all(&mut **transaction).await?
+        }
+    })
 }
 
 /// Takes due jobs of one kind, single pushes first, for `owner` until `lease` from now. Commit before acting.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{ConnectOptions, Connection, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub mod accounts;
@@ -333,7 +333,8 @@ impl SqliteFile {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .busy_timeout(BUSY_TIMEOUT)
-            .pragma("cache_size", SQLITE_CACHE_KIB);
+            .pragma("cache_size", SQLITE_CACHE_KIB)
+            .disable_statement_logging();
         let pool = |connections: u32, synchronous: SqliteSynchronous| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
@@ -360,7 +361,8 @@ impl SqliteFile {
 fn open_postgres(url: &str) -> Result<Db, StoreError> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|error| StoreError::Configuration(format!("{}: {error}", without_password(url))))?
-        .application_name("lastmile");
+        .application_name("lastmile")
+        .disable_statement_logging();
     let pool = |connections: u32, options: PgConnectOptions| {
         PgPoolOptions::new()
             .max_connections(connections)
