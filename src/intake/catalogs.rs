@@ -20,6 +20,8 @@ pub struct TenantCatalog {
 #[derive(Clone, Default)]
 pub struct Catalogs {
     remembered: Arc<Mutex<HashMap<TenantId, Arc<TenantCatalog>>>>,
+    /// The catalogs in force as one transaction saw them.
+    seen: Option<Arc<Mutex<HashMap<TenantId, Arc<TenantCatalog>>>>>,
 }
 
 impl Catalogs {
@@ -28,8 +30,24 @@ impl Catalogs {
         self.lock().get(tenant).cloned()
     }
 
+    /// The same memory for the deeds of one transaction: each tenant's version is read once in it.
+    pub fn of_transaction(&self) -> Self {
+        Self { remembered: self.remembered.clone(), seen: Some(Arc::default()) }
+    }
+
     /// The version in force. **Errors**: 404 when there is no such tenant.
     pub async fn current(&self, tx: &mut Tx, tenant: &TenantId) -> Result<Arc<TenantCatalog>, Problem> {
+        let Some(seen) = &self.seen else { return self.read(tx, tenant).await };
+        let known = locked(seen).get(tenant).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let catalog = self.read(tx, tenant).await?;
+        locked(seen).insert(tenant.clone(), catalog.clone());
+        Ok(catalog)
+    }
+
+    async fn read(&self, tx: &mut Tx, tenant: &TenantId) -> Result<Arc<TenantCatalog>, Problem> {
         let version = accounts::catalog_version(tx, tenant).await?.ok_or_else(Problem::not_found)?;
         if let Some(known) = self.remembered(tenant).filter(|known| known.version == version) {
             return Ok(known);
@@ -45,9 +63,13 @@ impl Catalogs {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TenantId, Arc<TenantCatalog>>> {
-        // A map of finished values cannot be left half-written by a panic.
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.remembered)
     }
+}
+
+fn locked<T>(map: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A map of finished values cannot be left half-written by a panic.
+    map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn known(document: &str) -> Option<Known> {

@@ -85,7 +85,10 @@ pub struct Done {
 /// Why nothing is written.
 #[derive(Debug)]
 pub enum Stop {
+    /// Refused, perhaps after something was written: the caller undoes it.
     Refused(Problem),
+    /// Refused before anything was written: there is nothing to undo.
+    Declined(Problem),
     /// The catalog changed since the document was checked: check it again.
     CatalogMoved,
     Store(StoreError),
@@ -166,14 +169,13 @@ async fn push(asked: &Push, tx: &mut Tx, ground: &Ground, now: Timestamp) -> Res
     let decision = decide(stored.as_ref(), &tag, asked.pushed.source_revision, &asked.conditions);
     match (decision, row) {
         (Decision::PreconditionFailed, _) => {
-            Err(Problem::precondition_failed("The account is not as the request expects it.").into())
+            Err(Stop::Declined(Problem::precondition_failed("The account is not as the request expects it.")))
         }
-        (Decision::RevisionReused, _) => Err(Problem::conflict(
+        (Decision::RevisionReused, _) => Err(Stop::Declined(Problem::conflict(
             "revision-reused",
             "Source revision reused",
             "This source_revision came before with other content; count it up with every change.",
-        )
-        .into()),
+        ))),
         (Decision::Stale, Some(row)) => stale(&row, &asked.key, tx, now).await,
         (Decision::Unchanged, Some(row)) => unchanged(row, asked, tx).await,
         (_, row) => {
@@ -325,9 +327,11 @@ async fn stale(row: &AccountRow, key: &AccountKey, tx: &mut Tx, now: Timestamp) 
 }
 
 async fn close(asked: &Close, tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Done, Stop> {
-    let row = accounts::find_locked(tx, &asked.key).await?.ok_or_else(Problem::not_found)?;
+    let row = accounts::find_locked(tx, &asked.key).await?;
+    let row = row.ok_or_else(|| Stop::Declined(Problem::not_found()))?;
     if !asked.conditions.hold(row.closed_at.is_none().then_some(row.etag.as_str())) {
-        return Err(Problem::precondition_failed("The account is not as the request expects it.").into());
+        let problem = Problem::precondition_failed("The account is not as the request expects it.");
+        return Err(Stop::Declined(problem));
     }
     let newest = asked.source_revision.max(row.source_revision);
     if row.closed_at.is_some() {

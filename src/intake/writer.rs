@@ -1,5 +1,5 @@
-//! The group-committing writer: what queued during the last commit goes into the next transaction, one savepoint a deed,
-//! and exactly what was committed is answered. There is no timer: an idle writer commits a lone deed at once.
+//! The group-committing writer: what queued during the last commit goes into the next transaction, and exactly what was
+//! committed is answered. A group is done again with a savepoint a deed when one of them must be undone alone. There is no timer: an idle writer commits a lone deed at once.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -126,43 +126,66 @@ impl WriterTask {
 
     /// The group in one transaction; where that fails as a whole, each deed in one of its own.
     async fn settle(&self, deeds: &[Deed]) -> Vec<Result<Done, Refusal>> {
-        match self.together(deeds).await {
+        let mut settled = self.together(deeds, Guard::Group).await;
+        if deeds.len() > 1 && matches!(settled, Err(Failed::Undone(_))) {
+            settled = self.together(deeds, Guard::Each).await;
+        }
+        match settled {
             Ok(outcomes) => outcomes,
             Err(Failed::Commit(error)) => {
                 // Perhaps durable, perhaps not: nothing is claimed, and a commit is never retried.
                 tracing::error!("A group of {} account changes may not be stored: {error}", deeds.len());
-                deeds.iter().map(|_| Err(Refusal::Problem(error.clone().into()))).collect()
+                all_refused(deeds.len(), &error)
             }
+            Err(Failed::Undone(refusal)) if deeds.len() == 1 => vec![Err(refusal)],
             Err(Failed::Before(error)) if deeds.len() == 1 && !matters_again(&error) => {
                 vec![Err(Refusal::Problem(error.into()))]
             }
-            Err(Failed::Begin(error)) => deeds.iter().map(|_| Err(Refusal::Problem(error.clone().into()))).collect(),
-            Err(Failed::Before(_)) => {
-                let mut outcomes = Vec::with_capacity(deeds.len());
-                for deed in deeds {
-                    self.beat.beat();
-                    outcomes.push(match self.together(std::slice::from_ref(deed)).await {
-                        Ok(mut one) => one.pop().unwrap_or_else(|| Err(Refusal::Problem(Problem::internal()))),
-                        Err(Failed::Begin(error) | Failed::Before(error) | Failed::Commit(error)) => {
-                            Err(Refusal::Problem(error.into()))
-                        }
-                    });
-                }
-                outcomes
-            }
+            Err(Failed::Begin(error)) => all_refused(deeds.len(), &error),
+            Err(Failed::Before(_) | Failed::Undone(_)) => self.one_by_one(deeds).await,
         }
     }
 
-    async fn together(&self, deeds: &[Deed]) -> Result<Vec<Result<Done, Refusal>>, Failed> {
+    /// Each deed in a transaction of its own, until the database cannot be used: it would not be for the rest either,
+    /// and waiting for it once a deed would hang the callers.
+    async fn one_by_one(&self, deeds: &[Deed]) -> Vec<Result<Done, Refusal>> {
+        let mut outcomes = Vec::with_capacity(deeds.len());
+        let mut away = None;
+        for deed in deeds {
+            if away.is_some() {
+                break;
+            }
+            self.beat.beat();
+            outcomes.push(match self.together(std::slice::from_ref(deed), Guard::Group).await {
+                Ok(mut one) => one.pop().unwrap_or_else(|| Err(Refusal::Problem(Problem::internal()))),
+                Err(Failed::Undone(refusal)) => Err(refusal),
+                Err(Failed::Begin(error) | Failed::Before(error) | Failed::Commit(error)) => {
+                    away = Some(error.clone()).filter(StoreError::is_unavailable);
+                    Err(Refusal::Problem(error.into()))
+                }
+            });
+        }
+        if let Some(error) = away {
+            outcomes.extend(all_refused(deeds.len() - outcomes.len(), &error));
+        }
+        outcomes
+    }
+
+    async fn together(&self, deeds: &[Deed], guard: Guard) -> Result<Vec<Result<Done, Refusal>>, Failed> {
         let mut tx = self.store.write().await.map_err(Failed::Begin)?;
+        let ground = Ground { catalogs: self.ground.catalogs.of_transaction(), ..self.ground.clone() };
         let mut outcomes = Vec::with_capacity(deeds.len());
         for deed in deeds {
-            match self.alone(deed, &mut tx).await {
+            let outcome = match guard {
+                Guard::Group => self.bare(deed, &mut tx, &ground).await,
+                Guard::Each => self.guarded(deed, &mut tx, &ground).await.map_err(Failed::Before),
+            };
+            match outcome {
                 Ok(outcome) => outcomes.push(outcome),
-                Err(error) => {
+                Err(failed) => {
                     // Not waiting for the rollback would make the next writer wait for it.
                     let _ = tx.rollback().await;
-                    return Err(Failed::Before(error));
+                    return Err(failed);
                 }
             }
         }
@@ -170,23 +193,52 @@ impl WriterTask {
         Ok(outcomes)
     }
 
+    /// One deed without a savepoint: what it leaves behind when it stops half-way undoes the whole group.
+    async fn bare(&self, deed: &Deed, tx: &mut Tx, ground: &Ground) -> Result<Result<Done, Refusal>, Failed> {
+        match deeds::perform(deed, tx, ground, self.clock.now()).await {
+            Ok(done) => Ok(Ok(done)),
+            Err(Stop::Declined(problem)) => Ok(Err(Refusal::Problem(problem))),
+            Err(Stop::CatalogMoved) => Ok(Err(Refusal::CatalogMoved)),
+            Err(Stop::Refused(problem)) => Err(Failed::Undone(Refusal::Problem(problem))),
+            Err(Stop::Store(error)) if fails_all(&error) => Err(Failed::Before(error)),
+            Err(Stop::Store(error)) => Err(Failed::Undone(Refusal::Problem(error.into()))),
+        }
+    }
+
     /// One deed behind a savepoint. An error fails the whole group.
-    async fn alone(&self, deed: &Deed, tx: &mut Tx) -> Result<Result<Done, Refusal>, StoreError> {
+    async fn guarded(&self, deed: &Deed, tx: &mut Tx, ground: &Ground) -> Result<Result<Done, Refusal>, StoreError> {
         tx.savepoint().await?;
-        let refusal = match deeds::perform(deed, tx, &self.ground, self.clock.now()).await {
+        let refusal = match deeds::perform(deed, tx, ground, self.clock.now()).await {
             Ok(done) => {
                 tx.release_savepoint().await?;
                 return Ok(Ok(done));
             }
-            Err(Stop::Refused(problem)) => Refusal::Problem(problem),
+            Err(Stop::Refused(problem) | Stop::Declined(problem)) => Refusal::Problem(problem),
             Err(Stop::CatalogMoved) => Refusal::CatalogMoved,
-            Err(Stop::Store(error)) if matters_again(&error) || error.is_unavailable() => return Err(error),
+            Err(Stop::Store(error)) if fails_all(&error) => return Err(error),
             // A fault in one account's rows is logged and must not stop the others.
             Err(Stop::Store(error)) => Refusal::Problem(error.into()),
         };
         tx.rollback_to_savepoint().await?;
         Ok(Err(refusal))
     }
+}
+
+/// Where a deed that stops half-way is undone.
+#[derive(Debug, Clone, Copy)]
+enum Guard {
+    /// With its whole group, which is then done again: a savepoint a deed costs two statements, and such a stop is rare.
+    Group,
+    /// Alone, behind a savepoint.
+    Each,
+}
+
+fn all_refused(count: usize, error: &StoreError) -> Vec<Result<Done, Refusal>> {
+    (0..count).map(|_| Err(Refusal::Problem(error.clone().into()))).collect()
+}
+
+fn fails_all(error: &StoreError) -> bool {
+    matters_again(error) || error.is_unavailable()
 }
 
 /// Whether the same deed can succeed at once: two daemons, or two tasks, met at one row.
@@ -197,5 +249,7 @@ fn matters_again(error: &StoreError) -> bool {
 enum Failed {
     Begin(StoreError),
     Before(StoreError),
+    /// A deed was refused after it had written something; everything is rolled back.
+    Undone(Refusal),
     Commit(StoreError),
 }

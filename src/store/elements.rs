@@ -72,8 +72,7 @@ const BY_KEY: &str = select_element!("WHERE kind = $1 AND key = $2");
 const BY_ID: &str = select_element!("WHERE id = $1");
 const BY_ID_LOCKED: &str = select_element!("WHERE id = $1 FOR UPDATE");
 const BY_KEY_LOCKED: &str = select_element!("WHERE kind = $1 AND key = $2 FOR UPDATE");
-const OF_ACCOUNT_LOCKED: &str =
-    select_element!("WHERE account_id = $1 ORDER BY kind, key LIMIT 10000 FOR UPDATE");
+const OF_ACCOUNT_LOCKED: &str = select_element!("WHERE account_id = $1 ORDER BY kind, key LIMIT 10000 FOR UPDATE");
 const OF_KIND: &str = select_element!("WHERE kind = $1 AND id > $2 ORDER BY id LIMIT $3");
 const CHANGED_SINCE: &str =
     select_element!("WHERE kind = $1 AND (updated_at, id) > ($2, $3) ORDER BY updated_at, id LIMIT $4");

@@ -200,7 +200,8 @@ pub(super) async fn begin(
     let now = to_micros(now);
     Ok(match tx {
         Tx::Sqlite(held) => {
-            let query = sqlx::query_as(INSERT_SQLITE).bind(lane).bind(now).bind(serde_json::json!(elements).to_string());
+            let query =
+                sqlx::query_as(INSERT_SQLITE).bind(lane).bind(now).bind(serde_json::json!(elements).to_string());
             query.fetch_all(&mut *held.transaction).await?
         }
         Tx::Postgres(transaction) => {
