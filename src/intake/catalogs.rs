@@ -16,12 +16,14 @@ pub struct TenantCatalog {
     pub known: Known,
 }
 
+type Remembered = Arc<Mutex<HashMap<TenantId, Arc<TenantCatalog>>>>;
+
 /// Remembers catalogs by version; cheap to clone.
 #[derive(Clone, Default)]
 pub struct Catalogs {
-    remembered: Arc<Mutex<HashMap<TenantId, Arc<TenantCatalog>>>>,
+    remembered: Remembered,
     /// The catalogs in force as one transaction saw them.
-    seen: Option<Arc<Mutex<HashMap<TenantId, Arc<TenantCatalog>>>>>,
+    seen: Option<Remembered>,
 }
 
 impl Catalogs {

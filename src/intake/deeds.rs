@@ -279,6 +279,9 @@ async fn write(
     })
 }
 
+/// Elements, and (element, job) of their jobs.
+type Made = (Vec<ElementRow>, Vec<(i64, i64)>);
+
 /// The elements and jobs of an account as just written. `None`: it has others too, which must be read.
 fn made(
     row: &AccountRow,
@@ -286,7 +289,7 @@ fn made(
     desired: &[ElementDesired],
     settled: &[Settled],
     now: Timestamp,
-) -> Option<(Vec<ElementRow>, Vec<(i64, i64)>)> {
+) -> Option<Made> {
     if !first || settled.len() != desired.len() || settled.iter().any(|settled| settled.desired_revision != 1) {
         return None;
     }
