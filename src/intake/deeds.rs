@@ -250,8 +250,7 @@ async fn write(
         exceptions::release_subject(tx, STALE_KIND, &accounts::subject(key), &asked.actor, now).await?;
     }
     let revision = row.as_ref().map_or(1, |row| row.revision + 1);
-    let (first, jobs_made) = (row.is_none(), settled.len());
-    tracing::info!(account.id = %accounts::subject(key), revision, jobs = jobs_made, "Account pushed.");
+    let first = row.is_none();
     let row = AccountRow {
         id,
         tenant: key.tenant.to_string(),

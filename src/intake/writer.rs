@@ -117,6 +117,9 @@ impl WriterTask {
             }
             let (deeds, answers): (Vec<Deed>, Vec<_>) = group.drain(..).map(|work| (work.deed, work.answer)).unzip();
             let outcomes = self.settle(&deeds).await;
+            for (deed, outcome) in deeds.iter().zip(&outcomes) {
+                tell(deed, outcome);
+            }
             for (answer, outcome) in answers.into_iter().zip(outcomes) {
                 // A caller that went away does not undo what is durable.
                 let _ = answer.send(outcome);
@@ -239,6 +242,16 @@ fn all_refused(count: usize, error: &StoreError) -> Vec<Result<Done, Refusal>> {
 
 fn fails_all(error: &StoreError) -> bool {
     matters_again(error) || error.is_unavailable()
+}
+
+/// Logs what changed an account, once it is durable.
+fn tell(deed: &Deed, outcome: &Result<Done, Refusal>) {
+    if let Ok(done) = outcome
+        && matches!(done.outcome, "created" | "updated" | "closed")
+    {
+        let subject = deeds::subject(deed);
+        tracing::info!(account.id = %subject, revision = done.body["revision"].as_i64(), "Account {}.", done.outcome);
+    }
 }
 
 /// Whether the same deed can succeed at once: two daemons, or two tasks, met at one row.
