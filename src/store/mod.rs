@@ -362,6 +362,8 @@ fn open_postgres(url: &str) -> Result<Db, StoreError> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|error| StoreError::Configuration(format!("{}: {error}", without_password(url))))?
         .application_name("lastmile")
+        // A plan made while a table was empty would read the whole table for ever after.
+        .options([("plan_cache_mode", "force_custom_plan")])
         .disable_statement_logging();
     let pool = |connections: u32, options: PgConnectOptions| {
         PgPoolOptions::new()
