@@ -74,8 +74,10 @@ fn sums(csv: &str) -> BTreeMap<(String, String), (u64, u64)> {
     sums
 }
 
-/// The generator stands beside the daemon's binary.
+/// The generator stands beside the daemon's binary; plain `cargo test` builds it, `--all-targets` does not.
 fn generator() -> PathBuf {
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_lastmile"));
-    binary.parent().expect("a folder").join("examples/accounting_load")
+    let generator = binary.parent().expect("a folder").join("examples/accounting_load");
+    assert!(generator.exists(), "{} is not built: cargo build --examples", generator.display());
+    generator
 }
