@@ -1,0 +1,153 @@
+//! Reads what is laid on charges: discounts, taxes, and thresholds of their use.
+
+use super::usage::step_of;
+use super::{decimal, identifier, optional, places_of};
+use crate::billing::tariff::unit::Measured;
+use crate::billing::tariff::{
+    Charge, ChargeKind, Discount, DiscountKind, Tax, Threshold, ThresholdAction, ThresholdAt, Usage,
+};
+use crate::vocabulary::{Exact, Section, Value};
+
+pub(super) fn discount(mut section: Section<'_>, charges: &[String]) -> Option<Discount> {
+    let percent = section.required("kind").and_then(|value| value.choice(&[("percent", true), ("amount", false)]));
+    let place = section.required("value");
+    let value = decimal(place.clone());
+    let named = match section.value("applies_to") {
+        Some(list) => list.list()?.iter().map(|item| known_charge(item, charges)).collect::<Option<Vec<String>>>(),
+        None => Some(charges.to_vec()),
+    };
+    let cycles = match section.value("cycles") {
+        Some(value) => value.integer(1..10_000).map(|cycles| u32::try_from(cycles).ok()),
+        None => Some(None),
+    };
+    if let Some(named) = &named {
+        if named.is_empty() {
+            section.fault("the discount applies to no charge");
+            return None;
+        }
+        if percent == Some(false) && named.len() != 1 {
+            section.fault("an amount discount names exactly one charge in `applies_to` in this release");
+            return None;
+        }
+    }
+    section.finish();
+    let kind = match (percent?, value?) {
+        (true, value) if value > Exact::from_int(100) => {
+            place?.fault("is more than 100 percent");
+            return None;
+        }
+        (true, value) => DiscountKind::Percent(value),
+        (false, value) => DiscountKind::Amount(value),
+    };
+    Some(Discount { kind, applies_to: named?, cycles: cycles? })
+}
+
+fn known_charge(value: &Value<'_>, charges: &[String]) -> Option<String> {
+    let text = value.text()?;
+    if !charges.iter().any(|charge| charge == text) {
+        value.fault(format!("there is no charge `{text}` in this tariff"));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+pub(super) fn taxes(section: &mut Section<'_>) -> Option<Vec<Tax>> {
+    let mut list = Vec::new();
+    let mut sound = true;
+    for (index, mut item) in section.sections("tax").into_iter().enumerate() {
+        let id = item.required("id").and_then(|value| identifier(&value));
+        let rate = decimal(item.required("rate"));
+        let inclusive = optional(&mut item, "inclusive", false, |value| value.flag());
+        let compound = optional(&mut item, "compound", false, |value| value.flag());
+        let order = item.value("order").map_or(Some(index as u64 + 1), |value| value.integer(0..1000));
+        let tax = (|| {
+            let order = u32::try_from(order?).ok()?;
+            Some(Tax { id: id?, rate: rate?, inclusive: inclusive?, compound: compound?, order })
+        })();
+        if let Some(tax) = &tax {
+            if list.iter().any(|other: &Tax| other.id == tax.id) {
+                item.fault(format!("tax `{}` is there twice", tax.id));
+                sound = false;
+            }
+            if tax.rate > Exact::from_int(MOST_TAX_PERCENT) || places_of(tax.rate) > MOST_RATE_PLACES {
+                item.fault(format!(
+                    "a tax rate is at most {MOST_TAX_PERCENT} percent with at most {MOST_RATE_PLACES} decimal places"
+                ));
+                sound = false;
+            }
+        }
+        item.finish();
+        sound &= tax.is_some();
+        list.extend(tax);
+    }
+    if list.len() > MOST_TAXES {
+        section.fault(format!("at most {MOST_TAXES} taxes are levied on a tariff"));
+        sound = false;
+    }
+    list.sort_by_key(|tax| tax.order);
+    sound.then_some(list)
+}
+
+pub(super) fn threshold(mut section: Section<'_>, charges: &[Option<Charge>]) -> Option<Threshold> {
+    let at = section.required("at");
+    let meter = section.required("meter");
+    let actions = section.required("do");
+    section.finish();
+    let meter = meter?;
+    let name = meter.text()?;
+    let usage = charges.iter().flatten().find(|charge| charge.id == name).and_then(|charge| match &charge.kind {
+        ChargeKind::Usage(usage) => Some(usage),
+        _ => None,
+    });
+    let Some(usage) = usage else {
+        // A charge with faults of its own is no news here.
+        if charges.iter().all(Option::is_some) {
+            meter.fault(format!("there is no usage charge `{name}` in this tariff"));
+        }
+        return None;
+    };
+    let at = threshold_at(&at?, usage);
+    let actions: Vec<Option<ThresholdAction>> = actions?.list()?.iter().map(action).collect();
+    Some(Threshold { at: at?, meter: name.to_owned(), actions: actions.into_iter().collect::<Option<Vec<_>>>()? })
+}
+
+fn threshold_at(place: &Value<'_>, usage: &Usage) -> Option<ThresholdAt> {
+    let text = place.text()?;
+    let Some(percent) = text.strip_suffix('%') else {
+        let measured: Measured = place.parse()?;
+        if measured.unit.meter() != usage.meter {
+            place.fault(format!("{} is no unit of {}", measured.unit, usage.meter.as_str()));
+            return None;
+        }
+        return step_of(place, measured, usage.unit).map(ThresholdAt::Quantity);
+    };
+    match percent.parse::<Exact>() {
+        Ok(percent) if percent > Exact::ZERO && usage.allowance.is_some() => Some(ThresholdAt::Percent(percent)),
+        Ok(percent) if percent > Exact::ZERO => {
+            place.fault("the charge has no allowance to take a percentage of");
+            None
+        }
+        _ => {
+            place.fault(format!("{text:?} is no percentage above zero"));
+            None
+        }
+    }
+}
+
+fn action(value: &Value<'_>) -> Option<ThresholdAction> {
+    match value.text()? {
+        "notify" => Some(ThresholdAction::Notify),
+        "disconnect" => Some(ThresholdAction::Disconnect),
+        other => match other.strip_prefix("throttle:") {
+            Some(profile) if !profile.is_empty() => Some(ThresholdAction::Throttle(profile.to_owned())),
+            _ => {
+                value.fault(format!("{other:?} is not one of notify, throttle:PROFILE, disconnect"));
+                None
+            }
+        },
+    }
+}
+
+const MOST_TAXES: usize = 8;
+const MOST_TAX_PERCENT: i128 = 1000;
+const MOST_RATE_PLACES: u32 = 6;

@@ -1,0 +1,297 @@
+//! Reads a usage charge: meter, unit, allowance and the pricing model with its tiers.
+
+use super::{MOST_PLACES, ROUNDING, decimal, optional, optional_decimal, places_of, positive};
+use crate::billing::tariff::unit::{Measured, Meter, Unit};
+use crate::billing::tariff::{Allowance, Direction, Model, Quantize, Tier, Tiers, Usage};
+use crate::vocabulary::{Exact, Rounding, Section, Value};
+
+pub(super) fn usage(section: &mut Section<'_>) -> Option<Usage> {
+    for (key, what) in REFUSED_USAGE {
+        if let Some(value) = section.value(key) {
+            value.fault(format!("{what} cannot be rated by this release; take `{key}` out"));
+        }
+    }
+    let refused = REFUSED_USAGE.iter().any(|(key, _)| section.value(key).is_some());
+    let meter_value = section.required("meter");
+    let meter = meter_value.as_ref().and_then(|value| match value.choice(METERS)? {
+        Some(meter) => Some(meter),
+        None => {
+            value.fault("peak_bps_95 cannot be rated by this release");
+            None
+        }
+    });
+    let direction = match (section.value("direction"), meter) {
+        (Some(value), Some(Meter::Octets)) => value.choice(DIRECTIONS),
+        (Some(value), Some(meter)) => {
+            value.fault(format!("{} have no direction", meter.as_str()));
+            None
+        }
+        (Some(_), None) => None,
+        (None, Some(Meter::Octets)) => {
+            section.fault("`direction` is missing: up, down, sum or max of the octets");
+            None
+        }
+        (None, _) => Some(Direction::Sum),
+    };
+    let unit = unit(section, meter);
+    let quantize = match section.value("quantize") {
+        Some(value) => quantize(&value, unit).map(Some),
+        None => Some(None),
+    };
+    let allowance = match section.value("allowance") {
+        Some(value) => allowance(&value).map(Some),
+        None => Some(None),
+    };
+    let (model, blocks) = model(section)?;
+    let block = match section.value("block") {
+        Some(value) if !blocks => {
+            value.fault("`block` goes with the models standard, graduated and volume");
+            None
+        }
+        Some(value) => block(&value).map(Some),
+        None => Some(None),
+    };
+    let minimum = optional_decimal(section, "minimum");
+    let maximum = optional_decimal(section, "maximum");
+    if let (Some(Some(minimum)), Some(Some(maximum))) = (minimum, maximum)
+        && minimum > maximum
+    {
+        section.fault("`minimum` is above `maximum`");
+        return None;
+    }
+    let prorate_tiers =
+        optional(section, "proration", false, |value| value.choice(&[("none", false), ("tiers", true)]));
+    if refused {
+        return None;
+    }
+    Some(Usage {
+        meter: meter?,
+        direction: direction?,
+        unit: unit?,
+        quantize: quantize?,
+        allowance: allowance?,
+        model: model?,
+        block: block?,
+        minimum: minimum?.filter(|minimum| !minimum.is_zero()),
+        maximum: maximum?,
+        prorate_tiers: prorate_tiers?,
+    })
+}
+
+fn unit(section: &mut Section<'_>, meter: Option<Meter>) -> Option<Unit> {
+    let meter = meter?;
+    let value = match (section.value("unit"), meter) {
+        (None, Meter::Sessions) => return Some(Unit::Session),
+        (None, _) => {
+            section.fault("`unit` is missing; a quantity without its unit is no price");
+            return None;
+        }
+        (Some(value), _) => value,
+    };
+    let unit: Unit = value.parse()?;
+    if unit.meter() != meter {
+        value.fault(format!("{unit} is no unit of {}", meter.as_str()));
+        return None;
+    }
+    Some(unit)
+}
+
+fn quantize(value: &Value<'_>, unit: Option<Unit>) -> Option<Quantize> {
+    let mut section = value.section()?;
+    let to = section.required("to");
+    let mode = optional(&mut section, "mode", Rounding::Up, |value| value.choice(ROUNDING));
+    let level = section.value("level");
+    let level_is_cycle = match &level {
+        Some(value) => {
+            match value.choice(&[("cycle", true), ("day", false), ("session", false)])? {
+                true => true,
+                false => {
+                    value.fault("this release quantizes the sum of a cycle only; sessions and days cannot be rounded one by one");
+                    false
+                }
+            }
+        }
+        None => true,
+    };
+    section.finish();
+    let to = to?;
+    let measured: Measured = to.parse()?;
+    let unit = unit?;
+    if measured.unit.meter() != unit.meter() {
+        to.fault(format!("{} cannot be counted in {unit}", measured.unit));
+        return None;
+    }
+    let step = step_of(&to, measured, unit)?;
+    level_is_cycle.then_some(Quantize { step, mode: mode? })
+}
+
+/// A step in the charge's unit.
+pub(super) fn step_of(place: &Value<'_>, measured: Measured, unit: Unit) -> Option<Exact> {
+    let ratio = Exact::ratio(i128::from(measured.unit.size()), i128::from(unit.size())).ok()?;
+    match measured.amount.checked_mul(ratio) {
+        Ok(step) if step > Exact::ZERO && places_of(measured.amount) <= MOST_PLACES => Some(step),
+        _ => {
+            place.fault(format!("must be above zero with at most {MOST_PLACES} decimal places"));
+            None
+        }
+    }
+}
+
+fn block(value: &Value<'_>) -> Option<Quantize> {
+    let mut section = value.section()?;
+    let size = positive(section.required("size"));
+    let mode = optional(&mut section, "mode", Rounding::Up, |value| value.choice(ROUNDING));
+    section.finish();
+    Some(Quantize { step: size?, mode: mode? })
+}
+
+fn allowance(value: &Value<'_>) -> Option<Allowance> {
+    let mut section = value.section()?;
+    let amount = decimal(section.required("amount"));
+    let prorate = optional(&mut section, "prorate", false, |value| value.flag());
+    let mut refused = false;
+    for (key, what) in [("rollover", "rollover of an allowance"), ("pool", "an allowance pooled over services")] {
+        if let Some(value) = section.value(key) {
+            value.fault(format!("{what} cannot be rated by this release; take `{key}` out"));
+            refused = true;
+        }
+    }
+    section.finish();
+    (!refused).then_some(())?;
+    Some(Allowance { amount: amount?, prorate: prorate? })
+}
+
+/// The model, and whether blocks may go with it. The outer `None`: the word itself is wrong.
+fn model(section: &mut Section<'_>) -> Option<(Option<Model>, bool)> {
+    let kind = section.required("model")?.choice(MODELS)?;
+    let mut kept = true;
+    for (key, kinds) in MODEL_KEYS {
+        if !kinds.contains(&kind)
+            && section.value(key).is_some_and(|value| {
+                value.fault(format!("`{key}` does not belong to model {}", kind.as_str()));
+                true
+            })
+        {
+            kept = false;
+        }
+    }
+    let model = match kind {
+        ModelKind::Standard => {
+            decimal(section.required("unit_amount")).map(|unit_amount| Model::Standard { unit_amount })
+        }
+        ModelKind::Graduated => tiers(section, "unit_amount").map(Model::Graduated),
+        ModelKind::Volume => tiers(section, "unit_amount").map(Model::Volume),
+        ModelKind::GraduatedPercentage => tiers(section, "rate").map(Model::GraduatedPercentage),
+        ModelKind::Package => {
+            let size = positive(section.required("package_size"));
+            let amount = decimal(section.required("package_amount"));
+            let free_units = optional_decimal(section, "free_units");
+            (|| Some(Model::Package { size: size?, amount: amount?, free_units: free_units?.unwrap_or(Exact::ZERO) }))()
+        }
+        ModelKind::Percentage => {
+            let rate = decimal(section.required("rate"));
+            let fixed = optional_decimal(section, "fixed_amount");
+            (|| Some(Model::Percentage { rate: rate?, fixed_amount: fixed?.unwrap_or(Exact::ZERO) }))()
+        }
+    };
+    let blocks = matches!(kind, ModelKind::Standard | ModelKind::Graduated | ModelKind::Volume);
+    Some((model.filter(|_| kept), blocks))
+}
+
+fn tiers(section: &mut Section<'_>, price: &'static str) -> Option<Tiers> {
+    let flat_at_zero = optional(section, "charge_flat_at_zero", false, |value| value.flag());
+    let place = section.required("tiers")?;
+    let items = place.list()?;
+    let mut list = Vec::with_capacity(items.len());
+    let mut bound = Exact::ZERO;
+    let last = items.len().saturating_sub(1);
+    let mut sound = !items.is_empty();
+    if !sound || items.len() > MOST_TIERS {
+        place.fault(format!("1 to {MOST_TIERS} tiers are expected"));
+        return None;
+    }
+    for (index, item) in items.iter().enumerate() {
+        let mut tier = item.section()?;
+        let up_to = tier.value("up_to");
+        match &up_to {
+            Some(value) if index == last => {
+                value.fault("the last tier has no `up_to`: nothing above it would be priced");
+                sound = false;
+            }
+            None if index < last => {
+                tier.fault("`up_to` is missing; only the last tier has none");
+                sound = false;
+            }
+            _ => {}
+        }
+        let up_to = match up_to {
+            Some(value) => {
+                let edge = positive(Some(value.clone()))?;
+                if edge <= bound {
+                    value.fault("bounds of tiers must rise");
+                    sound = false;
+                }
+                bound = edge;
+                Some(edge)
+            }
+            None => None,
+        };
+        let amount = match (price, tier.value("flat_amount")) {
+            // A tier with a flat amount alone is common: its units cost nothing.
+            ("unit_amount", Some(_)) => optional_decimal(&mut tier, price).map(|amount| amount.unwrap_or(Exact::ZERO)),
+            _ => decimal(tier.required(price)),
+        };
+        let flat = optional_decimal(&mut tier, "flat_amount");
+        tier.finish();
+        let amount = amount?;
+        let unit_amount = if price == "rate" { amount.checked_div(Exact::from_int(100)).ok()? } else { amount };
+        list.push(Tier { up_to, unit_amount, flat_amount: flat?.unwrap_or(Exact::ZERO) });
+    }
+    sound.then_some(())?;
+    Some(Tiers { list, flat_at_zero: flat_at_zero? })
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum ModelKind {
+    Standard,
+    Graduated,
+    Volume,
+    Package,
+    Percentage,
+    GraduatedPercentage,
+}
+
+impl ModelKind {
+    fn as_str(self) -> &'static str {
+        MODELS.iter().find(|(_, kind)| *kind == self).map_or("", |(word, _)| word)
+    }
+}
+
+const MODELS: &[(&str, ModelKind)] = &[
+    ("standard", ModelKind::Standard),
+    ("graduated", ModelKind::Graduated),
+    ("volume", ModelKind::Volume),
+    ("package", ModelKind::Package),
+    ("percentage", ModelKind::Percentage),
+    ("graduated_percentage", ModelKind::GraduatedPercentage),
+];
+const MODEL_KEYS: &[(&str, &[ModelKind])] = &[
+    ("unit_amount", &[ModelKind::Standard]),
+    ("tiers", &[ModelKind::Graduated, ModelKind::Volume, ModelKind::GraduatedPercentage]),
+    ("charge_flat_at_zero", &[ModelKind::Graduated, ModelKind::Volume, ModelKind::GraduatedPercentage]),
+    ("package_size", &[ModelKind::Package]),
+    ("package_amount", &[ModelKind::Package]),
+    ("free_units", &[ModelKind::Package]),
+    ("rate", &[ModelKind::Percentage]),
+    ("fixed_amount", &[ModelKind::Percentage]),
+];
+const REFUSED_USAGE: &[(&str, &str)] = &[("windows", "a time window"), ("classes", "a traffic class")];
+const METERS: &[(&str, Option<Meter>)] = &[
+    ("octets", Some(Meter::Octets)),
+    ("seconds", Some(Meter::Seconds)),
+    ("sessions", Some(Meter::Sessions)),
+    ("peak_bps_95", None),
+];
+const DIRECTIONS: &[(&str, Direction)] =
+    &[("up", Direction::Up), ("down", Direction::Down), ("sum", Direction::Sum), ("max", Direction::Max)];
+const MOST_TIERS: usize = 100;

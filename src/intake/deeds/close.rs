@@ -1,0 +1,104 @@
+//! A closing: at once, or arranged for later; its tombstone makes older pushes stale.
+
+use serde_json::{Value, json};
+
+use super::push::stale;
+use super::{Close, Done, Ground, Stop, operator_holds};
+use crate::account::{SecretDigests, ServiceFacts, Status};
+use crate::intake::catalogs::TenantCatalog;
+use crate::intake::problem::Problem;
+use crate::provision::{self, Basis};
+use crate::store::accounts::{self, AccountRow};
+use crate::store::{StoreError, Tx, audit, elements, holders, jobs, secrets};
+use crate::vocabulary::{TenantId, Timestamp};
+
+pub(super) async fn close(asked: &Close, tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Done, Stop> {
+    let row = accounts::find_locked(tx, &asked.key).await?;
+    let row = row.ok_or_else(|| Stop::Declined(Problem::not_found()))?;
+    if !asked.conditions.hold(row.closed_at.is_none().then_some(row.etag.as_str())) {
+        let problem = Problem::precondition_failed("The account is not as the request expects it.");
+        return Err(Stop::Declined(problem));
+    }
+    let newest = asked.source_revision.max(row.source_revision);
+    if row.closed_at.is_some() {
+        if newest != row.source_revision {
+            accounts::record_seen(tx, row.id, newest).await?;
+        }
+        return Ok(Done { status: 204, etag: None, body: Value::Null, outcome: "unchanged" });
+    }
+    if asked.source_revision.is_some_and(|revision| row.source_revision.is_some_and(|known| revision < known)) {
+        return stale(&row, &asked.key, tx, now).await;
+    }
+    let catalog = ground.catalogs.current(tx, &asked.key.tenant).await.map_err(Stop::Refused)?;
+    let zone = catalog.known.zone.clone().unwrap_or(crate::vocabulary::Zone::UTC);
+    let later = asked.effective.map(|effective| effective.at(&zone)).filter(|at| *at > now);
+    let entry = |action: &'static str, detail: Value| (action, detail);
+    let (action, detail) = match later {
+        Some(close_at) => {
+            let wake_at = next_change(tx, &row, &catalog, now).await?.map_or(close_at, |at| at.min(close_at));
+            accounts::close_later(tx, row.id, close_at, wake_at, newest, now).await?;
+            entry("account.close-later", json!({ "close_at": close_at, "source_revision": newest }))
+        }
+        None => {
+            finish(tx, &row, &asked.key.tenant, newest, now).await?;
+            entry("account.close", json!({ "source_revision": newest }))
+        }
+    };
+    let subject = accounts::subject(&asked.key);
+    let noted = audit::Entry {
+        tenant: Some(asked.key.tenant.as_str()),
+        actor: &asked.actor,
+        action,
+        account_id: Some(row.id),
+        subject: &subject,
+        detail: &detail,
+    };
+    audit::append(tx, &noted, now).await?;
+    tracing::info!(account.id = %subject, "Account closing.");
+    let body = json!({
+        "id": row.external_id,
+        "source": row.source,
+        "source_revision": newest,
+        "close_at": later.unwrap_or(now),
+        "closed": later.is_none(),
+    });
+    Ok(Done { status: 202, etag: None, body, outcome: "closed" })
+}
+
+/// Closes an account for good: history ends, what it held is free, its elements must go, its secrets are forgotten.
+pub(super) async fn finish(
+    tx: &mut Tx,
+    row: &AccountRow,
+    tenant: &TenantId,
+    source_revision: Option<i64>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    accounts::close(tx, row.id, source_revision, now).await?;
+    for known in accounts::services(tx, row.id).await? {
+        if let Some(service) = row.document.service(&known.external_id) {
+            let facts = ServiceFacts { status: Status::Terminated, ..ServiceFacts::of(&row.document, service, &[]) };
+            accounts::update_service(tx, &known, &facts, true, now).await?;
+        }
+    }
+    holders::release_all(tx, row.id, now).await?;
+    elements::settle(tx, tenant.as_str(), row.id, &[], jobs::LANE_SINGLE, now).await?;
+    secrets::remove_all(tx, row.id).await?;
+    Ok(())
+}
+
+async fn next_change(
+    tx: &mut Tx,
+    row: &AccountRow,
+    catalog: &TenantCatalog,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, StoreError> {
+    let held = operator_holds(tx, row.id).await?;
+    let basis = Basis {
+        account: &row.document,
+        known: &catalog.known,
+        operator_holds: &held,
+        secrets: &SecretDigests::new(),
+        closed: false,
+    };
+    Ok(provision::next_change(&basis, now))
+}

@@ -1,0 +1,114 @@
+//! What is asked of one service: an operator's hold placed or lifted, its elements brought there again.
+
+use serde_json::{Value, json};
+
+use super::wake::reassess;
+use super::{Done, Ground, OfService, Stop};
+use crate::account::Hold;
+use crate::intake::problem::Problem;
+use crate::intake::view;
+use crate::provision::OperatorHold;
+use crate::store::accounts::{self, AccountRow};
+use crate::store::{StoreError, Tx, audit, elements, holds};
+use crate::vocabulary::Timestamp;
+
+pub(super) async fn suspend(
+    of: &OfService,
+    hold: &Hold,
+    reason: Option<&str>,
+    tx: &mut Tx,
+    ground: &Ground,
+    now: Timestamp,
+) -> Result<Done, Stop> {
+    if let Some(done) = answered(of, tx).await? {
+        return Ok(done);
+    }
+    let row = living(of, tx).await?;
+    let hold = Hold { from: hold.from.or(Some(now)), ..hold.clone() };
+    let wanted = OperatorHold { service: Some(of.service.clone()), hold };
+    let known = holds::living(tx, row.id).await?;
+    let mine: Vec<_> = known.iter().filter(|held| held.held.service == wanted.service).collect();
+    let same = |held: &OperatorHold| {
+        let (a, b) = (&held.hold, &wanted.hold);
+        (a.kind, &a.treatment, a.billing, a.until) == (b.kind, &b.treatment, b.billing, b.until)
+    };
+    if !mine.iter().any(|held| same(&held.held)) {
+        for held in mine {
+            holds::lift(tx, held.id, now).await?;
+        }
+        holds::place(tx, row.id, &wanted, &of.actor, now).await?;
+        reassess(tx, &row, ground, now).await?;
+        note(of, "service.suspend", &row, json!({ "hold": wanted.hold, "reason": reason }), tx, now).await?;
+    }
+    answer(of, row, 200, tx, now).await
+}
+
+pub(super) async fn resume(of: &OfService, tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Done, Stop> {
+    if let Some(done) = answered(of, tx).await? {
+        return Ok(done);
+    }
+    let row = living(of, tx).await?;
+    let known = holds::living(tx, row.id).await?;
+    let mine: Vec<_> = known.iter().filter(|held| held.held.service.as_deref() == Some(of.service.as_str())).collect();
+    if !mine.is_empty() {
+        for held in &mine {
+            holds::lift(tx, held.id, now).await?;
+        }
+        reassess(tx, &row, ground, now).await?;
+        note(of, "service.resume", &row, json!({ "lifted": mine.len() }), tx, now).await?;
+    }
+    answer(of, row, 200, tx, now).await
+}
+
+pub(super) async fn reprovision(of: &OfService, tx: &mut Tx, now: Timestamp) -> Result<Done, Stop> {
+    if let Some(done) = answered(of, tx).await? {
+        return Ok(done);
+    }
+    let row = living(of, tx).await?;
+    let woken = elements::reprovision(tx, row.id, Some(&of.service), now).await?;
+    let ids: Vec<String> = woken.iter().map(ToString::to_string).collect();
+    note(of, "service.reprovision", &row, json!({ "jobs": ids }), tx, now).await?;
+    answer(of, row, 202, tx, now).await
+}
+
+async fn answered(of: &OfService, tx: &mut Tx) -> Result<Option<Done>, Stop> {
+    let before = of.asking.answered(tx, of.key.tenant.as_str()).await?;
+    Ok(before.map(|(status, text)| Done {
+        status,
+        etag: None,
+        body: serde_json::from_str(&text).unwrap_or_default(),
+        outcome: "replayed",
+    }))
+}
+
+/// The account of a service, both living.
+async fn living(of: &OfService, tx: &mut Tx) -> Result<AccountRow, Stop> {
+    let row = accounts::find_locked(tx, &of.key).await?.filter(|row| row.closed_at.is_none());
+    let row = row.filter(|row| row.document.service(&of.service).is_some());
+    row.ok_or_else(|| Stop::Refused(Problem::not_found()))
+}
+
+async fn note(
+    of: &OfService,
+    action: &'static str,
+    row: &AccountRow,
+    detail: Value,
+    tx: &mut Tx,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let entry = audit::Entry {
+        tenant: Some(of.key.tenant.as_str()),
+        actor: &of.actor,
+        action,
+        account_id: Some(row.id),
+        subject: &format!("{}/{}", accounts::subject(&of.key), of.service),
+        detail: &detail,
+    };
+    audit::append(tx, &entry, now).await
+}
+
+async fn answer(of: &OfService, row: AccountRow, status: u16, tx: &mut Tx, now: Timestamp) -> Result<Done, Stop> {
+    let body = view::account(tx, &row).await?;
+    of.asking.keep(tx, of.key.tenant.as_str(), status, &body.to_string(), now).await?;
+    Ok(Done { status, etag: Some(row.etag), body, outcome: "updated" })
+}
