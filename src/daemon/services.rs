@@ -45,8 +45,9 @@ pub fn start_intake(
     listener: TcpListener,
     parts: &mut Parts,
 ) -> Result<Settings, IntakeError> {
-    let Ground { store, clock, metrics, hearts, .. } = ground.clone();
-    let intake = Intake::new(&intake_options(config), store.clone(), clock.clone(), metrics.clone(), &hearts)?
+    let Ground { store, clock, metrics, hearts, jobs } = ground.clone();
+    let options = intake_options(config);
+    let intake = Intake::new(&options, store.clone(), clock.clone(), metrics.clone(), &jobs, &hearts)?
         .with_biller(lent_biller(store, clock, metrics));
     let settings = intake.settings();
     parts.spawn("HTTP", intake.serve(listener, parts.stopping()));

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::billing::Biller;
 use super::catalogs::Catalogs;
@@ -79,7 +79,7 @@ pub struct Settings {
 const DRAIN: Duration = Duration::from_secs(2);
 
 impl Intake {
-    /// Reads the TLS files and prepares everything; nothing is served yet.
+    /// Reads the TLS files and prepares everything; nothing is served yet. `jobs` is notified when jobs may be due.
     ///
     /// **Errors**: an unreadable or unfit TLS file.
     pub fn new(
@@ -87,6 +87,7 @@ impl Intake {
         store: Store,
         clock: Clock,
         metrics: Metrics,
+        jobs: &Arc<Notify>,
         hearts: &Heartbeats,
     ) -> Result<Self, IntakeError> {
         let tls = match &options.tls {
@@ -96,7 +97,7 @@ impl Intake {
         let keyring = Keyring::new(options.rate_limit);
         let catalogs = Catalogs::default();
         let ground = Ground { sealer: store.sealer().clone(), catalogs: catalogs.clone() };
-        let (writer, writing) = Writer::new(&store, &clock, &ground, hearts);
+        let (writer, writing) = Writer::new(&store, &clock, &ground, jobs, hearts);
         let waking = hearts.register("account waker");
         Ok(Self {
             app: App { store, clock, metrics, keyring, catalogs, writer, biller: Biller::default() },

@@ -2,9 +2,10 @@
 //! committed is answered. A group is done again with a savepoint a deed when one of them must be undone alone. There is no timer: an idle writer commits a lone deed at once.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::deeds::{self, Deed, Done, Ground, Stop};
 use super::problem::Problem;
@@ -41,6 +42,8 @@ struct WriterTask {
     store: Store,
     clock: Clock,
     ground: Ground,
+    /// Notified after a commit that may have made jobs due.
+    jobs: Arc<Notify>,
     beat: Heartbeat,
 }
 
@@ -55,7 +58,13 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 const BEAT_EVERY: Duration = Duration::from_secs(3);
 
 impl Writer {
-    pub fn new(store: &Store, clock: &Clock, ground: &Ground, hearts: &Heartbeats) -> (Self, WriterTasks) {
+    pub fn new(
+        store: &Store,
+        clock: &Clock,
+        ground: &Ground,
+        jobs: &Arc<Notify>,
+        hearts: &Heartbeats,
+    ) -> (Self, WriterTasks) {
         let count = match store.dialect() {
             Dialect::Sqlite => 1,
             Dialect::Postgres => POSTGRES_TASKS,
@@ -65,7 +74,8 @@ impl Writer {
             let (sender, queue) = mpsc::channel(QUEUE_MAX);
             queues.push(sender);
             let beat = hearts.register(format!("account writer {number}"));
-            tasks.push(WriterTask { queue, store: store.clone(), clock: clock.clone(), ground: ground.clone(), beat });
+            let (store, clock, ground, jobs) = (store.clone(), clock.clone(), ground.clone(), jobs.clone());
+            tasks.push(WriterTask { queue, store, clock, ground, jobs, beat });
         }
         (Self { queues }, WriterTasks { tasks })
     }
@@ -117,6 +127,9 @@ impl WriterTask {
             }
             let (deeds, answers): (Vec<Deed>, Vec<_>) = group.drain(..).map(|work| (work.deed, work.answer)).unzip();
             let outcomes = self.settle(&deeds).await;
+            if outcomes.iter().flatten().any(Done::changed) {
+                self.jobs.notify_one();
+            }
             for (deed, outcome) in deeds.iter().zip(&outcomes) {
                 tell(deed, outcome);
             }

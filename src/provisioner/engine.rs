@@ -24,6 +24,8 @@ use crate::vocabulary::{Clock, Timestamp};
 const WORKERS: usize = 4;
 /// How often due jobs are looked for when nobody calls.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Calls that come together are one: a storm of pushes must not become a storm of claims.
+const GATHER: Duration = Duration::from_millis(20);
 /// How long a lane whose backend or database is away waits between two tries.
 const AWAY_PAUSE: Duration = Duration::from_secs(5);
 /// A claim is for this long; a job of a daemon that died is due again after it.
@@ -82,15 +84,20 @@ pub async fn run(engine: Engine, hearts: Heartbeats, mut stopping: watch::Receiv
             forgotten = Some(Instant::now());
             let _ = forget(&engine).await;
         }
-        tokio::select! {
-            () = engine.wake.notified() => { call.send_replace(()); }
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            _ = stopping.wait_for(|stop| *stop) => {}
+        let called = tokio::select! {
+            () = engine.wake.notified() => true,
+            () = tokio::time::sleep(LOOK_EVERY) => false,
+            _ = stopping.wait_for(|stop| *stop) => false,
             ended = lanes.join_next() => {
                 if let Some(Err(error)) = ended {
                     return Err(StoreError::Database(format!("a lane of the provisioner ended: {error}")));
                 }
+                false
             }
+        };
+        if called {
+            tokio::time::sleep(GATHER).await;
+            call.send_replace(());
         }
     }
     while lanes.join_next().await.is_some() {}

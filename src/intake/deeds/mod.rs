@@ -77,6 +77,13 @@ pub struct Done {
     pub outcome: &'static str,
 }
 
+impl Done {
+    /// Whether jobs may be due because of it.
+    pub fn changed(&self) -> bool {
+        !matches!(self.outcome, "unchanged" | "stale" | "replayed")
+    }
+}
+
 /// Why nothing is written.
 #[derive(Debug)]
 pub enum Stop {
