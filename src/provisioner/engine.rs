@@ -25,7 +25,7 @@ const WORKERS: usize = 4;
 /// How often due jobs are looked for when nobody calls.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Calls that come together are one: a storm of pushes must not become a storm of claims.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(100);
 /// How long a lane whose backend or database is away waits between two tries.
 const AWAY_PAUSE: Duration = Duration::from_secs(5);
 /// A claim is for this long; a job of a daemon that died is due again after it.
