@@ -1,5 +1,6 @@
 //! The group-committing writer: what queued during the last commit goes into the next transaction, and exactly what was
-//! committed is answered. A group is done again with a savepoint a deed when one of them must be undone alone. There is no timer: an idle writer commits a lone deed at once.
+//! committed is answered. A group is done again with a savepoint a deed when one of them must be undone alone. There is
+//! no timer: an idle writer commits a lone deed at once.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -278,4 +279,53 @@ enum Failed {
     /// A deed was refused after it had written something; everything is rolled back.
     Undone(Refusal),
     Commit(StoreError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalogs::Catalogs;
+    use super::super::deeds::Close;
+    use super::*;
+    use crate::account::Conditions;
+    use crate::store::StoreConfig;
+    use crate::vocabulary::{AccountKey, SourceId, TenantId, parse_instant};
+
+    #[tokio::test]
+    async fn a_change_calls_the_provisioner_and_a_refusal_does_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = StoreConfig {
+            url: format!("sqlite://{}", directory.path().join("lastmile.db").display()),
+            key_file: None,
+            previous_key_file: None,
+            owner: "test".into(),
+        };
+        let store = Store::open(&config).await.expect("a store");
+        store.migrate().await.expect("tables");
+        let ground = Ground { sealer: store.sealer().clone(), catalogs: Catalogs::default() };
+        let clock = Clock::fixed(parse_instant("2026-11-22T03:00:00Z").expect("an instant"));
+        let jobs = Arc::default();
+        let (writer, tasks) = Writer::new(&store, &clock, &ground, &jobs, &Heartbeats::new());
+        let running = tokio::spawn(tasks.run());
+        let called = || tokio::time::timeout(Duration::ZERO, jobs.notified());
+
+        let unknown = Close {
+            key: AccountKey {
+                tenant: TenantId::parse("acme").expect("a tenant"),
+                source: SourceId::parse("default").expect("a source"),
+                external_id: "nobody".into(),
+            },
+            actor: "test".into(),
+            effective: None,
+            source_revision: None,
+            conditions: Conditions::default(),
+        };
+        assert!(matches!(writer.perform(Deed::Close(unknown)).await, Err(Refusal::Problem(_))));
+        assert!(called().await.is_err(), "nothing changed, nobody is called");
+
+        writer.perform(Deed::Wake { account_id: 1 }).await.expect("done");
+        assert!(called().await.is_ok(), "jobs may be due, the provisioner is called");
+
+        drop(writer);
+        running.await.expect("the writer ends with its last handle");
+    }
 }
