@@ -13,7 +13,9 @@ use tokio::time::{Instant, timeout};
 use super::complaints::{Complaints, and_more};
 use super::door::{Pending, What};
 use super::port::Port;
+use super::reply::Reply;
 use super::seen::{RequestKey, Seen};
+use super::tally::Tally;
 use super::{BEAT_EVERY, Wiring};
 use crate::store::Store;
 use crate::store::journal::{AppendError, JournalEntry, JournalWriter};
@@ -81,14 +83,14 @@ impl Committer {
         let mut keys = Vec::with_capacity(batch.len());
         let mut entries = Vec::with_capacity(batch.len());
         let mut probes = Vec::new();
-        for Pending { what, port, peer, answer } in batch {
+        for Pending { what, reply, answer, tally } in batch {
             match what {
                 What::Record { key, entry } => {
-                    replies.push((port, peer, answer));
+                    replies.push((reply, answer, tally));
                     keys.push(key);
                     entries.push(entry);
                 }
-                What::Status => probes.push((port, peer, answer)),
+                What::Status => probes.push((reply, answer, tally)),
             }
         }
         let started = Instant::now();
@@ -102,17 +104,9 @@ impl Committer {
                     self.metrics.journal_records.inc_by(entries.len() as u64);
                     self.journalled.notify_one();
                 }
-                let answers = replies.iter().zip(copies).map(|(reply, copies)| (reply, 1 + u32::from(copies)));
-                for ((port, peer, answer), times) in answers.chain(probes.iter().map(|probe| (probe, 1))) {
-                    for _ in 0..times {
-                        let sent = timeout(SEND_LIMIT, self.ports[*port].answer(answer, peer)).await;
-                        match sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                            Ok(()) => {
-                                self.metrics.radius_responses.inc();
-                            }
-                            Err(error) => self.note_unsent(peer.address, &error),
-                        }
-                    }
+                let answers = replies.into_iter().zip(copies).map(|(reply, copies)| (reply, 1 + u32::from(copies)));
+                for ((reply, answer, tally), times) in answers.chain(probes.into_iter().map(|probe| (probe, 1))) {
+                    self.answer(reply, answer, &tally, times).await;
                 }
                 true
             }
@@ -122,8 +116,32 @@ impl Committer {
             }
             Err(error) => {
                 self.note_failure(&error, entries.len());
+                for (_, _, tally) in &replies {
+                    tally.not_recorded.inc();
+                }
                 self.fail(keys.into_iter());
                 false
+            }
+        }
+    }
+
+    /// Sends an answer whose record is durable. A connection gets one, its copies cannot have been lost on the way.
+    async fn answer(&self, reply: Reply, answer: Vec<u8>, tally: &Tally, times: u32) {
+        match reply {
+            Reply::Datagram { port, peer } => {
+                for _ in 0..times {
+                    let sent = timeout(SEND_LIMIT, self.ports[port].answer(&answer, &peer)).await;
+                    match sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                        Ok(()) => {
+                            tally.responses.inc();
+                        }
+                        Err(error) => self.note_unsent(peer.address, &error),
+                    }
+                }
+            }
+            Reply::Stream(place) => {
+                place.send(answer);
+                tally.responses.inc();
             }
         }
     }
@@ -131,14 +149,14 @@ impl Committer {
     /// The database refuses something in the batch, not the batch: each entry alone, so that one cannot fail the others.
     async fn one_by_one(
         &mut self,
-        replies: Vec<(usize, super::port::Peer, Vec<u8>)>,
+        replies: Vec<(Reply, Vec<u8>, Arc<Tally>)>,
         keys: Vec<RequestKey>,
         entries: Vec<JournalEntry>,
     ) -> bool {
         let mut committed = false;
         for ((reply, key), entry) in replies.into_iter().zip(keys).zip(entries) {
-            let (port, peer, answer) = reply;
-            let alone = vec![Pending { what: What::Record { key, entry }, port, peer, answer }];
+            let (reply, answer, tally) = reply;
+            let alone = vec![Pending { what: What::Record { key, entry }, reply, answer, tally }];
             committed |= Box::pin(self.turn(alone)).await;
         }
         committed

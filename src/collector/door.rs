@@ -3,31 +3,33 @@
 //! In: datagrams of one port. Out: requests in the committer's queue, answers to copies of committed requests, counters.
 //! It never answers a request that is not durable, and nothing at all to a stranger.
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, watch};
 
 use super::complaints::{Complaints, and_more};
 use super::nas::{NasClient, NasTable};
 use super::port::{Datagram, Peer, Port, Room};
+use super::reply::Reply;
 use super::seen::{RequestKey, Seen, Sighting};
+use super::tally::{Kind, Tallies, Tally};
 use super::{BEAT_EVERY, Wiring, stopped};
-use crate::radius::{PacketView, Refusal, answer, attribute, code, redacted, verify};
+use crate::radius::{PacketView, Refusal, answer, code, redacted, verify};
 use crate::store::journal::JournalEntry;
-use crate::telemetry::{Heartbeat, Metrics, NasKind, NasReason};
+use crate::telemetry::{Heartbeat, Metrics, NasReason};
 use crate::vocabulary::{Clock, Secret, Timestamp};
 
 /// A request that waits for a commit, with its answer made and not sent.
 #[derive(Debug)]
 pub struct Pending {
     pub what: What,
-    pub port: usize,
-    pub peer: Peer,
+    pub reply: Reply,
     pub answer: Vec<u8>,
+    /// Of the client it came from.
+    pub tally: Arc<Tally>,
 }
 
 /// What must be true before the answer may be sent.
@@ -47,7 +49,7 @@ pub struct Door {
     queue: mpsc::Sender<Pending>,
     seen: Arc<Seen>,
     complaints: Complaints,
-    counters: Mutex<HashMap<(String, &'static str), Counter>>,
+    tallies: Tallies,
 }
 
 impl Door {
@@ -59,18 +61,18 @@ impl Door {
             queue,
             seen,
             complaints: Complaints::default(),
-            counters: Mutex::default(),
+            tallies: Tallies::new(wiring.metrics.clone()),
         }
     }
 
     /// Takes one datagram in. Gives the answer when there is one to send at once.
-    fn admit(&self, datagram: &Datagram<'_>, port: usize, table: &NasTable, now: Timestamp) -> Option<Vec<u8>> {
+    fn admit(&self, datagram: &Datagram<'_>, port: usize, table: &NasTable, now: Timestamp) -> Option<(Vec<u8>, Arc<Tally>)> {
         let source = datagram.peer.address;
         let Some(client) = table.of(source.ip()) else {
-            self.drop(None, &datagram.peer, "unknown_nas", "no [[radius.nas]] covers this address", now);
+            self.drop(None, source, "unknown_nas", "no [[radius.nas]] covers this address", now);
             return None;
         };
-        let refuse = |reason, why: &str| self.drop(Some(client), &datagram.peer, reason, why, now);
+        let refuse = |reason, why: &str| self.drop(Some(client), source, reason, why, now);
         let view = match PacketView::parse(datagram.octets) {
             Ok(view) => view,
             Err(malformed) => {
@@ -90,12 +92,14 @@ impl Door {
             self.note_previous_secret(client, now);
         }
         let answer = answer(&view, secrets[signer]);
+        let tally = self.tallies.of(&client.name);
+        let reply = Reply::Datagram { port, peer: datagram.peer };
         if view.code() == code::STATUS_SERVER {
-            self.count(client, "status");
-            self.enqueue(Pending { what: What::Status, port, peer: datagram.peer, answer }, client, now);
+            tally.request(Kind::Status);
+            self.enqueue(Pending { what: What::Status, reply, answer, tally }, source, client, now);
             return None;
         }
-        self.count(client, kind(&view));
+        tally.request(Kind::of(&view));
         let key = RequestKey { port, source, identifier: view.identifier(), authenticator: view.authenticator() };
         match self.seen.sight(key, now) {
             Sighting::New => {
@@ -106,42 +110,40 @@ impl Door {
                     packet: redacted(&view),
                 };
                 let what = What::Record { key, entry };
-                if !self.enqueue(Pending { what, port, peer: datagram.peer, answer }, client, now) {
+                if !self.enqueue(Pending { what, reply, answer, tally }, source, client, now) {
                     self.seen.failed(std::iter::once(key));
                 }
                 None
             }
             Sighting::Committing => {
-                self.metrics.radius_duplicates.inc();
+                tally.duplicates.inc();
                 None
             }
             Sighting::Committed => {
-                self.metrics.radius_duplicates.inc();
-                Some(answer)
+                tally.duplicates.inc();
+                Some((answer, tally))
             }
         }
     }
 
     /// `false` when the queue is full: dropped before any work was done on it.
-    fn enqueue(&self, pending: Pending, client: &NasClient, now: Timestamp) -> bool {
-        let peer = pending.peer;
+    fn enqueue(&self, pending: Pending, source: SocketAddr, client: &NasClient, now: Timestamp) -> bool {
         if self.queue.try_send(pending).is_ok() {
             return true;
         }
-        self.drop(Some(client), &peer, "queue_full", "the journal is slower than the NAS send, or cannot write", now);
+        self.drop(Some(client), source, "queue_full", "the journal is slower than the NAS send, or cannot write", now);
         false
     }
 
-    fn drop(&self, client: Option<&NasClient>, peer: &Peer, reason: &'static str, why: &str, now: Timestamp) {
+    fn drop(&self, client: Option<&NasClient>, source: SocketAddr, reason: &'static str, why: &str, now: Timestamp) {
         let name = client.map_or("", |client| client.name.as_str());
         self.metrics.radius_dropped.get_or_create(&NasReason::new(name, reason)).inc();
         if let Some(kept_back) = self.complaints.due(reason, name, now) {
             let of = if name.is_empty() { String::new() } else { format!(" ({name})") };
             tracing::warn!(
                 nas.name = name,
-                nas.address = %peer.address,
-                "RADIUS packet from {}{of} dropped: {why}. Nothing is answered, the NAS will send again.{}",
-                peer.address,
+                nas.address = %source,
+                "RADIUS packet from {source}{of} dropped: {why}. Nothing is answered, the NAS will send again.{}",
                 and_more(kept_back)
             );
         }
@@ -151,15 +153,6 @@ impl Door {
         if self.complaints.due("previous_secret", &client.name, now).is_some() {
             tracing::info!(nas.name = client.name, "NAS {} still signs with its previous secret.", client.name);
         }
-    }
-
-    /// Counts an accepted request. Looking a family up builds its labels anew, so the counters are kept.
-    fn count(&self, client: &NasClient, kind: &'static str) {
-        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let counter = counters
-            .entry((client.name.clone(), kind))
-            .or_insert_with(|| self.metrics.radius_requests.get_or_create(&NasKind::new(&client.name, kind)).clone());
-        counter.inc();
     }
 
     fn overflow(&self, port: &Port, dropped: u32, peer: &Peer, now: Timestamp) {
@@ -211,10 +204,10 @@ pub async fn receive(
                 door.overflow(&port, count.wrapping_sub(overflowed), &peer, now);
                 overflowed = count;
             }
-            if let Some(answer) = door.admit(&datagram, index, &table, now)
+            if let Some((answer, tally)) = door.admit(&datagram, index, &table, now)
                 && port.try_answer(&answer, &peer).is_ok()
             {
-                door.metrics.radius_responses.inc();
+                tally.responses.inc();
             }
         }
         if let Some(error) = failure {
@@ -237,17 +230,6 @@ fn reason(refusal: Refusal) -> &'static str {
         Refusal::Code(_) => "wrong_code",
         Refusal::Authenticator => "bad_authenticator",
         Refusal::MessageAuthenticator | Refusal::Unsigned => "bad_message_authenticator",
-    }
-}
-
-fn kind(view: &PacketView<'_>) -> &'static str {
-    match view.first(attribute::ACCT_STATUS_TYPE) {
-        Some([0, 0, 0, 1]) => "start",
-        Some([0, 0, 0, 2]) => "stop",
-        Some([0, 0, 0, 3]) => "interim",
-        Some([0, 0, 0, 7]) => "on",
-        Some([0, 0, 0, 8]) => "off",
-        _ => "other",
     }
 }
 

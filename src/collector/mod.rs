@@ -17,7 +17,9 @@ mod door;
 pub mod fold;
 mod nas;
 mod port;
+mod reply;
 mod seen;
+mod tally;
 #[cfg(test)]
 mod tests;
 

@@ -14,7 +14,7 @@ use super::{NasClient, NasTable, Wiring, run};
 use crate::radius::{IdentityRule, PacketView, Profile, RequestBuilder, response_is_genuine};
 use crate::store::journal::{self, JournalRow};
 use crate::store::{Store, StoreConfig};
-use crate::telemetry::{Heartbeats, Metrics, NasReason};
+use crate::telemetry::{Heartbeats, Metrics, Nas, NasReason};
 use crate::vocabulary::{BitRate, Clock, Secret, parse_instant};
 
 struct Fixture {
@@ -162,7 +162,7 @@ async fn copy_is_answered_again_and_recorded_once() {
     let first = nas.ask(&request).await.expect("an answer");
     assert_eq!(nas.ask(&request).await, Some(first));
     assert_eq!(fixture.journal().await.len(), 1);
-    assert_eq!(fixture.metrics.radius_duplicates.get(), 1);
+    assert_eq!(fixture.metrics.radius_duplicates.get_or_create(&Nas::new("bng1")).get(), 1);
 }
 
 #[tokio::test]

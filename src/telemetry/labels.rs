@@ -29,7 +29,7 @@ labels! {
 }
 labels! {
     /// A RADIUS client (empty when none is known) and why a datagram was not answered: `unknown_nas`, `malformed`,
-    /// `wrong_code`, `bad_authenticator`, `bad_message_authenticator`, `queue_full`, `socket_buffer` (RFC 4671).
+    /// `wrong_code`, `bad_authenticator`, `bad_message_authenticator`, `queue_full`, `not_recorded`, `socket_buffer` (RFC 4671).
     NasReason { nas, reason }
 }
 labels! {

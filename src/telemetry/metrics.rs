@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
-use super::labels::{Direction, NasKind, NasReason, Outcome, Request, Target, TargetState};
+use super::labels::{Direction, Nas, NasKind, NasReason, Outcome, Request, Target, TargetState};
 use super::process;
 
 /// A gauge in seconds or another fraction.
@@ -20,9 +20,10 @@ pub type FloatGauge = Gauge<f64, AtomicU64>;
 #[derive(Clone)]
 pub struct Metrics {
     pub radius_requests: Family<NasKind, Counter>,
-    pub radius_responses: Counter,
+    pub radius_responses: Family<Nas, Counter>,
     pub radius_dropped: Family<NasReason, Counter>,
-    pub radius_duplicates: Counter,
+    pub radius_duplicates: Family<Nas, Counter>,
+    pub fold_duplicates: Counter,
     pub radius_quarantined: Counter,
     pub journal_records: Counter,
     pub journal_commit_seconds: Histogram,
@@ -75,13 +76,26 @@ impl Metrics {
         }
         Self {
             radius_requests: add!(Family::default(), "radius_requests", "Accepted RADIUS requests"),
-            radius_responses: add!(Counter::default(), "radius_responses", "RADIUS answers sent, after the commit"),
+            radius_responses: add!(
+                Family::default(),
+                "radius_responses",
+                "RADIUS answers sent, after the commit, by client"
+            ),
             radius_dropped: add!(
                 Family::default(),
                 "radius_dropped",
                 "RADIUS datagrams not answered, by client and reason"
             ),
-            radius_duplicates: add!(Counter::default(), "radius_duplicates", "Accounting records received again"),
+            radius_duplicates: add!(
+                Family::default(),
+                "radius_duplicates",
+                "Identical copies of Accounting-Requests, by client"
+            ),
+            fold_duplicates: add!(
+                Counter::default(),
+                "fold_duplicates",
+                "Reports that say what an earlier one said, signed anew"
+            ),
             radius_quarantined: add!(
                 Counter::default(),
                 "radius_quarantined",

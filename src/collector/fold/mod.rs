@@ -273,7 +273,7 @@ impl Fold {
         self.metrics.fold_records.inc_by(records as u64);
         self.metrics.fold_seconds.observe(began.elapsed().as_secs_f64());
         self.metrics.radius_quarantined.inc_by(quarantined);
-        self.metrics.radius_duplicates.inc_by(written.duplicates);
+        self.metrics.fold_duplicates.inc_by(written.duplicates);
         for (direction, octets) in [("in", written.in_octets), ("out", written.out_octets)] {
             self.metrics.usage_bytes.get_or_create(&Direction::new(direction)).inc_by(octets.max(0).cast_unsigned());
         }
