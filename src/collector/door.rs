@@ -66,7 +66,13 @@ impl Door {
     }
 
     /// Takes one datagram in. Gives the answer when there is one to send at once.
-    fn admit(&self, datagram: &Datagram<'_>, port: usize, table: &NasTable, now: Timestamp) -> Option<(Vec<u8>, Arc<Tally>)> {
+    fn admit(
+        &self,
+        datagram: &Datagram<'_>,
+        port: usize,
+        table: &NasTable,
+        now: Timestamp,
+    ) -> Option<(Vec<u8>, Arc<Tally>)> {
         let source = datagram.peer.address;
         let Some(client) = table.of(source.ip()) else {
             self.drop(None, source, "unknown_nas", "no [[radius.nas]] covers this address", now);

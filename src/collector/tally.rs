@@ -58,7 +58,8 @@ impl Kind {
 
 impl Tally {
     fn new(metrics: &Metrics, client: &str) -> Self {
-        let requests = KINDS.map(|(_, kind)| metrics.radius_requests.get_or_create(&NasKind::new(client, kind)).clone());
+        let requests =
+            KINDS.map(|(_, kind)| metrics.radius_requests.get_or_create(&NasKind::new(client, kind)).clone());
         Self {
             requests,
             duplicates: metrics.radius_duplicates.get_or_create(&Nas::new(client)).clone(),
