@@ -1,5 +1,4 @@
--- The accounting journal, in a file of its own with its own writer: an acknowledged RADIUS record is a row here.
--- Rows are clustered by (lane, seq), which is commit order; no other index, for the sake of insert speed.
+-- The accounting journal, in a file of its own with its own writer: an acknowledged RADIUS record stands in a row here.
 
 CREATE TABLE lane (
     id INTEGER PRIMARY KEY,
@@ -7,14 +6,16 @@ CREATE TABLE lane (
     opened_at BIGINT NOT NULL
 );
 
+-- A page: the records of one commit, `first_seq` and those that follow it. Clustered by commit order; no other index,
+-- for the sake of insert speed. The shape of `body` is told in src/store/journal/page.rs.
 CREATE TABLE journal (
     lane BIGINT NOT NULL,
-    seq BIGINT NOT NULL,
-    arrived_at BIGINT NOT NULL,
-    nas TEXT NOT NULL,
-    source TEXT NOT NULL,
-    packet BLOB NOT NULL,
-    PRIMARY KEY (lane, seq)
+    first_seq BIGINT NOT NULL,
+    records BIGINT NOT NULL CHECK (records > 0),
+    arrived_from BIGINT NOT NULL,
+    arrived_until BIGINT NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (lane, first_seq)
 ) WITHOUT ROWID;
 
 -- What the readiness check writes to prove that a commit succeeds.

@@ -81,7 +81,7 @@ fn dictionary(config: &Config) -> crate::radius::Dictionary {
 /// What is counted from the record, or the sentence why a person must look at it. A NAS that left the configuration is
 /// read by the default rules.
 fn read(config: &Config, row: &JournalRow, view: &PacketView<'_>) -> Result<Record, String> {
-    let nas = config.radius.iter().flat_map(|radius| &radius.nas).find(|nas| nas.name == row.entry.nas);
+    let nas = config.radius.iter().flat_map(|radius| &radius.nas).find(|nas| *nas.name == *row.entry.nas);
     let identity = nas.map_or(IdentityRule::Client, |nas| nas.identity);
     let profile = nas.map_or(Profile::standard(), |nas| nas.profile);
     let rule = NasRule { name: &row.entry.nas, identity, profile };
@@ -112,8 +112,8 @@ fn document(
     json!({
         "record": format!("{}:{}", row.lane, row.seq),
         "arrived_at": row.entry.arrived_at,
-        "nas": row.entry.nas,
-        "source": row.entry.source,
+        "nas": *row.entry.nas,
+        "source": row.entry.source.to_string(),
         "code": view.code(),
         "identifier": view.identifier(),
         "octets": view.octets().len(),

@@ -111,8 +111,8 @@ impl Door {
             Sighting::New => {
                 let entry = JournalEntry {
                     arrived_at: now,
-                    nas: client.name.clone(),
-                    source: source.to_string(),
+                    nas: client.name.as_str().into(),
+                    source: source.into(),
                     packet: redacted(&view),
                 };
                 let what = What::Record { key, entry };

@@ -1,13 +1,11 @@
-//! What the fold reads and writes besides sessions and the ledger: watermarks, NAS identities, who holds a user name,
-//! and the journal searched for one session's records.
+//! What the fold reads and writes besides sessions and the ledger: watermarks, NAS identities and who holds a user name.
 
 use std::collections::HashMap;
 
 use sqlx::{FromRow, QueryBuilder, Sqlite};
 
-use super::journal::JournalRow;
 use super::sessions::{Owner, json, statement_sizes};
-use super::{StoreError, Tx, journal, on};
+use super::{StoreError, Tx, on};
 use crate::vocabulary::{Timestamp, to_micros};
 
 /// What is known of a NAS identity across its sessions.
@@ -75,12 +73,6 @@ const CYCLES_SQLITE: &str = "SELECT account.id, account.tenant, account.bill_cyc
      FROM json_each($1) AS key CROSS JOIN account ON account.id = key.value ORDER BY account.id";
 const CYCLES_POSTGRES: &str =
     "SELECT account.id, account.tenant, account.bill_cycle FROM account WHERE id = ANY($1) ORDER BY account.id";
-const ARRIVED_AT: &str = "SELECT arrived_at FROM journal WHERE lane = $1 AND seq >= $2 ORDER BY seq LIMIT 1";
-const MENTIONING_SQLITE: &str = "SELECT seq FROM journal
-     WHERE lane = $1 AND seq > $2 AND seq <= $3 AND nas = $4 AND instr(packet, $5) > 0 ORDER BY seq LIMIT $6";
-const MENTIONING_POSTGRES: &str = "SELECT seq FROM journal
-     WHERE lane = $1 AND seq > $2 AND seq <= $3 AND nas = $4 AND position($5::BYTEA IN packet) > 0
-     ORDER BY seq LIMIT $6";
 
 /// Up to where each lane is folded; a lane without a row is not begun.
 pub async fn watermarks(tx: &mut Tx) -> Result<HashMap<i64, i64>, StoreError> {
@@ -182,59 +174,4 @@ pub async fn cycles_of(tx: &mut Tx, account_ids: &[i64]) -> Result<Vec<(i64, Str
             sqlx::query_as(CYCLES_POSTGRES).bind(account_ids).fetch_all(&mut **transaction).await?
         }
     })
-}
-
-/// Entries of a client's journal whose packet holds `needle`, arrived at or after `since`, up to `until_seq`.
-///
-/// Found by halving: within a lane arrival rises with `seq`, and there is no index but the key.
-pub async fn mentioning(
-    tx: &mut Tx,
-    lane: i64,
-    until_seq: i64,
-    client: &str,
-    needle: &[u8],
-    since: i64,
-    limit: i64,
-) -> Result<Vec<JournalRow>, StoreError> {
-    let (mut low, mut high) = (0i64, until_seq);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let arrived: Option<i64> =
-            on!(tx, c => sqlx::query_scalar(ARRIVED_AT).bind(lane).bind(middle).fetch_optional(c).await)?;
-        if arrived.is_some_and(|at| at < since) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    let after = (low - 1).max(0);
-    let seqs: Vec<i64> = match tx {
-        Tx::Sqlite(held) => {
-            sqlx::query_scalar(MENTIONING_SQLITE)
-                .bind(lane)
-                .bind(after)
-                .bind(until_seq)
-                .bind(client)
-                .bind(needle)
-                .bind(limit)
-                .fetch_all(&mut *held.transaction)
-                .await?
-        }
-        Tx::Postgres(transaction) => {
-            sqlx::query_scalar(MENTIONING_POSTGRES)
-                .bind(lane)
-                .bind(after)
-                .bind(until_seq)
-                .bind(client)
-                .bind(needle)
-                .bind(limit)
-                .fetch_all(&mut **transaction)
-                .await?
-        }
-    };
-    let mut rows = Vec::with_capacity(seqs.len());
-    for seq in seqs {
-        rows.extend(journal::read_after(tx, lane, seq - 1, 1).await?);
-    }
-    Ok(rows)
 }

@@ -7,6 +7,7 @@ mod fault;
 mod ids;
 mod mac;
 mod money;
+pub mod octets;
 mod rate;
 mod secret;
 mod time;

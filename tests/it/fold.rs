@@ -184,8 +184,8 @@ impl Bench {
     async fn send(&mut self, packets: &[Vec<u8>]) {
         let entry = |packet: &Vec<u8>| JournalEntry {
             arrived_at: at(50_000),
-            nas: "bng1".to_owned(),
-            source: "127.0.0.1:4000".to_owned(),
+            nas: "bng1".into(),
+            source: std::net::SocketAddr::from(([127, 0, 0, 1], 4000)).into(),
             packet: packet.clone(),
         };
         let entries: Vec<JournalEntry> = packets.iter().map(entry).collect();

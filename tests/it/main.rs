@@ -10,6 +10,7 @@ mod fold;
 mod harness;
 mod house_rules;
 mod job_contract;
+mod journal;
 mod journald;
 mod kill;
 mod load;

@@ -67,8 +67,8 @@ async fn an_uncommitted_write_is_gone(store: Store) {
 fn entry(number: i64) -> JournalEntry {
     JournalEntry {
         arrived_at: at(number),
-        nas: "bng1".to_owned(),
-        source: "127.0.0.1:40000".to_owned(),
+        nas: "bng1".into(),
+        source: std::net::SocketAddr::from(([127, 0, 0, 1], 40_000)).into(),
         packet: number.to_be_bytes().to_vec(),
     }
 }

@@ -286,7 +286,7 @@ struct Quarantine(BTreeMap<(String, String), (u64, i64, i64)>);
 
 impl Quarantine {
     fn add(&mut self, row: &JournalRow, reason: &str) {
-        let place = self.0.entry((row.entry.nas.clone(), reason.to_owned())).or_insert((0, row.lane, row.seq));
+        let place = self.0.entry((row.entry.nas.to_string(), reason.to_owned())).or_insert((0, row.lane, row.seq));
         *place = (place.0 + 1, row.lane, row.seq);
     }
 

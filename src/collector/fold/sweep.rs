@@ -8,6 +8,7 @@ use super::calendars::Calendars;
 use super::desk::Desk;
 use super::rules;
 use crate::collector::NasTable;
+use crate::store::journal::SessionKey;
 use crate::store::{Store, StoreError, Tx, exceptions, fold, journal, ledger, sessions};
 use crate::usage::{FoldFacts, Record, refold};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
@@ -139,13 +140,12 @@ impl Sweeper<'_> {
     ) -> Result<Vec<Record>, StoreError> {
         // A report never arrives before what it reports, but for the clocks.
         let since = earliest.unwrap_or(0).saturating_sub(CLOCKS_APART);
-        let needle = needle_of(session);
-        let client = rules::client_of(self.nas, nas);
+        let key = SessionKey::new(rules::client_of(self.nas, nas), session);
         let mut tx = self.store.read_journal().await?;
         let mut records = Vec::new();
         for lane in journal::lanes(&mut tx).await? {
             let Some(until) = watermarks.get(&lane).copied() else { continue };
-            let rows = fold::mentioning(&mut tx, lane, until, client, &needle, since, RECORDS_A_SESSION).await?;
+            let rows = journal::of_session(&mut tx, lane, until, &key, since, RECORDS_A_SESSION).await?;
             let read = rows.iter().filter_map(|row| rules::read(self.nas, row).ok());
             records.extend(read.filter(|record| record.nas == nas && record.session == session));
         }
@@ -177,37 +177,10 @@ impl Sweeper<'_> {
     }
 }
 
-/// The octets of an Acct-Session-Id as they stand in a packet; a text that looks like our hex may be either, and the
-/// shorter needle finds both.
-fn needle_of(session: &str) -> Vec<u8> {
-    let digits = session.strip_prefix("0x").filter(|digits| digits.len() % 2 == 0);
-    let octets: Option<Vec<u8>> = digits.and_then(|digits| {
-        let pair = |at: usize| digits.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
-        (0..digits.len()).step_by(2).map(pair).collect()
-    });
-    match octets {
-        // Acct-Session-Id's number: every packet of a session has one.
-        Some(_) => vec![44],
-        None => session.as_bytes().to_vec(),
-    }
-}
-
 const SESSIONS_A_STEP: i64 = 500;
 /// Records of one session read again at most; a year of interims every ten minutes.
-const RECORDS_A_SESSION: i64 = 60_000;
+const RECORDS_A_SESSION: usize = 60_000;
 const HOLDERS_AGAIN: i64 = 256;
 const CLOCKS_APART: i64 = 3_600_000_000;
 /// Intervals without a report after which a session is called stale.
 const SILENT_INTERVALS: i64 = 3;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn needle_is_the_id_as_the_nas_sent_it() {
-        assert_eq!(needle_of("80000001"), b"80000001");
-        assert_eq!(needle_of("0xff00"), [44]);
-        assert_eq!(needle_of("0xzz"), b"0xzz");
-    }
-}

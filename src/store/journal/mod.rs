@@ -1,0 +1,67 @@
+//! The accounting journal: appended in order by one writer a lane, read in order by the fold. What stands here was or
+//! may be acknowledged; no record here is ever changed.
+//!
+//! A commit's records stand together in one row, a page ([`page`]); a record's place is its lane and its `seq`, which
+//! within a page are consecutive.
+
+mod page;
+mod read;
+mod write;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::StoreError;
+use crate::vocabulary::Timestamp;
+
+pub use page::PAGE_RECORDS_MAX;
+pub use read::{SessionKey, lanes, last_seq, of_session, read_after};
+pub use write::{AppendError, JournalWriter};
+
+/// A verified packet on its way into the journal. Cloning it copies the packet alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalEntry {
+    pub arrived_at: Timestamp,
+    /// Name of the configured client the packet came from.
+    pub nas: Arc<str>,
+    pub source: PacketSource,
+    /// The packet's octets, passwords blanked.
+    pub packet: Vec<u8>,
+}
+
+/// Where a packet came from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PacketSource {
+    /// Address and port of the peer that sent it.
+    Peer(SocketAddr),
+    /// Anything else, by a name that an operator understands.
+    Named(Arc<str>),
+}
+
+/// A journal entry with its place: lanes are writers' incarnations, `seq` is commit order within one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalRow {
+    pub lane: i64,
+    pub seq: i64,
+    pub entry: JournalEntry,
+}
+
+impl From<SocketAddr> for PacketSource {
+    fn from(peer: SocketAddr) -> Self {
+        Self::Peer(peer)
+    }
+}
+
+impl fmt::Display for PacketSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(address) => address.fmt(f),
+            Self::Named(name) => f.write_str(name),
+        }
+    }
+}
+
+fn damaged(table: &'static str, lane: i64, seq: i64) -> StoreError {
+    StoreError::Corrupt { table, column: "body", id: format!("{lane}:{seq}") }
+}
