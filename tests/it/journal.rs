@@ -35,7 +35,9 @@ async fn reading_starts_and_stops_in_the_middle_of_pages(site: Site) {
         writer.append(&entries).await.expect("stored");
     }
     let mut tx = site.store.read_journal().await.expect("a transaction");
-    for (after, limit, expected) in [(0, 600, 1..=546), (1, 1, 2..=2), (2, 4, 3..=6), (400, 120, 401..=520), (545, 9, 546..=546)] {
+    for (after, limit, expected) in
+        [(0, 600, 1..=546), (1, 1, 2..=2), (2, 4, 3..=6), (400, 120, 401..=520), (545, 9, 546..=546)]
+    {
         let rows = journal::read_after(&mut tx, writer.lane(), after, limit).await.expect("rows");
         let seqs: Vec<i64> = rows.iter().map(|row| row.seq).collect();
         assert_eq!(seqs, expected.collect::<Vec<_>>(), "after {after}");
@@ -90,10 +92,8 @@ impl Site {
     async fn sql(&self, statement: &str) {
         match &self.accounting {
             Some(url) => {
-                let text = statement.replace(
-                    "REPLACE_OCTET",
-                    "CAST(substr(body, 1, 9) || x'ff' || substr(body, 11) AS BLOB)",
-                );
+                let text =
+                    statement.replace("REPLACE_OCTET", "CAST(substr(body, 1, 9) || x'ff' || substr(body, 11) AS BLOB)");
                 let mut c = sqlx::SqliteConnection::connect(url).await.expect("connects");
                 sqlx::query(sqlx::AssertSqlSafe(text)).execute(&mut c).await.expect("a statement of the test");
             }

@@ -2,8 +2,8 @@
 
 use sqlx::{Connection, Postgres, Sqlite};
 
-use super::page::{PAGE_RECORDS_MAX, Page, encode};
 use super::JournalEntry;
+use super::page::{PAGE_RECORDS_MAX, Page, encode};
 use crate::store::{Db, Store, StoreError};
 use crate::vocabulary::{Timestamp, to_micros};
 
