@@ -83,7 +83,7 @@ fn dictionary(config: &Config) -> crate::radius::Dictionary {
 fn read(config: &Config, row: &JournalRow, view: &PacketView<'_>) -> Result<Record, String> {
     let nas = config.radius.iter().flat_map(|radius| &radius.nas).find(|nas| *nas.name == *row.entry.nas);
     let identity = nas.map_or(IdentityRule::Client, |nas| nas.identity);
-    let profile = nas.map_or(Profile::standard(), |nas| nas.profile);
+    let profile = nas.map_or(Profile::standard(), |nas| &nas.profile);
     let rule = NasRule { name: &row.entry.nas, identity, profile };
     record(view, &rule, row.entry.arrived_at).map_err(|fault| fault.to_string())
 }
@@ -106,6 +106,7 @@ fn document(
             "in_octets": record.in_octets,
             "out_octets": record.out_octets,
             "framed_ip": record.framed_ip,
+            "billed": !record.counting.informative,
             "doubts": doubts(record),
         }),
     };
@@ -150,6 +151,9 @@ fn page(row: &JournalRow, view: &PacketView<'_>, attributes: &[Decoded], reading
                 }
             }
             page.push_str(".\n");
+            if record.counting.informative {
+                page.push_str("Another session tells of the same octets: this one is shown, and never billed.\n");
+            }
             for doubt in doubts(record) {
                 page.push_str(&format!("Doubt: {doubt}.\n"));
             }

@@ -17,6 +17,7 @@ mod door;
 pub mod fold;
 mod nas;
 mod port;
+pub mod profiles;
 mod reply;
 mod seen;
 mod tally;

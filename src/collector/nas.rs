@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::radius::{IdentityRule, NasRule, Profile};
 use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
@@ -14,7 +15,7 @@ pub struct NasClient {
     pub secret: Secret,
     /// Still accepted while the NAS is being moved to `secret`.
     pub previous_secret: Option<Secret>,
-    pub profile: &'static Profile,
+    pub profile: Arc<Profile>,
     pub identity: IdentityRule,
     /// What a port can carry: decides what a counter can have done.
     pub max_rate: BitRate,
@@ -26,7 +27,7 @@ pub struct NasClient {
 impl NasClient {
     /// How its records are read.
     pub fn rule(&self) -> NasRule<'_> {
-        NasRule { name: &self.name, identity: self.identity, profile: self.profile }
+        NasRule { name: &self.name, identity: self.identity, profile: &self.profile }
     }
 
     /// The secrets to try, the current one first.
@@ -88,7 +89,7 @@ mod tests {
             network: network.parse().expect("a network"),
             secret: Secret::new("s"),
             previous_secret: None,
-            profile: Profile::standard(),
+            profile: Arc::clone(Profile::standard()),
             identity: IdentityRule::Client,
             max_rate: BitRate::from_bits_per_second(10_000_000_000),
             interim_seconds: 600,

@@ -116,7 +116,7 @@ fn client(name: &str, network: &str) -> NasClient {
         network: network.parse().expect("a network"),
         secret: Secret::new("s"),
         previous_secret: Some(Secret::new("old")),
-        profile: Profile::standard(),
+        profile: Arc::clone(Profile::standard()),
         identity: IdentityRule::Client,
         max_rate: BitRate::from_bits_per_second(10_000_000_000),
         interim_seconds: 600,

@@ -136,7 +136,7 @@ fn nas_table(config: &Config) -> NasTable {
         network: nas.address,
         secret: nas.secret.clone(),
         previous_secret: nas.previous_secret.clone(),
-        profile: nas.profile,
+        profile: Arc::clone(&nas.profile),
         identity: nas.identity,
         max_rate: nas.max_rate,
         interim_seconds: nas.interim_seconds,

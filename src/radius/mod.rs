@@ -24,5 +24,5 @@ pub use numbers::{attribute, code};
 pub use packet::{
     Attribute, Attributes, Malformed, PACKET_MAX, PacketView, VendorAttribute, VendorFormat, VendorSpecific,
 };
-pub use profile::{IdentityRule, Ipv6Octets, Profile};
+pub use profile::{IdentityRule, Profile, Profiles, StreamRule, TunnelLinks};
 pub use record::{NasRule, Uninterpretable, record};

@@ -28,6 +28,8 @@ pub mod attribute {
     pub const ACCT_SESSION_ID: u8 = 44;
     pub const ACCT_SESSION_TIME: u8 = 46;
     pub const ACCT_TERMINATE_CAUSE: u8 = 49;
+    pub const ACCT_MULTI_SESSION_ID: u8 = 50;
+    pub const ACCT_LINK_COUNT: u8 = 51;
     pub const ACCT_INPUT_GIGAWORDS: u8 = 52;
     pub const ACCT_OUTPUT_GIGAWORDS: u8 = 53;
     pub const EVENT_TIMESTAMP: u8 = 55;

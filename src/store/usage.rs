@@ -123,9 +123,10 @@ const LIST: &str = select_view!(
      ORDER BY session.id LIMIT $10"
 );
 const ONE: &str = select_view!("WHERE session.id = $1");
+// A session that only informs (the mark 256) is nobody's usage.
 const UNATTRIBUTED: &str = "SELECT user_name, nas, COUNT(*), CAST(SUM(in_octets) AS BIGINT),
         CAST(SUM(out_octets) AS BIGINT), MIN(started_at), MAX(last_event_at)
-     FROM session WHERE service_id IS NULL
+     FROM session WHERE service_id IS NULL AND (flags & 256) = 0
      GROUP BY user_name, nas ORDER BY MAX(last_event_at) DESC, user_name, nas LIMIT $1";
 const ENTRIES: &str = "SELECT ledger.account_id, account.tenant, account.source, account.external_id AS account,
         service.external_id AS service, ledger.sequence, session.nas, session.session, ledger.from_at,

@@ -83,6 +83,15 @@ impl Buckets {
         other.iter().try_for_each(|(start, amount)| self.add(start, amount))
     }
 
+    /// The octets alone, without seconds and sessions.
+    pub fn without_time(&self) -> Result<Self, FoldError> {
+        let mut octets = Self::default();
+        for (start, amount) in self.iter() {
+            octets.add(start, Amount { seconds: 0, sessions: 0, ..amount })?;
+        }
+        Ok(octets)
+    }
+
     /// The sum of all buckets.
     pub fn total(&self) -> Result<Amount, FoldError> {
         self.0.values().try_fold(Amount::default(), |sum, amount| sum.plus(*amount))

@@ -23,7 +23,9 @@ impl SessionState {
                 None => 0,
                 Some((CloseReason::Reboot, _)) => 1 << 4,
                 Some((CloseReason::Superseded, _)) => 2 << 4,
-            };
+            }
+            | u8::from(self.reading.informative) << 6
+            | u8::from(self.reading.further_link) << 7;
         out.push(flags);
         put(&mut out, self.started_at);
         put(&mut out, self.last_at.wrapping_sub(self.started_at));
@@ -63,7 +65,7 @@ impl SessionState {
         let last_at = started_at.wrapping_add(input.signed()?);
         let max_bits_per_second = input.unsigned()?;
         let base_marks = u16::try_from(input.unsigned()?).map_err(|_| DecodeError)?;
-        let closed = match flags >> 4 {
+        let closed = match flags >> 4 & 3 {
             0 => None,
             1 => Some((CloseReason::Reboot, started_at.wrapping_add(input.signed()?))),
             2 => Some((CloseReason::Superseded, started_at.wrapping_add(input.signed()?))),
@@ -84,7 +86,13 @@ impl SessionState {
         if !input.0.is_empty() {
             return Err(DecodeError);
         }
-        let reading = Reading { gigawords: flags & 2 != 0, max_bits_per_second, by_seconds: flags & 4 != 0 };
+        let reading = Reading {
+            gigawords: flags & 2 != 0,
+            max_bits_per_second,
+            by_seconds: flags & 4 != 0,
+            informative: flags & 64 != 0,
+            further_link: flags & 128 != 0,
+        };
         let has_start = flags & 1 != 0;
         Ok(Self { started_at, has_start, last_at, reading, base_marks, base, tail, totals, pending, closed })
     }
@@ -116,7 +124,7 @@ fn put_report(out: &mut Vec<u8>, report: &Report, started_at: i64) {
     };
     let fields = [report.seconds, report.in_octets, report.out_octets];
     let present = fields.iter().enumerate().fold(0, |bits, (at, field)| bits | u8::from(field.is_some()) << at);
-    out.push(kind | present << 2 | u8::from(report.arrival_based) << 5);
+    out.push(kind | present << 2 | u8::from(report.arrival_based) << 5 | u8::from(report.interval) << 6);
     put(out, report.event_at.wrapping_sub(started_at));
     fields.into_iter().flatten().for_each(|value| put(out, value));
 }
@@ -186,7 +194,8 @@ impl Input<'_> {
         let event_at = started_at.wrapping_add(self.signed()?);
         let mut field = |bit: u8| if head & bit == 0 { Ok(None) } else { self.signed().map(Some) };
         let (seconds, in_octets, out_octets) = (field(4)?, field(8)?, field(16)?);
-        Ok(Report { kind, event_at, seconds, in_octets, out_octets, arrival_based: head & 32 != 0 })
+        let (arrival_based, interval) = (head & 32 != 0, head & 64 != 0);
+        Ok(Report { kind, event_at, seconds, in_octets, out_octets, arrival_based, interval })
     }
 }
 

@@ -61,7 +61,10 @@ pub fn refold(records: &[Record], facts: &FoldFacts<'_>) -> Result<Vec<SessionSt
         let index = match choose(&states, record) {
             Choice::Known(index) => index,
             Choice::New => {
-                states.push(SessionState::new(&facts));
+                let mut state = SessionState::new(&facts);
+                // This pass only tells whose record it is; how it counts must not stop it.
+                (state.reading.informative, state.reading.further_link) = (true, true);
+                states.push(state);
                 members.push(Vec::new());
                 states.len() - 1
             }
@@ -74,6 +77,8 @@ pub fn refold(records: &[Record], facts: &FoldFacts<'_>) -> Result<Vec<SessionSt
         reports.sort_by(|(_, a), (_, b)| a.order(b, by_seconds));
         let mut state = SessionState::new(&facts);
         state.reading.by_seconds = by_seconds;
+        state.reading.informative = reports.iter().any(|(record, _)| record.counting.informative);
+        state.reading.further_link = reports.iter().any(|(record, _)| record.counting.further_link);
         for (record, _) in reports {
             let outcome = state.fold(record, &facts)?;
             debug_assert_ne!(outcome, Outcome::NeedsRefold, "sorted records are never too old");
@@ -132,7 +137,7 @@ fn begins_anew(candidate: &SessionState, report: &Report) -> bool {
     if report.seconds.is_none() {
         // Without session time only a counter that fell after the Stop tells of a new session.
         let Some(last) = candidate.cursor().filter(|last| last.stopped && later) else { return false };
-        let fell = |was: i64, now: Option<i64>| now.is_some_and(|now| now < was);
+        let fell = |was: i64, now: Option<i64>| !report.interval && now.is_some_and(|now| now < was);
         return report.event_at > candidate.last_at + SLACK
             && (fell(last.in_octets, report.in_octets) || fell(last.out_octets, report.out_octets))
             && report.kind != ReportKind::Stop;

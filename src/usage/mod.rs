@@ -20,7 +20,7 @@ mod tests;
 pub use amount::{Amount, Buckets, LedgerBucket, entry_bounds};
 pub use codec::DecodeError;
 pub use incarnation::{Choice, choose, continued, refold, supersede};
-pub use record::{Record, RecordFlags, RecordKind};
+pub use record::{Counting, Record, RecordFlags, RecordKind};
 pub use report::mark;
 pub use state::{CloseReason, FoldFacts, Outcome, SessionState};
 

@@ -84,6 +84,17 @@ pub struct RecordFlags {
     pub counter_doubtful: bool,
 }
 
+/// How a record counts, by the profile of its NAS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counting {
+    /// Another session tells of the same octets: this one is shown and never billed.
+    pub informative: bool,
+    /// A further link of a multilink session: its octets are added, its time and the session itself are not.
+    pub further_link: bool,
+    /// The counters are those since the last report, not since the session's start.
+    pub interval: bool,
+}
+
 /// A record of accounting, ready to be folded.
 ///
 /// **Shape**: octets are 0 to 2^64−1 with gigawords joined, `in` = from the subscriber; `session_seconds` is
@@ -102,12 +113,13 @@ pub struct Record {
     pub session_seconds: Option<u64>,
     pub in_octets: Option<u64>,
     pub out_octets: Option<u64>,
-    /// Whether a Gigawords attribute was present: such an identity never wraps (HOUSE, decision 3).
+    /// Whether a Gigawords attribute was present, or the counters are 64 bits wide: such an identity never wraps (HOUSE, decision 3).
     pub gigawords: bool,
     pub class: Option<String>,
     pub framed_ip: Option<IpAddr>,
     pub calling_station: Option<String>,
     pub terminate_cause: Option<u32>,
+    pub counting: Counting,
     pub flags: RecordFlags,
 }
 

@@ -18,6 +18,8 @@ pub(super) struct Report {
     pub out_octets: Option<i64>,
     /// The event time rests on the arrival, so that two copies of this report may differ in it.
     pub arrival_based: bool,
+    /// The counters are those since the report before, not since the start.
+    pub interval: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +47,10 @@ pub(super) struct Reading {
     pub max_bits_per_second: u64,
     /// Some event times rest on arrival: session time orders the reports.
     pub by_seconds: bool,
+    /// Another session tells of the same octets: nothing of this one is billed.
+    pub informative: bool,
+    /// A further link of a multilink session: its time is the first link's.
+    pub further_link: bool,
 }
 
 /// Usage between two reports.
@@ -74,6 +80,10 @@ pub mod mark {
     pub const REOPENED: u16 = 64;
     /// A session time beyond what is believable was cut.
     pub const CLIPPED: u16 = 128;
+    /// Another session tells of the same octets: this one is shown and never billed.
+    pub const INFORMATIVE: u16 = 256;
+    /// A further link of a multilink session: its octets count, its time does not.
+    pub const FURTHER_LINK: u16 = 512;
 
     /// The marks as words, for people.
     pub fn words(marks: i64) -> Vec<&'static str> {
@@ -86,6 +96,8 @@ pub mod mark {
             (RATE_DOUBTFUL, "rate_doubtful"),
             (REOPENED, "reopened"),
             (CLIPPED, "clipped"),
+            (INFORMATIVE, "informative"),
+            (FURTHER_LINK, "further_link"),
         ];
         names.iter().filter(|(bit, _)| marks & i64::from(*bit) != 0).map(|(_, word)| *word).collect()
     }
@@ -110,6 +122,7 @@ impl Report {
             in_octets: fits(record.in_octets).filter(|_| counters),
             out_octets: fits(record.out_octets).filter(|_| counters),
             arrival_based: record.flags.arrival_based || record.flags.clock_doubtful,
+            interval: record.counting.interval,
         })
     }
 
@@ -127,15 +140,25 @@ impl Report {
         let told_apart_otherwise = self.seconds.is_some() || self.kind == ReportKind::Start;
         let arrival_based = self.arrival_based || other.arrival_based;
         let same_time = apart == 0 || arrival_based && (told_apart_otherwise || apart <= RESEND_SPAN);
-        (self.kind, self.seconds, self.in_octets, self.out_octets)
-            == (other.kind, other.seconds, other.in_octets, other.out_octets)
+        (self.kind, self.seconds, self.in_octets, self.out_octets, self.interval)
+            == (other.kind, other.seconds, other.in_octets, other.out_octets, other.interval)
             && same_time
+    }
+
+    /// The report with counters since the session's start, whose counters stand at `last`.
+    fn since_start(&self, last: &Cursor) -> Result<Self, FoldError> {
+        let added = |was: i64, counted: Option<i64>| match counted {
+            Some(counted) if self.interval => was.checked_add(counted).map(Some).ok_or(FoldError::Overflow),
+            counted => Ok(counted),
+        };
+        let (in_octets, out_octets) = (added(last.in_octets, self.in_octets)?, added(last.out_octets, self.out_octets)?);
+        Ok(Self { in_octets, out_octets, ..*self })
     }
 
     pub fn order(&self, other: &Self, by_seconds: bool) -> Ordering {
         let time = |r: &Self| (r.event_at, r.seconds.unwrap_or(0));
         let lead = |r: &Self| if by_seconds { (time(r).1, time(r).0) } else { time(r) };
-        let rest = |r: &Self| (r.kind, r.seconds, r.in_octets, r.out_octets, r.arrival_based);
+        let rest = |r: &Self| (r.kind, r.seconds, r.in_octets, r.out_octets, r.arrival_based, r.interval);
         lead(self).cmp(&lead(other)).then_with(|| rest(self).cmp(&rest(other)))
     }
 }
@@ -147,6 +170,7 @@ pub(super) fn step(cursor: Option<Cursor>, report: &Report, reading: Reading) ->
     let Some(last) = cursor else {
         return Ok(first_step(report));
     };
+    let report = &report.since_start(&last)?;
     let still = Step { from: last.event_at, until: report.event_at, amount: Amount::default(), marks: 0 };
     let silent = silent_stop(&last, report);
     let (now_in, now_out) = if silent { (None, None) } else { (report.in_octets, report.out_octets) };
@@ -279,7 +303,13 @@ const LONGEST_SECONDS: i64 = 400 * 86_400;
 mod tests {
     use super::*;
 
-    const READING: Reading = Reading { gigawords: false, max_bits_per_second: 10_000_000_000, by_seconds: false };
+    const READING: Reading = Reading {
+        gigawords: false,
+        max_bits_per_second: 10_000_000_000,
+        by_seconds: false,
+        informative: false,
+        further_link: false,
+    };
 
     fn cursor(in_octets: i64, out_octets: i64) -> Cursor {
         Cursor { event_at: 0, seconds: 300, in_octets, out_octets, stopped: false }
@@ -293,6 +323,7 @@ mod tests {
             in_octets: Some(in_octets),
             out_octets: Some(out_octets),
             arrival_based: false,
+            interval: false,
         }
     }
 
@@ -329,6 +360,14 @@ mod tests {
             assert_eq!((step.amount.in_octets, step.amount.out_octets, step.marks), (0, 0, 0));
             assert_eq!((next.in_octets, next.out_octets, next.stopped), (70, 80, true));
         }
+    }
+
+    #[test]
+    fn counters_of_an_interval_are_added() {
+        let since_last = Report { interval: true, ..interim(30, 4) };
+        let (next, step) = step(Some(cursor(500, 900)), &since_last, READING).expect("fits");
+        assert_eq!((step.amount.in_octets, step.amount.out_octets, step.marks), (30, 4, 0));
+        assert_eq!((next.in_octets, next.out_octets), (530, 904));
     }
 
     #[test]

@@ -68,8 +68,13 @@ pub struct SessionState {
 impl SessionState {
     /// A session that has no report yet. `fold` must follow.
     pub fn new(facts: &FoldFacts<'_>) -> Self {
-        let reading =
-            Reading { gigawords: facts.gigawords, max_bits_per_second: facts.max_bits_per_second, by_seconds: false };
+        let reading = Reading {
+            gigawords: facts.gigawords,
+            max_bits_per_second: facts.max_bits_per_second,
+            by_seconds: false,
+            informative: false,
+            further_link: false,
+        };
         Self {
             started_at: i64::MAX,
             has_start: false,
@@ -92,6 +97,8 @@ impl SessionState {
         let reading = Reading {
             gigawords: self.reading.gigawords || facts.gigawords || record.gigawords,
             by_seconds: self.reading.by_seconds || report.arrival_based,
+            informative: self.reading.informative || record.counting.informative,
+            further_link: self.reading.further_link || record.counting.further_link,
             ..self.reading
         };
         let mut tail = self.tail.clone();
@@ -111,8 +118,14 @@ impl SessionState {
             }
             change.add(bucket_of(started_at, facts.edges), one)?;
         }
+        if reading.further_link {
+            change = change.without_time()?;
+        }
         let totals = self.totals.plus(change.total()?)?;
         let mut pending = self.pending.clone();
+        if reading.informative {
+            change = Buckets::default();
+        }
         pending.merge(&change)?;
         if report.arrival_based {
             self.base_marks |= mark::CLOCK_DOUBTFUL;
@@ -206,7 +219,9 @@ impl SessionState {
     /// Bits of [`mark`].
     pub fn marks(&self) -> u16 {
         let steps = self.steps(&self.tail, self.reading).map(|walk| walk.marks).unwrap_or(0);
-        self.base_marks | steps
+        let informative = if self.reading.informative { mark::INFORMATIVE } else { 0 };
+        let further_link = if self.reading.further_link { mark::FURTHER_LINK } else { 0 };
+        self.base_marks | steps | informative | further_link
     }
 
     /// Counters, session time and Stop as of the last report that counted.
@@ -228,6 +243,11 @@ impl SessionState {
         let changed = reading != self.reading;
         let wrapped_before = reading.gigawords != self.reading.gigawords && self.base_marks & mark::WRAPPED != 0;
         let reordered = reading.by_seconds != self.reading.by_seconds;
+        let counts = |reading: Reading| (reading.informative, reading.further_link);
+        if counts(reading) != counts(self.reading) && (self.base.is_some() || !self.tail.is_empty()) {
+            // What was counted before was counted otherwise.
+            return Place::TooOld;
+        }
         if self.base.is_some() && changed && (wrapped_before || reordered) {
             return Place::TooOld;
         }
@@ -246,7 +266,7 @@ impl SessionState {
             && let Some(base) = self.base
         {
             let told = (report.event_at, report.seconds, report.in_octets, report.out_octets);
-            let same = told == (base.event_at, Some(base.seconds), Some(base.in_octets), Some(base.out_octets));
+            let same = !report.interval && told == (base.event_at, Some(base.seconds), Some(base.in_octets), Some(base.out_octets));
             return if same { Place::Known } else { Place::TooOld };
         }
         tail.insert(at, *report);

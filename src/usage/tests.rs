@@ -96,6 +96,7 @@ fn record(kind: RecordKind, event: i64, session_seconds: Option<u64>, octets: Op
         framed_ip: None,
         calling_station: None,
         terminate_cause: None,
+        counting: Counting::default(),
         flags: RecordFlags::default(),
     }
 }
@@ -225,6 +226,64 @@ fn a_record_older_than_the_tail_is_found_by_a_refold() {
         fold_all(&records)
     };
     assert_eq!(book.hours(&[]), straight.hours(&[]));
+}
+
+/// Records in every order that a rotation gives, some of them twice.
+fn rotations(records: &[Record]) -> Vec<Vec<Record>> {
+    let mut all = Vec::new();
+    let mut turned = records.to_vec();
+    for _ in 0..records.len() {
+        turned.rotate_left(1);
+        all.push([&turned[..], &turned[..2]].concat());
+    }
+    all
+}
+
+#[test]
+fn informative_session_is_kept_and_gives_the_ledger_nothing() {
+    let informative = |mut record: Record| {
+        record.counting.informative = true;
+        record
+    };
+    // Only one report of it tells: what the others gave is taken back, in any order.
+    for told in 0..4 {
+        let mut records =
+            vec![start(0), interim(3600, 3600, 50), interim(7200, 7200, 60), stop(10_800, 10_800, 70)];
+        records[told] = informative(records[told].clone());
+        for order in rotations(&records) {
+            let book = fold_all(&order);
+            assert_eq!(inward(&book), (70, 10_800), "it is still shown");
+            assert_eq!(book.states[0].marks(), mark::INFORMATIVE);
+            let owed = book.hours(&[]).values().try_fold(Amount::default(), |sum, part| sum.plus(*part));
+            assert_eq!(owed, Ok(Amount::default()), "told by report {told}");
+        }
+    }
+}
+
+#[test]
+fn links_of_a_multilink_session_add_octets_and_not_time() {
+    let mut second = [start(60), interim(360, 300, 50), stop(660, 600, 70)];
+    second[0].counting.further_link = true;
+    for order in rotations(&second) {
+        let totals = fold_all(&order).totals();
+        assert_eq!(totals, Amount { in_octets: 70, out_octets: 140, seconds: 0, sessions: 0 });
+    }
+}
+
+#[test]
+fn counters_since_the_last_report_are_added_once_each() {
+    let since_last = |mut record: Record| {
+        record.counting.interval = true;
+        record
+    };
+    let records: Vec<Record> = (1..30u64)
+        .map(|i| interim(i.cast_signed() * 300, i * 300, 7))
+        .chain([stop(9000, 9000, 3)])
+        .map(since_last)
+        .collect();
+    for order in rotations(&records) {
+        assert_eq!(inward(&fold_all(&order)), (29 * 7 + 3, 9000));
+    }
 }
 
 /// One incarnation as a NAS would report it, with what it truly carried.

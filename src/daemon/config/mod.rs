@@ -10,6 +10,7 @@ mod sections;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::radius::{IdentityRule, Profile};
 use crate::store::StoreConfig;
@@ -71,7 +72,8 @@ pub struct RateLimit {
 }
 
 /// `[radius]`: `accounting` defaults to port 1813 on every IPv4 address; `dictionaries` are directories or files in
-/// FreeRADIUS' syntax, read on top of the built-in one.
+/// FreeRADIUS' syntax, read on top of the built-in one. `profiles`, which the NAS below name, are directories of TOML
+/// files or files, read on top of the shipped ones.
 #[derive(Debug, Clone)]
 pub struct Radius {
     pub accounting: Vec<SocketAddr>,
@@ -87,7 +89,7 @@ pub struct Nas {
     pub secret: Secret,
     pub previous_secret: Option<Secret>,
     /// Counter semantics of the vendor; default `default`.
-    pub profile: &'static Profile,
+    pub profile: Arc<Profile>,
     /// Which NAS behind this client a packet belongs to; default `client`.
     pub identity: IdentityRule,
     /// What a port can carry; decides what a counter can have done. Default 10G.

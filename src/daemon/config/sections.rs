@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::DeTable;
@@ -11,8 +12,9 @@ use super::{
     Api, Backend, Cmts, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Secrets, Snmp, Tftp,
     Tls, probe,
 };
+use crate::collector::{dictionaries, profiles};
 use crate::daemon::log;
-use crate::radius::{IdentityRule, Profile};
+use crate::radius::{IdentityRule, Profile, Profiles};
 use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
 
 /// The whole file. `None` where a required part is unusable; its fault is noted.
@@ -135,6 +137,7 @@ impl Door<'_, '_> {
             Some(list) => list.iter().map(|found| self.dictionary(found)).collect(),
             None => Vec::new(),
         };
+        let profiles = self.profiles(section.strings("profiles").unwrap_or_default(), &dictionaries);
         let mut clients: Vec<(Found<&str>, Option<Found<Cidr>>)> = Vec::new();
         let mut nas = Vec::new();
         for client in section.tables("nas") {
@@ -144,21 +147,28 @@ impl Door<'_, '_> {
                 self.distinct(&clients, name, address.as_ref());
                 clients.push((name.clone(), address.clone()));
             }
-            nas.push(self.nas(client, name.map(|found| found.value.to_owned()), address.map(|found| found.value)));
+            let (name, address) = (name.map(|found| found.value.to_owned()), address.map(|found| found.value));
+            nas.push(self.nas(client, name, address, &profiles));
         }
         section.close();
         Some(Radius { accounting, dictionaries, nas: nas.into_iter().collect::<Option<_>>()? })
     }
 
-    fn nas(&self, client: Section<'_, '_>, name: Option<String>, address: Option<Cidr>) -> Option<Nas> {
+    fn nas(
+        &self,
+        client: Section<'_, '_>,
+        name: Option<String>,
+        address: Option<Cidr>,
+        profiles: &Profiles,
+    ) -> Option<Nas> {
         let secret = self.secret(&client, "secret", "secret_file");
         if let Some(None) = secret {
             client.fault("a NAS needs secret or secret_file");
         }
         let previous_secret = self.secret(&client, "previous_secret", "previous_secret_file");
         let profile = match client.string("profile") {
-            None => Some(Profile::standard()),
-            Some(found) => self.profile(&found),
+            None => Some(Arc::clone(Profile::standard())),
+            Some(found) => self.profile(&found, profiles),
         };
         let identity = client.word(
             "identity",
@@ -187,13 +197,30 @@ impl Door<'_, '_> {
         })
     }
 
-    fn profile(&self, found: &Found<&str>) -> Option<&'static Profile> {
-        let profile = Profile::named(found.value);
+    fn profile(&self, found: &Found<&str>, profiles: &Profiles) -> Option<Arc<Profile>> {
+        let profile = profiles.named(found.value);
         if profile.is_none() {
-            let known = Profile::names().collect::<Vec<_>>().join(", ");
+            let known = profiles.names().collect::<Vec<_>>().join(", ");
             self.reader.fault(found.at, &found.key, format!("is {:?}; it can be {known}", found.value));
         }
         profile
+    }
+
+    /// The shipped profiles and those of the places named.
+    fn profiles(&self, places: Vec<Found<&str>>, dictionaries: &[PathBuf]) -> Profiles {
+        let mut profiles = Profiles::shipped().clone();
+        if places.is_empty() {
+            return profiles;
+        }
+        // What is wrong with a dictionary is told where it is named.
+        let dictionary = dictionaries::load(dictionaries).unwrap_or_default();
+        for found in places {
+            let path = self.reader.path(found.value);
+            for fault in profiles::load(&path, &dictionary, &mut profiles).err().into_iter().flatten() {
+                self.reader.fault(found.at, &found.key, format!("{}: {}", fault.pointer, fault.detail));
+            }
+        }
+        profiles
     }
 
     fn tftp(&self, section: Section<'_, '_>) -> Option<Tftp> {

@@ -106,6 +106,27 @@ fn every_fault_is_named_with_its_place() {
 }
 
 #[test]
+fn profiles_of_a_directory_are_known_to_the_nas_and_their_faults_are_told() {
+    let home = tempfile::tempdir().expect("directory");
+    fs::create_dir(home.path().join("mine")).expect("directory");
+    let config = home.path().join("lastmile.toml");
+    let text = format!(
+        "{LEAST}[radius]\nprofiles = [\"mine\"]\n[[radius.nas]]\nname = \"a\"\naddress = \"10.0.0.0/8\"\n\
+         secret = \"s\"\nprofile = \"acme-bng\"\n"
+    );
+    let write = |text: &str| fs::write(home.path().join("mine/acme.toml"), text).expect("file");
+    let read = || Config::parse(&config, &text, None, false);
+    write("name = \"acme-bng\"\ninput = \"to-user\"\n");
+    let radius = read().expect("valid").config.radius.expect("radius");
+    assert!(radius.nas[0].profile.swapped);
+    write("name = \"acme-bng\"\ninputs = \"to-user\"\n");
+    let Err(ConfigError::Faults { faults, .. }) = read() else { panic!("a profile with an unknown key") };
+    let told: Vec<String> = faults.iter().map(ConfigFault::to_string).collect();
+    assert!(told[0].contains("radius.profiles[0]: ") && told[0].contains("mine/acme.toml:2:1: unknown key"), "{told:?}");
+    assert!(told[1].contains("radius.nas[0].profile: is \"acme-bng\"; it can be accel-ppp, "), "{told:?}");
+}
+
+#[test]
 fn syntax_and_meaning_are_faulted_together() {
     let list = faults("[database]\nurl = sqlite\n[api]\nlisten = \"nowhere\"\n");
     assert!(list[0].starts_with("lastmile.toml:2:7: "), "{list:?}");

@@ -124,6 +124,13 @@ impl Dictionary {
         self.attributes.get(&Path { vendor, numbers: numbers.to_vec() })
     }
 
+    /// Where the attribute of a name stands and what it is: its vendor (0 is the standard space) and its numbers, TLV
+    /// within TLV. The name may be in any case.
+    pub fn named(&self, name: &str) -> Option<(u32, &[u32], &AttributeDefinition)> {
+        let path = self.attribute_paths.get(&name.to_ascii_lowercase())?;
+        Some((path.vendor, &path.numbers, self.attributes.get(path)?))
+    }
+
     /// The (vendor, number) of a name in any case, vendor 0 being the standard space. `None` also for parts of a TLV.
     pub fn number(&self, name: &str) -> Option<(u32, u32)> {
         let path = self.attribute_paths.get(&name.to_ascii_lowercase())?;
