@@ -151,7 +151,8 @@ impl Report {
             Some(counted) if self.interval => was.checked_add(counted).map(Some).ok_or(FoldError::Overflow),
             counted => Ok(counted),
         };
-        let (in_octets, out_octets) = (added(last.in_octets, self.in_octets)?, added(last.out_octets, self.out_octets)?);
+        let (in_octets, out_octets) =
+            (added(last.in_octets, self.in_octets)?, added(last.out_octets, self.out_octets)?);
         Ok(Self { in_octets, out_octets, ..*self })
     }
 

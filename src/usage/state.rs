@@ -266,7 +266,8 @@ impl SessionState {
             && let Some(base) = self.base
         {
             let told = (report.event_at, report.seconds, report.in_octets, report.out_octets);
-            let same = !report.interval && told == (base.event_at, Some(base.seconds), Some(base.in_octets), Some(base.out_octets));
+            let same = !report.interval
+                && told == (base.event_at, Some(base.seconds), Some(base.in_octets), Some(base.out_octets));
             return if same { Place::Known } else { Place::TooOld };
         }
         tail.insert(at, *report);

@@ -247,8 +247,7 @@ fn informative_session_is_kept_and_gives_the_ledger_nothing() {
     };
     // Only one report of it tells: what the others gave is taken back, in any order.
     for told in 0..4 {
-        let mut records =
-            vec![start(0), interim(3600, 3600, 50), interim(7200, 7200, 60), stop(10_800, 10_800, 70)];
+        let mut records = vec![start(0), interim(3600, 3600, 50), interim(7200, 7200, 60), stop(10_800, 10_800, 70)];
         records[told] = informative(records[told].clone());
         for order in rotations(&records) {
             let book = fold_all(&order);

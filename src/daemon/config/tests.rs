@@ -122,7 +122,10 @@ fn profiles_of_a_directory_are_known_to_the_nas_and_their_faults_are_told() {
     write("name = \"acme-bng\"\ninputs = \"to-user\"\n");
     let Err(ConfigError::Faults { faults, .. }) = read() else { panic!("a profile with an unknown key") };
     let told: Vec<String> = faults.iter().map(ConfigFault::to_string).collect();
-    assert!(told[0].contains("radius.profiles[0]: ") && told[0].contains("mine/acme.toml:2:1: unknown key"), "{told:?}");
+    assert!(
+        told[0].contains("radius.profiles[0]: ") && told[0].contains("mine/acme.toml:2:1: unknown key"),
+        "{told:?}"
+    );
     assert!(told[1].contains("radius.nas[0].profile: is \"acme-bng\"; it can be accel-ppp, "), "{told:?}");
 }
 

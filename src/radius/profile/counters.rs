@@ -72,9 +72,8 @@ pub struct Counted {
 
 /// Reads both directions, as the NAS names them.
 pub fn count(view: &PacketView<'_>, profile: &Profile) -> Result<Counted, Uninterpretable> {
-    let holds = |group: &&CounterGroup| {
-        group.input.iter().chain(&group.output).any(|part| part.octets.first(view).is_some())
-    };
+    let holds =
+        |group: &&CounterGroup| group.input.iter().chain(&group.output).any(|part| part.octets.first(view).is_some());
     let groups = &profile.counters;
     let chosen = if groups.len() > 1 { groups.iter().find(holds) } else { None };
     let Some(group) = chosen.or(groups.first()) else { return Ok(Counted::default()) };

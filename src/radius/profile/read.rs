@@ -2,9 +2,9 @@
 
 use super::super::dictionary::{Dictionary, Kind, Source};
 use super::super::packet::VendorFormat;
+use super::Profile;
 use super::counters::{CounterGroup, Form, Part, Place, Repeated};
 use super::streams::{Condition, StreamRule, TunnelLinks};
-use super::Profile;
 use crate::vocabulary::{Fault, Section, TomlFile, Value};
 
 /// The profile of a file; the first of `dictionaries` that knows a name explains it.
@@ -87,10 +87,8 @@ impl Reader<'_> {
         let octets = section.required("octets").and_then(|value| self.place(&value));
         let gigawords = section.value("gigawords").map(|value| self.counter(&value, Form::Integer));
         let unit = section.choice("unit", UNITS).unwrap_or(1);
-        let form = section.choice(
-            "form",
-            &[("integer", Form::Integer), ("integer64", Form::Integer64), ("queue", Form::Queue)],
-        );
+        let form = section
+            .choice("form", &[("integer", Form::Integer), ("integer64", Form::Integer64), ("queue", Form::Queue)]);
         let repeated = section.choice("repeated", &[("same", Repeated::Same), ("sum", Repeated::Sum)]);
         if gigawords.is_some() && matches!(octets, Some((_, kind)) if form.is_none() && kind != Kind::Unsigned(4))
             || gigawords.is_some() && form.is_some_and(|form| form != Form::Integer)
@@ -168,7 +166,8 @@ impl Reader<'_> {
 
 /// `Attr-200` or `Attr-26.6527.151`, as `record show` calls what no dictionary names; with inner numbers for a TLV.
 fn numbered(name: &str) -> Option<Place> {
-    let numbers: Vec<u32> = name.strip_prefix("Attr-")?.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let numbers: Vec<u32> =
+        name.strip_prefix("Attr-")?.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
     let (vendor, numbers) = match numbers.as_slice() {
         [26, vendor, numbers @ ..] => (*vendor, numbers),
         numbers => (0, numbers),

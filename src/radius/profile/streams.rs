@@ -47,12 +47,11 @@ impl StreamRule {
             (Condition::Present, found) => found.is_some(),
             (Condition::Absent, found) => found.is_none(),
             (Condition::Like(pattern), Some(value)) => {
-                let (pattern, value): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text(value).chars().collect());
+                let (pattern, value): (Vec<char>, Vec<char>) =
+                    (pattern.chars().collect(), text(value).chars().collect());
                 like(&pattern, &value)
             }
-            (Condition::DiffersFrom(other), Some(value)) => {
-                other.first(view).is_some_and(|other| other != value)
-            }
+            (Condition::DiffersFrom(other), Some(value)) => other.first(view).is_some_and(|other| other != value),
             (Condition::SameAs(other), Some(value)) => other.first(view) == Some(value),
             (Condition::Like(_) | Condition::DiffersFrom(_) | Condition::SameAs(_), None) => false,
         }
@@ -87,9 +86,8 @@ mod tests {
 
     #[test]
     fn patterns_match_the_whole_text() {
-        let matches = |pattern: &str, value: &str| {
-            like(&pattern.chars().collect::<Vec<_>>(), &value.chars().collect::<Vec<_>>())
-        };
+        let matches =
+            |pattern: &str, value: &str| like(&pattern.chars().collect::<Vec<_>>(), &value.chars().collect::<Vec<_>>());
         for (pattern, value, expected) in [
             ("esm|*", "esm|ada", true),
             ("esm|*", "besm|ada", false),

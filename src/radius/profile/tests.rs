@@ -92,7 +92,9 @@ fn every_shipped_file_is_compiled_in_under_its_own_name() {
 
 #[test]
 fn standard_counters_are_joined_with_their_gigawords() {
-    for profile in ["default", "mikrotik", "cisco", "juniper", "huawei", "nokia", "nokia-session", "cambium", "accel-ppp"] {
+    for profile in
+        ["default", "mikrotik", "cisco", "juniper", "huawei", "nokia", "nokia-session", "cambium", "accel-ppp"]
+    {
         let tied = standard().text(50, if profile == "nokia-session" { "queue-1" } else { "s-1" });
         assert_eq!(counted(profile, tied), (Some(1_000 + GIGA), Some(20_000 + GIGA)), "{profile}");
     }
@@ -198,7 +200,11 @@ fn cambium_traffic_classes_are_a_part_unless_they_are_all() {
         [&[1, 5][..], b"web", &octets(2, input), &octets(3, output)].concat()
     };
     let classes = |builder: RequestBuilder| {
-        builder.vendor(CAMBIUM, 159, &class(10, 200)).vendor(CAMBIUM, 159, &class(10, 200)).vendor(CAMBIUM, 159, &class(1, 2))
+        builder.vendor(CAMBIUM, 159, &class(10, 200)).vendor(CAMBIUM, 159, &class(10, 200)).vendor(
+            CAMBIUM,
+            159,
+            &class(1, 2),
+        )
     };
     assert_eq!(counted("cambium", classes(standard())), (Some(1_000 + GIGA), Some(20_000 + GIGA)));
     assert_eq!(counted("cambium", classes(interim())), (Some(21), Some(402)));
@@ -274,10 +280,8 @@ fn numbers_serve_where_no_dictionary_has_a_name() {
                 output = [{ octets = \"Attr-26.65000.9.2\", form = \"integer\", repeated = \"sum\" }]\n";
     let profile = written(text).expect("no faults").named("acme").expect("added");
     let tlv = |value: u32| [&[2, 6][..], &value.to_be_bytes()].concat();
-    let packet = interim()
-        .vendor(65000, 7, &(5 * GIGA).to_be_bytes())
-        .vendor(65000, 9, &tlv(3))
-        .vendor(65000, 9, &tlv(3));
+    let packet =
+        interim().vendor(65000, 7, &(5 * GIGA).to_be_bytes()).vendor(65000, 9, &tlv(3)).vendor(65000, 9, &tlv(3));
     let record = read_by(&profile, packet).expect("a record");
     assert_eq!((record.in_octets, record.out_octets), (Some(5 * GIGA), Some(6)));
 }
