@@ -13,6 +13,7 @@
 //!                      (services never import one another; they meet in the store)
 //! ── 2 store ───────── the only room that knows SQL; SQLite and PostgreSQL from one text
 //!      telemetry ───── counters and heartbeats every service keeps
+//!      tls ─────────── certificate files made into a server's settings
 //! ── 1 pure rooms ──── account ← provision    account, usage ← billing    usage ← radius
 //!                      account, billing ← catalog    docsis, tftp: codecs
 //!                      they decide everything and touch nothing: no socket, no SQL, no clock, no randomness
@@ -56,5 +57,6 @@ pub mod radius;
 pub mod store;
 pub mod telemetry;
 pub mod tftp;
+pub mod tls;
 pub mod usage;
 pub mod vocabulary;

@@ -139,8 +139,8 @@ impl Committer {
                     }
                 }
             }
-            Reply::Stream(place) => {
-                place.send(answer);
+            Reply::Stream(seat) => {
+                seat.answer(answer);
                 tally.responses.inc();
             }
         }

@@ -17,7 +17,7 @@ use super::reply::Reply;
 use super::seen::{RequestKey, Seen, Sighting};
 use super::tally::{Kind, Tallies, Tally};
 use super::{BEAT_EVERY, Wiring, stopped};
-use crate::radius::{PacketView, Refusal, answer, code, redacted, verify};
+use crate::radius::{PacketView, Refusal, answer, attribute, code, redacted, verify};
 use crate::store::journal::JournalEntry;
 use crate::telemetry::{Heartbeat, Metrics, NasReason};
 use crate::vocabulary::{Clock, Secret, Timestamp};
@@ -43,13 +43,13 @@ pub enum What {
 
 /// What all ports share.
 pub struct Door {
-    clock: Clock,
-    metrics: Metrics,
-    nas: watch::Receiver<Arc<NasTable>>,
-    queue: mpsc::Sender<Pending>,
-    seen: Arc<Seen>,
-    complaints: Complaints,
-    tallies: Tallies,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+    pub(super) nas: watch::Receiver<Arc<NasTable>>,
+    pub(super) queue: mpsc::Sender<Pending>,
+    pub(super) seen: Arc<Seen>,
+    pub(super) complaints: Complaints,
+    pub(super) tallies: Tallies,
 }
 
 impl Door {
@@ -87,6 +87,10 @@ impl Door {
             }
         };
         let secrets: Vec<&Secret> = client.secrets().collect();
+        if secrets.is_empty() {
+            refuse("wrong_transport", "this NAS has no secret, so it may send over RadSec only");
+            return None;
+        }
         let signer = match verify(&view, &secrets) {
             Ok(signer) => signer,
             Err(refusal) => {
@@ -94,6 +98,10 @@ impl Door {
                 return None;
             }
         };
+        if client.message_authenticator && view.first(attribute::MESSAGE_AUTHENTICATOR).is_none() {
+            refuse("bad_message_authenticator", "it has no Message-Authenticator, which this NAS is required to send");
+            return None;
+        }
         if signer > 0 {
             self.note_previous_secret(client, now);
         }
@@ -231,7 +239,7 @@ pub async fn receive(
     }
 }
 
-fn reason(refusal: Refusal) -> &'static str {
+pub(super) fn reason(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Code(_) => "wrong_code",
         Refusal::Authenticator => "bad_authenticator",

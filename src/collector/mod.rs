@@ -8,7 +8,8 @@
 //! A port's task reads datagrams; one task commits. While a commit runs the next batch queues up, so a batch is as
 //! large as the load makes it and nothing waits for a timer (HOUSE decision 4). Exactly the committed set is answered;
 //! after an error or an unknown outcome nothing is, the lane is left and a new one opened: the NAS sends again.
-//! Sources: RFC 2866, RFC 5080 section 2.2, RFC 5997.
+//! Connections (`radsec`) come in beside the ports and share the queue, the committer and the memory of copies.
+//! Sources: RFC 2866, RFC 5080 section 2.2, RFC 5997, RFC 6614.
 
 mod commit;
 mod complaints;
@@ -18,6 +19,7 @@ pub mod fold;
 mod nas;
 mod port;
 pub mod profiles;
+pub mod radsec;
 mod reply;
 mod seen;
 mod tally;
@@ -26,7 +28,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -36,8 +38,11 @@ use crate::vocabulary::Clock;
 use commit::Committer;
 use door::Door;
 use port::Port;
+use radsec::RadSec;
 
 pub use nas::{NasClient, NasTable};
+pub use radsec::certificate::CertificateName;
+pub use radsec::{RadSecSettings, Radius11, Ready};
 
 /// What the collector is wired to.
 #[derive(Clone)]
@@ -54,12 +59,21 @@ pub struct Wiring {
     pub stopping: watch::Receiver<bool>,
 }
 
+/// What is served: bound sockets.
+#[derive(Default)]
+pub struct Sockets {
+    pub accounting: Vec<UdpSocket>,
+    /// Listeners for RadSec, with what new connections are accepted with; a reload sends new settings.
+    pub radsec: Option<(Vec<TcpListener>, watch::Receiver<Arc<Ready>>)>,
+}
+
 /// Serves the bound sockets until `stopping`: then nothing more is received, what is queued is committed and answered.
 ///
 /// **Errors**: a socket that cannot be prepared for answering from the address it was asked at.
-pub async fn run(sockets: Vec<UdpSocket>, wiring: Wiring) -> std::io::Result<()> {
+pub async fn run(sockets: Sockets, wiring: Wiring) -> std::io::Result<()> {
+    let Sockets { accounting, radsec } = sockets;
     let ports: Vec<Arc<Port>> =
-        sockets.into_iter().map(|socket| Port::new(socket).map(Arc::new)).collect::<std::io::Result<_>>()?;
+        accounting.into_iter().map(|socket| Port::new(socket).map(Arc::new)).collect::<std::io::Result<_>>()?;
     let (queue, queued) = mpsc::channel(QUEUE_MAX);
     let committer = Committer::new(&wiring, ports.clone(), queued);
     let door = Arc::new(Door::new(&wiring, queue, committer.seen()));
@@ -68,7 +82,14 @@ pub async fn run(sockets: Vec<UdpSocket>, wiring: Wiring) -> std::io::Result<()>
         let beat = wiring.hearts.register(format!("RADIUS port {}", port.address()));
         tasks.spawn(door::receive(Arc::clone(&door), port, index, beat, wiring.stopping.clone()));
     }
-    // Only the ports may hold the door, and with it the queue's entrance: the committer ends when the last one is gone.
+    if let Some((listeners, settings)) = radsec {
+        let radsec = Arc::new(RadSec::new(&wiring, Arc::clone(&door), settings));
+        for listener in listeners {
+            let beat = wiring.hearts.register(format!("RadSec port {}", listener.local_addr()?));
+            tasks.spawn(Arc::clone(&radsec).accept(listener, beat));
+        }
+    }
+    // Only the ports and connections may hold the door, and with it the queue's entrance: the committer ends when the last one is gone.
     drop(door);
     tasks.spawn(committer.run(wiring.hearts.register("RADIUS journal"), wiring.stopping));
     while let Some(ended) = tasks.join_next().await {

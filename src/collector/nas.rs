@@ -1,9 +1,10 @@
-//! Who may send accounting: the configured clients by network, longest prefix first, and by name.
+//! Who may send accounting: the configured clients by network, longest prefix first, by certificate, and by name.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::radsec::certificate::{CertificateName, Presented};
 use crate::radius::{IdentityRule, NasRule, Profile};
 use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
 
@@ -11,10 +12,16 @@ use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
 #[derive(Debug, Clone)]
 pub struct NasClient {
     pub name: String,
-    pub network: Cidr,
-    pub secret: Secret,
+    /// Where it sends from, over UDP and, when it has certificates too, over RadSec. `None`: anywhere, by certificate.
+    pub network: Option<Cidr>,
+    /// For UDP; without one it may send over RadSec only.
+    pub secret: Option<Secret>,
     /// Still accepted while the NAS is being moved to `secret`.
     pub previous_secret: Option<Secret>,
+    /// What its certificate is recognized by; any of them. None: UDP only.
+    pub certificates: Vec<CertificateName>,
+    /// Over UDP an Accounting-Request without Message-Authenticator is dropped.
+    pub message_authenticator: bool,
     pub profile: Arc<Profile>,
     pub identity: IdentityRule,
     /// What a port can carry: decides what a counter can have done.
@@ -32,7 +39,7 @@ impl NasClient {
 
     /// The secrets to try, the current one first.
     pub(super) fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        std::iter::once(&self.secret).chain(self.previous_secret.as_ref())
+        self.secret.iter().chain(self.previous_secret.as_ref())
     }
 }
 
@@ -42,6 +49,7 @@ pub struct NasTable {
     clients: Vec<NasClient>,
     by_name: HashMap<String, usize>,
     by_network: HashMap<Cidr, usize>,
+    by_certificate: HashMap<CertificateName, usize>,
     /// The prefix lengths in use, longest first.
     prefixes: Vec<u8>,
 }
@@ -50,11 +58,17 @@ impl NasTable {
     /// The table of these clients. Of two with one network or name the later counts; the configuration refuses both.
     pub fn new(clients: Vec<NasClient>) -> Self {
         let by_name = clients.iter().enumerate().map(|(index, client)| (client.name.clone(), index)).collect();
-        let by_network = clients.iter().enumerate().map(|(index, client)| (client.network, index)).collect();
-        let mut prefixes: Vec<u8> = clients.iter().map(|client| client.network.prefix()).collect();
+        let networks = || clients.iter().enumerate().filter_map(|(index, client)| Some((client.network?, index)));
+        let by_network = networks().collect();
+        let by_certificate = clients
+            .iter()
+            .enumerate()
+            .flat_map(|(index, client)| client.certificates.iter().map(move |name| (name.clone(), index)))
+            .collect();
+        let mut prefixes: Vec<u8> = networks().map(|(network, _)| network.prefix()).collect();
         prefixes.sort_unstable_by(|left, right| right.cmp(left));
         prefixes.dedup();
-        Self { clients, by_name, by_network, prefixes }
+        Self { clients, by_name, by_network, by_certificate, prefixes }
     }
 
     /// The client an address belongs to: the longest prefix wins.
@@ -67,6 +81,11 @@ impl NasTable {
             .iter()
             .filter_map(|&prefix| Cidr::around(address, prefix))
             .find_map(|network| self.by_network.get(&network).copied())
+    }
+
+    /// The client a certificate belongs to: by its fingerprint first, its common name last.
+    pub fn of_certificate(&self, presented: &Presented) -> Option<&NasClient> {
+        presented.names.iter().find_map(|name| self.by_certificate.get(name)).map(|&index| &self.clients[index])
     }
 
     /// The client of a name.
@@ -86,9 +105,11 @@ mod tests {
     fn client(name: &str, network: &str) -> NasClient {
         NasClient {
             name: name.to_owned(),
-            network: network.parse().expect("a network"),
-            secret: Secret::new("s"),
+            network: Some(network.parse().expect("a network")),
+            secret: Some(Secret::new("s")),
             previous_secret: None,
+            certificates: Vec::new(),
+            message_authenticator: false,
             profile: Arc::clone(Profile::standard()),
             identity: IdentityRule::Client,
             max_rate: BitRate::from_bits_per_second(10_000_000_000),

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{NasClient, NasTable, Wiring, run};
+use super::{NasClient, NasTable, Sockets, Wiring, run};
 use crate::radius::{IdentityRule, PacketView, Profile, RequestBuilder, response_is_genuine};
 use crate::store::journal::{self, JournalRow};
 use crate::store::{Store, StoreConfig};
@@ -61,7 +61,7 @@ impl Fixture {
         let journalled = Arc::clone(&wiring.journalled);
         let socket = UdpSocket::bind(bind).await.expect("a socket");
         let address = socket.local_addr().expect("an address");
-        let collector = tokio::spawn(run(vec![socket], wiring));
+        let collector = tokio::spawn(run(Sockets { accounting: vec![socket], radsec: None }, wiring));
         Self { store, metrics, journalled, table, stop, collector, address, _directory: directory }
     }
 
@@ -113,9 +113,11 @@ impl Sender {
 fn client(name: &str, network: &str) -> NasClient {
     NasClient {
         name: name.to_owned(),
-        network: network.parse().expect("a network"),
-        secret: Secret::new("s"),
+        network: Some(network.parse().expect("a network")),
+        secret: Some(Secret::new("s")),
         previous_secret: Some(Secret::new("old")),
+        certificates: Vec::new(),
+        message_authenticator: false,
         profile: Arc::clone(Profile::standard()),
         identity: IdentityRule::Client,
         max_rate: BitRate::from_bits_per_second(10_000_000_000),

@@ -20,6 +20,7 @@ use crate::intake::{IntakeError, Settings};
 use crate::provisioner::plant::Plant;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Heartbeats, Metrics};
+use crate::tls::TlsFault;
 use crate::vocabulary::Clock;
 use config::{Config, ConfigError};
 use parts::Parts;
@@ -40,6 +41,8 @@ pub enum DaemonError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Intake(#[from] IntakeError),
+    #[error("[radius] radsec_tls.{0}")]
+    RadSec(TlsFault),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     /// A part that must run forever ended or panicked.
@@ -67,7 +70,10 @@ impl Daemon {
     pub async fn start(config: &Config, clock: Clock) -> Result<Self, DaemonError> {
         // Before anything is bound or migrated: a certificate that does not fit is mended and the start repeated.
         if let Some(tls) = services::intake_options(config).tls {
-            tls.check()?;
+            tls.check().map_err(IntakeError::Tls)?;
+        }
+        if let Some(settings) = services::radsec_settings(config) {
+            settings.ready().map_err(DaemonError::RadSec)?;
         }
         let sockets = Sockets::bind(config)?;
         let addresses = sockets.addresses()?;
@@ -80,8 +86,13 @@ impl Daemon {
         let keeper = database::keep(ground.store.clone(), up, ground.metrics.clone(), beat, addresses.to_string());
         parts.spawn_dropped("database", keeper);
         let intake = services::start_intake(&ground, config, sockets.api, &mut parts)?;
-        let nas = (!sockets.accounting.is_empty())
-            .then(|| services::start_collector(&ground, config, sockets.accounting, &mut parts));
+        let nas = match sockets.accounting.is_empty() && sockets.radsec.is_empty() {
+            true => None,
+            false => {
+                let (ports, listeners) = (sockets.accounting, sockets.radsec);
+                Some(services::start_collector(&ground, config, ports, listeners, &mut parts).map_err(DaemonError::RadSec)?)
+            }
+        };
         let plant = sockets.tftp.map(|socket| services::start_tftp(&ground, config, socket, &mut parts));
         services::start_biller(&ground, &mut parts);
         services::start_provisioner(&ground, config, plant.clone(), &mut parts)?;
@@ -99,7 +110,9 @@ impl Daemon {
             tracing::error!("The certificates stay as they were: {error}");
         }
         if let Some(nas) = &self.nas {
-            nas.swap(config);
+            if let Err(error) = nas.swap(config) {
+                tracing::error!("RadSec keeps its certificates: [radius] radsec_tls.{error}");
+            }
         }
         if let Some(plant) = &self.plant {
             plant.reload(services::modem_settings(config));

@@ -97,12 +97,15 @@ fn one_line(listing: &str) -> String {
 /// What a reload cannot swap under running services.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let accounting = |config: &Config| config.radius.as_ref().map(|radius| radius.accounting.clone());
+    let listen = |radius: &super::config::Radius| radius.radsec.as_ref().map(|radsec| radsec.listen.clone());
+    let radsec = |config: &Config| config.radius.as_ref().and_then(listen);
     [
         ("[database]", old.database != new.database),
         ("[secrets]", old.secrets != new.secrets),
         ("[api] listen", old.api.listen != new.api.listen),
         ("[api] tls", old.api.tls.is_some() != new.api.tls.is_some()),
         ("[radius] accounting", accounting(old) != accounting(new)),
+        ("[radius] radsec", radsec(old) != radsec(new)),
         ("[tftp]", old.tftp != new.tftp),
         ("[mail]", old.mail != new.mail),
         ("[aaa]", old.aaa != new.aaa),

@@ -12,7 +12,7 @@ use super::config::Config;
 use super::parts::Parts;
 use crate::biller::{self, AutoClose, BillerError};
 use crate::collector::fold::Fold;
-use crate::collector::{self, NasClient, NasTable};
+use crate::collector::{self, NasClient, NasTable, RadSecSettings, Ready};
 use crate::intake::billing::BillRefusal;
 use crate::intake::{self, Intake, IntakeError, Settings};
 use crate::provisioner::modem::ModemSettings;
@@ -23,6 +23,7 @@ use crate::store::foreign::mail::MailDatabase;
 use crate::store::rating::RatingError;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Heartbeats, Metrics, Outcome};
+use crate::tls::TlsFault;
 use crate::vocabulary::{Clock, Secret};
 
 /// What every service is built from.
@@ -87,25 +88,49 @@ fn refusal(error: BillerError) -> BillRefusal {
 
 /// What HTTP is told besides its address.
 pub fn intake_options(config: &Config) -> intake::Options {
-    let tls = config.api.tls.clone().map(|tls| intake::Tls { cert: tls.cert, key: tls.key, client_ca: tls.client_ca });
     let limit = config.api.rate_limit;
     let rate_limit = limit.map(|limit| intake::RateLimit { per_second: limit.per_second, burst: limit.burst });
-    intake::Options { tls, rate_limit }
+    intake::Options { tls: config.api.tls.clone(), rate_limit }
 }
 
-/// Swaps who may send accounting, for the collector and the fold at once.
+/// Swaps who may send accounting, for the collector and the fold at once, and what new RadSec connections meet.
 pub struct NasSwitch {
     table: watch::Sender<Arc<NasTable>>,
+    radsec: Option<watch::Sender<Arc<Ready>>>,
 }
 
 impl NasSwitch {
-    pub fn swap(&self, config: &Config) {
+    /// **Errors**: an unfit certificate file; RadSec keeps the old ones, everything else is swapped.
+    pub fn swap(&self, config: &Config) -> Result<(), TlsFault> {
         self.table.send_replace(Arc::new(nas_table(config)));
+        if let (Some(running), Some(settings)) = (&self.radsec, radsec_settings(config)) {
+            running.send_replace(Arc::new(settings.ready()?));
+        }
+        Ok(())
     }
 }
 
+/// What the configuration says about RadSec, when it is on.
+pub fn radsec_settings(config: &Config) -> Option<RadSecSettings> {
+    config.radius.as_ref()?.radsec.as_ref().map(|radsec| radsec.settings.clone())
+}
+
 /// The RADIUS ports, and the fold behind them.
-pub fn start_collector(ground: &Ground, config: &Config, sockets: Vec<UdpSocket>, parts: &mut Parts) -> NasSwitch {
+///
+/// **Errors**: an unfit certificate file of RadSec.
+pub fn start_collector(
+    ground: &Ground,
+    config: &Config,
+    accounting: Vec<UdpSocket>,
+    listeners: Vec<tokio::net::TcpListener>,
+    parts: &mut Parts,
+) -> Result<NasSwitch, TlsFault> {
+    let radsec = match radsec_settings(config) {
+        Some(settings) => Some(watch::channel(Arc::new(settings.ready()?))),
+        None => None,
+    };
+    let (radsec, settings) = radsec.unzip();
+    let sockets = collector::Sockets { accounting, radsec: settings.map(|settings| (listeners, settings)) };
     let (table, nas) = watch::channel(Arc::new(nas_table(config)));
     let journalled = Arc::new(Notify::new());
     let fold = Fold::new(
@@ -127,7 +152,7 @@ pub fn start_collector(ground: &Ground, config: &Config, sockets: Vec<UdpSocket>
         stopping: parts.stopping(),
     };
     parts.spawn("RADIUS accounting", collector::run(sockets, wiring));
-    NasSwitch { table }
+    Ok(NasSwitch { table, radsec })
 }
 
 fn nas_table(config: &Config) -> NasTable {
@@ -136,6 +161,8 @@ fn nas_table(config: &Config) -> NasTable {
         network: nas.address,
         secret: nas.secret.clone(),
         previous_secret: nas.previous_secret.clone(),
+        certificates: nas.certificates.clone(),
+        message_authenticator: nas.message_authenticator,
         profile: Arc::clone(&nas.profile),
         identity: nas.identity,
         max_rate: nas.max_rate,

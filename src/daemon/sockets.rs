@@ -3,7 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 
 use super::DaemonError;
 use super::config::Config;
@@ -12,6 +12,7 @@ use super::config::Config;
 pub struct Sockets {
     pub api: std::net::TcpListener,
     pub accounting: Vec<UdpSocket>,
+    pub radsec: Vec<TcpListener>,
     pub tftp: Option<UdpSocket>,
 }
 
@@ -20,6 +21,7 @@ pub struct Sockets {
 pub struct Addresses {
     pub api: SocketAddr,
     pub accounting: Vec<SocketAddr>,
+    pub radsec: Vec<SocketAddr>,
     pub tftp: Option<SocketAddr>,
 }
 
@@ -28,6 +30,9 @@ impl std::fmt::Display for Addresses {
         write!(f, "Serving HTTP on {}", self.api)?;
         for address in &self.accounting {
             write!(f, ", RADIUS accounting on {address}")?;
+        }
+        for address in &self.radsec {
+            write!(f, ", RadSec on {address}")?;
         }
         if let Some(address) = self.tftp {
             write!(f, ", TFTP on {address}")?;
@@ -45,6 +50,11 @@ impl Sockets {
             let socket = datagrams(address, ACCOUNTING_BUFFER_BYTES);
             accounting.push(socket.map_err(|error| bind_error("[radius] accounting", address, error))?);
         }
+        let mut radsec = Vec::new();
+        for &address in config.radius.iter().filter_map(|radius| radius.radsec.as_ref()).flat_map(|radsec| &radsec.listen) {
+            let bound = listener(address).and_then(TcpListener::from_std);
+            radsec.push(bound.map_err(|error| bind_error("[radius] radsec", address, error))?);
+        }
         let tftp = match &config.tftp {
             None => None,
             Some(tftp) => {
@@ -52,13 +62,14 @@ impl Sockets {
                 Some(socket.map_err(|error| bind_error("[tftp] listen", tftp.listen, error))?)
             }
         };
-        Ok(Self { api, accounting, tftp })
+        Ok(Self { api, accounting, radsec, tftp })
     }
 
     pub fn addresses(&self) -> std::io::Result<Addresses> {
         Ok(Addresses {
             api: self.api.local_addr()?,
             accounting: self.accounting.iter().map(UdpSocket::local_addr).collect::<Result<_, _>>()?,
+            radsec: self.radsec.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?,
             tftp: self.tftp.as_ref().map(UdpSocket::local_addr).transpose()?,
         })
     }

@@ -40,7 +40,7 @@ use crate::vocabulary::Clock;
 
 pub use keyring::{NewKey, RateLimit, new_key};
 pub use problem::Problem;
-pub use serve::{Intake, IntakeError, Options, Settings, Tls};
+pub use serve::{Intake, IntakeError, Options, Settings};
 pub use view::account as account_view;
 
 use catalogs::Catalogs;

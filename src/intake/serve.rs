@@ -1,17 +1,13 @@
 //! The HTTP server itself: plain or TLS, a rate limit that can change, a shutdown that lets running requests end.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::ServerConfig;
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
 
@@ -23,39 +19,22 @@ use super::writer::{Writer, WriterTasks};
 use super::{App, router, waker};
 use crate::store::Store;
 use crate::telemetry::{Heartbeat, Heartbeats, Metrics};
+use crate::tls::{TlsFault, TlsFiles};
 use crate::vocabulary::Clock;
 
 /// What the configuration says about HTTP besides the address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsFiles>,
     /// `None`: no limit.
     pub rate_limit: Option<RateLimit>,
-}
-
-/// PEM files. With `client_ca` only clients with a certificate of that authority get in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
-    pub cert: PathBuf,
-    pub key: PathBuf,
-    pub client_ca: Option<PathBuf>,
-}
-
-impl Tls {
-    /// Reads the files as serving would, and keeps nothing.
-    ///
-    /// **Errors**: the first file that is unreadable or unfit.
-    pub fn check(&self) -> Result<(), IntakeError> {
-        server_config(self).map(drop)
-    }
 }
 
 /// Why HTTP cannot be served.
 #[derive(Debug, Error)]
 pub enum IntakeError {
-    /// `key` is the key of `[api] tls` that names the file.
-    #[error("[api] tls.{key} {path}: {reason}")]
-    Tls { key: &'static str, path: String, reason: String },
+    #[error("[api] tls.{0}")]
+    Tls(#[from] TlsFault),
     #[error("HTTP cannot be served: {0}")]
     Io(#[from] std::io::Error),
 }
@@ -161,60 +140,8 @@ impl Settings {
     }
 }
 
-fn server_config(files: &Tls) -> Result<ServerConfig, IntakeError> {
-    let chain = certificates("cert", &files.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|error| fault("key", &files.key, unread(error, "private key")))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| fault("cert", &files.cert, error.to_string()))?;
-    let builder = match &files.client_ca {
-        None => builder.with_no_client_auth(),
-        Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates("client_ca", path)? {
-                roots.add(certificate).map_err(|error| fault("client_ca", path, unfit(&error)))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(|error| fault("client_ca", path, error.to_string()))?;
-            builder.with_client_cert_verifier(verifier)
-        }
-    };
-    let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => {
-            fault("key", &files.key, format!("is not the key of the certificate {}", files.cert.display()))
-        }
-        rustls::Error::InvalidCertificate(_) => fault("cert", &files.cert, unfit(&error)),
-        error => fault("key", &files.key, error.to_string()),
-    })?;
+fn server_config(files: &TlsFiles) -> Result<ServerConfig, TlsFault> {
+    let mut config = files.server_config(rustls::DEFAULT_VERSIONS)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
-}
-
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, IntakeError> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
-        Ok(found) if found.is_empty() => Err(fault(key, path, unread(pem::Error::NoItemsFound, "certificate"))),
-        Ok(found) => Ok(found),
-        Err(error) => Err(fault(key, path, unread(error, "certificate"))),
-    }
-}
-
-fn fault(key: &'static str, path: &Path, reason: String) -> IntakeError {
-    IntakeError::Tls { key, path: path.display().to_string(), reason }
-}
-
-/// What is wrong with a PEM file, for the person who put it there.
-fn unread(error: pem::Error, wanted: &str) -> String {
-    match error {
-        pem::Error::NoItemsFound => format!("holds no {wanted}; it must be PEM, beginning with -----BEGIN"),
-        pem::Error::Io(error) => format!("cannot be read: {error}"),
-        error => format!("is no PEM file: {error}"),
-    }
-}
-
-fn unfit(error: &rustls::Error) -> String {
-    format!("holds something that is no certificate ({error})")
 }

@@ -33,18 +33,7 @@ pub enum Refusal {
 /// authenticator is random, the Message-Authenticator mandatory (RFC 5997 section 3).
 pub fn verify(view: &PacketView<'_>, secrets: &[&Secret]) -> Result<usize, Refusal> {
     match view.code() {
-        code::ACCOUNTING_REQUEST => {
-            let signer = secrets
-                .iter()
-                .position(|secret| {
-                    equal(&signature(view.octets(), &[0; 16], secret.expose().as_bytes()), &view.authenticator())
-                })
-                .ok_or(Refusal::Authenticator)?;
-            match message_authenticator_holds(view, &[0; 16], secrets[signer]) {
-                Some(false) => Err(Refusal::MessageAuthenticator),
-                Some(true) | None => Ok(signer),
-            }
-        }
+        code::ACCOUNTING_REQUEST => verify_signed(view, secrets),
         code::STATUS_SERVER => {
             view.first(attribute::MESSAGE_AUTHENTICATOR).ok_or(Refusal::Unsigned)?;
             secrets
@@ -53,6 +42,21 @@ pub fn verify(view: &PacketView<'_>, secrets: &[&Secret]) -> Result<usize, Refus
                 .ok_or(Refusal::MessageAuthenticator)
         }
         other => Err(Refusal::Code(other)),
+    }
+}
+
+/// Tells which of `secrets` signed a request whose authenticator is MD5 over its content: Accounting-Request, and by RFC
+/// 5176 section 2.3 CoA-Request and Disconnect-Request.
+pub(super) fn verify_signed(view: &PacketView<'_>, secrets: &[&Secret]) -> Result<usize, Refusal> {
+    let signer = secrets
+        .iter()
+        .position(|secret| {
+            equal(&signature(view.octets(), &[0; 16], secret.expose().as_bytes()), &view.authenticator())
+        })
+        .ok_or(Refusal::Authenticator)?;
+    match message_authenticator_holds(view, &[0; 16], secrets[signer]) {
+        Some(false) => Err(Refusal::MessageAuthenticator),
+        Some(true) | None => Ok(signer),
     }
 }
 

@@ -143,13 +143,13 @@ impl RequestBuilder {
     }
 }
 
-fn push(octets: &mut Vec<u8>, kind: u8, value: &[u8]) {
+pub(super) fn push(octets: &mut Vec<u8>, kind: u8, value: &[u8]) {
     let length = u8::try_from(value.len() + 2).expect("a value has at most 253 octets");
     octets.extend_from_slice(&[kind, length]);
     octets.extend_from_slice(value);
 }
 
-fn write_length(octets: &mut [u8]) {
+pub(super) fn write_length(octets: &mut [u8]) {
     let length = u16::try_from(octets.len()).expect("a packet has at most 4096 octets");
     octets[2..4].copy_from_slice(&length.to_be_bytes());
 }

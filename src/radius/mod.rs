@@ -3,7 +3,7 @@
 //!
 //! In: bytes, secrets, an arrival time, a NAS profile. Out: what they mean, and the bytes of an answer. No socket, no
 //! clock, no randomness; nothing here panics on any input.
-//! Sources: RFC 2865, 2866, 2868, 2869, 3162, 5080, 5997, 6929.
+//! Sources: RFC 2865, 2866, 2868, 2869, 3162, 5080, 5997, 6613, 6614, 6929, 9765.
 
 mod authenticator;
 
@@ -14,6 +14,7 @@ mod numbers;
 mod packet;
 mod profile;
 mod record;
+mod stream;
 mod value;
 
 pub use authenticator::{Refusal, response_is_genuine, verify};
@@ -26,3 +27,4 @@ pub use packet::{
 };
 pub use profile::{IdentityRule, Profile, Profiles, StreamRule, TunnelLinks};
 pub use record::{NasRule, Uninterpretable, record};
+pub use stream::{StreamRequest, StreamVersion, protocol_error};

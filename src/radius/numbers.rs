@@ -1,10 +1,15 @@
 //! The numbers of RADIUS that this crate speaks of by name: packet codes and attribute types.
 
-/// Packet codes. RFC 2865 section 4, RFC 2866 section 4, RFC 5997.
+/// Packet codes. RFC 2865 section 4, RFC 2866 section 4, RFC 5176, RFC 5997, RFC 7930.
 pub mod code {
     pub const ACCOUNTING_REQUEST: u8 = 4;
     pub const ACCOUNTING_RESPONSE: u8 = 5;
     pub const STATUS_SERVER: u8 = 12;
+    pub const DISCONNECT_REQUEST: u8 = 40;
+    pub const DISCONNECT_NAK: u8 = 42;
+    pub const COA_REQUEST: u8 = 43;
+    pub const COA_NAK: u8 = 45;
+    pub const PROTOCOL_ERROR: u8 = 52;
 }
 
 /// Attribute types. RFC 2865 section 5, RFC 2866 section 5, RFC 2869 section 5, RFC 3162, RFC 6911.
@@ -15,6 +20,7 @@ pub mod attribute {
     pub const NAS_IP_ADDRESS: u8 = 4;
     pub const NAS_PORT: u8 = 5;
     pub const FRAMED_IP_ADDRESS: u8 = 8;
+    pub const REPLY_MESSAGE: u8 = 18;
     pub const CLASS: u8 = 25;
     pub const VENDOR_SPECIFIC: u8 = 26;
     pub const CALLED_STATION_ID: u8 = 30;
@@ -36,5 +42,6 @@ pub mod attribute {
     pub const TUNNEL_PASSWORD: u8 = 69;
     pub const MESSAGE_AUTHENTICATOR: u8 = 80;
     pub const NAS_IPV6_ADDRESS: u8 = 95;
+    pub const ERROR_CAUSE: u8 = 101;
     pub const FRAMED_IPV6_ADDRESS: u8 = 168;
 }

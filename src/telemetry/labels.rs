@@ -29,8 +29,13 @@ labels! {
 }
 labels! {
     /// A RADIUS client (empty when none is known) and why a datagram was not answered: `unknown_nas`, `malformed`,
-    /// `wrong_code`, `bad_authenticator`, `bad_message_authenticator`, `queue_full`, `not_recorded`, `socket_buffer` (RFC 4671).
+    /// `wrong_transport`, `wrong_code`, `bad_authenticator`, `bad_message_authenticator`, `queue_full`, `not_recorded`,
+    /// `socket_buffer` (RFC 4671); or why a connection of its ended.
     NasReason { nas, reason }
+}
+labels! {
+    /// Why something was refused.
+    Reason { reason }
 }
 labels! {
     /// How something ended.

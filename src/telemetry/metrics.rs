@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
-use super::labels::{Direction, Nas, NasKind, NasReason, Outcome, Request, Target, TargetState};
+use super::labels::{Direction, Nas, NasKind, NasReason, Outcome, Reason, Request, Target, TargetState};
 use super::process;
 
 /// A gauge in seconds or another fraction.
@@ -25,6 +25,9 @@ pub struct Metrics {
     pub radius_duplicates: Family<Nas, Counter>,
     pub fold_duplicates: Counter,
     pub radius_quarantined: Counter,
+    pub radsec_connections: Family<Nas, Gauge>,
+    pub radsec_refused: Family<Reason, Counter>,
+    pub radsec_closed: Family<NasReason, Counter>,
     pub journal_records: Counter,
     pub journal_commit_seconds: Histogram,
     pub journal_batch_records: Histogram,
@@ -100,6 +103,17 @@ impl Metrics {
                 Counter::default(),
                 "radius_quarantined",
                 "Records kept and answered that could not be interpreted"
+            ),
+            radsec_connections: add!(Family::default(), "radsec_connections", "Open RadSec connections by client"),
+            radsec_refused: add!(
+                Family::default(),
+                "radsec_refused",
+                "RadSec connections refused before the first packet, by reason"
+            ),
+            radsec_closed: add!(
+                Family::default(),
+                "radsec_closed",
+                "RadSec connections that ended, by client and reason"
             ),
             journal_records: add!(Counter::default(), "journal_records", "Accounting records made durable"),
             journal_commit_seconds: add!(fast(), "journal_commit_seconds", "Time to make one batch durable"),

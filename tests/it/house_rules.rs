@@ -20,9 +20,9 @@ const FLOOR_3: &[&str] = &["intake", "collector", "provisioner", "biller"];
 /// What a room may import besides the vocabulary; `None`: it is not on the map.
 fn may_import(room: &str) -> Option<Vec<&'static str>> {
     let pure: Vec<&str> = FLOOR_1.iter().map(|(room, _)| *room).collect();
-    let below_services = [&pure[..], &["store", "telemetry"]].concat();
+    let below_services = [&pure[..], &["store", "telemetry", "tls"]].concat();
     match room {
-        "vocabulary" | "telemetry" => Some(vec![]),
+        "vocabulary" | "telemetry" | "tls" => Some(vec![]),
         "store" => Some(pure),
         "daemon" => Some([&below_services[..], FLOOR_3].concat()),
         "cli" => Some([&below_services[..], FLOOR_3, &["daemon"]].concat()),
@@ -36,7 +36,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("sqlx::", &["store"]),
     ("axum::", &["intake"]),
     ("UdpSocket", &["collector", "provisioner", "daemon", "cli"]),
-    ("TcpListener", &["intake", "provisioner", "daemon", "cli"]),
+    ("TcpListener", &["intake", "collector", "provisioner", "daemon", "cli"]),
     ("Timestamp::now", &["daemon/clock.rs"]),
     ("SystemTime::now", &["daemon/clock.rs"]),
     ("Zoned::now", &["daemon/clock.rs"]),

@@ -5,6 +5,7 @@
 //! beside the configuration file. Unknown keys are faults.
 
 mod probe;
+mod radsec;
 mod reader;
 mod sections;
 
@@ -12,8 +13,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::collector::{CertificateName, RadSecSettings};
 use crate::radius::{IdentityRule, Profile};
 use crate::store::StoreConfig;
+use crate::tls::TlsFiles;
 use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
 
 pub use reader::ConfigFault;
@@ -52,16 +55,8 @@ pub struct Secrets {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Api {
     pub listen: SocketAddr,
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsFiles>,
     pub rate_limit: Option<RateLimit>,
-}
-
-/// PEM files. `client_ca` turns on mTLS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
-    pub cert: PathBuf,
-    pub key: PathBuf,
-    pub client_ca: Option<PathBuf>,
 }
 
 /// Requests per API key.
@@ -77,17 +72,31 @@ pub struct RateLimit {
 #[derive(Debug, Clone)]
 pub struct Radius {
     pub accounting: Vec<SocketAddr>,
+    pub radsec: Option<RadSec>,
     pub dictionaries: Vec<PathBuf>,
     pub nas: Vec<Nas>,
+}
+
+/// `[radius] radsec` and what goes with it: RADIUS inside TLS (RFC 6614), port 2083 unless the address says another.
+#[derive(Debug, Clone)]
+pub struct RadSec {
+    pub listen: Vec<SocketAddr>,
+    pub settings: RadSecSettings,
 }
 
 /// `[[radius.nas]]`: a client that may send accounting. The longest prefix wins.
 #[derive(Debug, Clone)]
 pub struct Nas {
     pub name: String,
-    pub address: Cidr,
-    pub secret: Secret,
+    /// Absent only with `certificate`: then it may send from anywhere.
+    pub address: Option<Cidr>,
+    /// For UDP. Absent only with `certificate`: then it may send over RadSec only.
+    pub secret: Option<Secret>,
     pub previous_secret: Option<Secret>,
+    /// `certificate`, one name or a list: what the certificate of its RadSec connections is recognized by.
+    pub certificates: Vec<CertificateName>,
+    /// `require` (default `optional`): over UDP a request without Message-Authenticator is dropped.
+    pub message_authenticator: bool,
     /// Counter semantics of the vendor; default `default`.
     pub profile: Arc<Profile>,
     /// Which NAS behind this client a packet belongs to; default `client`.

@@ -3,10 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::Tls;
 use super::reader::{Found, Reader};
 use crate::collector::dictionaries;
-use crate::intake::{self, IntakeError};
+use crate::tls::{TlsFault, TlsFiles};
 
 const OTHERS_READ: u32 = 0o004;
 
@@ -35,9 +34,8 @@ pub fn dictionary(reader: &Reader<'_>, found: &Found<&str>, path: &Path) {
 }
 
 /// Notes what makes the TLS files unfit for serving; `keys` are the places where they are named.
-pub fn tls(reader: &Reader<'_>, keys: &[&Found<&str>], files: &Tls) {
-    let files = intake::Tls { cert: files.cert.clone(), key: files.key.clone(), client_ca: files.client_ca.clone() };
-    if let Err(IntakeError::Tls { key, path, reason }) = files.check()
+pub fn tls(reader: &Reader<'_>, keys: &[&Found<&str>], files: &TlsFiles) {
+    if let Err(TlsFault { key, path, reason }) = files.check()
         && let Some(found) = keys.iter().find(|found| last(&found.key) == key)
     {
         reader.fault(found.at, &found.key, format!("{path} {reason}"));

@@ -198,6 +198,14 @@ impl<'r, 't> Section<'r, 't> {
         Some(list.iter().enumerate().filter_map(element).collect())
     }
 
+    /// A string or a list of strings; absent is an empty list.
+    pub fn one_or_more(&self, name: &'static str) -> Vec<Found<&'r str>> {
+        match self.table.get(name).map(Spanned::get_ref) {
+            Some(DeValue::Array(_)) => self.strings(name).unwrap_or_default(),
+            _ => self.string(name).into_iter().collect(),
+        }
+    }
+
     /// A whole number of at least `least`.
     pub fn number(&self, name: &'static str, least: u32) -> Option<u32> {
         let (span, value) = self.value(name)?;

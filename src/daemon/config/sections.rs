@@ -7,14 +7,16 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::DeTable;
 
+use super::radsec::Certificates;
 use super::reader::{Found, Reader, Section};
 use super::{
     Api, Backend, Cmts, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Secrets, Snmp, Tftp,
-    Tls, probe,
+    probe,
 };
-use crate::collector::{dictionaries, profiles};
+use crate::collector::{CertificateName, dictionaries, profiles};
 use crate::daemon::log;
 use crate::radius::{IdentityRule, Profile, Profiles};
+use crate::tls::TlsFiles;
 use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
 
 /// The whole file. `None` where a required part is unusable; its fault is noted.
@@ -74,10 +76,10 @@ const DEFAULT_MAX_RATE_BITS: u64 = 10_000_000_000;
 const DEFAULT_INTERIM_SECONDS: u32 = 600;
 const SECRET_FILE_MAX_BYTES: u64 = 4096;
 
-struct Door<'r, 't> {
-    reader: &'r Reader<'t>,
+pub(super) struct Door<'r, 't> {
+    pub(super) reader: &'r Reader<'t>,
     /// Also read what the daemon reads at its start.
-    probing: bool,
+    pub(super) probing: bool,
 }
 
 impl Door<'_, '_> {
@@ -105,14 +107,7 @@ impl Door<'_, '_> {
         let tls = section.table("tls").map(|tls| {
             let (cert, key, client_ca) = (tls.required("cert"), tls.required("key"), tls.string("client_ca"));
             tls.close();
-            let path = |found: &Found<&str>| self.reader.credential(found.value);
-            let files =
-                Tls { cert: path(cert.as_ref()?), key: path(key.as_ref()?), client_ca: client_ca.as_ref().map(path) };
-            if self.probing {
-                let keys: Vec<&Found<&str>> = cert.iter().chain(&key).chain(&client_ca).collect();
-                probe::tls(self.reader, &keys, &files);
-            }
-            Some(files)
+            self.tls_files(cert, key, client_ca)
         });
         let rate_limit = section.table("rate_limit").map(|limit| {
             let per_second = limit.number("per_second", 1);
@@ -128,6 +123,23 @@ impl Door<'_, '_> {
         Some(Api { listen: listen?, tls: optional(tls)?, rate_limit: optional(rate_limit)? })
     }
 
+    /// The PEM files of a table; they are read when the whole configuration is checked.
+    pub(super) fn tls_files(
+        &self,
+        cert: Option<Found<&str>>,
+        key: Option<Found<&str>>,
+        client_ca: Option<Found<&str>>,
+    ) -> Option<TlsFiles> {
+        let path = |found: &Found<&str>| self.reader.credential(found.value);
+        let files =
+            TlsFiles { cert: path(cert.as_ref()?), key: path(key.as_ref()?), client_ca: client_ca.as_ref().map(path) };
+        if self.probing {
+            let keys: Vec<&Found<&str>> = cert.iter().chain(&key).chain(&client_ca).collect();
+            probe::tls(self.reader, &keys, &files);
+        }
+        Some(files)
+    }
+
     fn radius(&self, section: Section<'_, '_>) -> Option<Radius> {
         let accounting: Vec<SocketAddr> = match section.strings("accounting") {
             Some(list) => list.iter().filter_map(|found| self.address(found)).collect(),
@@ -138,34 +150,53 @@ impl Door<'_, '_> {
             None => Vec::new(),
         };
         let profiles = self.profiles(section.strings("profiles").unwrap_or_default(), &dictionaries);
+        let radsec = self.radsec(&section);
         let mut clients: Vec<(Found<&str>, Option<Found<Cidr>>)> = Vec::new();
+        let mut certificates = Certificates::default();
         let mut nas = Vec::new();
         for client in section.tables("nas") {
             let name = client.required("name");
-            let address = client.required("address").and_then(|found| client.parse::<Cidr>(&found));
+            let shown = self.certificates(&client, &mut certificates, matches!(radsec, Some(None)));
+            // A NAS with a certificate may come from anywhere.
+            let address = match shown.as_deref() {
+                Some([]) => client.required("address"),
+                Some(_) | None => client.string("address"),
+            };
+            let located = address.is_some();
+            let address = address.and_then(|found| client.parse::<Cidr>(&found));
             if let Some(name) = &name {
                 self.distinct(&clients, name, address.as_ref());
                 clients.push((name.clone(), address.clone()));
             }
-            let (name, address) = (name.map(|found| found.value.to_owned()), address.map(|found| found.value));
-            nas.push(self.nas(client, name, address, &profiles));
+            // Outer `None`: it is given but unusable.
+            let address = if located { address.map(|found| Some(found.value)) } else { Some(None) };
+            let name = name.map(|found| found.value.to_owned());
+            nas.push(self.nas(client, name, address, shown, &profiles));
         }
         section.close();
-        Some(Radius { accounting, dictionaries, nas: nas.into_iter().collect::<Option<_>>()? })
+        Some(Radius { accounting, radsec: radsec?, dictionaries, nas: nas.into_iter().collect::<Option<_>>()? })
     }
 
     fn nas(
         &self,
         client: Section<'_, '_>,
         name: Option<String>,
-        address: Option<Cidr>,
+        address: Option<Option<Cidr>>,
+        certificates: Option<Vec<CertificateName>>,
         profiles: &Profiles,
     ) -> Option<Nas> {
-        let secret = self.secret(&client, "secret", "secret_file");
-        if let Some(None) = secret {
+        let secret = self.udp_secret(&client, "secret", "secret_file");
+        if let (Some(None), Some([])) = (&secret, certificates.as_deref()) {
             client.fault("a NAS needs secret or secret_file");
         }
-        let previous_secret = self.secret(&client, "previous_secret", "previous_secret_file");
+        if let (Some(Some(_)), Some(None)) = (&secret, &address)
+            && certificates.as_ref().is_some_and(|list| !list.is_empty())
+        {
+            client.fault("secret is for UDP, which needs address too; RadSec needs neither");
+        }
+        let previous_secret = self.udp_secret(&client, "previous_secret", "previous_secret_file");
+        let message_authenticator =
+            client.word("message_authenticator", &[("optional", false), ("require", true)]).unwrap_or(false);
         let profile = match client.string("profile") {
             None => Some(Arc::clone(Profile::standard())),
             Some(found) => self.profile(&found, profiles),
@@ -187,8 +218,10 @@ impl Door<'_, '_> {
         Some(Nas {
             name: name?,
             address: address?,
-            secret: secret??,
+            secret: secret?,
             previous_secret: previous_secret?,
+            certificates: certificates?,
+            message_authenticator,
             profile: profile?,
             identity: identity.unwrap_or_default(),
             max_rate: max_rate.unwrap_or(BitRate::from_bits_per_second(DEFAULT_MAX_RATE_BITS)),
@@ -305,7 +338,7 @@ impl Door<'_, '_> {
         None
     }
 
-    fn address(&self, found: &Found<&str>) -> Option<SocketAddr> {
+    pub(super) fn address(&self, found: &Found<&str>) -> Option<SocketAddr> {
         match found.value.parse() {
             Ok(address) => Some(address),
             Err(_) => {
@@ -336,7 +369,7 @@ impl Door<'_, '_> {
     }
 
     /// A secret or the file that holds it. Outer `None`: it is given but unusable; inner `None`: it is not given.
-    fn secret(&self, section: &Section<'_, '_>, name: &'static str, file: &'static str) -> Option<Option<Secret>> {
+    pub(super) fn secret(&self, section: &Section<'_, '_>, name: &'static str, file: &'static str) -> Option<Option<Secret>> {
         let (inline, file) = (section.string(name), section.string(file));
         match (inline, file) {
             (Some(_), Some(file)) => {
