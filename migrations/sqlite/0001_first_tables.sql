@@ -294,6 +294,12 @@ CREATE TABLE nas_identity (
     last_seen_at BIGINT NOT NULL
 );
 
+-- What is known of a configured client: when it last signed with the secret it is being moved away from.
+CREATE TABLE nas_client (
+    client TEXT NOT NULL PRIMARY KEY,
+    previous_secret_at BIGINT NOT NULL
+);
+
 CREATE TABLE batch (
     id TEXT NOT NULL PRIMARY KEY,
     tenant TEXT NOT NULL REFERENCES tenant (id),

@@ -19,6 +19,7 @@ mod job;
 mod key;
 mod line;
 mod migrate;
+mod nas;
 mod record;
 mod serve;
 mod session;
@@ -100,6 +101,9 @@ pub enum Command {
     /// Show RADIUS sessions.
     #[command(subcommand)]
     Session(session::SessionCommand),
+    /// Show who sends accounting, and who is late.
+    #[command(subcommand)]
+    Nas(nas::NasCommand),
     /// Show what subscribers used.
     #[command(subcommand)]
     Usage(usage::UsageCommand),
@@ -163,6 +167,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Line(command) => line::run(command, context).await,
         Command::Tariff(command) => tariff::run(command, context),
         Command::Session(command) => session::run(command, context).await,
+        Command::Nas(command) => nas::run(command, context).await,
         Command::Usage(command) => usage::run(command, context).await,
         Command::Export(command) => export::run(command, context).await,
         Command::Backup { file } => backup::backup(&file, context).await,

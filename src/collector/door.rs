@@ -49,11 +49,11 @@ pub struct Door {
     pub(super) queue: mpsc::Sender<Pending>,
     pub(super) seen: Arc<Seen>,
     pub(super) complaints: Complaints,
-    pub(super) tallies: Tallies,
+    pub(super) tallies: Arc<Tallies>,
 }
 
 impl Door {
-    pub fn new(wiring: &Wiring, queue: mpsc::Sender<Pending>, seen: Arc<Seen>) -> Self {
+    pub fn new(wiring: &Wiring, queue: mpsc::Sender<Pending>, seen: Arc<Seen>, tallies: Arc<Tallies>) -> Self {
         Self {
             clock: wiring.clock.clone(),
             metrics: wiring.metrics.clone(),
@@ -61,7 +61,7 @@ impl Door {
             queue,
             seen,
             complaints: Complaints::default(),
-            tallies: Tallies::new(wiring.metrics.clone()),
+            tallies,
         }
     }
 
@@ -102,11 +102,12 @@ impl Door {
             refuse("bad_message_authenticator", "it has no Message-Authenticator, which this NAS is required to send");
             return None;
         }
+        let tally = self.tallies.of(&client.name);
         if signer > 0 {
+            tally.previous_secret(now);
             self.note_previous_secret(client, now);
         }
         let answer = answer(&view, secrets[signer]);
-        let tally = self.tallies.of(&client.name);
         let reply = Reply::Datagram { port, peer: datagram.peer };
         if view.code() == code::STATUS_SERVER {
             tally.request(Kind::Status);

@@ -23,6 +23,7 @@ pub mod radsec;
 mod reply;
 mod seen;
 mod tally;
+mod vigil;
 #[cfg(test)]
 mod tests;
 
@@ -38,9 +39,12 @@ use crate::vocabulary::Clock;
 use commit::Committer;
 use door::Door;
 use port::Port;
+use tally::Tallies;
+use vigil::Vigil;
 use radsec::RadSec;
 
 pub use nas::{NasClient, NasTable};
+pub use vigil::{ReportState, report_state};
 pub use radsec::certificate::CertificateName;
 pub use radsec::{RadSecSettings, Radius11, Ready};
 
@@ -76,7 +80,8 @@ pub async fn run(sockets: Sockets, wiring: Wiring) -> std::io::Result<()> {
         accounting.into_iter().map(|socket| Port::new(socket).map(Arc::new)).collect::<std::io::Result<_>>()?;
     let (queue, queued) = mpsc::channel(QUEUE_MAX);
     let committer = Committer::new(&wiring, ports.clone(), queued);
-    let door = Arc::new(Door::new(&wiring, queue, committer.seen()));
+    let tallies = Arc::new(Tallies::new(wiring.metrics.clone()));
+    let door = Arc::new(Door::new(&wiring, queue, committer.seen(), Arc::clone(&tallies)));
     let mut tasks = JoinSet::new();
     for (index, port) in ports.into_iter().enumerate() {
         let beat = wiring.hearts.register(format!("RADIUS port {}", port.address()));
@@ -91,6 +96,7 @@ pub async fn run(sockets: Sockets, wiring: Wiring) -> std::io::Result<()> {
     }
     // Only the ports and connections may hold the door, and with it the queue's entrance: the committer ends when the last one is gone.
     drop(door);
+    tasks.spawn(Vigil::new(&wiring, tallies).run(wiring.hearts.register("NAS reports"), wiring.stopping.clone()));
     tasks.spawn(committer.run(wiring.hearts.register("RADIUS journal"), wiring.stopping));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {

@@ -93,6 +93,12 @@ impl NasTable {
         self.by_name.get(name).map(|&index| &self.clients[index])
     }
 
+    /// The client an identity belongs to: its name is the client's, or `client/inner` behind a proxy.
+    pub fn of_identity(&self, identity: &str) -> Option<&NasClient> {
+        let outer = || identity.split_once('/').and_then(|(client, _)| self.named(client));
+        self.named(identity).or_else(outer)
+    }
+
     pub fn clients(&self) -> &[NasClient] {
         &self.clients
     }

@@ -2,12 +2,14 @@
 //! once and then kept.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
 
 use crate::radius::{PacketView, attribute};
 use crate::telemetry::{Metrics, Nas, NasKind, NasReason};
+use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// The counters of one configured client.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub struct Tally {
     pub responses: Counter,
     /// Requests whose commit failed: their NAS sends them again.
     pub not_recorded: Counter,
+    /// When it last signed with its previous secret, microseconds of Unix time; 0 for never.
+    previous_secret_at: AtomicI64,
 }
 
 /// What an accepted packet is.
@@ -64,8 +68,13 @@ impl Tally {
             requests,
             duplicates: metrics.radius_duplicates.get_or_create(&Nas::new(client)).clone(),
             responses: metrics.radius_responses.get_or_create(&Nas::new(client)).clone(),
+            previous_secret_at: AtomicI64::new(0),
             not_recorded: metrics.radius_dropped.get_or_create(&NasReason::new(client, "not_recorded")).clone(),
         }
+    }
+
+    pub fn previous_secret(&self, now: Timestamp) {
+        self.previous_secret_at.fetch_max(to_micros(now), Ordering::Relaxed);
     }
 
     pub fn request(&self, kind: Kind) {
@@ -82,6 +91,16 @@ pub struct Tallies {
 impl Tallies {
     pub fn new(metrics: Metrics) -> Self {
         Self { metrics, by_client: Mutex::default() }
+    }
+
+    /// When each client that did so last signed with its previous secret.
+    pub fn previous_secrets(&self) -> Vec<(String, Timestamp)> {
+        let tallies = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = |tally: &Tally| match tally.previous_secret_at.load(Ordering::Relaxed) {
+            0 => None,
+            at => from_micros(at),
+        };
+        tallies.iter().filter_map(|(client, tally)| Some((client.clone(), used(tally)?))).collect()
     }
 
     pub fn of(&self, client: &str) -> Arc<Tally> {

@@ -30,6 +30,7 @@ pub mod journal;
 pub mod keys;
 pub mod ledger;
 pub mod migrate;
+pub mod nas;
 pub mod plant;
 pub mod rating;
 pub mod seal;

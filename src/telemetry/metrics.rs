@@ -37,6 +37,11 @@ pub struct Metrics {
     pub fold_lag_records: Gauge,
     pub fold_lag_seconds: FloatGauge,
     pub sessions_active: Gauge,
+    pub nas_last_report_age_seconds: Family<Nas, FloatGauge>,
+    pub nas_reports_overdue: Family<Nas, Gauge>,
+    pub nas_sessions_open: Family<Nas, Gauge>,
+    pub nas_sessions_stale: Family<Nas, Gauge>,
+    pub nas_previous_secret_timestamp_seconds: Family<Nas, Gauge>,
     pub usage_bytes: Family<Direction, Counter>,
     pub http_requests: Family<Request, Counter>,
     pub http_request_seconds: Histogram,
@@ -128,6 +133,27 @@ impl Metrics {
             fold_lag_records: add!(Gauge::default(), "fold_lag_records", "Journal records not folded yet"),
             fold_lag_seconds: add!(FloatGauge::default(), "fold_lag_seconds", "Age of the oldest record not folded"),
             sessions_active: add!(Gauge::default(), "sessions_active", "Open accounting sessions"),
+            nas_last_report_age_seconds: add!(
+                Family::default(),
+                "nas_last_report_age_seconds",
+                "Time since the last report of a NAS arrived"
+            ),
+            nas_reports_overdue: add!(
+                Family::default(),
+                "nas_reports_overdue",
+                "Whether a NAS has open sessions and sent nothing for three of its intervals (1) or not (0)"
+            ),
+            nas_sessions_open: add!(Family::default(), "nas_sessions_open", "Open accounting sessions of a NAS"),
+            nas_sessions_stale: add!(
+                Family::default(),
+                "nas_sessions_stale",
+                "Open sessions of a NAS without a report for three intervals"
+            ),
+            nas_previous_secret_timestamp_seconds: add!(
+                Family::default(),
+                "nas_previous_secret_timestamp_seconds",
+                "When a client last signed with its previous secret, Unix time"
+            ),
             usage_bytes: add!(Family::default(), "usage_bytes", "Octets written to the ledger"),
             http_requests: add!(Family::default(), "http_requests", "Answered HTTP requests"),
             http_request_seconds: add!(fast(), "http_request_seconds", "Time to answer an HTTP request"),

@@ -18,6 +18,8 @@ mod mail;
 mod main_job;
 mod ops;
 mod outage;
+mod ports;
+mod radsec;
 mod reload;
 mod store_contract;
 mod tftp;

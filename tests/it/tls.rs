@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::harness::acme::{CATALOG, internet};
 use crate::harness::daemon::{Daemon, Site};
-use crate::harness::{http, run, wait_for};
+use crate::harness::{http, pki, run, wait_for};
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -180,68 +180,12 @@ fn start(site: &Site, client: &[&str]) -> Daemon {
 }
 
 fn authority(site: &Site, name: &str) {
-    let (key, cert) = (file(site, &format!("{name}.key")), file(site, &format!("{name}.pem")));
-    openssl(&[
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-keyout",
-        &key,
-        "-out",
-        &cert,
-        "-days",
-        "2",
-        "-subj",
-        &format!("/CN={name}"),
-    ]);
+    pki::authority(&site.folder, name);
 }
 
 /// Issues `<file>.pem` and `<file>.key` for loopback, with `name` as its common name.
 fn certificate(site: &Site, authority: &str, name: &str, common_name: &str) {
-    let path = |ending: &str| file(site, &format!("{name}.{ending}"));
-    openssl(&[
-        "req",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-keyout",
-        &path("key"),
-        "-out",
-        &path("csr"),
-        "-subj",
-        &format!("/CN={common_name}"),
-    ]);
-    std::fs::write(site.path("extensions"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
-        .expect("a file");
-    let (ca, ca_key) = (file(site, &format!("{authority}.pem")), file(site, &format!("{authority}.key")));
-    openssl(&[
-        "x509",
-        "-req",
-        "-in",
-        &path("csr"),
-        "-CA",
-        &ca,
-        "-CAkey",
-        &ca_key,
-        "-CAcreateserial",
-        "-days",
-        "2",
-        "-extfile",
-        &file(site, "extensions"),
-        "-out",
-        &path("pem"),
-    ]);
-}
-
-fn openssl(arguments: &[&str]) {
-    let output = run("openssl", "openssl", arguments);
-    assert!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    pki::certificate(&site.folder, authority, name, common_name, "IP:127.0.0.1");
 }
 
 /// Common name of the certificate the daemon shows now.

@@ -82,8 +82,8 @@ impl Door {
                 }
                 let entry = JournalEntry {
                     arrived_at: now,
-                    nas: client.name.clone(),
-                    source: source.to_string(),
+                    nas: client.name.as_str().into(),
+                    source: source.into(),
                     packet: redacted(&view),
                 };
                 (What::Record { key, entry }, answer)

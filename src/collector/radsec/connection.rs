@@ -81,7 +81,7 @@ impl fmt::Display for Ended {
         match self {
             Self::Peer => f.write_str("the NAS closed it"),
             Self::Idle(limit) => write!(f, "nothing came for {} s", limit.as_secs()),
-            Self::Stalled => write!(f, "a packet was begun and not finished within {} s", PACKET_LIMIT.as_secs()),
+            Self::Stalled => f.write_str("a packet was begun and not finished"),
             Self::Unread => write!(f, "it did not read its answers for {} s", WRITE_LIMIT.as_secs()),
             Self::Malformed(malformed) => write!(f, "{malformed}"),
             Self::Refused(refusal) => write!(f, "{refusal} (inside TLS the secret is \"radsec\")"),
@@ -170,7 +170,7 @@ impl Connection {
                 (quiet_since, begun_at) = (Instant::now(), None);
             }
             let deadline = if frames.is_partial() {
-                *begun_at.get_or_insert_with(Instant::now) + PACKET_LIMIT
+                *begun_at.get_or_insert_with(Instant::now) + PACKET_LIMIT.min(self.idle)
             } else {
                 quiet_since + self.idle
             };

@@ -8,6 +8,7 @@ pub mod desk;
 pub mod http;
 pub mod mailhost;
 pub mod nas;
+pub mod pki;
 pub mod postgres;
 pub mod radiusd;
 
