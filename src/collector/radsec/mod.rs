@@ -187,8 +187,8 @@ impl RadSec {
         let old_tls = session.protocol_version() != Some(rustls::ProtocolVersion::TLSv1_3);
         match session.alpn_protocol() {
             Some(RADIUS_1_1) if old_tls => {
-                self.refused("radius_1_1");
-                self.complain("radius_1_1", || {
+                self.refused("old_tls");
+                self.complain("old_tls", || {
                     format!(
                         "RadSec connection from {source} ({presented}) refused: it speaks RADIUS/1.1 over TLS 1.2, and \
                          RFC 9765 wants TLS 1.3."
