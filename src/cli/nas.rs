@@ -70,12 +70,7 @@ struct Row {
 }
 
 impl Row {
-    fn of(
-        nas: &NasReports,
-        clients: &BTreeMap<&str, &Nas>,
-        secrets: &HashMap<String, i64>,
-        now: Timestamp,
-    ) -> Self {
+    fn of(nas: &NasReports, clients: &BTreeMap<&str, &Nas>, secrets: &HashMap<String, i64>, now: Timestamp) -> Self {
         let outer = nas.nas.split_once('/').map_or(nas.nas.as_str(), |(client, _)| client);
         let client = if clients.contains_key(nas.nas.as_str()) { nas.nas.as_str() } else { outer };
         let interim_seconds = clients.get(client).map(|client| client.interim_seconds);

@@ -23,9 +23,9 @@ pub mod radsec;
 mod reply;
 mod seen;
 mod tally;
-mod vigil;
 #[cfg(test)]
 mod tests;
+mod vigil;
 
 use std::sync::Arc;
 
@@ -39,14 +39,14 @@ use crate::vocabulary::Clock;
 use commit::Committer;
 use door::Door;
 use port::Port;
+use radsec::RadSec;
 use tally::Tallies;
 use vigil::Vigil;
-use radsec::RadSec;
 
 pub use nas::{NasClient, NasTable};
-pub use vigil::{ReportState, report_state};
 pub use radsec::certificate::CertificateName;
 pub use radsec::{RadSecSettings, Radius11, Ready};
+pub use vigil::{ReportState, report_state};
 
 /// What the collector is wired to.
 #[derive(Clone)]

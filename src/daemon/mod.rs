@@ -90,7 +90,10 @@ impl Daemon {
             true => None,
             false => {
                 let (ports, listeners) = (sockets.accounting, sockets.radsec);
-                Some(services::start_collector(&ground, config, ports, listeners, &mut parts).map_err(DaemonError::RadSec)?)
+                Some(
+                    services::start_collector(&ground, config, ports, listeners, &mut parts)
+                        .map_err(DaemonError::RadSec)?,
+                )
             }
         };
         let plant = sockets.tftp.map(|socket| services::start_tftp(&ground, config, socket, &mut parts));

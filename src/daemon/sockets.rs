@@ -51,7 +51,9 @@ impl Sockets {
             accounting.push(socket.map_err(|error| bind_error("[radius] accounting", address, error))?);
         }
         let mut radsec = Vec::new();
-        for &address in config.radius.iter().filter_map(|radius| radius.radsec.as_ref()).flat_map(|radsec| &radsec.listen) {
+        for &address in
+            config.radius.iter().filter_map(|radius| radius.radsec.as_ref()).flat_map(|radsec| &radsec.listen)
+        {
             let bound = listener(address).and_then(TcpListener::from_std);
             radsec.push(bound.map_err(|error| bind_error("[radius] radsec", address, error))?);
         }

@@ -146,10 +146,7 @@ mod tests {
         };
         assert!(response_is_genuine(&answer, 9, &request(&good).authenticator(), &RADSEC));
         let other = RequestBuilder::accounting(9).sign(&Secret::new("testing123")).expect("small");
-        assert_eq!(
-            StreamRequest::of(&request(&other), StreamVersion::Historic),
-            Err(Refusal::Authenticator)
-        );
+        assert_eq!(StreamRequest::of(&request(&other), StreamVersion::Historic), Err(Refusal::Authenticator));
     }
 
     #[test]
@@ -191,10 +188,7 @@ mod tests {
     fn status_server_needs_no_message_authenticator_in_radius_1_1_only() {
         let octets = [&[12, 0, 0, 20][..], &[7; 16]].concat();
         assert_eq!(StreamRequest::of(&request(&octets), StreamVersion::Historic), Err(Refusal::Unsigned));
-        assert!(matches!(
-            StreamRequest::of(&request(&octets), StreamVersion::V1_1),
-            Ok(StreamRequest::Status { .. })
-        ));
+        assert!(matches!(StreamRequest::of(&request(&octets), StreamVersion::V1_1), Ok(StreamRequest::Status { .. })));
     }
 
     #[test]

@@ -16,10 +16,7 @@ const SOON: Duration = Duration::from_secs(15);
 fn wildcard_ports_answer_from_the_address_that_was_asked() {
     let site = Site::sqlite();
     let port = site.radius_port;
-    site.edit(
-        &format!("[\"127.0.0.1:{port}\"]"),
-        &format!("[\"0.0.0.0:{port}\", \"[::]:{port}\"]"),
-    );
+    site.edit(&format!("[\"127.0.0.1:{port}\"]"), &format!("[\"0.0.0.0:{port}\", \"[::]:{port}\"]"));
     site.edit("[tftp]", &format!("{}[tftp]", nas("six", "::1", "of-six", "")));
     let _daemon = site.start();
     for (from, asked, secret) in [

@@ -53,7 +53,8 @@ fn nas_is_known_by_any_name_its_certificate_has() {
     pki::certificate(&site.folder, "authority", "ip", "nobody", "IP:2001:db8::7");
     pki::certificate(&site.folder, "authority", "cn", "bng9", "");
     pki::certificate(&site.folder, "authority", "print", "nobody", "DNS:y.example");
-    let print = run("openssl", "openssl", &["x509", "-noout", "-fingerprint", "-sha256", "-in", &path(&site, "print.pem")]);
+    let print =
+        run("openssl", "openssl", &["x509", "-noout", "-fingerprint", "-sha256", "-in", &path(&site, "print.pem")]);
     let print = String::from_utf8(print.stdout).expect("text");
     let print = print.trim().split_once('=').expect("a fingerprint").1.to_owned();
     let more = format!(
@@ -130,7 +131,10 @@ fn radius_1_1_is_agreed_on_by_alpn_and_can_be_required_or_forbidden() {
     assert!(Tls::connect(&site, port, "bng1", &[b"h2"]).is_err(), "a foreign protocol gets an alert");
     let old_tls = config(&site, Some("bng1"), &[b"radius/1.1"], &[&rustls::version::TLS12]);
     let mut old_tls = Tls::open(&site, port, old_tls).expect("a handshake");
-    assert!(matches!(old_tls.ask(&with_token(1, &start(4))).as_deref(), None | Some([52, ..])), "RADIUS/1.1 needs TLS 1.3");
+    assert!(
+        matches!(old_tls.ask(&with_token(1, &start(4))).as_deref(), None | Some([52, ..])),
+        "RADIUS/1.1 needs TLS 1.3"
+    );
 
     site.edit("radsec = [", "radius_1_1 = \"require\"\nradsec = [");
     reload(&site, &daemon, 1);
@@ -228,7 +232,11 @@ fn faults_are_named_with_their_place() {
         ("\"dns:bng1.example\"", "\"bng1.example\"", "does not say what to compare; write dns:NAME"),
         ("\"dns:bng1.example\"", "[\"dns:a\", \"dns:a\"]", "dns:a is already given as radius.nas[0].certificate"),
         ("\"dns:bng1.example\"", "\"dns:a\"\nsecret = \"x\"", "secret is for UDP, which needs address too"),
-        ("\"dns:bng1.example\"", "\"dns:a\"\nsecret = \"radsec\"", "everybody knows and which protects only inside TLS"),
+        (
+            "\"dns:bng1.example\"",
+            "\"dns:a\"\nsecret = \"radsec\"",
+            "everybody knows and which protects only inside TLS",
+        ),
         ("certificate = \"dns:bng1.example\"", "", "radius.nas[0].address: is required"),
         ("certificate = \"dns:bng1.example\"", "address = \"127.0.0.1\"", "a NAS needs secret or secret_file"),
     ] {

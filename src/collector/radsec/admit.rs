@@ -100,7 +100,9 @@ impl Door {
             }
         };
         let pending = Pending { what, reply: Reply::Stream(seat), answer, tally };
-        if let Err(mpsc::error::SendError(Pending { what: What::Record { key, .. }, .. })) = self.queue.send(pending).await {
+        if let Err(mpsc::error::SendError(Pending { what: What::Record { key, .. }, .. })) =
+            self.queue.send(pending).await
+        {
             // The committer is gone; its seat tells the connection.
             self.seen.failed(std::iter::once(key));
         }

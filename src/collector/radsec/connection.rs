@@ -163,7 +163,8 @@ impl Connection {
                     name.clone_from(&client.name);
                 }
                 packets += 1;
-                let caller = Caller { client, source: self.source, connection: self.number, version: self.version, packets };
+                let caller =
+                    Caller { client, source: self.source, connection: self.number, version: self.version, packets };
                 if let Err(ended) = door.hear(packet, &caller, Seat::new(room, Arc::clone(unanswered))).await {
                     return ended;
                 }
@@ -194,9 +195,8 @@ impl Connection {
 
     /// Whose connection this is by the table in force now.
     fn client_of<'t>(&self, table: &'t NasTable) -> Option<&'t super::super::NasClient> {
-        let allowed = |client: &&super::super::NasClient| {
-            client.network.is_none_or(|network| network.contains(self.source.ip()))
-        };
+        let allowed =
+            |client: &&super::super::NasClient| client.network.is_none_or(|network| network.contains(self.source.ip()));
         table.of_certificate(&self.presented).filter(allowed)
     }
 }

@@ -48,10 +48,9 @@ impl fmt::Display for Refused {
             Self::Total(limit) => {
                 write!(f, "{limit} connections are open, as many as [radius] radsec_connections allows")
             }
-            Self::OfNas { nas, limit } => write!(
-                f,
-                "NAS {nas} has {limit} connections, as many as [radius] radsec_connections_per_nas allows"
-            ),
+            Self::OfNas { nas, limit } => {
+                write!(f, "NAS {nas} has {limit} connections, as many as [radius] radsec_connections_per_nas allows")
+            }
         }
     }
 }

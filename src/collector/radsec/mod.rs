@@ -224,9 +224,7 @@ impl RadSec {
 
     fn handshake_failed(&self, error: &io::Error, source: SocketAddr) {
         self.refused("handshake");
-        self.complain("handshake", || {
-            format!("RadSec handshake with {source} failed: {}.", handshake_reason(error))
-        });
+        self.complain("handshake", || format!("RadSec handshake with {source} failed: {}.", handshake_reason(error)));
     }
 
     fn refuse(&self, refused: &Refused, source: SocketAddr) {
@@ -283,9 +281,9 @@ fn handshake_reason(error: &io::Error) -> String {
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "its certificate was not signed by the authority in [radius] radsec_tls.client_ca".to_owned()
         }
-        Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => "its certificate has expired".to_owned(),
+        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "its certificate has expired".to_owned()
+        }
         Error::AlertReceived(
             alert @ (AlertDescription::UnknownCA
             | AlertDescription::BadCertificate

@@ -34,7 +34,9 @@ impl Door<'_, '_> {
         );
         let Some(listen) = listen else {
             if tls.is_some() {
-                section.fault("radsec_tls is given, but no radsec to listen on; write for example radsec = [\"[::]:2083\"]");
+                section.fault(
+                    "radsec_tls is given, but no radsec to listen on; write for example radsec = [\"[::]:2083\"]",
+                );
             }
             return Some(None);
         };

@@ -369,7 +369,12 @@ impl Door<'_, '_> {
     }
 
     /// A secret or the file that holds it. Outer `None`: it is given but unusable; inner `None`: it is not given.
-    pub(super) fn secret(&self, section: &Section<'_, '_>, name: &'static str, file: &'static str) -> Option<Option<Secret>> {
+    pub(super) fn secret(
+        &self,
+        section: &Section<'_, '_>,
+        name: &'static str,
+        file: &'static str,
+    ) -> Option<Option<Secret>> {
         let (inline, file) = (section.string(name), section.string(file));
         match (inline, file) {
             (Some(_), Some(file)) => {

@@ -21,8 +21,7 @@ pub fn certificate(folder: &Path, authority: &str, name: &str, common_name: &str
     let subject = format!("/CN={common_name}");
     let out = ["-keyout", &key_file, "-out", &request, "-subj", &subject];
     openssl(&[&["req"][..], &key, &out].concat());
-    let alternatives =
-        if alternatives.is_empty() { String::new() } else { format!("subjectAltName={alternatives}\n") };
+    let alternatives = if alternatives.is_empty() { String::new() } else { format!("subjectAltName={alternatives}\n") };
     let extensions = folder.join("extensions");
     std::fs::write(&extensions, format!("{alternatives}basicConstraints=CA:FALSE\n")).expect("a file");
     let (ca, ca_key) = (file(folder, authority, "pem"), file(folder, authority, "key"));
