@@ -112,10 +112,10 @@ impl Daemon {
         if let Err(error) = self.intake.reload(&services::intake_options(config)) {
             tracing::error!("The certificates stay as they were: {error}");
         }
-        if let Some(nas) = &self.nas {
-            if let Err(error) = nas.swap(config) {
-                tracing::error!("RadSec keeps its certificates: [radius] radsec_tls.{error}");
-            }
+        if let Some(nas) = &self.nas
+            && let Err(error) = nas.swap(config)
+        {
+            tracing::error!("RadSec keeps its certificates: [radius] radsec_tls.{error}");
         }
         if let Some(plant) = &self.plant {
             plant.reload(services::modem_settings(config));

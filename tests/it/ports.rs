@@ -106,6 +106,53 @@ fn reloads_under_load_lose_no_packet_and_forget_no_copy() {
     });
 }
 
+#[test]
+fn nas_list_tells_the_last_report_the_previous_secret_and_who_is_late() {
+    let site = Site::sqlite();
+    site.edit(&format!("secret = \"{NAS_SECRET}\""), &pair("new-secret", NAS_SECRET));
+    site.edit("identity = \"nas-identifier\"", "interim_seconds = 1");
+    site.edit("[tftp]", &format!("{}[tftp]", nas("silent", "192.0.2.1", "x", "")));
+    let _daemon = site.start();
+    let to = SocketAddr::new(address("127.0.0.1"), site.radius_port);
+    let before = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(1);
+    assert!(ask("127.0.0.1", to, &start(1, NAS_SECRET)).is_some());
+    let limit = Duration::from_secs(60);
+    // One second is its interval: after three without a report it is late.
+    wait_for("the NAS is late", limit, || {
+        (metric(&site, "lastmile_nas_reports_overdue{nas=\"bng1\"}") > 0.0).then_some(())
+    });
+    assert!(metric(&site, "lastmile_nas_last_report_age_seconds{nas=\"bng1\"}") > 3.0);
+    assert_eq!(metric(&site, "lastmile_nas_sessions_open{nas=\"bng1\"}"), 1.0);
+    assert!(metric(&site, "lastmile_nas_previous_secret_timestamp_seconds{nas=\"bng1\"}") > 1.7e9);
+    assert!(site.log_text().contains("NAS bng1 has sent nothing for 0 min while 1 sessions are open"));
+    let late = site.lastmile(&["--json", "nas", "list", "--overdue"]);
+    assert_eq!(late.status.code(), Some(3), "{late:?}");
+    let late: serde_json::Value = serde_json::from_slice(&late.stdout).expect("JSON");
+    assert_eq!(late.as_array().expect("a list").len(), 1, "{late:#}");
+    let instant = |value: &serde_json::Value| -> jiff::Timestamp {
+        value.as_str().expect("an instant").parse().expect("an instant")
+    };
+    let now = jiff::Timestamp::now();
+    for key in ["last_report_at", "previous_secret_used_at"] {
+        let at = instant(&late[0][key]);
+        assert!(before <= at && at <= now, "{key}: {late:#}");
+    }
+    let all = site.json(&["nas", "list"]);
+    assert_eq!((&all[0]["nas"], &all[0]["reports"]), (&"bng1".into(), &"overdue".into()), "{all:#}");
+    assert_eq!((&all[1]["nas"], &all[1]["reports"]), (&"silent".into(), &"never".into()), "{all:#}");
+
+    let used = all[0]["previous_secret_used_at"].clone();
+    let stop = RequestBuilder::accounting(2).integer(40, 2).text(44, "session-1").text(32, "bng1");
+    assert!(ask("127.0.0.1", to, &stop.sign(&Secret::new("new-secret")).expect("small")).is_some());
+    wait_for("it is on time again", limit, || {
+        (metric(&site, "lastmile_nas_reports_overdue{nas=\"bng1\"}") == 0.0).then_some(())
+    });
+    wait_for("that is told", SOON, || site.log_text().contains("NAS bng1 reports again").then_some(()));
+    let all = site.json(&["nas", "list"]);
+    assert_eq!((&all[0]["reports"], &all[0]["open_sessions"]), (&"fresh".into(), &0.into()), "{all:#}");
+    assert_eq!(all[0]["previous_secret_used_at"], used, "the current secret changes nothing");
+}
+
 fn pair(current: &str, previous: &str) -> String {
     format!("secret = \"{current}\"\nprevious_secret = \"{previous}\"")
 }

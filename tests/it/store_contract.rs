@@ -1,8 +1,8 @@
 //! The store's contract, run on SQLite and on PostgreSQL alike.
 
 use lastmile::store::journal::{self, JournalEntry};
-use lastmile::store::{Store, StoreConfig, StoreError};
-use lastmile::vocabulary::{Timestamp, from_micros};
+use lastmile::store::{Store, StoreConfig, StoreError, nas};
+use lastmile::vocabulary::{Timestamp, from_micros, to_micros};
 
 use crate::harness::{postgres, temp_dir};
 
@@ -22,7 +22,8 @@ contract!(
     migrations_run_once,
     appended_entries_are_read_in_commit_order,
     lanes_are_separate,
-    an_uncommitted_write_is_gone
+    an_uncommitted_write_is_gone,
+    newest_use_of_a_previous_secret_is_kept
 );
 
 async fn migrations_run_once(store: Store) {
@@ -42,6 +43,19 @@ async fn appended_entries_are_read_in_commit_order(store: Store) {
     assert_eq!(seqs, [300, 301]);
     assert_eq!(rows[1].entry, entry(300));
     assert_eq!(journal::last_seq(&mut tx, writer.lane()).await.expect("a number"), 301);
+}
+
+async fn newest_use_of_a_previous_secret_is_kept(store: Store) {
+    let mut tx = store.write().await.expect("a transaction");
+    for (client, second) in [("bng1", 5), ("bng2", 1), ("bng1", 9), ("bng1", 7)] {
+        nas::note_previous_secret(&mut tx, client, at(second)).await.expect("stored");
+    }
+    tx.commit().await.expect("stored");
+    let mut tx = store.read().await.expect("a transaction");
+    let used = nas::previous_secrets(&mut tx).await.expect("a list");
+    let expected = [("bng1", at(9)), ("bng2", at(1))].map(|(client, used)| (client.to_owned(), to_micros(used)));
+    assert_eq!(used, expected.into_iter().collect());
+    assert_eq!(nas::reports(&mut tx, 10).await.expect("a list"), vec![]);
 }
 
 async fn lanes_are_separate(store: Store) {

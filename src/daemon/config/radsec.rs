@@ -90,7 +90,7 @@ impl Door<'_, '_> {
     ) -> Option<Option<Secret>> {
         let secret = self.secret(client, name, file)?;
         if secret.as_ref().is_some_and(|secret| secret.expose() == RADSEC_SECRET) {
-            client.fault(&format!(
+            client.fault(format!(
                 "{name} is \"{RADSEC_SECRET}\", which everybody knows and which protects only inside TLS; a NAS that sends \
                  over UDP needs one of its own, one that sends over RadSec only needs none"
             ));
