@@ -88,6 +88,12 @@ impl Place {
     }
 }
 
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("nas", &self.nas).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.shared.open();
@@ -118,11 +124,11 @@ mod tests {
     #[test]
     fn a_place_is_free_again_when_its_connection_ends() {
         let limits = Limits::new(Metrics::new());
-        let first = limits.enter(3).and_then(|place| place.belong("bng1", 1)).ok().expect("room");
+        let first = limits.enter(3).and_then(|place| place.belong("bng1", 1)).expect("room");
         let refused = limits.enter(3).and_then(|place| place.belong("bng1", 1)).err();
         assert_eq!(refused, Some(Refused::OfNas { nas: "bng1".to_owned(), limit: 1 }));
-        let second = limits.enter(3).and_then(|place| place.belong("bng2", 1)).ok().expect("another NAS");
-        let third = limits.enter(3).ok().expect("the refused one left its place");
+        let second = limits.enter(3).and_then(|place| place.belong("bng2", 1)).expect("another NAS");
+        let third = limits.enter(3).expect("the refused one left its place");
         assert_eq!(limits.enter(3).err(), Some(Refused::Total(3)));
         drop((first, third));
         assert!(limits.enter(3).and_then(|place| place.belong("bng1", 1)).is_ok());
