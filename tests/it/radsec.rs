@@ -165,7 +165,7 @@ fn connections_are_limited_and_bad_packets_end_theirs() {
     let mut second = Tls::connect(&site, port, "bng1", &[]).expect("a handshake");
     assert!(first.ask(&start(1)).is_some() && second.ask(&start(1)).is_some());
     let third = Tls::connect(&site, port, "bng1", &[]).ok().and_then(|mut nas| nas.ask(&start(1)));
-    assert!(!third.is_some_and(|answer| answer[0] == 5), "one NAS has two connections at most");
+    assert!(third.is_none_or(|answer| answer[0] != 5), "one NAS has two connections at most");
     told(&site, "NAS bng1 has 2 connections, as many as [radius] radsec_connections_per_nas allows");
     // Connections in their handshake count too.
     let idle: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect(("127.0.0.1", port)).expect("the port")).collect();
