@@ -20,7 +20,7 @@
 //! ── 0 vocabulary ──── identifiers, addresses, rates, money, instants, secrets
 //! ```
 //!
-//! ## Three journeys, each read, decide, write
+//! ## Four journeys, each read, decide, write
 //!
 //! - **Account push**: `intake` parses the document (`account`: an account, or every fault) → reads what is stored →
 //!   decides (`account::decide`), works out the elements (`provision::elements`) → writes account, holders, sealed
@@ -30,6 +30,8 @@
 //! - **Accounting packet**: `collector` receives → `radius` verifies → `store::journal` appends, COMMIT → answer. Behind
 //!   it, in order, the fold: `radius` reads the record, `usage` folds it into its session, and sessions, ledger
 //!   entries, totals and the watermark are written in one transaction.
+//! - **Import** (`detail`, `radacct`, SAMIS): `radius` and `docsis` read what was recorded elsewhere → `collector::import`
+//!   makes packets of it and appends those that are not known to the journal, on a lane of its own → the same fold.
 //! - **Billing run**: `biller` flushes pending usage and fixes watermarks → reads services' history, usage sums and
 //!   lines already issued → `billing` rates → lines are written in chunks; the batch becomes visible with its last row.
 //!

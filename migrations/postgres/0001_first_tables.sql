@@ -300,6 +300,14 @@ CREATE TABLE nas_client (
     previous_secret_at BIGINT NOT NULL
 );
 
+-- Records brought in from elsewhere (`lastmile import`), by what makes them the same event: a file may be imported
+-- again. `digest` is 64 bits of SHA-256 over the event; ordered by time, because files are.
+CREATE TABLE imported (
+    event_at BIGINT NOT NULL,
+    digest BIGINT NOT NULL,
+    PRIMARY KEY (event_at, digest)
+);
+
 CREATE TABLE batch (
     id TEXT NOT NULL PRIMARY KEY,
     tenant TEXT NOT NULL REFERENCES tenant (id),

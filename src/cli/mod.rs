@@ -15,6 +15,7 @@ mod docsis;
 mod exception;
 mod exit;
 mod export;
+mod import;
 mod job;
 mod key;
 mod line;
@@ -110,6 +111,9 @@ pub enum Command {
     /// Write out sessions or usage, as CSV or JSON lines.
     #[command(subcommand)]
     Export(export::ExportCommand),
+    /// Bring in accounting that was recorded elsewhere; safe to repeat.
+    #[command(subcommand)]
+    Import(import::ImportCommand),
     /// Copy the databases into one file, also while the daemon runs.
     Backup { file: PathBuf },
     /// Put a backup's databases where the configuration says they are.
@@ -170,6 +174,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Nas(command) => nas::run(command, context).await,
         Command::Usage(command) => usage::run(command, context).await,
         Command::Export(command) => export::run(command, context).await,
+        Command::Import(command) => import::run(command, context).await,
         Command::Backup { file } => backup::backup(&file, context).await,
         Command::Restore { file } => backup::restore(&file, context),
         Command::Record(command) => record::run(command, context).await,

@@ -16,6 +16,7 @@ mod complaints;
 pub mod dictionaries;
 mod door;
 pub mod fold;
+pub mod import;
 mod nas;
 mod port;
 pub mod profiles;

@@ -28,6 +28,7 @@ use services::{Ground, NasSwitch};
 use sockets::Sockets;
 
 pub use serve::serve;
+pub use services::nas_table;
 pub use sockets::Addresses;
 
 /// Why the daemon did not start, or stopped by itself.

@@ -155,7 +155,8 @@ pub fn start_collector(
     Ok(NasSwitch { table, radsec })
 }
 
-fn nas_table(config: &Config) -> NasTable {
+/// The configured RADIUS clients, ready to be looked up.
+pub fn nas_table(config: &Config) -> NasTable {
     let clients = config.radius.iter().flat_map(|radius| &radius.nas).map(|nas| NasClient {
         name: nas.name.clone(),
         network: nas.address,

@@ -4,7 +4,8 @@
 //! a file or a clock. CM-SP-MULPI Annex C and D.
 //!
 //! `tlv` cuts bytes · `schema` names them · `value` and `tree` make them readable · `check` judges them ·
-//! `mic` and `mta` seal them · `text` is the TOML door · `build` is the door for the modem backend.
+//! `mic` and `mta` seal them · `text` is the TOML door · `build` is the door for the modem backend. `samis` reads the
+//! usage records of a CMTS.
 
 mod ber;
 mod build;
@@ -12,6 +13,7 @@ mod check;
 mod mic;
 mod mta;
 mod path;
+mod samis;
 mod schema;
 mod text;
 mod tlv;
@@ -20,6 +22,7 @@ mod value;
 
 pub use build::{CmSettings, Flow, Generation, SnmpAccess, cm_file, verify};
 pub use mta::HashFamily;
+pub use samis::{FlowDirection, FlowReport, FlowUsage, SamisFault, SamisReader};
 pub use text::{Decoded, DocsisError, Encoded, decode, encode};
 pub use tlv::{MAX_FILE_OCTETS, TlvError};
 

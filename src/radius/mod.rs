@@ -8,23 +8,29 @@
 mod authenticator;
 
 mod decode;
+mod detail;
 mod dictionary;
+mod encode;
 mod message;
 mod numbers;
 mod packet;
 mod profile;
+mod radacct;
 mod record;
 mod stream;
 mod value;
 
 pub use authenticator::{Refusal, response_is_genuine, verify};
 pub use decode::{Decoded, decode};
+pub use detail::{DetailAttribute, DetailFault, DetailParser, DetailRecord, LINE_MAX, parse as parse_detail};
 pub use dictionary::{AttributeDefinition, Dictionary, Kind, Source, VendorDefinition};
+pub use encode::{Encoded, Printed, Unencodable, encode, parse_date};
 pub use message::{BuildError, RequestBuilder, answer, redacted};
 pub use numbers::{attribute, code};
 pub use packet::{
     Attribute, Attributes, Malformed, PACKET_MAX, PacketView, VendorAttribute, VendorFormat, VendorSpecific,
 };
-pub use profile::{IdentityRule, Profile, Profiles, StreamRule, TunnelLinks};
+pub use profile::{IdentityRule, Profile, Profiles, StreamRule, TunnelLinks, shipped_dictionary};
+pub use radacct::{RadacctReport, RadacctRow, RadacctSession};
 pub use record::{NasRule, Uninterpretable, record};
 pub use stream::{StreamRequest, StreamVersion, protocol_error};

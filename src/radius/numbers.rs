@@ -20,6 +20,7 @@ pub mod attribute {
     pub const NAS_IP_ADDRESS: u8 = 4;
     pub const NAS_PORT: u8 = 5;
     pub const FRAMED_IP_ADDRESS: u8 = 8;
+    pub const FILTER_ID: u8 = 11;
     pub const REPLY_MESSAGE: u8 = 18;
     pub const CLASS: u8 = 25;
     pub const VENDOR_SPECIFIC: u8 = 26;
@@ -33,6 +34,8 @@ pub mod attribute {
     pub const ACCT_OUTPUT_OCTETS: u8 = 43;
     pub const ACCT_SESSION_ID: u8 = 44;
     pub const ACCT_SESSION_TIME: u8 = 46;
+    pub const ACCT_INPUT_PACKETS: u8 = 47;
+    pub const ACCT_OUTPUT_PACKETS: u8 = 48;
     pub const ACCT_TERMINATE_CAUSE: u8 = 49;
     pub const ACCT_MULTI_SESSION_ID: u8 = 50;
     pub const ACCT_LINK_COUNT: u8 = 51;
@@ -40,6 +43,7 @@ pub mod attribute {
     pub const ACCT_OUTPUT_GIGAWORDS: u8 = 53;
     pub const EVENT_TIMESTAMP: u8 = 55;
     pub const TUNNEL_PASSWORD: u8 = 69;
+    pub const CONNECT_INFO: u8 = 77;
     pub const MESSAGE_AUTHENTICATOR: u8 = 80;
     pub const NAS_IPV6_ADDRESS: u8 = 95;
     pub const ERROR_CAUSE: u8 = 101;

@@ -25,6 +25,7 @@ pub mod foreign;
 pub mod holders;
 pub mod holds;
 pub mod idempotency;
+pub mod imports;
 pub mod jobs;
 pub mod journal;
 pub mod keys;

@@ -139,6 +139,28 @@ impl SessionState {
         Ok(Outcome::Changed(change))
     }
 
+    /// Whether this report is among those the session holds: folding it would change nothing. `None`: it lies before the
+    /// tail, and only the journal can tell.
+    pub fn knows(&self, record: &Record) -> Option<bool> {
+        let Some(report) = Report::of(record) else { return Some(false) };
+        if report.kind == ReportKind::Start && self.has_start && self.started_at == report.event_at {
+            return Some(true);
+        }
+        let copied = self.tail.iter().any(|known| known.is_copy_of(&report));
+        let mut tail = self.tail.clone();
+        match self.place(&report, &mut tail, self.reading) {
+            _ if copied => Some(true),
+            Place::Known => Some(true),
+            Place::TooOld => None,
+            Place::Inserted => Some(false),
+        }
+    }
+
+    /// The counters (in, out) as its last report left them, octets.
+    pub fn counters(&self) -> Option<(i64, i64)> {
+        self.cursor().map(|last| (last.in_octets, last.out_octets))
+    }
+
     /// Closes the session at its last report, if its identity rebooted at or after all it reported. True if it did.
     pub fn close_if_rebooted(&mut self, rebooted_at: Option<Timestamp>) -> bool {
         let Some(at) = rebooted_at.map(to_micros) else { return false };

@@ -9,6 +9,7 @@ mod docsis;
 mod fold;
 mod harness;
 mod house_rules;
+mod imports;
 mod job_contract;
 mod journal;
 mod journald;

@@ -8,7 +8,7 @@
 
 mod calendars;
 mod desk;
-mod rules;
+pub(in crate::collector) mod rules;
 mod sweep;
 
 use std::collections::{BTreeMap, HashMap};

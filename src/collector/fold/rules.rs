@@ -2,7 +2,7 @@
 
 use crate::collector::{NasClient, NasTable};
 use crate::radius::{IdentityRule, NasRule, PacketView, Profile, record};
-use crate::store::journal::JournalRow;
+use crate::store::journal::{JournalEntry, JournalRow};
 use crate::usage::Record;
 use crate::vocabulary::TenantId;
 
@@ -24,13 +24,18 @@ pub(super) fn tenants<'a>(nas: &'a NasTable, identity: &str) -> Option<&'a [Tena
     nas.named(client_of(nas, identity)).and_then(|client| client.tenants.as_deref())
 }
 
-/// Reads a journal entry; the sentence says why it cannot be read.
+/// Reads a journal row; the sentence says why it cannot be read.
 pub(super) fn read(nas: &NasTable, row: &JournalRow) -> Result<Record, String> {
+    read_entry(nas, &row.entry)
+}
+
+/// Reads a journal entry; the sentence says why it cannot be read.
+pub(in crate::collector) fn read_entry(nas: &NasTable, entry: &JournalEntry) -> Result<Record, String> {
     // A client that left the configuration still has entries in the journal.
-    let gone = NasRule { name: &row.entry.nas, identity: IdentityRule::Client, profile: Profile::standard() };
-    let rule = nas.named(&row.entry.nas).map_or(gone, NasClient::rule);
-    let view = PacketView::parse(&row.entry.packet).map_err(|malformed| malformed.to_string())?;
-    record(&view, &rule, row.entry.arrived_at).map_err(|reason| reason.to_string())
+    let gone = NasRule { name: &entry.nas, identity: IdentityRule::Client, profile: Profile::standard() };
+    let rule = nas.named(&entry.nas).map_or(gone, NasClient::rule);
+    let view = PacketView::parse(&entry.packet).map_err(|malformed| malformed.to_string())?;
+    record(&view, &rule, entry.arrived_at).map_err(|reason| reason.to_string())
 }
 
 /// The configuration's default for a client it no longer names.

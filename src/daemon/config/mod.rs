@@ -33,6 +33,7 @@ pub struct Config {
     pub docsis: Option<Docsis>,
     pub cmts: Vec<Cmts>,
     pub snmp: Option<Snmp>,
+    pub samis: Option<Samis>,
     pub dhcp: Option<Dhcp>,
     pub mail: Option<Backend>,
     pub aaa: Option<Backend>,
@@ -128,6 +129,16 @@ pub struct Cmts {
     pub shared_secret: Option<Secret>,
     /// `enforce`: a modem's file is served only to that modem's address.
     pub tftp_source_check: bool,
+}
+
+/// `[samis]`: what counts of the usage records a CMTS exports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Samis {
+    /// Service classes that count; `*` stands for all.
+    pub service_classes: Vec<String>,
+    /// What the CMTS counts as an octet: `L2` (Ethernet frames, the default, as DOCSIS defines the counters) or `L3`. It
+    /// is kept with each record and shown; nothing is converted.
+    pub octets: String,
 }
 
 /// `[snmp]`.

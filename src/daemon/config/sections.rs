@@ -10,8 +10,8 @@ use toml::de::DeTable;
 use super::radsec::Certificates;
 use super::reader::{Found, Reader, Section};
 use super::{
-    Api, Backend, Cmts, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Secrets, Snmp, Tftp,
-    probe,
+    Api, Backend, Cmts, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Samis, Secrets, Snmp,
+    Tftp, probe,
 };
 use crate::collector::{CertificateName, dictionaries, profiles};
 use crate::daemon::log;
@@ -39,6 +39,7 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
     let docsis = root.table("docsis").map(|section| door.docsis(section));
     let cmts: Vec<Option<Cmts>> = root.tables("cmts").into_iter().map(|section| door.cmts(section)).collect();
     let snmp = root.table("snmp").map(|section| door.snmp(section));
+    let samis = root.table("samis").map(|section| door.samis(section));
     let dhcp = root.table("dhcp").map(|section| door.dhcp(section));
     let mail = root.table("mail").map(|section| door.backend(section, "postfixadmin"));
     let aaa = root.table("aaa").map(|section| door.backend(section, "freeradius-sql"));
@@ -54,6 +55,7 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
         docsis,
         cmts: cmts.into_iter().collect::<Option<_>>()?,
         snmp,
+        samis: optional(samis)?,
         dhcp: dhcp.flatten(),
         mail: mail.flatten(),
         aaa: aaa.flatten(),
@@ -283,6 +285,17 @@ impl Door<'_, '_> {
         let community = self.secret(&section, "community", "community_file").flatten();
         section.close();
         Snmp { community }
+    }
+
+    fn samis(&self, section: Section<'_, '_>) -> Option<Samis> {
+        let classes = section.strings("service_classes");
+        if classes.is_none() {
+            section.fault("service_classes is required: the names of the service classes that count");
+        }
+        let octets = section.word("octets", &[("L2", "L2"), ("L3", "L3")]).unwrap_or("L2");
+        section.close();
+        let service_classes = classes?.iter().map(|found| found.value.to_owned()).collect();
+        Some(Samis { service_classes, octets: octets.to_owned() })
     }
 
     fn dhcp(&self, section: Section<'_, '_>) -> Option<Dhcp> {

@@ -58,6 +58,9 @@ shared_secret = "DOCSIS"
 [[cmts]]
 name = "cmts1"
 tftp_source_check = "enforce"
+[samis]
+service_classes = ["gold", "silver"]
+octets = "L3"
 [snmp]
 community = "public"
 [dhcp]
@@ -174,4 +177,15 @@ fn secret_file_everyone_may_read_is_a_warning() {
     };
     assert_eq!(warnings(0o644), 1);
     assert_eq!(warnings(0o600), 0);
+}
+
+#[test]
+fn samis_names_its_classes_and_its_octets() {
+    let samis = |section: &str| parse(&format!("{LEAST}[samis]\n{section}")).map(|loaded| loaded.config.samis);
+    let told = samis("service_classes = [\"gold\"]\n").expect("valid").expect("a section");
+    assert_eq!((told.service_classes, told.octets.as_str()), (vec!["gold".to_owned()], "L2"));
+    let wrong = faults(&format!("{LEAST}[samis]\noctets = \"L4\"\n"));
+    assert_eq!(wrong.len(), 2, "{wrong:?}");
+    assert!(wrong.iter().any(|fault| fault.contains("lastmile.toml:6:") && fault.contains("L4")), "{wrong:?}");
+    assert!(wrong.iter().any(|fault| fault.contains("service_classes is required")), "{wrong:?}");
 }

@@ -1,7 +1,7 @@
 //! Names for numbers: attributes, vendors and values, read at run time from texts in FreeRADIUS syntax.
 //!
 //! In: dictionary texts (the shell reads the files). Out: a [`Dictionary`] to look names up in, or every fault with
-//! `file:line`. It is only for people's eyes: nothing that is counted depends on a dictionary.
+//! `file:line`. For the wire it is only for people's eyes: nothing that is counted depends on a dictionary.
 
 mod parse;
 
@@ -19,6 +19,8 @@ pub struct Dictionary {
     attribute_paths: HashMap<String, Path>,
     /// By lower-case attribute name: attributes of the same name share their values.
     values: HashMap<String, HashMap<u64, String>>,
+    /// By lower-case attribute name and lower-case value name: a number may have several names.
+    value_numbers: HashMap<String, HashMap<String, u64>>,
 }
 
 /// Where an attribute stands: its vendor (0 = the standard space) and its number, TLV within TLV.
@@ -143,6 +145,11 @@ impl Dictionary {
         self.values.get(&attribute.to_ascii_lowercase())?.get(&value).map(String::as_str)
     }
 
+    /// The number that a value's name stands for, in any case; a number may have several names.
+    pub fn value_number(&self, attribute: &str, name: &str) -> Option<u64> {
+        self.value_numbers.get(&attribute.to_ascii_lowercase())?.get(&name.to_ascii_lowercase()).copied()
+    }
+
     /// How many attributes are known.
     pub fn len(&self) -> usize {
         self.attributes.len()
@@ -177,6 +184,8 @@ mod tests {
         }
         assert_eq!(dictionary.value_name("Acct-Status-Type", 3), Some("Interim-Update"));
         assert_eq!(dictionary.value_name("Acct-Terminate-Cause", 18), Some("Host-Request"));
+        assert_eq!(dictionary.value_number("acct-terminate-cause", "host-request"), Some(18));
+        assert_eq!(dictionary.value_number("Acct-Terminate-Cause", "nonsense"), None);
     }
 
     #[test]

@@ -100,6 +100,8 @@ impl Reader<'_> {
                 let number = integer(number)?;
                 let values = self.dictionary.values.entry(attribute.to_ascii_lowercase()).or_default();
                 values.insert(number, name.to_owned());
+                let numbers = self.dictionary.value_numbers.entry(attribute.to_ascii_lowercase()).or_default();
+                numbers.insert(name.to_ascii_lowercase(), number);
                 self.named_values.push((place.to_owned(), attribute.to_owned()));
                 Ok(())
             }

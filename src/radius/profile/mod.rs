@@ -62,6 +62,11 @@ impl Profile {
         Profiles::shipped().named(name)
     }
 
+    /// Whether attributes beyond those of RFC 2866 and 2869 decide what a report counts.
+    pub fn reads_more_than_standard(&self) -> bool {
+        self.counters != Profile::standard().counters || !self.informative.is_empty()
+    }
+
     /// The profile of a NAS that names none.
     pub fn standard() -> &'static Arc<Profile> {
         &Profiles::shipped().0[STANDARD]
@@ -117,7 +122,7 @@ impl Profiles {
 }
 
 /// The built-in dictionary and the vendors' that the shipped profiles speak of.
-fn shipped_dictionary() -> &'static Dictionary {
+pub fn shipped_dictionary() -> &'static Dictionary {
     static DICTIONARY: OnceLock<Dictionary> = OnceLock::new();
     DICTIONARY.get_or_init(|| {
         let mut dictionary = Dictionary::standard();

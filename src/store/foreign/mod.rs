@@ -22,6 +22,7 @@ use super::{StoreError, sqlite_path, without_password};
 
 pub mod aaa;
 pub mod mail;
+pub mod radacct;
 
 /// Runs one body against whichever database a foreign transaction belongs to.
 macro_rules! on_foreign {
