@@ -283,6 +283,16 @@ CREATE TABLE fold_watermark (
     updated_at BIGINT NOT NULL
 );
 
+-- Who folds. Every transaction that changes sessions or the ledger moves `epoch`, so that whoever keeps sessions in
+-- memory sees that another has written; a holder whose `renewed_at` stands still is replaced.
+CREATE TABLE fold_claim (
+    id BIGINT NOT NULL PRIMARY KEY CHECK (id = 1),
+    owner TEXT NOT NULL,
+    epoch BIGINT NOT NULL,
+    renewed_at BIGINT NOT NULL
+);
+INSERT INTO fold_claim (id, owner, epoch, renewed_at) VALUES (1, '', 0, 0);
+
 -- What the fold knows of a NAS identity across sessions. `rebooted_at` is its newest Accounting-On or -Off; older
 -- sessions are closed in bounded steps until `swept_at` says the same.
 CREATE TABLE nas_identity (

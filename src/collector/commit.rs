@@ -7,11 +7,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use super::complaints::{Complaints, and_more};
 use super::door::{Pending, What};
+use super::feed::{Committed, Feed};
 use super::port::Port;
 use super::reply::Reply;
 use super::seen::{RequestKey, Seen};
@@ -27,7 +28,7 @@ pub struct Committer {
     store: Store,
     clock: Clock,
     metrics: Metrics,
-    journalled: Arc<Notify>,
+    feed: Feed,
     ports: Vec<Arc<Port>>,
     queue: mpsc::Receiver<Pending>,
     seen: Arc<Seen>,
@@ -44,7 +45,7 @@ impl Committer {
             store: wiring.store.clone(),
             clock: wiring.clock.clone(),
             metrics: wiring.metrics.clone(),
-            journalled: Arc::clone(&wiring.journalled),
+            feed: wiring.feed.clone(),
             ports,
             queue,
             seen: Arc::default(),
@@ -95,14 +96,16 @@ impl Committer {
         }
         let started = Instant::now();
         match self.commit(&entries).await {
-            Ok(()) => {
+            Ok(place) => {
                 self.note_success();
                 let copies = self.seen.committed(keys.into_iter(), self.clock.now());
                 if !entries.is_empty() {
                     self.metrics.journal_commit_seconds.observe(started.elapsed().as_secs_f64());
                     self.metrics.journal_batch_records.observe(entries.len() as f64);
                     self.metrics.journal_records.inc_by(entries.len() as u64);
-                    self.journalled.notify_one();
+                }
+                if let Some((lane, first_seq)) = place {
+                    self.feed.tell(Committed { lane, first_seq, entries });
                 }
                 let answers = replies.into_iter().zip(copies).map(|(reply, copies)| (reply, 1 + u32::from(copies)));
                 for ((reply, answer, tally), times) in answers.chain(probes.into_iter().map(|probe| (probe, 1))) {
@@ -162,23 +165,24 @@ impl Committer {
         committed
     }
 
-    /// Makes the entries durable, or with none proves that a commit succeeds.
-    async fn commit(&mut self, entries: &[JournalEntry]) -> Result<(), AppendError> {
+    /// Makes the entries durable and gives lane and `seq` of the first, or with none proves that a commit succeeds.
+    async fn commit(&mut self, entries: &[JournalEntry]) -> Result<Option<(i64, i64)>, AppendError> {
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
             None => self.store.open_journal(self.clock.now()).await.map_err(AppendError::NotStored)?,
         };
         let done = timeout(COMMIT_LIMIT, async {
             if entries.is_empty() {
-                writer.probe().await.map_err(AppendError::NotStored)
+                writer.probe().await.map_err(AppendError::NotStored).map(|()| None)
             } else {
-                writer.append(entries).await.map(drop)
+                let last = writer.append(entries).await?;
+                Ok(Some((writer.lane(), last + 1 - entries.len() as i64)))
             }
         });
         match done.await {
-            Ok(Ok(())) => {
+            Ok(Ok(place)) => {
                 self.writer = Some(writer);
-                Ok(())
+                Ok(place)
             }
             Ok(Err(error)) => {
                 writer.discard();

@@ -15,6 +15,7 @@ mod commit;
 mod complaints;
 pub mod dictionaries;
 mod door;
+mod feed;
 pub mod fold;
 pub mod import;
 mod nas;
@@ -31,7 +32,7 @@ mod vigil;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::store::Store;
@@ -44,6 +45,7 @@ use radsec::RadSec;
 use tally::Tallies;
 use vigil::Vigil;
 
+pub use feed::{Committed, Fed, Feed};
 pub use nas::{NasClient, NasTable};
 pub use radsec::certificate::CertificateName;
 pub use radsec::{RadSecSettings, Radius11, Ready};
@@ -57,8 +59,8 @@ pub struct Wiring {
     pub metrics: Metrics,
     /// Who may send; a reload sends a new table.
     pub nas: watch::Receiver<Arc<NasTable>>,
-    /// Told after every commit: the fold has something to read.
-    pub journalled: Arc<Notify>,
+    /// Told of every commit: the fold has something to read.
+    pub feed: Feed,
     pub hearts: Heartbeats,
     /// Turns `true` when the daemon stops.
     pub stopping: watch::Receiver<bool>,

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::net::UdpSocket;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{NasClient, NasTable, Sockets, Wiring, run};
+use super::{Fed, Feed, NasClient, NasTable, Sockets, Wiring, run};
 use crate::radius::{IdentityRule, PacketView, Profile, RequestBuilder, response_is_genuine};
 use crate::store::journal::{self, JournalRow};
 use crate::store::{Store, StoreConfig};
@@ -20,7 +20,7 @@ use crate::vocabulary::{BitRate, Clock, Secret, parse_instant};
 struct Fixture {
     store: Store,
     metrics: Metrics,
-    journalled: Arc<Notify>,
+    fed: Fed,
     table: watch::Sender<Arc<NasTable>>,
     stop: watch::Sender<bool>,
     collector: JoinHandle<std::io::Result<()>>,
@@ -49,20 +49,20 @@ impl Fixture {
         let (stop, stopping) = watch::channel(false);
         let table = NasTable::new(vec![client("bng1", "127.0.0.0/8"), client("bng6", "::1")]);
         let (table, nas) = watch::channel(Arc::new(table));
+        let (feed, fed) = Feed::new();
         let wiring = Wiring {
             store: store.clone(),
             clock: Clock::fixed(parse_instant("2026-11-22T03:00:00Z").expect("an instant")),
             metrics: metrics.clone(),
             nas,
-            journalled: Arc::default(),
+            feed,
             hearts: Heartbeats::new(),
             stopping,
         };
-        let journalled = Arc::clone(&wiring.journalled);
         let socket = UdpSocket::bind(bind).await.expect("a socket");
         let address = socket.local_addr().expect("an address");
         let collector = tokio::spawn(run(Sockets { accounting: vec![socket], radsec: None }, wiring));
-        Self { store, metrics, journalled, table, stop, collector, address, _directory: directory }
+        Self { store, metrics, fed, table, stop, collector, address, _directory: directory }
     }
 
     async fn journal(&self) -> Vec<JournalRow> {
@@ -142,7 +142,7 @@ fn authenticator(octets: &[u8]) -> [u8; 16] {
 
 #[tokio::test]
 async fn answered_record_stands_in_the_journal() {
-    let fixture = Fixture::start().await;
+    let mut fixture = Fixture::start().await;
     let nas = Sender::to(fixture.address).await;
     let request = start(7, "s");
     let answer = nas.ask(&request).await.expect("an answer");
@@ -153,7 +153,8 @@ async fn answered_record_stands_in_the_journal() {
     assert_eq!(rows.len(), 1);
     assert_eq!((rows[0].seq, &*rows[0].entry.nas, &rows[0].entry.packet), (1, "bng1", &request));
     assert_eq!(rows[0].entry.source, nas.0.local_addr().expect("an address").into());
-    timeout(ANSWER_LIMIT, fixture.journalled.notified()).await.expect("the fold is told");
+    let told = timeout(ANSWER_LIMIT, fixture.fed.recv()).await.expect("the fold is told").expect("a commit");
+    assert_eq!((told.first_seq, told.entries.len()), (1, 1));
 }
 
 #[tokio::test]

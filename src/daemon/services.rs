@@ -132,11 +132,11 @@ pub fn start_collector(
     let (radsec, settings) = radsec.unzip();
     let sockets = collector::Sockets { accounting, radsec: settings.map(|settings| (listeners, settings)) };
     let (table, nas) = watch::channel(Arc::new(nas_table(config)));
-    let journalled = Arc::new(Notify::new());
+    let (feed, fed) = collector::Feed::new();
     let fold = Fold::new(
         ground.store.clone(),
         ground.clock.clone(),
-        Arc::clone(&journalled),
+        fed,
         nas.clone(),
         ground.metrics.clone(),
         ground.hearts.register("fold"),
@@ -147,7 +147,7 @@ pub fn start_collector(
         clock: ground.clock.clone(),
         metrics: ground.metrics.clone(),
         nas,
-        journalled,
+        feed,
         hearts: ground.hearts.clone(),
         stopping: parts.stopping(),
     };

@@ -36,6 +36,13 @@ const WATERMARKS: &str = "SELECT lane, seq FROM fold_watermark ORDER BY lane LIM
 const WATERMARK: &str = "SELECT seq FROM fold_watermark WHERE lane = $1";
 const MOVE_WATERMARK: &str = "INSERT INTO fold_watermark (lane, seq, updated_at) VALUES ($1, $2, $3)
      ON CONFLICT (lane) DO UPDATE SET seq = excluded.seq, updated_at = excluded.updated_at";
+const TAKE_TURN: &str =
+    "UPDATE fold_claim SET epoch = epoch + 1, renewed_at = $2 WHERE id = 1 AND owner = $1 RETURNING epoch";
+const CLAIM: &str = "SELECT owner, renewed_at FROM fold_claim WHERE id = 1";
+const TAKE_OVER: &str = "UPDATE fold_claim SET owner = $1, epoch = epoch + 1, renewed_at = $2
+     WHERE id = 1 AND owner = $3 AND renewed_at = $4 RETURNING epoch";
+const RELEASE: &str = "UPDATE fold_claim SET owner = '', epoch = epoch + 1 WHERE id = 1 AND owner = $1";
+const INTERRUPT: &str = "UPDATE fold_claim SET epoch = epoch + 1 WHERE id = 1";
 const IDENTITIES_SQLITE: &str = "SELECT nas, gigawords, rebooted_at, swept_at, first_seen_at, last_seen_at
      FROM json_each($1) AS key CROSS JOIN nas_identity ON nas_identity.nas = key.value ORDER BY nas";
 const IDENTITIES_POSTGRES: &str = "SELECT nas, gigawords, rebooted_at, swept_at, first_seen_at, last_seen_at
@@ -73,6 +80,47 @@ const CYCLES_SQLITE: &str = "SELECT account.id, account.tenant, account.bill_cyc
      FROM json_each($1) AS key CROSS JOIN account ON account.id = key.value ORDER BY account.id";
 const CYCLES_POSTGRES: &str =
     "SELECT account.id, account.tenant, account.bill_cycle FROM account WHERE id = ANY($1) ORDER BY account.id";
+
+/// Begins a folding transaction of `owner`: nobody else folds until it ends. Gives the claim's epoch, one more than at
+/// the last such transaction of anybody; `None` when `owner` does not hold the claim.
+pub async fn take_turn(tx: &mut Tx, owner: &str, now: Timestamp) -> Result<Option<i64>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_scalar(TAKE_TURN).bind(owner).bind(to_micros(now)).fetch_optional(c).await)?)
+}
+
+/// Who holds the claim, empty when nobody does, and when they last took a turn.
+pub async fn claim(tx: &mut Tx) -> Result<(String, i64), StoreError> {
+    Ok(on!(tx, c => sqlx::query_as(CLAIM).fetch_one(c).await)?)
+}
+
+/// Takes the claim from a holder that stood still since `seen`. Gives its epoch; `None` when the holder moved.
+pub async fn take_over(
+    tx: &mut Tx,
+    owner: &str,
+    seen: (&str, i64),
+    now: Timestamp,
+) -> Result<Option<i64>, StoreError> {
+    let epoch = on!(tx, c => sqlx::query_scalar(TAKE_OVER)
+        .bind(owner)
+        .bind(to_micros(now))
+        .bind(seen.0)
+        .bind(seen.1)
+        .fetch_optional(c)
+        .await)?;
+    Ok(epoch)
+}
+
+/// Gives the claim back, so that another process need not wait for it to expire.
+pub async fn release(tx: &mut Tx, owner: &str) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(RELEASE).bind(owner).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// For whoever else writes sessions or the ledger: waits until a fold's transaction has ended, keeps the next one
+/// waiting, and tells it that what it remembers is outdated.
+pub async fn interrupt(tx: &mut Tx) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(INTERRUPT).execute(c).await.map(drop))?;
+    Ok(())
+}
 
 /// Up to where each lane is folded; a lane without a row is not begun.
 pub async fn watermarks(tx: &mut Tx) -> Result<HashMap<i64, i64>, StoreError> {

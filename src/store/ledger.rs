@@ -1,14 +1,14 @@
 //! The usage ledger: appended to, never updated, with a dense sequence per account; and the running totals beside it.
 //!
 //! `flush` is how a bill run asks for usage whose hour is not complete yet. Whoever changes sessions or the ledger
-//! holds the fold's lock, so that no two processes fold at once.
+//! takes a turn of the fold's claim or interrupts it, so that no two processes fold at once.
 
 use std::collections::BTreeMap;
 
 use sqlx::{FromRow, QueryBuilder, Sqlite};
 
 use super::sessions::{self, Owner, json, statement_sizes};
-use super::{StoreError, Tx, on};
+use super::{StoreError, Tx, fold, on};
 use crate::usage::{Amount, LedgerBucket};
 use crate::vocabulary::{Timestamp, to_micros};
 
@@ -65,9 +65,6 @@ pub struct LedgerEntry {
     pub recorded_at: i64,
 }
 
-const FOLD_LOCK: i64 = 0x6c61_7374_6d69_6c65;
-const TRY_LOCK: &str = "SELECT pg_try_advisory_xact_lock($1)";
-const LOCK: &str = "SELECT 1 FROM (SELECT pg_advisory_xact_lock($1)) AS held";
 const NUMBER_SQLITE: &str = "UPDATE account SET ledger_sequence = account.ledger_sequence + (grown.value ->> 1)
      FROM json_each($1) AS grown WHERE account.id = grown.value ->> 0
      RETURNING account.id, account.ledger_sequence";
@@ -101,24 +98,6 @@ const OF_ACCOUNT: &str = "SELECT account_id, sequence, service_id, session_id, f
 const AFTER: &str = "SELECT account_id, sequence, service_id, session_id, from_at, until_at, in_octets,
         out_octets, seconds, sessions, cause, recorded_at FROM ledger
      WHERE (account_id, sequence) > ($1, $2) ORDER BY account_id, sequence LIMIT $3";
-
-/// Tries to become the one who folds, until the transaction ends. On SQLite the write lock says it all.
-pub async fn try_fold_lock(tx: &mut Tx) -> Result<bool, StoreError> {
-    match tx {
-        Tx::Sqlite(_) => Ok(true),
-        Tx::Postgres(transaction) => {
-            Ok(sqlx::query_scalar(TRY_LOCK).bind(FOLD_LOCK).fetch_one(&mut **transaction).await?)
-        }
-    }
-}
-
-/// Waits to become the one who folds, until the transaction ends.
-pub async fn fold_lock(tx: &mut Tx) -> Result<(), StoreError> {
-    if let Tx::Postgres(transaction) = tx {
-        sqlx::query(LOCK).bind(FOLD_LOCK).execute(&mut **transaction).await?;
-    }
-    Ok(())
-}
 
 /// Appends entries with the next sequences of their accounts, in the order given.
 pub async fn append(tx: &mut Tx, entries: &[NewEntry], now: Timestamp) -> Result<(), StoreError> {
@@ -212,7 +191,7 @@ pub async fn flush(
     edges: &[Timestamp],
     now: Timestamp,
 ) -> Result<usize, StoreError> {
-    fold_lock(tx).await?;
+    fold::interrupt(tx).await?;
     let mut pending = sessions::pending_of_accounts(tx, account_ids).await?;
     let mut entries = Vec::new();
     for stored in &mut pending {

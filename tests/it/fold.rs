@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use lastmile::catalog::Bundle;
-use lastmile::collector::NasTable;
 use lastmile::collector::fold::Fold;
+use lastmile::collector::{Feed, NasTable};
 use lastmile::radius::{RequestBuilder, attribute};
 use lastmile::store::journal::{JournalEntry, JournalWriter};
 use lastmile::store::sessions::{self, StoredSession};
@@ -12,7 +12,7 @@ use lastmile::store::{Store, StoreConfig, fold as fold_store, ledger};
 use lastmile::telemetry::{Heartbeats, Metrics};
 use lastmile::vocabulary::{Clock, Secret, Timestamp, from_micros};
 use sqlx::Connection;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::harness::{postgres, temp_dir};
 
@@ -63,10 +63,10 @@ async fn usage_before_the_first_holder_attaches_to_it_once(mut bench: Bench) {
     bench.send(&[report("s1", 1, 0, 0, 0), report("s1", 2, 600, 600, 700)]).await;
     fold.turn().await.expect("folds");
     assert_eq!(bench.session("s1").await.owner, None);
+    fold.release().await.expect("lets go");
     bench.account("ADA@acme").await;
-    let mut later = bench.fold();
-    later.turn().await.expect("folds");
-    bench.fold().turn().await.expect("folds");
+    bench.fold_once().await;
+    bench.fold_once().await;
     assert_eq!(bench.ledger().await, [(0, 3600, 700)]);
     assert_eq!(bench.totals().await, [(700, 1)]);
 }
@@ -81,12 +81,12 @@ async fn folding_again_from_nothing_gives_the_same_sessions(mut bench: Bench) {
         packets.push(report(&id, 3, 300, 300, number * 3));
     }
     bench.send(&packets).await;
-    bench.fold().turn().await.expect("folds");
+    bench.fold_once().await;
     let before = bench.session("s699").await;
     assert_eq!(before.state.totals().in_octets, 699 * 7);
     bench.sql("DELETE FROM session").await;
     bench.sql("DELETE FROM fold_watermark").await;
-    bench.fold().turn().await.expect("folds");
+    bench.fold_once().await;
     assert_eq!(bench.session("s699").await.state, before.state);
 }
 
@@ -99,7 +99,8 @@ async fn a_late_record_beyond_the_tail_is_folded_in_from_the_journal(mut bench: 
     fold.turn().await.expect("folds");
     let before: i64 = bench.ledger().await.iter().map(|(.., octets)| octets).sum();
     bench.send(&[report("s1", 3, 1800, 1800, 2500)]).await;
-    bench.fold().turn().await.expect("folds");
+    fold.release().await.expect("lets go");
+    bench.fold_once().await;
     let session = bench.session("s1").await;
     assert!(!session.refold);
     assert_eq!(session.state.totals().in_octets, 39_000);
@@ -116,7 +117,8 @@ async fn accounting_on_closes_older_sessions_at_their_last_report(mut bench: Ben
     bench.send(&[report("s1", 1, 0, 0, 0), report("s1", 3, 300, 300, 50)]).await;
     fold.turn().await.expect("folds");
     bench.send(&[report("s2", 1, 900, 0, 0), reboot(600)]).await;
-    bench.fold().turn().await.expect("folds");
+    fold.release().await.expect("lets go");
+    bench.fold_once().await;
     let (old, new) = (bench.session("s1").await, bench.session("s2").await);
     assert_eq!((old.state.word(), old.state.ended_at()), ("closed", Some(BASE + 300_000_000)));
     assert_eq!(new.state.word(), "open");
@@ -174,11 +176,18 @@ impl Bench {
         Fold::new(
             self.store.clone(),
             Clock::fixed(at(100_000)),
-            Arc::new(Notify::new()),
+            Feed::new().1,
             nas_seen,
             Metrics::new(),
             Heartbeats::new().register("fold"),
         )
+    }
+
+    /// A fold of its own that folds everything there is and lets others go on.
+    async fn fold_once(&self) {
+        let mut fold = self.fold();
+        fold.turn().await.expect("folds");
+        fold.release().await.expect("lets go");
     }
 
     async fn send(&mut self, packets: &[Vec<u8>]) {

@@ -1,6 +1,7 @@
 //! Where billing periods begin for each account, so that usage is cut there and summed by period.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::billing::calendar::BillCycle;
 use crate::store::{StoreError, Tx, cycles, fold};
@@ -9,8 +10,9 @@ use crate::vocabulary::{Timestamp, from_micros, to_micros};
 /// The period edges of every cycle in use, and which account follows which.
 #[derive(Debug, Default)]
 pub(super) struct Calendars {
-    cycles: HashMap<(String, String), Cut>,
-    accounts: HashMap<i64, (String, String)>,
+    cycles: HashMap<(String, String), Arc<Cut>>,
+    /// The cycle of an account, `None` while it is unknown, and when it was looked up.
+    accounts: HashMap<i64, (Option<Arc<Cut>>, Timestamp)>,
     /// Catalog versions the cycles were read from.
     versions: Vec<(String, i64)>,
     looked_at: Option<Timestamp>,
@@ -35,10 +37,11 @@ impl Calendars {
         let outdated = self.looked_at.is_some_and(|at| to_micros(at) / DAY != to_micros(now) / DAY);
         if versions != self.versions || outdated {
             self.cycles.clear();
+            self.accounts.clear();
             for (tenant, version) in &versions {
                 for cycle in cycles::of_catalog(tx, tenant, *version).await? {
                     let edges = edges_around(&cycle, now);
-                    self.cycles.insert((tenant.clone(), cycle.id.clone()), Cut { cycle, edges });
+                    self.cycles.insert((tenant.clone(), cycle.id.clone()), Arc::new(Cut { cycle, edges }));
                 }
             }
             self.versions = versions;
@@ -47,20 +50,28 @@ impl Calendars {
         Ok(())
     }
 
-    /// Looks up which cycles these accounts follow now.
+    /// Makes sure that the cycles these accounts follow are known, as they were at most a second ago.
     pub async fn learn(&mut self, tx: &mut Tx, accounts: HashSet<i64>, now: Timestamp) -> Result<(), StoreError> {
-        let accounts: Vec<i64> = accounts.into_iter().collect();
-        self.accounts.clear();
+        let known = |account: &i64| {
+            let looked_up = self.accounts.get(account).map(|(_, at)| to_micros(now) - to_micros(*at));
+            looked_up.is_some_and(|age| (0..LOOK_EVERY).contains(&age))
+        };
+        let accounts: Vec<i64> = accounts.into_iter().filter(|account| !known(account)).collect();
         if accounts.is_empty() {
             return Ok(());
         }
-        for (account, tenant, cycle) in fold::cycles_of(tx, &accounts).await? {
-            self.accounts.insert(account, (tenant, cycle));
+        if self.accounts.len() > ACCOUNTS_MAX {
+            self.accounts.clear();
         }
-        if self.accounts.values().any(|key| !self.cycles.contains_key(key)) {
+        let found = fold::cycles_of(tx, &accounts).await?;
+        if found.iter().any(|(_, tenant, cycle)| self.cut_of(tenant, cycle).is_none()) {
             // A catalog that is newer than the last look.
             self.looked_at = None;
             self.refresh(tx, now).await?;
+        }
+        for (account, tenant, cycle) in found {
+            let cut = self.cut_of(&tenant, &cycle);
+            self.accounts.insert(account, (cut, now));
         }
         Ok(())
     }
@@ -82,7 +93,11 @@ impl Calendars {
     }
 
     fn cut(&self, account: i64) -> Option<&Cut> {
-        self.accounts.get(&account).and_then(|key| self.cycles.get(key))
+        self.accounts.get(&account).and_then(|(cut, _)| cut.as_deref())
+    }
+
+    fn cut_of(&self, tenant: &str, cycle: &str) -> Option<Arc<Cut>> {
+        self.cycles.get(&(tenant.to_owned(), cycle.to_owned())).cloned()
     }
 }
 
@@ -103,6 +118,8 @@ fn edges_around(cycle: &BillCycle, now: Timestamp) -> Vec<Timestamp> {
 
 /// Microseconds between two looks at the catalogs' versions.
 const LOOK_EVERY: i64 = 1_000_000;
+/// Accounts remembered; beyond it they are looked up again.
+const ACCOUNTS_MAX: usize = 50_000;
 const DAY: i64 = 86_400_000_000;
 /// Event times older than 400 days are not believed; a session may be as long again.
 const PAST: i64 = 800 * DAY;

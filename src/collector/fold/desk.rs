@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::calendars::Calendars;
+use super::keyed::{ByKey, Memory};
 use super::rules;
 use crate::collector::NasTable;
 use crate::store::fold::{Identity, UserHolder};
@@ -26,7 +27,8 @@ pub(super) struct Written {
 #[derive(Default)]
 pub(super) struct Desk {
     sessions: Vec<Working>,
-    by_key: HashMap<(String, String), Vec<usize>>,
+    /// Incarnations of a session id, by their place in `sessions`.
+    by_key: ByKey<Vec<usize>>,
     identities: HashMap<String, (Identity, bool)>,
     duplicates: u64,
 }
@@ -44,17 +46,22 @@ struct Working {
 }
 
 impl Desk {
-    /// Loads the sessions and identities that these records speak of.
-    pub async fn load(tx: &mut Tx, records: &[Record]) -> Result<Self, StoreError> {
-        let keys: HashSet<(&str, &str)> = records
-            .iter()
-            .filter(|record| record.kind.is_session())
-            .map(|record| (record.nas.as_str(), record.session.as_str()))
-            .collect();
-        let keys: Vec<_> = keys.into_iter().collect();
+    /// Loads the sessions and identities that these records speak of, what is remembered from `memory`.
+    pub async fn load(tx: &mut Tx, records: &[Record], memory: &mut Memory) -> Result<Self, StoreError> {
         let mut desk = Self::default();
-        if !keys.is_empty() {
-            desk.lay_out(sessions::of_keys(tx, &keys).await?);
+        let mut unknown = Vec::new();
+        for record in records.iter().filter(|record| record.kind.is_session()) {
+            if desk.by_key.get(&record.nas, &record.session).is_some() {
+                continue;
+            }
+            desk.by_key.insert(&record.nas, &record.session, Vec::new());
+            match memory.take(&record.nas, &record.session) {
+                Some(incarnations) => desk.lay_out(incarnations),
+                None => unknown.push((record.nas.as_str(), record.session.as_str())),
+            }
+        }
+        if !unknown.is_empty() {
+            desk.lay_out(sessions::of_keys(tx, &unknown).await?);
         }
         let names: HashSet<&str> = records.iter().map(|record| record.nas.as_str()).collect();
         desk.learn_identities(tx, names.into_iter().collect()).await?;
@@ -85,21 +92,15 @@ impl Desk {
     ///
     /// **Errors**: the record must be quarantined; nothing was changed.
     pub fn fold(&mut self, record: &Record, nas: &NasTable, calendars: &Calendars) -> Result<(), FoldError> {
-        let identity = self.meet(record);
-        if record.kind.is_reboot() {
-            let (identity, touched) = self.identities.get_mut(&record.nas).expect("just met");
-            identity.rebooted_at = identity.rebooted_at.max(Some(to_micros(record.event_at)));
-            *touched = true;
-            return Ok(());
-        }
+        let (gigawords, rebooted_at) = self.meet(record);
         if !record.kind.is_session() {
             return Ok(());
         }
         let facts = FoldFacts {
-            gigawords: identity.gigawords,
+            gigawords,
             max_bits_per_second: rules::max_bits_per_second(nas, &record.nas),
             edges: &[],
-            rebooted_at: identity.rebooted_at.and_then(from_micros),
+            rebooted_at: rebooted_at.and_then(from_micros),
         };
         let index = self.session_of(record, &facts);
         let working = &mut self.sessions[index];
@@ -233,7 +234,7 @@ impl Desk {
     }
 
     /// Writes everything that changed: sessions, the hours that are complete, totals, identities.
-    pub async fn save(mut self, tx: &mut Tx, calendars: &Calendars, now: Timestamp) -> Result<Written, StoreError> {
+    pub async fn save(&mut self, tx: &mut Tx, calendars: &Calendars, now: Timestamp) -> Result<Written, StoreError> {
         let mut totals: BTreeMap<(i64, i64), Amount> = BTreeMap::new();
         let mut taken = Vec::new();
         for (index, working) in self.sessions.iter_mut().enumerate().filter(|(_, working)| working.touched) {
@@ -281,6 +282,28 @@ impl Desk {
         Ok(written)
     }
 
+    /// Gives what is saved and committed to `memory`. The desk must hold all incarnations of its session ids.
+    pub fn remember(self, memory: &mut Memory) {
+        let mut by_key: ByKey<Vec<StoredSession>> = ByKey::default();
+        for Working { stored, .. } in self.sessions {
+            match by_key.get_mut(&stored.nas, &stored.session) {
+                Some(incarnations) => incarnations.push(stored),
+                None => {
+                    let (nas, session) = (stored.nas.clone(), stored.session.clone());
+                    by_key.insert(&nas, &session, vec![stored]);
+                }
+            }
+        }
+        by_key.drain().for_each(|(nas, session, incarnations)| memory.keep(&nas, &session, incarnations));
+    }
+
+    /// Makes `memory` forget what was changed here without it.
+    pub fn forget(&self, memory: &mut Memory) {
+        for Working { stored, .. } in &self.sessions {
+            memory.take(&stored.nas, &stored.session);
+        }
+    }
+
     /// (account, session) of what is on the desk and has an owner.
     pub fn owned(&self) -> Vec<(i64, i64)> {
         let owned = |working: &Working| Some((working.stored.owner?.account_id, working.stored.id?));
@@ -301,8 +324,11 @@ impl Desk {
     }
 
     fn place(&mut self, stored: StoredSession) {
-        let key = (stored.nas.clone(), stored.session.clone());
-        self.by_key.entry(key).or_default().push(self.sessions.len());
+        let place = self.sessions.len();
+        match self.by_key.get_mut(&stored.nas, &stored.session) {
+            Some(members) => members.push(place),
+            None => self.by_key.insert(&stored.nas, &stored.session, vec![place]),
+        }
         let last_at_before = if stored.id.is_some() { stored.state.last_at() } else { i64::MIN };
         self.sessions.push(Working {
             stored,
@@ -316,7 +342,7 @@ impl Desk {
 
     fn forget_last(&mut self) {
         let Some(gone) = self.sessions.pop() else { return };
-        if let Some(members) = self.by_key.get_mut(&(gone.stored.nas, gone.stored.session)) {
+        if let Some(members) = self.by_key.get_mut(&gone.stored.nas, &gone.stored.session) {
             members.pop();
         }
     }
@@ -331,10 +357,10 @@ impl Desk {
         Ok(())
     }
 
-    /// The record's identity, known or new; notes its first Gigawords and its newest record.
-    fn meet(&mut self, record: &Record) -> Identity {
+    /// Whether the record's identity sends Gigawords, and when it rebooted last; notes what the record tells of both.
+    fn meet(&mut self, record: &Record) -> (bool, Option<i64>) {
         let arrived_at = to_micros(record.arrived_at);
-        let (identity, touched) = self.identities.entry(record.nas.clone()).or_insert_with(|| {
+        if !self.identities.contains_key(&record.nas) {
             let new = Identity {
                 nas: record.nas.clone(),
                 gigawords: false,
@@ -343,25 +369,28 @@ impl Desk {
                 first_seen_at: arrived_at,
                 last_seen_at: arrived_at,
             };
-            (new, true)
-        });
+            self.identities.insert(record.nas.clone(), (new, true));
+        }
+        let (identity, touched) = self.identities.get_mut(&record.nas).expect("just met");
         identity.gigawords |= record.gigawords;
         identity.last_seen_at = identity.last_seen_at.max(arrived_at);
+        if record.kind.is_reboot() {
+            identity.rebooted_at = identity.rebooted_at.max(Some(to_micros(record.event_at)));
+        }
         *touched = true;
-        identity.clone()
+        (identity.gigawords, identity.rebooted_at)
     }
 
     fn session_of(&mut self, record: &Record, facts: &FoldFacts<'_>) -> usize {
-        let key = (record.nas.clone(), record.session.clone());
-        let members = self.by_key.get(&key).map_or(&[][..], Vec::as_slice);
+        let members = self.by_key.get(&record.nas, &record.session).map_or(&[][..], Vec::as_slice);
         if let Choice::Known(at) = choose(members.iter().map(|index| &self.sessions[*index].stored.state), record) {
             return members[at];
         }
         let incarnation = self.next_incarnation(&record.nas, &record.session);
         self.place(StoredSession {
             id: None,
-            nas: key.0,
-            session: key.1,
+            nas: record.nas.clone(),
+            session: record.session.clone(),
             incarnation,
             user_name: None,
             owner: None,
@@ -375,7 +404,7 @@ impl Desk {
     }
 
     fn next_incarnation(&self, nas: &str, session: &str) -> i64 {
-        let members = self.by_key.get(&(nas.to_owned(), session.to_owned())).map_or(&[][..], Vec::as_slice);
+        let members = self.by_key.get(nas, session).map_or(&[][..], Vec::as_slice);
         members.iter().map(|index| self.sessions[*index].stored.incarnation).max().unwrap_or(0) + 1
     }
 }

@@ -1,54 +1,69 @@
 //! The fold: reads the journal behind the watermark, folds it into sessions, the ledger and totals, and moves the
 //! watermark in the same transaction.
 //!
-//! In: the journal, the configuration's rules, a wake-up after each commit. Out: derived state that the journal can
-//! always give again. It answers no NAS and never stops for a database that is away: it waits and goes on.
-//! Two daemons on one database never fold at once: PostgreSQL's advisory lock, SQLite's write lock, and the watermark
-//! read again under it.
+//! In: what the committer has just committed, the journal for everything else, the configuration's rules. Out: derived
+//! state that the journal can always give again. It answers no NAS and never stops for a database that is away: it waits
+//! and goes on. One process of an installation folds, for all lanes (see `lease`); the others stand by.
 
 mod calendars;
 mod desk;
+mod keyed;
+mod lease;
 pub(in crate::collector) mod rules;
 mod sweep;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
+use super::feed::{Committed, Fed};
+use super::stopped;
 use crate::collector::NasTable;
 use crate::store::journal::{self, JournalRow};
-use crate::store::{Store, StoreError, exceptions, fold, ledger, sessions};
+use crate::store::{Dialect, Store, StoreError, exceptions, fold, sessions};
 use crate::telemetry::{Direction, Heartbeat, Metrics};
 use crate::usage::Record;
 use crate::vocabulary::{Clock, to_micros};
 use calendars::Calendars;
 use desk::{Desk, Written};
+use keyed::Memory;
+use lease::Lease;
 use sweep::Sweeper;
 
 /// The task that folds.
 pub struct Fold {
     store: Store,
     clock: Clock,
-    /// Notified after each commit to the journal.
-    wake: Arc<Notify>,
+    /// What was just committed by this process.
+    fed: Fed,
+    /// Taken from `fed`, not folded yet.
+    waiting: VecDeque<Committed>,
     nas: watch::Receiver<Arc<NasTable>>,
     metrics: Metrics,
     beat: Heartbeat,
+    lease: Lease,
+    /// Sessions, and up to where each lane is folded; true as long as `lease` says that nobody else wrote.
+    memory: Memory,
     watermarks: HashMap<i64, i64>,
     calendars: Calendars,
     newest_holder: i64,
     /// Turns of the loop that came to a sweep.
     sweeps: u64,
     swept: Option<Instant>,
+    /// When the journal was last looked at for records that were not fed.
+    looked: Option<Instant>,
 }
 
 /// What became of one batch.
 enum Batch {
     Folded,
-    /// Somebody else folds, or had folded what was read: look again.
+    /// Somebody had folded meanwhile: what was read may be folded already.
+    Outdated,
+    /// Another process folds.
     Elsewhere,
 }
 
@@ -56,23 +71,28 @@ impl Fold {
     pub fn new(
         store: Store,
         clock: Clock,
-        wake: Arc<Notify>,
+        fed: Fed,
         nas: watch::Receiver<Arc<NasTable>>,
         metrics: Metrics,
         beat: Heartbeat,
     ) -> Self {
+        let lease = Lease::new(format!("{}/{:08x}", store.owner(), FOLDS.fetch_add(1, Ordering::Relaxed)));
         Self {
             store,
             clock,
-            wake,
+            fed,
+            waiting: VecDeque::new(),
             nas,
             metrics,
             beat,
+            lease,
+            memory: Memory::default(),
             watermarks: HashMap::new(),
             calendars: Calendars::default(),
             newest_holder: 0,
             sweeps: 0,
             swept: None,
+            looked: None,
         }
     }
 
@@ -82,7 +102,7 @@ impl Fold {
         let mut complained: Option<Instant> = None;
         while !*stopping.borrow() {
             self.beat.beat();
-            let pause = match self.turn().await {
+            let pause = match self.step().await {
                 Ok(()) => {
                     if complained.take().is_some() {
                         tracing::info!("Folding accounting records goes on: the database answers again.");
@@ -97,29 +117,54 @@ impl Fold {
                         );
                         complained = Some(Instant::now());
                     }
-                    self.watermarks.clear();
+                    self.forget();
                     backoff = (backoff * 2).min(BACKOFF_LAST);
                     backoff
                 }
             };
-            let waiting = async {
-                tokio::time::sleep(pause).await;
-                if pause == PACE {
-                    let _ = tokio::time::timeout(IDLE, self.wake.notified()).await;
-                }
-            };
             tokio::select! {
-                () = waiting => {}
-                _ = stopping.wait_for(|stop| *stop) => {}
+                () = tokio::time::sleep(pause) => {}
+                () = stopped(&mut stopping) => {}
+            }
+            if pause == PACE && self.waiting.is_empty() {
+                tokio::select! {
+                    () = self.listen() => {}
+                    () = stopped(&mut stopping) => {}
+                }
             }
         }
+        if let Err(error) = self.release().await {
+            tracing::debug!("The fold's claim was not given back: {error}. Another daemon takes it after three seconds.");
+        }
         Ok(())
+    }
+
+    /// Waits until something is committed here, or it is time to look for what others committed.
+    async fn listen(&mut self) {
+        match tokio::time::timeout(IDLE, self.fed.recv()).await {
+            Ok(Some(committed)) => self.waiting.push_back(committed),
+            // Without a committer only the journal tells.
+            Ok(None) => tokio::time::sleep(IDLE).await,
+            Err(_) => {}
+        }
+    }
+
+    /// Lets another daemon fold at once.
+    pub async fn release(&mut self) -> Result<(), StoreError> {
+        let mut tx = self.store.write_derived().await?;
+        self.lease.release(&mut tx).await?;
+        tx.commit().await
     }
 
     /// Folds everything there is, then sweeps when it is time.
     ///
     /// **Errors**: the database; nothing is lost, call again.
     pub async fn turn(&mut self) -> Result<(), StoreError> {
+        self.looked = None;
+        self.step().await
+    }
+
+    async fn step(&mut self) -> Result<(), StoreError> {
         self.catch_up().await?;
         if self.swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY) {
             self.sweep().await?;
@@ -129,83 +174,144 @@ impl Fold {
     }
 
     async fn catch_up(&mut self) -> Result<(), StoreError> {
+        let mut outdated = 0;
+        while let Some(rows) = self.next_rows().await? {
+            self.beat.beat();
+            let age = to_micros(self.clock.now()) - to_micros(rows[0].entry.arrived_at);
+            self.metrics.fold_lag_seconds.set(age.max(0) as f64 / 1e6);
+            match self.batch(&rows).await? {
+                Batch::Folded => outdated = 0,
+                Batch::Outdated if outdated < OUTDATED_MAX => outdated += 1,
+                Batch::Outdated | Batch::Elsewhere => return Ok(()),
+            }
+        }
+        self.metrics.fold_lag_seconds.set(0.0);
+        Ok(())
+    }
+
+    /// What is to be folded next: what was fed if it follows the watermark, else what the journal holds.
+    async fn next_rows(&mut self) -> Result<Option<Vec<JournalRow>>, StoreError> {
         if self.watermarks.is_empty() {
             let mut tx = self.store.read().await?;
             self.watermarks = fold::watermarks(&mut tx).await?;
             tx.rollback().await?;
         }
-        let mut elsewhere = 0;
-        loop {
-            let Some((lane, after, rows)) = self.next_rows().await? else {
-                self.metrics.fold_lag_seconds.set(0.0);
-                return Ok(());
-            };
-            self.beat.beat();
-            let age = to_micros(self.clock.now()) - to_micros(rows[0].entry.arrived_at);
-            self.metrics.fold_lag_seconds.set(age.max(0) as f64 / 1e6);
-            match self.batch(lane, after, &rows).await? {
-                Batch::Folded => elsewhere = 0,
-                Batch::Elsewhere => {
-                    elsewhere += 1;
-                    if elsewhere > ELSEWHERE_MAX {
-                        return Ok(());
-                    }
-                    tokio::time::sleep(ELSEWHERE_PAUSE).await;
-                    let mut tx = self.store.read().await?;
-                    self.watermarks = fold::watermarks(&mut tx).await?;
-                    tx.rollback().await?;
+        let mut rows = Vec::new();
+        while rows.len() < BATCH {
+            while let Ok(committed) = self.fed.try_recv() {
+                self.waiting.push_back(committed);
+            }
+            let Some(next) = self.waiting.front() else { break };
+            let (lane, first) = (next.lane, next.first_seq);
+            let folded = self.watermarks.get(&lane).copied().unwrap_or(0);
+            let after = rows.last().map_or(folded, |row: &JournalRow| row.seq);
+            if rows.first().is_some_and(|row| row.lane != lane) {
+                break;
+            }
+            if first > after + 1 {
+                if !rows.is_empty() {
+                    break;
+                }
+                // Not everything was fed; what stands between is in the journal.
+                if let Some(rows) = self.rows_of(&[lane]).await? {
+                    return Ok(Some(rows));
                 }
             }
+            let Committed { first_seq, entries, .. } = self.waiting.pop_front().expect("looked at");
+            let fresh = (first_seq..).zip(entries).filter(|(seq, _)| *seq > after);
+            rows.extend(fresh.map(|(seq, entry)| JournalRow { lane, seq, entry }));
         }
-    }
-
-    /// The next rows of the oldest lane that has any after its watermark.
-    async fn next_rows(&self) -> Result<Option<(i64, i64, Vec<JournalRow>)>, StoreError> {
+        if !rows.is_empty() {
+            return Ok(Some(rows));
+        }
+        if self.looked.is_some_and(|at| at.elapsed() < IDLE) {
+            return Ok(None);
+        }
         let mut tx = self.store.read_journal().await?;
         let lanes = journal::lanes(&mut tx).await?;
+        tx.rollback().await?;
         // Every process opens a lane of its own; the old ones are looked at only now and then.
         let recent = lanes.len().saturating_sub(RECENT_LANES);
         let from = if self.sweeps.is_multiple_of(ALL_LANES_EVERY) { 0 } else { recent };
-        for lane in &lanes[from..] {
+        let rows = self.rows_of(&lanes[from..]).await?;
+        if rows.is_none() {
+            self.looked = Some(Instant::now());
+        }
+        Ok(rows)
+    }
+
+    /// The next rows of the first of these lanes that has any after its watermark.
+    async fn rows_of(&self, lanes: &[i64]) -> Result<Option<Vec<JournalRow>>, StoreError> {
+        let mut tx = self.store.read_journal().await?;
+        for lane in lanes {
             let after = self.watermarks.get(lane).copied().unwrap_or(0);
-            let rows = journal::read_after(&mut tx, *lane, after, BATCH).await?;
+            let rows = journal::read_after(&mut tx, *lane, after, BATCH as i64).await?;
             if !rows.is_empty() {
                 tx.rollback().await?;
-                return Ok(Some((*lane, after, rows)));
+                return Ok(Some(rows));
             }
         }
         tx.rollback().await?;
         Ok(None)
     }
 
-    async fn batch(&mut self, lane: i64, after: i64, rows: &[JournalRow]) -> Result<Batch, StoreError> {
+    /// Forgets everything that is true only while nobody else writes.
+    fn forget(&mut self) {
+        self.memory.clear();
+        self.watermarks.clear();
+        self.looked = None;
+    }
+
+    /// Folds rows of one lane that follow its watermark.
+    async fn batch(&mut self, rows: &[JournalRow]) -> Result<Batch, StoreError> {
+        let (Some(lane), Some(last)) = (rows.first().map(|row| row.lane), rows.last().map(|row| row.seq)) else {
+            return Ok(Batch::Folded);
+        };
         let began = Instant::now();
         let nas = self.nas.borrow().clone();
         let mut quarantined = Quarantine::default();
         let mut records: Vec<Record> = Vec::with_capacity(rows.len());
         let mut sources: Vec<&JournalRow> = Vec::with_capacity(rows.len());
-        for row in rows {
-            match rules::read(&nas, row) {
-                Ok(record) => {
-                    records.push(record);
-                    sources.push(row);
+        for piece in rows.chunks(RECORDS_AT_ONCE) {
+            for row in piece {
+                match rules::read(&nas, row) {
+                    Ok(record) => {
+                        records.push(record);
+                        sources.push(row);
+                    }
+                    Err(reason) => quarantined.add(row, &reason),
                 }
-                Err(reason) => quarantined.add(row, &reason),
             }
+            tokio::task::yield_now().await;
         }
         let now = self.clock.now();
         let mut tx = self.store.write_derived().await?;
-        if !ledger::try_fold_lock(&mut tx).await? || fold::watermark(&mut tx, lane).await? != after {
-            tx.rollback().await?;
-            return Ok(Batch::Elsewhere);
-        }
-        let mut desk = Desk::load(&mut tx, &records).await?;
+        let turn = match self.lease.turn(&mut tx, now).await? {
+            Some(turn) if turn.continued => turn,
+            Some(turn) => {
+                // The claim is kept, so that the next turn continues this one.
+                tx.commit().await?;
+                self.forget();
+                self.lease.keep(turn);
+                return Ok(Batch::Outdated);
+            }
+            None => {
+                tx.rollback().await?;
+                self.forget();
+                self.waiting.clear();
+                return Ok(Batch::Elsewhere);
+            }
+        };
+        let mut desk = Desk::load(&mut tx, &records, &mut self.memory).await?;
         self.calendars.refresh(&mut tx, now).await?;
         self.calendars.learn(&mut tx, desk.accounts(), now).await?;
-        for (record, row) in records.iter().zip(sources) {
-            if let Err(error) = desk.fold(record, &nas, &self.calendars) {
-                quarantined.add(row, &error.to_string());
+        for (records, sources) in records.chunks(RECORDS_AT_ONCE).zip(sources.chunks(RECORDS_AT_ONCE)) {
+            for (record, row) in records.iter().zip(sources) {
+                if let Err(error) = desk.fold(record, &nas, &self.calendars) {
+                    quarantined.add(row, &error.to_string());
+                }
             }
+            tokio::task::yield_now().await;
         }
         desk.close();
         desk.attribute(&mut tx, &nas).await?;
@@ -217,9 +323,10 @@ impl Fold {
                 serde_json::json!({ "nas": client, "reason": reason, "records": count, "lane": lane, "seq": seq });
             exceptions::open(&mut tx, None, "record_quarantined", &subject, &detail.to_string(), now).await?;
         }
-        let last = rows.last().map_or(after, |row| row.seq);
         fold::move_watermark(&mut tx, lane, last, now).await?;
         tx.commit().await?;
+        self.lease.keep(turn);
+        desk.remember(&mut self.memory);
         self.watermarks.insert(lane, last);
         self.count(rows.len(), &written, quarantined.count(), began);
         Ok(Batch::Folded)
@@ -229,13 +336,23 @@ impl Fold {
         self.sweeps += 1;
         let nas = self.nas.borrow().clone();
         let now = self.clock.now();
+        if !self.take_turn().await? {
+            return self.measure_lag().await;
+        }
         let mut tx = self.store.read().await?;
         self.calendars.refresh(&mut tx, now).await?;
         tx.rollback().await?;
         if self.sweeps.is_multiple_of(OWNERS_AGAIN_EVERY) {
             self.newest_holder = 0;
         }
-        let mut sweeper = Sweeper { store: &self.store, nas: &nas, calendars: &mut self.calendars, now };
+        let mut sweeper = Sweeper {
+            store: &self.store,
+            nas: &nas,
+            calendars: &mut self.calendars,
+            lease: &mut self.lease,
+            memory: &mut self.memory,
+            now,
+        };
         self.newest_holder = sweeper.attach(self.newest_holder).await?;
         let mut steps = 0;
         while steps < STEPS_A_SWEEP && (sweeper.close_rebooted().await? || sweeper.refold_one().await?) {
@@ -257,12 +374,35 @@ impl Fold {
         self.measure_lag().await
     }
 
+    /// Whether this process folds. On PostgreSQL it also shows the others that it lives.
+    async fn take_turn(&mut self) -> Result<bool, StoreError> {
+        if self.store.dialect() == Dialect::Sqlite && self.lease.is_held() {
+            return Ok(true);
+        }
+        let mut tx = self.store.write_derived().await?;
+        let turn = self.lease.turn(&mut tx, self.clock.now()).await?;
+        tx.commit().await?;
+        match turn {
+            Some(turn) if turn.continued => {}
+            Some(_) => self.forget(),
+            None => {
+                self.forget();
+                self.waiting.clear();
+            }
+        }
+        turn.into_iter().for_each(|turn| self.lease.keep(turn));
+        Ok(turn.is_some())
+    }
+
     async fn measure_lag(&self) -> Result<(), StoreError> {
         let mut tx = self.store.read_journal().await?;
         let lanes = journal::lanes(&mut tx).await?;
+        let mut main = self.store.read().await?;
+        let watermarks = fold::watermarks(&mut main).await?;
+        main.rollback().await?;
         let mut lag = 0;
         for lane in lanes.iter().rev().take(RECENT_LANES) {
-            let folded = self.watermarks.get(lane).copied().unwrap_or(0);
+            let folded = watermarks.get(lane).copied().unwrap_or(0);
             lag += (journal::last_seq(&mut tx, *lane).await? - folded).max(0);
         }
         self.metrics.fold_lag_records.set(lag);
@@ -295,12 +435,16 @@ impl Quarantine {
     }
 }
 
-/// Records of one transaction (HOUSE, decision 4).
-const BATCH: i64 = 1_000;
+/// Tells the folds of one process apart.
+static FOLDS: AtomicU32 = AtomicU32::new(0);
+/// Records of one transaction. A session that reports often is written once in each.
+const BATCH: usize = 4_096;
+/// Records folded before other tasks of this thread get their turn.
+const RECORDS_AT_ONCE: usize = 64;
 /// Between two turns, so that commits gather records.
-const PACE: Duration = Duration::from_millis(10);
+const PACE: Duration = Duration::from_millis(40);
 /// Looks for other daemons' lanes and new owners although nobody woke it.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_millis(500);
 const SWEEP_EVERY: Duration = Duration::from_millis(900);
 const STEPS_A_SWEEP: u32 = 20;
 /// In sweeps, about a second each.
@@ -308,8 +452,8 @@ const STALE_EVERY: u64 = 30;
 const OWNERS_AGAIN_EVERY: u64 = 900;
 const ALL_LANES_EVERY: u64 = 60;
 const RECENT_LANES: usize = 8;
-const ELSEWHERE_MAX: u32 = 20;
-const ELSEWHERE_PAUSE: Duration = Duration::from_millis(50);
+/// Looks again so often when others write between two turns, as a bill run does; then waits for the next turn.
+const OUTDATED_MAX: u32 = 20;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(3);
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 
 use super::calendars::Calendars;
 use super::desk::Desk;
+use super::keyed::Memory;
+use super::lease::{Lease, Turn};
 use super::rules;
 use crate::collector::NasTable;
 use crate::store::journal::SessionKey;
@@ -18,6 +20,8 @@ pub(super) struct Sweeper<'a> {
     pub store: &'a Store,
     pub nas: &'a NasTable,
     pub calendars: &'a mut Calendars,
+    pub lease: &'a mut Lease,
+    pub memory: &'a mut Memory,
     pub now: Timestamp,
 }
 
@@ -34,10 +38,11 @@ impl Sweeper<'_> {
         let since = (after - HOLDERS_AGAIN).max(0);
         let mut last = 0;
         loop {
-            let Some(mut tx) = self.locked().await? else { return Ok(after) };
+            let Some((mut tx, turn)) = self.turn().await? else { return Ok(after) };
             let ids = sessions::unattributed_held(&mut tx, since, last, SESSIONS_A_STEP).await?;
             let Some(highest) = ids.last().copied() else {
-                tx.rollback().await?;
+                let none = Desk::default();
+                self.commit(tx, turn, &none).await?;
                 return Ok(newest);
             };
             last = highest;
@@ -46,7 +51,7 @@ impl Sweeper<'_> {
             desk.attribute(&mut tx, self.nas).await?;
             self.calendars.learn(&mut tx, desk.accounts(), self.now).await?;
             desk.save(&mut tx, self.calendars, self.now).await?;
-            tx.commit().await?;
+            self.commit(tx, turn, &desk).await?;
         }
     }
 
@@ -56,18 +61,17 @@ impl Sweeper<'_> {
         let unswept = fold::unswept(&mut tx, 1).await?;
         tx.rollback().await?;
         let Some(identity) = unswept.into_iter().next() else { return Ok(false) };
-        let Some(mut tx) = self.locked().await? else { return Ok(false) };
+        let Some((mut tx, turn)) = self.turn().await? else { return Ok(false) };
         let rebooted_at = identity.rebooted_at.unwrap_or(i64::MIN);
         let ids = sessions::rebooted(&mut tx, &identity.nas, rebooted_at, SESSIONS_A_STEP).await?;
         if ids.is_empty() {
             fold::mark_swept(&mut tx, &identity.nas, rebooted_at).await?;
-        } else {
-            let mut desk = Desk::of_sessions(&mut tx, &ids).await?;
-            desk.close_rebooted(rebooted_at);
-            self.calendars.learn(&mut tx, desk.accounts(), self.now).await?;
-            desk.save(&mut tx, self.calendars, self.now).await?;
         }
-        tx.commit().await?;
+        let mut desk = Desk::of_sessions(&mut tx, &ids).await?;
+        desk.close_rebooted(rebooted_at);
+        self.calendars.learn(&mut tx, desk.accounts(), self.now).await?;
+        desk.save(&mut tx, self.calendars, self.now).await?;
+        self.commit(tx, turn, &desk).await?;
         Ok(true)
     }
 
@@ -85,10 +89,11 @@ impl Sweeper<'_> {
         tx.rollback().await?;
         let records = self.records_of(&asking.nas, &asking.session, desk.earliest(), &watermarks).await?;
 
-        let Some(mut tx) = self.locked().await? else { return Ok(false) };
+        let Some((mut tx, turn)) = self.turn().await? else { return Ok(false) };
         if fold::watermarks(&mut tx).await? != watermarks {
             // Another daemon folded meanwhile; what it folded is not among the records.
-            return tx.rollback().await.map(|()| false);
+            self.commit(tx, turn, &Desk::default()).await?;
+            return Ok(false);
         }
         let mut desk = Desk::of_key(&mut tx, &asking.nas, &asking.session).await?;
         self.calendars.learn(&mut tx, desk.accounts(), self.now).await?;
@@ -106,14 +111,14 @@ impl Sweeper<'_> {
         }
         let replaced = refold(&records, &facts).and_then(|states| desk.replace(states, &emitted));
         if replaced.is_err() {
-            tx.rollback().await?;
+            self.commit(tx, turn, &Desk::default()).await?;
             return self.give_up(&asking.nas, &asking.session, waiting[0]).await;
         }
         desk.close();
         desk.attribute(&mut tx, self.nas).await?;
         self.calendars.learn(&mut tx, desk.accounts(), self.now).await?;
         desk.save(&mut tx, self.calendars, self.now).await?;
-        tx.commit().await?;
+        self.commit(tx, turn, &desk).await?;
         tracing::info!(session.id = waiting[0], nas = asking.nas, "A late record was folded in from the journal.");
         Ok(true)
     }
@@ -155,25 +160,33 @@ impl Sweeper<'_> {
 
     /// A session that cannot be folded stops asking, and a person is asked instead.
     async fn give_up(&mut self, nas: &str, session: &str, id: i64) -> Result<bool, StoreError> {
-        let Some(mut tx) = self.locked().await? else { return Ok(false) };
+        let Some((mut tx, turn)) = self.turn().await? else { return Ok(false) };
         let mut found = sessions::of_ids(&mut tx, &[id]).await?;
         found.iter_mut().for_each(|stored| stored.refold = false);
         sessions::save(&mut tx, &mut found.iter_mut().collect::<Vec<_>>()).await?;
+        let desk = Desk::of_sessions(&mut tx, &[id]).await?;
         let detail =
             format!("The octets of session {session} of {nas} leave 64 bits; its late records are not counted.");
         exceptions::open(&mut tx, None, "session_overflow", &format!("{nas}/{session}"), &detail, self.now).await?;
-        tx.commit().await?;
+        self.commit(tx, turn, &desk).await?;
         Ok(true)
     }
 
-    /// A transaction that alone may fold; `None` while another daemon does.
-    async fn locked(&self) -> Result<Option<Tx>, StoreError> {
+    /// A transaction that alone may fold; `None` while another process does, or has since the last turn.
+    async fn turn(&mut self) -> Result<Option<(Tx, Turn)>, StoreError> {
         let mut tx = self.store.write_derived().await?;
-        if ledger::try_fold_lock(&mut tx).await? {
-            return Ok(Some(tx));
+        match self.lease.turn(&mut tx, self.now).await? {
+            Some(turn) if turn.continued => Ok(Some((tx, turn))),
+            _ => tx.rollback().await.map(|()| None),
         }
-        tx.rollback().await?;
-        Ok(None)
+    }
+
+    /// Commits what was written behind the memory's back.
+    async fn commit(&mut self, tx: Tx, turn: Turn, desk: &Desk) -> Result<(), StoreError> {
+        tx.commit().await?;
+        self.lease.keep(turn);
+        desk.forget(self.memory);
+        Ok(())
     }
 }
 
