@@ -3,8 +3,6 @@
 //! In: an amount and the stretch of time it was used in. Out: parts that always add up to it. Every zone in use is a
 //! multiple of 15 minutes from UTC, so that quarters regroup exactly into the hours and days of any subscriber.
 
-use std::collections::BTreeMap;
-
 use super::FoldError;
 use crate::vocabulary::{Timestamp, to_micros};
 
@@ -17,9 +15,11 @@ pub struct Amount {
     pub sessions: i64,
 }
 
-/// Usage that is not in the ledger yet, by the start of its bucket in microseconds. No bucket is zero.
+/// Usage that is not in the ledger yet, by the start of its bucket in microseconds, ascending. No bucket is zero.
+///
+/// A session has few of them and grows at the end, which a sorted vector holds best.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Buckets(BTreeMap<i64, Amount>);
+pub struct Buckets(Vec<(i64, Amount)>);
 
 /// Usage of one ledger entry: at most one UTC hour, never across a period edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,15 +66,21 @@ impl Buckets {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (i64, Amount)> + '_ {
-        self.0.iter().map(|(start, amount)| (*start, *amount))
+        self.0.iter().copied()
     }
 
     pub fn add(&mut self, start: i64, amount: Amount) -> Result<(), FoldError> {
-        let sum = self.0.get(&start).copied().unwrap_or_default().plus(amount)?;
-        if sum.is_zero() {
-            self.0.remove(&start);
-        } else {
-            self.0.insert(start, sum);
+        match self.place(start) {
+            Ok(at) => {
+                let sum = self.0[at].1.plus(amount)?;
+                if sum.is_zero() {
+                    self.0.remove(at);
+                } else {
+                    self.0[at].1 = sum;
+                }
+            }
+            Err(_) if amount.is_zero() => {}
+            Err(at) => self.0.insert(at, (start, amount)),
         }
         Ok(())
     }
@@ -92,20 +98,35 @@ impl Buckets {
         Ok(octets)
     }
 
+    /// Whether `merge` would succeed.
+    pub(super) fn takes(&self, other: &Buckets) -> Result<(), FoldError> {
+        other.iter().try_for_each(|(start, amount)| match self.place(start) {
+            Ok(at) => self.0[at].1.plus(amount).map(drop),
+            Err(_) => Ok(()),
+        })
+    }
+
     /// The sum of all buckets.
     pub fn total(&self) -> Result<Amount, FoldError> {
-        self.0.values().try_fold(Amount::default(), |sum, amount| sum.plus(*amount))
+        self.iter().try_fold(Amount::default(), |sum, (_, amount)| sum.plus(amount))
+    }
+
+    fn place(&self, start: i64) -> Result<usize, usize> {
+        match self.0.last() {
+            Some((last, _)) if *last < start => Err(self.0.len()),
+            _ => self.0.binary_search_by_key(&start, |(start, _)| *start),
+        }
     }
 
     /// Takes out what is ready for the ledger: whole hours (cut at `edges`) that start before `before`, and that end
     /// at or before `complete_until`.
     pub fn take(&mut self, before: i64, complete_until: i64, edges: &[Timestamp]) -> Vec<LedgerBucket> {
         let mut taken: Vec<LedgerBucket> = Vec::new();
-        let mut kept = BTreeMap::new();
+        let mut kept = Vec::new();
         for (start, amount) in std::mem::take(&mut self.0) {
             let (from_at, until_at) = entry_bounds(start, edges);
             if start >= before || until_at > complete_until {
-                kept.insert(start, amount);
+                kept.push((start, amount));
                 continue;
             }
             match taken.last_mut() {
@@ -197,6 +218,8 @@ const FINE_SPAN: i64 = 7 * 24 * HOUR;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::vocabulary::from_micros;
     use proptest::prelude::*;

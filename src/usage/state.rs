@@ -101,6 +101,9 @@ impl SessionState {
             further_link: self.reading.further_link || record.counting.further_link,
             ..self.reading
         };
+        if reading == self.reading && self.is_newest(&report) {
+            return self.append(&report, facts);
+        }
         let mut tail = self.tail.clone();
         match self.place(&report, &mut tail, reading) {
             Place::Known if reading == self.reading => return Ok(Outcome::Duplicate),
@@ -111,32 +114,71 @@ impl SessionState {
         let mut change = Buckets::default();
         spread_difference(&old.steps, &new.steps, facts.edges, &mut change)?;
         let (started_at, has_start) = self.start_with(&report);
-        if started_at != self.started_at {
-            let one = Amount { sessions: 1, ..Amount::default() };
-            if self.started_at != i64::MAX {
-                change.add(bucket_of(self.started_at, facts.edges), one.negated())?;
-            }
-            change.add(bucket_of(started_at, facts.edges), one)?;
+        self.move_start(started_at, facts.edges, &mut change)?;
+        let change = self.take_in(change, reading)?;
+        (self.started_at, self.has_start, self.reading, self.tail) = (started_at, has_start, reading, tail);
+        self.last_at = new.last_at.max(self.base.map_or(i64::MIN, |base| base.event_at));
+        self.settle_down(&report, facts)?;
+        Ok(Outcome::Changed(change))
+    }
+
+    /// Whether the report comes after all that are known, so that none of their steps changes.
+    fn is_newest(&self, report: &Report) -> bool {
+        let by_seconds = self.reading.by_seconds;
+        let after_tail = self.tail.last().is_some_and(|last| last.order(report, by_seconds).is_lt());
+        after_tail && !self.tail.iter().any(|known| known.is_copy_of(report))
+    }
+
+    /// The usual case of `fold`: one step more, everything else stays.
+    fn append(&mut self, report: &Report, facts: &FoldFacts<'_>) -> Result<Outcome, FoldError> {
+        let (cursor, step) = step(self.walk()?.end, report, self.reading)?;
+        let mut change = Buckets::default();
+        change.spread(step.from, step.until, step.amount, facts.edges)?;
+        let (started_at, has_start) = self.start_with(report);
+        self.move_start(started_at, facts.edges, &mut change)?;
+        let change = self.take_in(change, self.reading)?;
+        (self.started_at, self.has_start) = (started_at, has_start);
+        self.tail.push(*report);
+        self.last_at = self.last_at.max(cursor.event_at);
+        self.settle_down(report, facts)?;
+        Ok(Outcome::Changed(change))
+    }
+
+    /// Counts the session where it began.
+    fn move_start(&self, started_at: i64, edges: &[Timestamp], change: &mut Buckets) -> Result<(), FoldError> {
+        if started_at == self.started_at {
+            return Ok(());
         }
+        let one = Amount { sessions: 1, ..Amount::default() };
+        if self.started_at != i64::MAX {
+            change.add(bucket_of(self.started_at, edges), one.negated())?;
+        }
+        change.add(bucket_of(started_at, edges), one)
+    }
+
+    /// Adds to totals and pending usage, both or neither, what of a change counts in this reading. Gives what is pending
+    /// by it.
+    fn take_in(&mut self, mut change: Buckets, reading: Reading) -> Result<Buckets, FoldError> {
         if reading.further_link {
             change = change.without_time()?;
         }
         let totals = self.totals.plus(change.total()?)?;
-        let mut pending = self.pending.clone();
         if reading.informative {
             change = Buckets::default();
         }
-        pending.merge(&change)?;
+        self.pending.takes(&change)?;
+        self.pending.merge(&change)?;
+        self.totals = totals;
+        Ok(change)
+    }
+
+    fn settle_down(&mut self, report: &Report, facts: &FoldFacts<'_>) -> Result<(), FoldError> {
         if report.arrival_based {
             self.base_marks |= mark::CLOCK_DOUBTFUL;
         }
-        (self.started_at, self.has_start) = (started_at, has_start);
-        (self.reading, self.tail, self.totals, self.pending) = (reading, tail, totals, pending);
-        self.last_at = new.last_at.max(self.base.map_or(i64::MIN, |base| base.event_at));
         self.reopen_after(report.event_at);
         self.close_if_rebooted(facts.rebooted_at);
-        self.compact()?;
-        Ok(Outcome::Changed(change))
+        self.compact()
     }
 
     /// Whether this report is among those the session holds: folding it would change nothing. `None`: it lies before the
@@ -240,15 +282,19 @@ impl SessionState {
 
     /// Bits of [`mark`].
     pub fn marks(&self) -> u16 {
+<<<<<<< HEAD
         let steps = self.steps(&self.tail, self.reading).map(|walk| walk.marks).unwrap_or(0);
         let informative = if self.reading.informative { mark::INFORMATIVE } else { 0 };
         let further_link = if self.reading.further_link { mark::FURTHER_LINK } else { 0 };
         self.base_marks | steps | informative | further_link
+=======
+        self.base_marks | self.walk().map_or(0, |walk| walk.marks)
+>>>>>>> f3ca836 (Fold a report that follows all others without going through its session again)
     }
 
     /// Counters, session time and Stop as of the last report that counted.
     pub(super) fn cursor(&self) -> Option<Cursor> {
-        self.steps(&self.tail, self.reading).ok().and_then(|walk| walk.end)
+        self.walk().ok().and_then(|walk| walk.end)
     }
 
     /// Nothing but a Start is known.
@@ -331,13 +377,17 @@ impl SessionState {
         Ok(())
     }
 
+    /// Goes through the tail and keeps only where it ends.
+    fn walk(&self) -> Result<Walk, FoldError> {
+        let mut walk = Walk { steps: Vec::new(), end: self.base, marks: 0, last_at: i64::MIN };
+        self.tail.iter().try_for_each(|report| walk.go(report, self.reading).map(drop))?;
+        Ok(walk)
+    }
+
     fn steps(&self, tail: &[Report], reading: Reading) -> Result<Walk, FoldError> {
         let mut walk = Walk { steps: Vec::with_capacity(tail.len()), end: self.base, marks: 0, last_at: i64::MIN };
         for report in tail {
-            let (cursor, step) = step(walk.end, report, reading)?;
-            walk.last_at = walk.last_at.max(cursor.event_at);
-            walk.marks |= step.marks;
-            walk.end = Some(cursor);
+            let step = walk.go(report, reading)?;
             walk.steps.push(step);
         }
         Ok(walk)
@@ -355,6 +405,16 @@ struct Walk {
     end: Option<Cursor>,
     marks: u16,
     last_at: i64,
+}
+
+impl Walk {
+    fn go(&mut self, report: &Report, reading: Reading) -> Result<Step, FoldError> {
+        let (cursor, step) = step(self.end, report, reading)?;
+        self.last_at = self.last_at.max(cursor.event_at);
+        self.marks |= step.marks;
+        self.end = Some(cursor);
+        Ok(step)
+    }
 }
 
 /// Spreads what `new` has and `old` has not, and takes back the reverse; what both begin and end with cancels out.

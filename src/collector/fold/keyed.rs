@@ -79,6 +79,7 @@ impl Memory {
         if self.young.len() >= GENERATION {
             self.old = std::mem::take(&mut self.young);
         }
+        self.old.remove(nas, session);
         self.young.insert(nas, session, incarnations);
     }
 
