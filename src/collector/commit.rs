@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::complaints::{Complaints, and_more};
 use super::door::{Pending, What};
 use super::feed::{Committed, Feed};
-use super::port::Port;
+use super::port::{Peer, Port};
 use super::reply::Reply;
 use super::seen::{RequestKey, Seen};
 use super::tally::Tally;
@@ -133,8 +133,7 @@ impl Committer {
         match reply {
             Reply::Datagram { port, peer } => {
                 for _ in 0..times {
-                    let sent = timeout(SEND_LIMIT, self.ports[port].answer(&answer, &peer)).await;
-                    match sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                    match self.send(port, &peer, &answer).await {
                         Ok(()) => {
                             tally.responses.inc();
                         }
@@ -146,6 +145,17 @@ impl Committer {
                 seat.answer(answer);
                 tally.responses.inc();
             }
+        }
+    }
+
+    async fn send(&self, port: usize, peer: &Peer, answer: &[u8]) -> io::Result<()> {
+        // The buffer has room nearly always: a timer for each answer would cost more than the answer.
+        match self.ports[port].try_answer(answer, peer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let sent = timeout(SEND_LIMIT, self.ports[port].answer(answer, peer)).await;
+                sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            }
+            sent => sent,
         }
     }
 

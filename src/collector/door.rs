@@ -120,7 +120,7 @@ impl Door {
             Sighting::New => {
                 let entry = JournalEntry {
                     arrived_at: now,
-                    nas: client.name.as_str().into(),
+                    nas: Arc::clone(&client.name),
                     source: source.into(),
                     packet: redacted(&view),
                 };
@@ -151,7 +151,7 @@ impl Door {
     }
 
     fn drop(&self, client: Option<&NasClient>, source: SocketAddr, reason: &'static str, why: &str, now: Timestamp) {
-        let name = client.map_or("", |client| client.name.as_str());
+        let name = client.map_or("", |client| &*client.name);
         self.metrics.radius_dropped.get_or_create(&NasReason::new(name, reason)).inc();
         if let Some(kept_back) = self.complaints.due(reason, name, now) {
             let of = if name.is_empty() { String::new() } else { format!(" ({name})") };
@@ -166,7 +166,7 @@ impl Door {
 
     fn note_previous_secret(&self, client: &NasClient, now: Timestamp) {
         if self.complaints.due("previous_secret", &client.name, now).is_some() {
-            tracing::info!(nas.name = client.name, "NAS {} still signs with its previous secret.", client.name);
+            tracing::info!(nas.name = &*client.name, "NAS {} still signs with its previous secret.", client.name);
         }
     }
 

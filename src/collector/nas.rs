@@ -11,7 +11,8 @@ use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
 /// One configured RADIUS client.
 #[derive(Debug, Clone)]
 pub struct NasClient {
-    pub name: String,
+    /// Shared with every record of it.
+    pub name: Arc<str>,
     /// Where it sends from, over UDP and, when it has certificates too, over RadSec. `None`: anywhere, by certificate.
     pub network: Option<Cidr>,
     /// For UDP; without one it may send over RadSec only.
@@ -47,7 +48,7 @@ impl NasClient {
 #[derive(Debug, Default)]
 pub struct NasTable {
     clients: Vec<NasClient>,
-    by_name: HashMap<String, usize>,
+    by_name: HashMap<Arc<str>, usize>,
     by_network: HashMap<Cidr, usize>,
     by_certificate: HashMap<CertificateName, usize>,
     /// The prefix lengths in use, longest first.
@@ -57,7 +58,7 @@ pub struct NasTable {
 impl NasTable {
     /// The table of these clients. Of two with one network or name the later counts; the configuration refuses both.
     pub fn new(clients: Vec<NasClient>) -> Self {
-        let by_name = clients.iter().enumerate().map(|(index, client)| (client.name.clone(), index)).collect();
+        let by_name = clients.iter().enumerate().map(|(index, client)| (Arc::clone(&client.name), index)).collect();
         let networks = || clients.iter().enumerate().filter_map(|(index, client)| Some((client.network?, index)));
         let by_network = networks().collect();
         let by_certificate = clients
@@ -110,7 +111,7 @@ mod tests {
 
     fn client(name: &str, network: &str) -> NasClient {
         NasClient {
-            name: name.to_owned(),
+            name: name.into(),
             network: Some(network.parse().expect("a network")),
             secret: Some(Secret::new("s")),
             previous_secret: None,
@@ -140,7 +141,7 @@ mod tests {
             ("2001:db8::1", Some("six")),
             ("2001:db9::1", None),
         ] {
-            let found = table.of(address.parse().expect("an address")).map(|client| client.name.as_str());
+            let found = table.of(address.parse().expect("an address")).map(|client| &*client.name);
             assert_eq!(found, name, "{address}");
         }
         assert!(table.named("pool").is_some() && table.named("nobody").is_none());

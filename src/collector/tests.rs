@@ -112,7 +112,7 @@ impl Sender {
 
 fn client(name: &str, network: &str) -> NasClient {
     NasClient {
-        name: name.to_owned(),
+        name: name.into(),
         network: Some(network.parse().expect("a network")),
         secret: Some(Secret::new("s")),
         previous_secret: Some(Secret::new("old")),

@@ -158,7 +158,7 @@ pub fn start_collector(
 /// The configured RADIUS clients, ready to be looked up.
 pub fn nas_table(config: &Config) -> NasTable {
     let clients = config.radius.iter().flat_map(|radius| &radius.nas).map(|nas| NasClient {
-        name: nas.name.clone(),
+        name: nas.name.as_str().into(),
         network: nas.address,
         secret: nas.secret.clone(),
         previous_secret: nas.previous_secret.clone(),

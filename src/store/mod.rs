@@ -133,6 +133,9 @@ const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 10;
 /// Page cache of a SQLite connection in KiB; the idle daemon stays small.
 const SQLITE_CACHE_KIB: &str = "-2048";
+/// Of the connection that folds: its keys come from all over the tables, and their pages should not be read anew each
+/// time. It grows only as far as it is used.
+const SQLITE_FOLD_CACHE_KIB: &str = "-65536";
 
 impl Store {
     /// Opens the databases without touching their schema; connections are made when first used.
@@ -335,9 +338,8 @@ impl SqliteFile {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .busy_timeout(BUSY_TIMEOUT)
-            .pragma("cache_size", SQLITE_CACHE_KIB)
             .disable_statement_logging();
-        let pool = |connections: u32, synchronous: SqliteSynchronous| {
+        let pool = |connections: u32, synchronous: SqliteSynchronous, cache: &'static str| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -349,12 +351,12 @@ impl SqliteFile {
                     let usable = !connection.is_in_transaction();
                     Box::pin(async move { Ok(usable) })
                 })
-                .connect_lazy_with(options.clone().synchronous(synchronous))
+                .connect_lazy_with(options.clone().pragma("cache_size", cache).synchronous(synchronous))
         };
         Ok(Self {
-            readers: pool(SQLITE_READERS, SqliteSynchronous::Normal),
-            durable: pool(1, SqliteSynchronous::Full),
-            derived: pool(1, SqliteSynchronous::Normal),
+            readers: pool(SQLITE_READERS, SqliteSynchronous::Normal, SQLITE_CACHE_KIB),
+            durable: pool(1, SqliteSynchronous::Full, SQLITE_CACHE_KIB),
+            derived: pool(1, SqliteSynchronous::Normal, SQLITE_FOLD_CACHE_KIB),
             path,
         })
     }
@@ -376,7 +378,13 @@ fn open_postgres(url: &str) -> Result<Db, StoreError> {
     };
     Ok(Db::Postgres {
         pool: pool(POSTGRES_CONNECTIONS, options.clone()),
-        fold: pool(2, options.clone().options([("synchronous_commit", "off")])),
+        // A daemon that is frozen in the middle of a transaction must not keep the others from folding.
+        fold: pool(
+            2,
+            options
+                .clone()
+                .options([("synchronous_commit", "off"), ("idle_in_transaction_session_timeout", "5000")]),
+        ),
         journal: pool(2, options),
     })
 }
