@@ -282,14 +282,10 @@ impl SessionState {
 
     /// Bits of [`mark`].
     pub fn marks(&self) -> u16 {
-<<<<<<< HEAD
-        let steps = self.steps(&self.tail, self.reading).map(|walk| walk.marks).unwrap_or(0);
+        let steps = self.walk().map_or(0, |walk| walk.marks);
         let informative = if self.reading.informative { mark::INFORMATIVE } else { 0 };
         let further_link = if self.reading.further_link { mark::FURTHER_LINK } else { 0 };
         self.base_marks | steps | informative | further_link
-=======
-        self.base_marks | self.walk().map_or(0, |walk| walk.marks)
->>>>>>> f3ca836 (Fold a report that follows all others without going through its session again)
     }
 
     /// Counters, session time and Stop as of the last report that counted.
