@@ -1,8 +1,9 @@
 //! Who may send accounting: the configured clients by network, longest prefix first, by certificate, and by name.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::radsec::certificate::{CertificateName, Presented};
 use crate::radius::{IdentityRule, NasRule, Profile};

@@ -4,10 +4,11 @@
 //! Source: RFC 5080 section 2.2.2. Only identical copies (address, port, identifier, authenticator) are known here; a
 //! report that was signed anew is another request, and the fold knows it by its content.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
+use foldhash::HashMap;
 use jiff::SignedDuration;
 
 use crate::vocabulary::Timestamp;

@@ -1,10 +1,10 @@
 //! What is counted of one client (RFC 4671, the counters of an accounting server's client entry), each counter looked up
 //! once and then kept.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use foldhash::HashMap;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::radius::{PacketView, attribute};

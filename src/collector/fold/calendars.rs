@@ -1,7 +1,9 @@
 //! Where billing periods begin for each account, so that usage is cut there and summed by period.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::billing::calendar::BillCycle;
 use crate::store::{StoreError, Tx, cycles, fold};

@@ -1,7 +1,7 @@
 //! What is known by (NAS identity, Acct-Session-Id), looked up without owning the two words; and the bounded memory of
 //! sessions between transactions.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use crate::store::sessions::StoredSession;
 
@@ -14,7 +14,7 @@ pub(super) struct ByKey<T> {
 
 impl<T> Default for ByKey<T> {
     fn default() -> Self {
-        Self { by_nas: HashMap::new(), len: 0 }
+        Self { by_nas: HashMap::default(), len: 0 }
     }
 }
 
@@ -33,7 +33,7 @@ impl<T> ByKey<T> {
 
     pub fn insert(&mut self, nas: &str, session: &str, value: T) {
         if !self.by_nas.contains_key(nas) {
-            self.by_nas.insert(nas.to_owned(), HashMap::new());
+            self.by_nas.insert(nas.to_owned(), HashMap::default());
         }
         let sessions = self.by_nas.get_mut(nas).expect("just inserted");
         self.len += usize::from(sessions.insert(session.to_owned(), value).is_none());

@@ -82,7 +82,7 @@ impl Door {
                 }
                 let entry = JournalEntry {
                     arrived_at: now,
-                    nas: client.name.as_str().into(),
+                    nas: Arc::clone(&client.name),
                     source: source.into(),
                     packet: redacted(&view),
                 };
