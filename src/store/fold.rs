@@ -93,12 +93,7 @@ pub async fn claim(tx: &mut Tx) -> Result<(String, i64), StoreError> {
 }
 
 /// Takes the claim from a holder that stood still since `seen`. Gives its epoch; `None` when the holder moved.
-pub async fn take_over(
-    tx: &mut Tx,
-    owner: &str,
-    seen: (&str, i64),
-    now: Timestamp,
-) -> Result<Option<i64>, StoreError> {
+pub async fn take_over(tx: &mut Tx, owner: &str, seen: (&str, i64), now: Timestamp) -> Result<Option<i64>, StoreError> {
     let epoch = on!(tx, c => sqlx::query_scalar(TAKE_OVER)
         .bind(owner)
         .bind(to_micros(now))

@@ -381,9 +381,7 @@ fn open_postgres(url: &str) -> Result<Db, StoreError> {
         // A daemon that is frozen in the middle of a transaction must not keep the others from folding.
         fold: pool(
             2,
-            options
-                .clone()
-                .options([("synchronous_commit", "off"), ("idle_in_transaction_session_timeout", "5000")]),
+            options.clone().options([("synchronous_commit", "off"), ("idle_in_transaction_session_timeout", "5000")]),
         ),
         journal: pool(2, options),
     })

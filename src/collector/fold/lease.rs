@@ -75,7 +75,9 @@ impl Lease {
         }
         let epoch = fold::take_over(tx, &self.owner, (&owner, renewed_at), now).await?;
         if epoch.is_some() && !owner.is_empty() && !free {
-            tracing::warn!("{owner} stopped folding accounting records without a word; this daemon goes on in its place.");
+            tracing::warn!(
+                "{owner} stopped folding accounting records without a word; this daemon goes on in its place."
+            );
         }
         Ok(epoch)
     }

@@ -54,8 +54,12 @@ pub struct Fold {
     /// Turns of the loop that came to a sweep.
     sweeps: u64,
     swept: Option<Instant>,
-    /// When the journal was last looked at for records that were not fed.
+    /// When the journal was last looked at for records that were not fed, and found to hold none.
     looked: Option<Instant>,
+    /// When the same was found of every lane there is, not only of the newest.
+    looked_at_all: Option<Instant>,
+    /// Another process folds; a sweep tries to take its place.
+    stands_by: bool,
 }
 
 /// What became of one batch.
@@ -93,6 +97,8 @@ impl Fold {
             sweeps: 0,
             swept: None,
             looked: None,
+            looked_at_all: None,
+            stands_by: false,
         }
     }
 
@@ -134,7 +140,9 @@ impl Fold {
             }
         }
         if let Err(error) = self.release().await {
-            tracing::debug!("The fold's claim was not given back: {error}. Another daemon takes it after three seconds.");
+            tracing::debug!(
+                "The fold's claim was not given back: {error}. Another daemon takes it after three seconds."
+            );
         }
         Ok(())
     }
@@ -160,12 +168,16 @@ impl Fold {
     ///
     /// **Errors**: the database; nothing is lost, call again.
     pub async fn turn(&mut self) -> Result<(), StoreError> {
-        self.looked = None;
+        (self.looked, self.stands_by) = (None, false);
         self.step().await
     }
 
     async fn step(&mut self) -> Result<(), StoreError> {
-        self.catch_up().await?;
+        if self.stands_by {
+            self.waiting.clear();
+        } else {
+            self.catch_up().await?;
+        }
         if self.swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY) {
             self.sweep().await?;
             self.swept = Some(Instant::now());
@@ -232,10 +244,12 @@ impl Fold {
         tx.rollback().await?;
         // Every process opens a lane of its own; the old ones are looked at only now and then.
         let recent = lanes.len().saturating_sub(RECENT_LANES);
-        let from = if self.sweeps.is_multiple_of(ALL_LANES_EVERY) { 0 } else { recent };
+        let recently = self.looked_at_all.is_some_and(|at| at.elapsed() < ALL_LANES_EVERY);
+        let from = if recently { recent } else { 0 };
         let rows = self.rows_of(&lanes[from..]).await?;
         if rows.is_none() {
             self.looked = Some(Instant::now());
+            self.looked_at_all = if from == 0 { self.looked } else { self.looked_at_all };
         }
         Ok(rows)
     }
@@ -259,7 +273,14 @@ impl Fold {
     fn forget(&mut self) {
         self.memory.clear();
         self.watermarks.clear();
-        self.looked = None;
+        (self.looked, self.looked_at_all) = (None, None);
+    }
+
+    /// Leaves the folding to another process.
+    fn stand_by(&mut self) {
+        self.forget();
+        self.waiting.clear();
+        self.stands_by = true;
     }
 
     /// Folds rows of one lane that follow its watermark.
@@ -297,8 +318,7 @@ impl Fold {
             }
             None => {
                 tx.rollback().await?;
-                self.forget();
-                self.waiting.clear();
+                self.stand_by();
                 return Ok(Batch::Elsewhere);
             }
         };
@@ -385,11 +405,9 @@ impl Fold {
         match turn {
             Some(turn) if turn.continued => {}
             Some(_) => self.forget(),
-            None => {
-                self.forget();
-                self.waiting.clear();
-            }
+            None => self.stand_by(),
         }
+        self.stands_by = turn.is_none();
         turn.into_iter().for_each(|turn| self.lease.keep(turn));
         Ok(turn.is_some())
     }
@@ -450,7 +468,7 @@ const STEPS_A_SWEEP: u32 = 20;
 /// In sweeps, about a second each.
 const STALE_EVERY: u64 = 30;
 const OWNERS_AGAIN_EVERY: u64 = 900;
-const ALL_LANES_EVERY: u64 = 60;
+const ALL_LANES_EVERY: Duration = Duration::from_secs(60);
 const RECENT_LANES: usize = 8;
 /// Looks again so often when others write between two turns, as a bill run does; then waits for the next turn.
 const OUTDATED_MAX: u32 = 20;
