@@ -1,74 +1,132 @@
 #!/usr/bin/env python3
-"""Accounting side by side: Lastmile on SQLite and on PostgreSQL, FreeRADIUS on the same PostgreSQL, one table.
+"""Accounting side by side: Lastmile on SQLite and PostgreSQL, FreeRADIUS on PostgreSQL and into its detail file.
 
-usage: bench/accounting.py [--sessions N] [--window W] [--rounds R]
+usage: bench/accounting.py [--sessions N] [--windows 64,256] [--rounds R] [--fill N]
 
-Builds the release binary and the load generator, starts every server itself on loopback ports and ends it by its pid.
-Every answer of Lastmile and of both PostgreSQL set-ups is durable (fsync on). CPU per acknowledged record counts all
-processes of a server, PostgreSQL's included, not the load generator's.
+Builds the release binary and the load generator, starts every server itself on loopback ports and ends it by its pid;
+the servers take turns, so that a busy machine is busy for all. Subscribers are known and the fold runs: a round ends
+when the last record is folded. Every answer of Lastmile and of both PostgreSQL set-ups is durable (fsync on); the
+detail file is not. CPU per acknowledged record counts all processes of a server, PostgreSQL's included, not the load
+generator's. fsyncs are the journal's commits, or what PostgreSQL counts in pg_stat_wal.
+
+With --fill N it measures instead, on SQLite, the rate on an empty store and on one of N records, and the time from a
+kill -9 to the first answer.
 """
-import argparse, json, os, pathlib, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, concurrent.futures, http.client, json, os, pathlib, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 SECRET = "testing123"
 TICKS = os.sysconf("SC_CLK_TCK")
+SUBSCRIBERS = 1000
+CATALOG = ROOT / "bench" / "catalog.toml"
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--sessions", type=int, default=6000)
-    parser.add_argument("--peer-sessions", type=int, default=1500)
-    parser.add_argument("--window", type=int, default=64)
+    parser.add_argument("--sessions", type=int, default=40000)
+    parser.add_argument("--peer-sessions", type=int, default=3000)
+    parser.add_argument("--windows", default="64,256")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--fill", type=int, default=0)
     options = parser.parse_args()
     subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", "lastmile", "--example", "accounting_load"], cwd=ROOT, check=True)
-    rows = {}
     with tempfile.TemporaryDirectory(prefix="lastmile-bench-") as folder:
         os.chmod(folder, 0o755)
         folder = pathlib.Path(folder)
+        if options.fill:
+            return fill(folder, options)
         cluster = Postgres(folder / "pg")
         try:
-            for _ in range(options.rounds):
-                for name, server, sessions in (
-                    ("Lastmile, SQLite (durable)", lambda d: Lastmile(d, f"sqlite://{d}/lastmile.db", None), options.sessions),
-                    ("Lastmile, PostgreSQL (durable)", lambda d: Lastmile(d, cluster.database(), cluster), options.sessions),
-                    ("FreeRADIUS, PostgreSQL (durable)", lambda d: FreeRadius(d, cluster), options.peer_sessions),
-                ):
-                    work = pathlib.Path(tempfile.mkdtemp(dir=folder))
-                    os.chmod(work, 0o755)
-                    running = server(work)
-                    try:
-                        rows.setdefault(name, []).append(measure(running, sessions, options.window, work))
-                    finally:
-                        running.stop()
-                        shutil.rmtree(work, ignore_errors=True)
+            for window in map(int, options.windows.split(",")):
+                rows = {}
+                for _ in range(options.rounds):
+                    for name, server, sessions in (
+                        ("Lastmile, SQLite (durable)", lambda d: Lastmile(d, f"sqlite://{d}/lastmile.db", None), options.sessions),
+                        ("Lastmile, PostgreSQL (durable)", lambda d: Lastmile(d, cluster.database(), cluster), options.sessions),
+                        ("FreeRADIUS, PostgreSQL (durable)", lambda d: FreeRadius(d, cluster), options.peer_sessions),
+                        ("FreeRADIUS, detail file (not durable)", lambda d: FreeRadius(d, None), options.peer_sessions * 5),
+                    ):
+                        work = pathlib.Path(tempfile.mkdtemp(dir=folder))
+                        os.chmod(work, 0o755)
+                        running = server(work)
+                        try:
+                            rows.setdefault(name, []).append(measure(running, sessions, window, work))
+                        finally:
+                            running.stop()
+                            shutil.rmtree(work, ignore_errors=True)
+                print_table(rows, window, options)
         finally:
             cluster.stop()
-    print_table(rows, options)
+
+
+def load(server, sessions, window, *more):
+    output = subprocess.run(
+        [TARGET / "release/examples/accounting_load", "--target", f"127.0.0.1:{server.port}", "--secret", SECRET,
+         "--sessions", str(sessions), "--window", str(window), "--users", str(SUBSCRIBERS), "--user-pattern", "user{}@bench",
+         "--sockets", str(max(1, window // 128)), *more],
+        check=True, capture_output=True, text=True)
+    return json.loads(output.stdout.strip().splitlines()[-1])
 
 
 def measure(server, sessions, window, work):
-    before, began = server.cpu_seconds(), time.monotonic()
-    output = subprocess.run(
-        [TARGET / "release/examples/accounting_load", "--target", f"127.0.0.1:{server.port}", "--secret", SECRET,
-         "--sessions", str(sessions), "--window", str(window), "--truth", work / "truth.csv"],
-        check=True, capture_output=True, text=True)
-    result = json.loads(output.stdout.strip().splitlines()[-1])
+    server.make_ready()
+    before, fsyncs, began = server.cpu_seconds(), server.fsyncs(), time.monotonic()
+    result = load(server, sessions, window, "--truth", str(work / "truth.csv"))
+    seconds = time.monotonic() - began
+    result["fold_lag"] = server.wait_until_folded()
     result["cpu_us"] = (server.cpu_seconds() - before) * 1e6 / max(result["acked"], 1)
-    result["seconds"] = time.monotonic() - began
+    result["fsyncs"] = (server.fsyncs() - fsyncs) / seconds
     result["rss_mb"] = server.resident_mb()
     return result
 
 
-def print_table(rows, options):
-    print(f"\naccounting, window {options.window}, median of {options.rounds} rounds in turn\n")
-    head = ("server", "acked/s", "p50 ms", "p99 ms", "CPU us/ack", "resident MB")
+def print_table(rows, window, options):
+    print(f"\naccounting, window {window}, {SUBSCRIBERS} known subscribers, median of {options.rounds} rounds in turn\n")
+    head = ("server", "acked/s", "p50 ms", "p99 ms", "CPU us/ack", "fsyncs/s", "fold behind s", "resident MB")
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for name, results in rows.items():
         middle = lambda key: statistics.median(result[key] for result in results)
         print(f"| {name} | {middle('acked_per_second'):,.0f} | {middle('p50_ms'):.2f} | {middle('p99_ms'):.2f} "
-              f"| {middle('cpu_us'):.0f} | {middle('rss_mb'):.0f} |")
+              f"| {middle('cpu_us'):.1f} | {middle('fsyncs'):,.0f} | {middle('fold_lag'):.2f} | {middle('rss_mb'):.0f} |", flush=True)
+
+
+def fill(folder, options):
+    """Flatness and restart: does a store that holds many records slow down?"""
+    window = int(options.windows.split(",")[-1])
+    server = Lastmile(folder, f"sqlite://{folder}/lastmile.db", None)
+    try:
+        server.make_ready()
+        rates = {}
+        held = 0
+        for stage in ("empty", "full"):
+            if stage == "full":
+                began, before = time.monotonic(), server.cpu_seconds()
+                while held < options.fill:
+                    held += load(server, 200_000, window, "--seed", str(100 + held))["acked"]
+                server.wait_until_folded()
+                print(f"filled to {held:,} records in {time.monotonic() - began:.0f} s, "
+                      f"{(server.cpu_seconds() - before) * 1e6 / held:.1f} us CPU a record, {server.resident_mb():.0f} MB resident, "
+                      f"{sum(f.stat().st_size for f in folder.glob('lastmile*.db*')) / held:.0f} octets a record on disk", flush=True)
+            for turn in range(options.rounds):
+                result = load(server, options.sessions, window, "--seed", str(turn + (10 if stage == "full" else 20)))
+                held += result["acked"]
+                rates.setdefault(stage, []).append(result["acked_per_second"])
+        empty, full = (statistics.median(rates[stage]) for stage in ("empty", "full"))
+        print(f"rate on the empty store {empty:,.0f}/s, on {held:,} records {full:,.0f}/s: {full / empty:.0%}", flush=True)
+        restarts = []
+        for turn in range(options.rounds):
+            server.process.kill()
+            server.process.wait()
+            began = time.monotonic()
+            server.spawn()
+            load(server, 1, 1, "--seed", str(1000 + turn), "--retry-ms", "20", "--sends", "500", "--interims", "0")
+            restarts.append(time.monotonic() - began)
+        print(f"from a kill -9 with {held:,} records in the store to a session's two answers: median {statistics.median(restarts):.2f} s "
+              f"of {options.rounds}", flush=True)
+    finally:
+        server.stop()
 
 
 def free_port(kind):
@@ -137,6 +195,11 @@ class Postgres:
         # Over the Unix socket, as a daemon on the same machine would.
         return f"postgres://postgres@localhost/{name}?host={self.folder}&port={self.port}"
 
+    def fsyncs(self):
+        asked = subprocess.run(["psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-Xqtc", "SELECT wal_sync FROM pg_stat_wal"],
+                               check=True, capture_output=True, text=True)
+        return int(asked.stdout)
+
     def stop(self):
         os.kill(self.pid, signal.SIGINT)
 
@@ -165,8 +228,51 @@ identity = "nas-identifier"
 format = "text"
 level = "error"
 """)
-        self.process = subprocess.Popen([TARGET / "release/lastmile", "--config", config, "serve"])
+        self.config = config
+        self.spawn()
         wait_for_http(self.http, 0.002 if quick else 0.05)
+
+    def spawn(self):
+        self.process = subprocess.Popen([TARGET / "release/lastmile", "--config", self.config, "serve"])
+
+    def make_ready(self):
+        """Brings in the subscribers the records will speak of."""
+        command = [TARGET / "release/lastmile", "--config", self.config]
+        subprocess.run([*command, "catalog", "apply", CATALOG], check=True, stdout=subprocess.DEVNULL)
+        made = subprocess.run([*command, "--json", "key", "create", "--tenant", "bench", "--role", "push"],
+                              check=True, capture_output=True, text=True)
+        headers = {"Authorization": f"Bearer {json.loads(made.stdout)['key']}", "Content-Type": "application/json"}
+
+        def push(numbers):
+            connection = http.client.HTTPConnection("127.0.0.1", self.http)
+            for number in numbers:
+                document = {"source_revision": 1, "status": "active", "bill_cycle": "c15", "name": "Bench",
+                            "services": [{"id": "s1", "type": "internet", "plan": "res-100", "billing_from": "2026-01-01",
+                                          "radius": {"username": f"user{number}@bench", "password": "a-password-of-usual-length"}}]}
+                connection.request("PUT", f"/v1/tenants/bench/accounts/b{number}", json.dumps(document), headers)
+                answer = connection.getresponse()
+                body = answer.read()
+                assert answer.status in (200, 201), (answer.status, body)
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            list(pool.map(push, (range(first, SUBSCRIBERS, 8) for first in range(8))))
+        time.sleep(2)  # what the pushes have started, provisioning above all
+
+    def metric(self, name):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+    def fsyncs(self):
+        return self.cluster.fsyncs() if self.cluster else self.metric("lastmile_journal_commit_seconds_count")
+
+    def wait_until_folded(self):
+        began = time.monotonic()
+        while time.monotonic() - began < 120:
+            if self.metric("lastmile_fold_records_total") >= self.metric("lastmile_journal_records_total"):
+                return time.monotonic() - began
+            time.sleep(0.05)
+        sys.exit("the fold did not catch up within two minutes")
 
     def pids(self):
         return children(self.process.pid) + (children(self.cluster.pid) if self.cluster else [])
@@ -182,15 +288,46 @@ level = "error"
         self.process.wait()
 
 
+SQL_MODULE = """  sql {
+    dialect = "postgresql"
+    driver = "rlm_sql_postgresql"
+    server = "127.0.0.1"
+    port = PORT
+    login = "postgres"
+    radius_db = "NAME"
+    acct_table1 = "radacct"
+    acct_table2 = "radacct"
+    postauth_table = "radpostauth"
+    authcheck_table = "radcheck"
+    groupcheck_table = "radgroupcheck"
+    authreply_table = "radreply"
+    groupreply_table = "radgroupreply"
+    usergroup_table = "radusergroup"
+    client_table = "nas"
+    group_attribute = "SQL-Group"
+    pool {
+      start = 4
+      min = 4
+      max = 32
+      spare = 4
+    }
+    $INCLUDE /etc/freeradius/3.0/mods-config/sql/main/postgresql/queries.conf
+  }"""
+
+
 class FreeRadius:
-    """FreeRADIUS with its stock SQL accounting on PostgreSQL: one transaction a record, answered after it."""
+    """FreeRADIUS with its stock SQL accounting on PostgreSQL: one transaction a record, answered after it. Without a
+    cluster it writes its detail file, which it never syncs."""
 
     def __init__(self, folder, cluster):
         self.port, self.cluster = free_port(socket.SOCK_DGRAM), cluster
-        name = f"radius{cluster.count}"
-        cluster.count += 1
-        cluster.sql("postgres", "-c", f"CREATE DATABASE {name}")
-        cluster.sql(name, "-f", "/etc/freeradius/3.0/mods-config/sql/main/postgresql/schema.sql")
+        name, module = "", f"  detail {{\n    filename = {folder}/detail\n    locking = no\n  }}"
+        if cluster:
+            name = f"radius{cluster.count}"
+            cluster.count += 1
+            cluster.sql("postgres", "-c", f"CREATE DATABASE {name}")
+            cluster.sql(name, "-f", "/etc/freeradius/3.0/mods-config/sql/main/postgresql/schema.sql")
+            module = SQL_MODULE.replace("PORT", str(cluster.port)).replace("NAME", name)
         (folder / "radiusd.conf").write_text(f"""
 prefix = /usr
 libdir = /usr/lib/freeradius
@@ -214,31 +351,7 @@ client lo {{
 }}
 modules {{
   expr {{ }}
-  sql {{
-    dialect = "postgresql"
-    driver = "rlm_sql_postgresql"
-    server = "127.0.0.1"
-    port = {cluster.port}
-    login = "postgres"
-    radius_db = "{name}"
-    acct_table1 = "radacct"
-    acct_table2 = "radacct"
-    postauth_table = "radpostauth"
-    authcheck_table = "radcheck"
-    groupcheck_table = "radgroupcheck"
-    authreply_table = "radreply"
-    groupreply_table = "radgroupreply"
-    usergroup_table = "radusergroup"
-    client_table = "nas"
-    group_attribute = "SQL-Group"
-    pool {{
-      start = 4
-      min = 4
-      max = 32
-      spare = 4
-    }}
-    $INCLUDE /etc/freeradius/3.0/mods-config/sql/main/postgresql/queries.conf
-  }}
+{module}
 }}
 policy {{
   $INCLUDE /etc/freeradius/3.0/policy.d/accounting
@@ -254,7 +367,7 @@ server bench {{
     acct_unique
   }}
   accounting {{
-    sql
+    {"sql" if cluster else "detail"}
   }}
 }}
 """)
@@ -263,8 +376,17 @@ server bench {{
         if self.process.poll() is not None:
             sys.exit("FreeRADIUS did not start: " + "".join(f.read_text() for f in (folder / "out", folder / "radius.log") if f.exists()))
 
+    def make_ready(self):
+        pass
+
+    def wait_until_folded(self):
+        return 0.0
+
+    def fsyncs(self):
+        return self.cluster.fsyncs() if self.cluster else 0
+
     def pids(self):
-        return children(self.process.pid) + children(self.cluster.pid)
+        return children(self.process.pid) + (children(self.cluster.pid) if self.cluster else [])
 
     def cpu_seconds(self):
         return cpu_of(self.pids())
