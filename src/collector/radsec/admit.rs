@@ -124,7 +124,7 @@ impl Door {
         self.count_dropped(&client.name, "wrong_code");
         if let Some(kept_back) = self.complaints.due("wrong_code", &client.name, self.clock.now()) {
             tracing::warn!(
-                nas.name = client.name,
+                nas.name = &*client.name,
                 nas.address = %source,
                 "RadSec packet from {source} ({}) is not for us: packet code {code} does not belong to accounting. Look at \
                  which server the NAS sends what.{}",

@@ -152,7 +152,7 @@ impl RadSec {
             }
         };
         let name = client.name.clone();
-        tracing::debug!(nas.name = name, nas.address = %source, ?version, "RadSec connection opened.");
+        tracing::debug!(nas.name = &*name, nas.address = %source, ?version, "RadSec connection opened.");
         let connection = Connection {
             number: self.numbers.fetch_add(1, Ordering::Relaxed),
             source,

@@ -15,7 +15,7 @@ use super::connection::{Connection, Ended};
 use crate::collector::commit::Committer;
 use crate::collector::door::Door;
 use crate::collector::tally::Tallies;
-use crate::collector::{NasClient, NasTable, QUEUE_MAX, Wiring};
+use crate::collector::{Feed, NasClient, NasTable, QUEUE_MAX, Wiring};
 use crate::radius::{IdentityRule, PacketView, Profile, RequestBuilder, StreamVersion, response_is_genuine};
 use crate::store::journal::{self, JournalRow};
 use crate::store::{Store, StoreConfig};
@@ -57,7 +57,7 @@ impl Fixture {
             clock: Clock::fixed(parse_instant("2026-11-22T03:00:00Z").expect("an instant")),
             metrics: metrics.clone(),
             nas,
-            journalled: Arc::default(),
+            feed: Feed::new().0,
             hearts: Heartbeats::new(),
             stopping: stopping.clone(),
         };
@@ -126,7 +126,7 @@ fn presented() -> Presented {
 
 fn client(name: &str) -> NasClient {
     NasClient {
-        name: name.to_owned(),
+        name: name.into(),
         network: None,
         secret: None,
         previous_secret: None,
