@@ -107,7 +107,7 @@ impl DetailReader<'_> {
         let packet = packet.sign(&Secret::new("")).map_err(|fault| refused(fault.to_string()))?;
         let entry = JournalEntry {
             arrived_at: record.received_at,
-            nas: client.name.as_str().into(),
+            nas: client.name.clone(),
             source: source.clone(),
             packet,
         };

@@ -142,7 +142,7 @@ impl RadacctReader<'_> {
             // The table does not keep when a report arrived; it was when it happened.
             let entry = JournalEntry {
                 arrived_at: report.at,
-                nas: client.name.as_str().into(),
+                nas: client.name.clone(),
                 source: source.clone(),
                 packet,
             };
