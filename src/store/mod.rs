@@ -84,6 +84,8 @@ struct Inner {
     owner: String,
     /// SQLite lets one transaction write at a time; writers queue here fairly instead of polling the file lock.
     write_turn: Arc<Mutex<()>>,
+    /// The same for the journal's file.
+    journal_turn: Arc<Mutex<()>>,
     /// The last probe and what it found.
     probed: Mutex<Option<(Instant, Result<(), StoreError>)>>,
 }
@@ -127,6 +129,7 @@ const PROBE: &str = "INSERT INTO probe (id, filling) VALUES (1, $1)
 const PROBE_OCTETS: usize = 64 * 1024;
 const PROBE_HOLDS: Duration = Duration::from_millis(500);
 const BEGIN_IMMEDIATE: &str = "BEGIN IMMEDIATE";
+const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const SQLITE_READERS: u32 = 4;
@@ -156,8 +159,14 @@ impl Store {
         };
         let sealer =
             Sealer::load(config.key_file.as_deref(), config.previous_key_file.as_deref(), default_key.as_deref())?;
-        let inner =
-            Inner { db, sealer, owner: config.owner.clone(), write_turn: Arc::default(), probed: Mutex::default() };
+        let inner = Inner {
+            db,
+            sealer,
+            owner: config.owner.clone(),
+            write_turn: Arc::default(),
+            journal_turn: Arc::default(),
+            probed: Mutex::default(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -227,7 +236,8 @@ impl Store {
                 let transaction = accounting.readers.begin().await?;
                 Ok(Tx::Sqlite(SqliteTx { transaction, _turn: None }))
             }
-            Db::Postgres { fold, .. } => Ok(Tx::Postgres(fold.begin().await?)),
+            // What is sealed meanwhile moves from one table to another: all statements must see the same moment.
+            Db::Postgres { fold, .. } => Ok(Tx::Postgres(fold.begin_with(BEGIN_SNAPSHOT).await?)),
         }
     }
 
@@ -254,6 +264,7 @@ impl Store {
         on!(&mut tx, c => sqlx::query(PROBE).bind(&filling).execute(c).await.map(drop))?;
         tx.commit().await?;
         if let Db::Sqlite { accounting, .. } = &self.inner.db {
+            let _turn = self.inner.journal_turn.lock().await;
             let mut transaction = accounting.derived.begin_with(BEGIN_IMMEDIATE).await?;
             sqlx::query(PROBE).bind(&filling).execute(&mut *transaction).await?;
             transaction.commit().await?;

@@ -88,6 +88,16 @@ impl Sweeper<'_> {
         let desk = Desk::of_key(&mut tx, &asking.nas, &asking.session).await?;
         tx.rollback().await?;
         let records = self.records_of(&asking.nas, &asking.session, desk.earliest(), &watermarks).await?;
+        let records = match records {
+            Ok(records) => records,
+            Err(day) => {
+                let why = format!(
+                    "Records of session {} of {} from {day} were dropped from the journal; its late records are not counted.",
+                    asking.session, asking.nas
+                );
+                return self.give_up(&asking.nas, &asking.session, waiting[0], "session_records_dropped", &why).await;
+            }
+        };
 
         let Some((mut tx, turn)) = self.turn().await? else { return Ok(false) };
         if fold::watermarks(&mut tx).await? != watermarks {
@@ -112,7 +122,11 @@ impl Sweeper<'_> {
         let replaced = refold(&records, &facts).and_then(|states| desk.replace(states, &emitted));
         if replaced.is_err() {
             self.commit(tx, turn, &Desk::default()).await?;
-            return self.give_up(&asking.nas, &asking.session, waiting[0]).await;
+            let why = format!(
+                "The octets of session {} of {} leave 64 bits; its late records are not counted.",
+                asking.session, asking.nas
+            );
+            return self.give_up(&asking.nas, &asking.session, waiting[0], "session_overflow", &why).await;
         }
         desk.close();
         desk.attribute(&mut tx, self.nas).await?;
@@ -136,38 +150,42 @@ impl Sweeper<'_> {
         Ok(marked)
     }
 
+    /// All records of a session; `Err` tells the dropped day that holds more of them.
     async fn records_of(
         &self,
         nas: &str,
         session: &str,
         earliest: Option<i64>,
         watermarks: &HashMap<i64, i64>,
-    ) -> Result<Vec<Record>, StoreError> {
+    ) -> Result<Result<Vec<Record>, String>, StoreError> {
         // A report never arrives before what it reports, but for the clocks.
         let since = earliest.unwrap_or(0).saturating_sub(CLOCKS_APART);
         let key = SessionKey::new(rules::client_of(self.nas, nas), session);
         let mut tx = self.store.read_journal().await?;
-        let mut records = Vec::new();
-        for lane in journal::lanes(&mut tx).await? {
-            let Some(until) = watermarks.get(&lane).copied() else { continue };
-            let rows = journal::of_session(&mut tx, lane, until, &key, since, RECORDS_A_SESSION).await?;
-            let read = rows.iter().filter_map(|row| rules::read(self.nas, row).ok());
-            records.extend(read.filter(|record| record.nas == nas && record.session == session));
-        }
+        let found = journal::of_session(&mut tx, &key, since, watermarks, RECORDS_A_SESSION).await?;
         tx.rollback().await?;
-        Ok(records)
+        if let Some(day) = found.dropped {
+            return Ok(Err(day));
+        }
+        let read = found.rows.iter().filter_map(|row| rules::read(self.nas, row).ok());
+        Ok(Ok(read.filter(|record| record.nas == nas && record.session == session).collect()))
     }
 
     /// A session that cannot be folded stops asking, and a person is asked instead.
-    async fn give_up(&mut self, nas: &str, session: &str, id: i64) -> Result<bool, StoreError> {
+    async fn give_up(
+        &mut self,
+        nas: &str,
+        session: &str,
+        id: i64,
+        kind: &str,
+        why: &str,
+    ) -> Result<bool, StoreError> {
         let Some((mut tx, turn)) = self.turn().await? else { return Ok(false) };
         let mut found = sessions::of_ids(&mut tx, &[id]).await?;
         found.iter_mut().for_each(|stored| stored.refold = false);
         sessions::save(&mut tx, &mut found.iter_mut().collect::<Vec<_>>()).await?;
         let desk = Desk::of_sessions(&mut tx, &[id]).await?;
-        let detail =
-            format!("The octets of session {session} of {nas} leave 64 bits; its late records are not counted.");
-        exceptions::open(&mut tx, None, "session_overflow", &format!("{nas}/{session}"), &detail, self.now).await?;
+        exceptions::open(&mut tx, None, kind, &format!("{nas}/{session}"), why, self.now).await?;
         self.commit(tx, turn, &desk).await?;
         Ok(true)
     }

@@ -2,10 +2,17 @@
 //! may be acknowledged; no record here is ever changed.
 //!
 //! A commit's records stand together in one row, a page ([`page`]); a record's place is its lane and its `seq`, which
-//! within a page are consecutive.
+//! within a page are consecutive. Behind the fold pages are sealed into runs ([`runs`]), runs of a day are merged
+//! ([`merge`]), days are archived and dropped ([`archive`]); a record keeps its place, and [`read`] finds it.
 
+mod archive;
+mod days;
+mod key;
+mod merge;
 mod page;
 mod read;
+mod runs;
+mod sealed;
 mod write;
 
 use std::fmt;
@@ -15,8 +22,12 @@ use std::sync::Arc;
 use super::StoreError;
 use crate::vocabulary::Timestamp;
 
+pub use archive::{ArchiveError, ArchiveFault, ArchiveHeader, ArchiveReader};
+pub use days::{Day, days};
+pub use key::SessionKey;
 pub use page::PAGE_RECORDS_MAX;
-pub use read::{SessionKey, lanes, last_seq, of_session, read_after};
+pub use read::{Found, SEALED_AT_ONCE, SessionRecords, lanes, last_seq, of_session, read_after, record};
+pub use runs::{NewRun, Run, Stretch};
 pub use write::{AppendError, JournalWriter};
 
 /// A verified packet on its way into the journal. Cloning it copies the packet alone.

@@ -117,7 +117,8 @@ impl<'a> PageView<'a> {
         (0..self.records).map(move |_| {
             before = before.wrapping_add(rest.signed()?);
             let arrived_at = from_micros(before).ok_or(Unreadable)?;
-            let (nas, source) = self.names.named(&mut rest)?;
+            let nas = self.names.nas(rest.unsigned()?)?;
+            let source = self.names.source(rest.unsigned()?)?;
             Ok(PageRecord { arrived_at, nas, source, packet: rest.octets()? })
         })
     }
@@ -144,10 +145,12 @@ impl Names {
         Ok(Self { nas, sources })
     }
 
-    /// Reads the two places of a record.
-    pub fn named(&self, input: &mut Input<'_>) -> Result<(&Arc<str>, &PacketSource), Unreadable> {
-        let nas = at(&self.nas, input.unsigned()?)?;
-        Ok((nas, at(&self.sources, input.unsigned()?)?))
+    pub fn nas(&self, place: u64) -> Result<&Arc<str>, Unreadable> {
+        at(&self.nas, place)
+    }
+
+    pub fn source(&self, place: u64) -> Result<&PacketSource, Unreadable> {
+        at(&self.sources, place)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Writing the journal: one writer a lane, one page and one statement a commit.
 
+use std::sync::Arc;
+
 use sqlx::{Connection, Postgres, Sqlite};
+use tokio::sync::Mutex;
 
 use super::JournalEntry;
 use super::page::{PAGE_RECORDS_MAX, Page, encode};
@@ -26,7 +29,8 @@ pub struct JournalWriter {
 }
 
 enum Connections {
-    Sqlite(sqlx::pool::PoolConnection<Sqlite>),
+    /// With whose turn it is to write the file; the other is who seals.
+    Sqlite(sqlx::pool::PoolConnection<Sqlite>, Arc<Mutex<()>>),
     Postgres(sqlx::pool::PoolConnection<Postgres>),
 }
 
@@ -43,14 +47,15 @@ impl Store {
     pub async fn open_journal(&self, now: Timestamp) -> Result<JournalWriter, StoreError> {
         let (mut connection, owner, at) = match &self.inner.db {
             Db::Sqlite { accounting, .. } => {
-                (Connections::Sqlite(accounting.durable.acquire().await?), self.owner(), to_micros(now))
+                let turn = Arc::clone(&self.inner.journal_turn);
+                (Connections::Sqlite(accounting.durable.acquire().await?, turn), self.owner(), to_micros(now))
             }
             Db::Postgres { journal, .. } => {
                 (Connections::Postgres(journal.acquire().await?), self.owner(), to_micros(now))
             }
         };
         let lane = match &mut connection {
-            Connections::Sqlite(c) => sqlx::query_scalar(OPEN_LANE).bind(owner).bind(at).fetch_one(&mut **c).await?,
+            Connections::Sqlite(c, _) => sqlx::query_scalar(OPEN_LANE).bind(owner).bind(at).fetch_one(&mut **c).await?,
             Connections::Postgres(c) => sqlx::query_scalar(OPEN_LANE).bind(owner).bind(at).fetch_one(&mut **c).await?,
         };
         Ok(JournalWriter { connection, lane, next_seq: 1 })
@@ -77,16 +82,19 @@ impl JournalWriter {
         let Page { arrived_from, arrived_until, body } = encode(entries);
         let records = i64::try_from(entries.len()).expect("a page is bounded");
         match &mut self.connection {
-            Connections::Sqlite(connection) => sqlx::query(INSERT_SQLITE)
-                .bind(self.lane)
-                .bind(self.next_seq)
-                .bind(records)
-                .bind(arrived_from)
-                .bind(arrived_until)
-                .bind(body)
-                .execute(&mut **connection)
-                .await
-                .map(drop),
+            Connections::Sqlite(connection, turn) => {
+                let _turn = turn.lock().await;
+                sqlx::query(INSERT_SQLITE)
+                    .bind(self.lane)
+                    .bind(self.next_seq)
+                    .bind(records)
+                    .bind(arrived_from)
+                    .bind(arrived_until)
+                    .bind(body)
+                    .execute(&mut **connection)
+                    .await
+                    .map(drop)
+            }
             Connections::Postgres(connection) => sqlx::query(INSERT_POSTGRES)
                 .bind(self.lane)
                 .bind(self.next_seq)
@@ -106,7 +114,8 @@ impl JournalWriter {
     /// Would a commit succeed now? Commits a row that says nothing new. For Status-Server and health.
     pub async fn probe(&mut self) -> Result<(), StoreError> {
         match &mut self.connection {
-            Connections::Sqlite(connection) => {
+            Connections::Sqlite(connection, turn) => {
+                let _turn = turn.lock().await;
                 let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
                 sqlx::query(TOUCH_LANE).bind(self.lane).execute(&mut *transaction).await?;
                 transaction.commit().await?;
@@ -121,7 +130,7 @@ impl JournalWriter {
     /// Leaves the lane and closes its connection: after an error its state is not known, and it must not be used again.
     pub fn discard(self) {
         match self.connection {
-            Connections::Sqlite(connection) => drop(connection.detach()),
+            Connections::Sqlite(connection, _) => drop(connection.detach()),
             Connections::Postgres(connection) => drop(connection.detach()),
         }
     }
