@@ -29,7 +29,8 @@
 //!   level-triggered: it brings an element from applied to desired, and the newest desired state wins.
 //! - **Accounting packet**: `collector` receives → `radius` verifies → `store::journal` appends, COMMIT → answer. Behind
 //!   it, in order, the fold: `radius` reads the record, `usage` folds it into its session, and sessions, ledger
-//!   entries, totals and the watermark are written in one transaction.
+//!   entries, totals and the watermark are written in one transaction. Behind that the keeper seals, archives and drops
+//!   what the journal holds.
 //! - **Import** (`detail`, `radacct`, SAMIS): `radius` and `docsis` read what was recorded elsewhere → `collector::import`
 //!   makes packets of it and appends those that are not known to the journal, on a lane of its own → the same fold.
 //! - **Billing run**: `biller` flushes pending usage and fixes watermarks → reads services' history, usage sums and

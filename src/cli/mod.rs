@@ -4,6 +4,7 @@
 
 mod account;
 mod archive;
+mod audit;
 mod backup;
 mod bill;
 mod catalog;
@@ -17,6 +18,7 @@ mod exit;
 mod export;
 mod import;
 mod job;
+mod journal;
 mod key;
 mod line;
 mod migrate;
@@ -118,6 +120,12 @@ pub enum Command {
     Backup { file: PathBuf },
     /// Put a backup's databases where the configuration says they are.
     Restore { file: PathBuf },
+    /// Check what is derived from the accounting journal against it.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Show what the accounting journal holds, and read its archives.
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
     /// Look at one accounting record in the journal.
     #[command(subcommand)]
     Record(record::RecordCommand),
@@ -177,6 +185,8 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Import(command) => import::run(command, context).await,
         Command::Backup { file } => backup::backup(&file, context).await,
         Command::Restore { file } => backup::restore(&file, context),
+        Command::Audit(command) => audit::run(command, context).await,
+        Command::Journal(command) => journal::run(command, context).await,
         Command::Record(command) => record::run(command, context).await,
         Command::Completions { shell } => shell::completions(shell, context),
         Command::Man => shell::man(context),

@@ -10,7 +10,7 @@ use super::exit::{CliError, Exit};
 use crate::collector::dictionaries;
 use crate::daemon::config::Config;
 use crate::radius::{Decoded, IdentityRule, NasRule, PacketView, Profile, decode, record};
-use crate::store::journal::{self, JournalRow};
+use crate::store::journal::{self, Found, JournalRow};
 use crate::usage::Record;
 
 /// The commands of `lastmile record`.
@@ -49,11 +49,20 @@ pub async fn run(command: RecordCommand, context: &Context) -> Result<Exit, CliE
     let config = context.config()?;
     let store = context.store().await?;
     let mut tx = store.read_journal().await?;
-    let rows = journal::read_after(&mut tx, place.lane, place.seq - 1, 1).await?;
+    let found = journal::record(&mut tx, place.lane, place.seq).await?;
     drop(tx);
     store.close().await;
-    let Some(row) = rows.into_iter().find(|row| row.seq == place.seq) else {
-        return Ok(context.not_found(&format!("No record {}:{} in the journal.", place.lane, place.seq)));
+    let Place { lane, seq } = place;
+    let row = match found {
+        Found::Here(row) => row,
+        Found::Nothing => return Ok(context.not_found(&format!("No record {lane}:{seq} in the journal."))),
+        Found::Dropped(run) => {
+            let whence = run.archive.map_or_else(
+                || "that day was dropped from the journal".to_owned(),
+                |file| format!("that day was archived to {file} and dropped; `lastmile journal read` reads it"),
+            );
+            return Ok(context.not_found(&format!("Record {lane}:{seq} arrived on {}: {whence}.", run.day_on)));
+        }
     };
     let view = PacketView::parse(&row.entry.packet)
         .map_err(|fault| CliError::failed(format!("record {}:{} is damaged: {fault}", row.lane, row.seq)))?;

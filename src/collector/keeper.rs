@@ -12,8 +12,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-
+use super::BEAT_EVERY;
 use crate::store::journal::{ArchiveFault, Run};
 use crate::store::{Store, StoreError, fold};
 use crate::telemetry::{Heartbeat, Metrics};
@@ -36,10 +35,10 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps the journal until `stopping` turns true.
-    pub async fn run(self, mut stopping: watch::Receiver<bool>) -> Result<(), Infallible> {
+    /// Keeps the journal until it is dropped.
+    pub async fn run(self) -> Result<(), Infallible> {
         let mut complained: Option<Instant> = None;
-        while !*stopping.borrow() {
+        loop {
             self.beat.beat();
             let began = Instant::now();
             let rest = match self.turn().await {
@@ -57,12 +56,8 @@ impl Keeper {
                     IDLE
                 }
             };
-            tokio::select! {
-                () = tokio::time::sleep(rest) => {}
-                _ = stopping.wait_for(|stop| *stop) => {}
-            }
+            tokio::time::sleep(rest).await;
         }
-        Ok(())
     }
 
     /// One step of whatever is next. `true`: there may be more to do.
@@ -74,13 +69,12 @@ impl Keeper {
             return Ok(true);
         }
         if let Some(runs) = self.store.runs_to_merge(now).await? {
-            self.beat.beat();
-            return Ok(self.store.merge_runs(&runs, now).await?);
+            return Ok(self.beating(self.store.merge_runs(&runs, now)).await?);
         }
         if let Some(folder) = &self.keeping.archive
             && let Some(runs) = self.store.runs_to_archive(now).await?
         {
-            return self.archive(folder, &runs).await;
+            return self.beating(self.archive(folder, &runs)).await;
         }
         let dropped = self.store.drop_days(self.keeping.keep_days, self.keeping.archive.is_some(), now).await?;
         if dropped > 0 {
@@ -90,6 +84,17 @@ impl Keeper {
             );
         }
         Ok(dropped > 0)
+    }
+
+    /// Beats while something long works; it has an end of its own.
+    async fn beating<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(BEAT_EVERY) => self.beat.beat(),
+            }
+        }
     }
 
     async fn tidy(&self) -> Result<bool, StoreError> {
@@ -131,12 +136,10 @@ impl Keeper {
         let part = folder.join(format!(".journal-{day}.{}.part", std::process::id()));
         let mut out = BufWriter::new(private_file(&part)?);
         let header = self.store.write_archive(runs, now, &mut out).await?;
-        out.flush()?;
-        out.get_ref().sync_all()?;
-        let file = free_name(folder, day);
-        fs::rename(&part, &file)?;
-        File::open(folder)?.sync_all()?;
-        self.beat.beat();
+        let (folder, day_of_file) = (folder.to_path_buf(), day.clone());
+        // Syncing gigabytes takes long, and other tasks need this thread.
+        let finished = tokio::task::spawn_blocking(move || finish(out, &part, &folder, &day_of_file)).await;
+        let file = finished.map_err(io::Error::other)??;
         if !self.store.mark_archived(runs, &file.display().to_string()).await? {
             fs::remove_file(&file)?;
             return Ok(false);
@@ -144,6 +147,16 @@ impl Keeper {
         tracing::info!("{} accounting records of {day} were archived to {}.", header.records, file.display());
         Ok(true)
     }
+}
+
+/// Makes a written archive durable under its name.
+fn finish(mut out: BufWriter<File>, part: &Path, folder: &Path, day: &str) -> io::Result<PathBuf> {
+    out.flush()?;
+    out.get_ref().sync_all()?;
+    let file = free_name(folder, day);
+    fs::rename(part, &file)?;
+    File::open(folder)?.sync_all()?;
+    Ok(file)
 }
 
 /// A name that is not taken: records that come later for an archived day go to a file of their own.

@@ -18,6 +18,7 @@ mod door;
 mod feed;
 pub mod fold;
 pub mod import;
+pub mod keeper;
 mod nas;
 mod port;
 pub mod profiles;

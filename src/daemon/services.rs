@@ -12,6 +12,7 @@ use super::config::Config;
 use super::parts::Parts;
 use crate::biller::{self, AutoClose, BillerError};
 use crate::collector::fold::Fold;
+use crate::collector::keeper::{Keeper, Keeping};
 use crate::collector::{self, NasClient, NasTable, RadSecSettings, Ready};
 use crate::intake::billing::BillRefusal;
 use crate::intake::{self, Intake, IntakeError, Settings};
@@ -115,7 +116,7 @@ pub fn radsec_settings(config: &Config) -> Option<RadSecSettings> {
     config.radius.as_ref()?.radsec.as_ref().map(|radsec| radsec.settings.clone())
 }
 
-/// The RADIUS ports, and the fold behind them.
+/// The RADIUS ports, the fold behind them, and the keeper of the journal behind that.
 ///
 /// **Errors**: an unfit certificate file of RadSec.
 pub fn start_collector(
@@ -142,6 +143,16 @@ pub fn start_collector(
         ground.hearts.register("fold"),
     );
     parts.spawn("fold", fold.run(parts.stopping()));
+    if let Some(radius) = &config.radius {
+        let keeper = Keeper {
+            store: ground.store.clone(),
+            clock: ground.clock.clone(),
+            keeping: Keeping { keep_days: radius.keep_days, archive: radius.archive.clone() },
+            metrics: ground.metrics.clone(),
+            beat: ground.hearts.register("journal keeper"),
+        };
+        parts.spawn_dropped("journal keeper", keeper.run());
+    }
     let wiring = collector::Wiring {
         store: ground.store.clone(),
         clock: ground.clock.clone(),

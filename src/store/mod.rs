@@ -38,6 +38,7 @@ pub mod seal;
 pub mod secrets;
 pub mod sessions;
 pub mod usage;
+pub mod verify;
 
 pub use error::StoreError;
 pub use seal::Sealer;
@@ -210,6 +211,14 @@ impl Store {
                 Ok(Tx::Sqlite(SqliteTx { transaction, _turn: None }))
             }
             Db::Postgres { pool, .. } => Ok(Tx::Postgres(pool.begin().await?)),
+        }
+    }
+
+    /// As `read`, and on PostgreSQL too all statements see the same moment.
+    pub async fn read_snapshot(&self) -> Result<Tx, StoreError> {
+        match &self.inner.db {
+            Db::Sqlite { .. } => self.read().await,
+            Db::Postgres { pool, .. } => Ok(Tx::Postgres(pool.begin_with(BEGIN_SNAPSHOT).await?)),
         }
     }
 

@@ -29,6 +29,7 @@ pub struct Metrics {
     pub radsec_refused: Family<Reason, Counter>,
     pub radsec_closed: Family<NasReason, Counter>,
     pub journal_records: Counter,
+    pub journal_sealed_records: Counter,
     pub journal_commit_seconds: Histogram,
     pub journal_batch_records: Histogram,
     pub journal_failures: Counter,
@@ -121,6 +122,11 @@ impl Metrics {
                 "RadSec connections that ended, by client and reason"
             ),
             journal_records: add!(Counter::default(), "journal_records", "Accounting records made durable"),
+            journal_sealed_records: add!(
+                Counter::default(),
+                "journal_sealed_records",
+                "Accounting records sealed into compressed runs"
+            ),
             journal_commit_seconds: add!(fast(), "journal_commit_seconds", "Time to make one batch durable"),
             journal_batch_records: add!(
                 Histogram::new(BATCH_RECORDS),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use lastmile::catalog::Bundle;
-use lastmile::collector::fold::Fold;
+use lastmile::collector::fold::{Fold, Verdict, Verifier, What};
+use lastmile::collector::keeper::{Keeper, Keeping};
 use lastmile::collector::{Feed, NasTable};
 use lastmile::radius::{RequestBuilder, attribute};
 use lastmile::store::journal::{JournalEntry, JournalWriter};
@@ -36,7 +37,124 @@ on_both!(
     flush_empties_the_open_hour_once,
     two_folds_never_count_twice,
     a_record_that_cannot_be_read_waits_for_a_person,
+    verification_finds_and_mends_what_was_planted,
+    a_disorderly_journal_verifies_clean_live_and_sealed,
+    a_late_record_is_not_counted_from_days_that_were_dropped,
 );
+
+async fn verification_finds_and_mends_what_was_planted(mut bench: Bench) {
+    bench.account("ada@acme").await;
+    bench.send(&[nameless("stray", 77)]).await;
+    let ids = ["s1", "s2", "s3", "s4"];
+    for (place, id) in (1u32..).zip(ids) {
+        let reports: Vec<Vec<u8>> = (1..=9).map(|i| report(id, 3, i * 1800, i * 1800, i * 1000 * place)).collect();
+        bench.send(&reports).await;
+    }
+    bench.fold_once().await;
+    let clean = bench.verify(false).await;
+    assert_eq!((clean.differences, clean.sessions, clean.records), (0, 5, 37), "{:?}", clean.findings);
+    let totals = bench.totals().await;
+
+    let (one, two) = (bench.session("s1").await.id, bench.session("s2").await.id);
+    let (one, two) = (one.expect("an id"), two.expect("an id"));
+    let cases = [
+        ("a column", format!("UPDATE session SET in_octets = in_octets + 1 WHERE id = {one}"), What::Session),
+        (
+            "a state",
+            format!("UPDATE session SET body = (SELECT body FROM session WHERE id = {two}) WHERE id = {one}"),
+            What::Session,
+        ),
+        ("a lost entry", format!("DELETE FROM ledger WHERE session_id = {two} AND from_at = {BASE}"), What::Ledger),
+        ("a total", "UPDATE usage_total SET in_octets = in_octets - 5".to_owned(), What::Total),
+        ("a lost session", "DELETE FROM session WHERE session = 'stray'".to_owned(), What::Session),
+        (
+            "an invented session",
+            "INSERT INTO session (id, nas, session, incarnation, state, started_at, last_event_at, in_octets,
+                out_octets, seconds, flags, pending, refold, body)
+             SELECT 9999, nas, 'invented', incarnation, state, started_at, last_event_at, in_octets, out_octets,
+                seconds, flags, pending, refold, body FROM session WHERE session = 's3'"
+                .to_owned(),
+            What::Session,
+        ),
+    ];
+    for (name, plant, what) in cases {
+        bench.sql(&plant).await;
+        let found = bench.verify(false).await;
+        assert!(found.findings.iter().any(|finding| finding.what == what), "{name}: {:?}", found.findings);
+        assert_eq!(bench.verify(false).await.differences, found.differences, "{name}: looking changes nothing");
+        let mended = bench.verify(true).await;
+        assert!(mended.repaired > 0, "{name}");
+        let after = bench.verify(false).await;
+        assert_eq!(after.differences, 0, "{name}: {:?}", after.findings);
+        assert_eq!(bench.totals().await, totals, "{name}");
+        let octets = "SELECT CAST(SUM(in_octets) AS BIGINT) FROM ledger";
+        // Of nine half hours the last is not complete.
+        assert_eq!(bench.number(octets).await, 8_000 * (1 + 2 + 3 + 4), "{name}");
+    }
+    assert_eq!(bench.session("stray").await.state.totals().in_octets, 77);
+}
+
+async fn a_disorderly_journal_verifies_clean_live_and_sealed(mut bench: Bench) {
+    bench.account("ada@acme").await;
+    let mut fold = bench.fold();
+    let mut packets = Vec::new();
+    for session in 0..40u32 {
+        let id = format!("s{session}");
+        packets.push(report(&id, 1, session * 60, 0, 0));
+        for i in 1..30 {
+            packets.push(report(&id, 3, session * 60 + i * 600, i * 600, i * 1000 + session));
+        }
+        if session % 3 == 0 {
+            packets.push(report(&id, 2, session * 60 + 18_300, 18_300, 40_000 + session));
+        }
+    }
+    // Any order, a third of them twice, and in the middle a reboot.
+    let mut state = 20_261_122u64;
+    for at in (1..packets.len()).rev() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        packets.swap(at, (state >> 33) as usize % (at + 1));
+    }
+    let copies: Vec<Vec<u8>> = packets.iter().step_by(3).cloned().collect();
+    packets.splice(600..600, [reboot(9_000)]);
+    packets.extend(copies);
+    for some in packets.chunks(97) {
+        bench.send(some).await;
+        fold.turn().await.expect("folds");
+    }
+    fold.release().await.expect("lets go");
+    // What came late is folded anew, a few sessions at a time.
+    for _ in 0..10 {
+        bench.fold_once().await;
+    }
+    assert_eq!(bench.number("SELECT COUNT(*) FROM session WHERE refold").await, 0);
+    let live = bench.verify(false).await;
+    assert_eq!(live.differences, 0, "{:#?}", live.findings);
+    bench.keep(at(200_000), 400).await;
+    let sealed = bench.verify(false).await;
+    assert_eq!((sealed.differences, sealed.records, sealed.sessions), (0, packets.len() as i64, live.sessions));
+    bench.sql("UPDATE session SET out_octets = 1 WHERE session = 's7'").await;
+    assert_eq!(bench.verify(false).await.differences, 1);
+    assert!(bench.verify(true).await.repaired > 0, "mended from sealed records");
+    assert_eq!(bench.verify(false).await.differences, 0);
+}
+
+async fn a_late_record_is_not_counted_from_days_that_were_dropped(mut bench: Bench) {
+    bench.account("ada@acme").await;
+    let reports: Vec<Vec<u8>> =
+        (1..40).filter(|i| *i != 3).map(|i| report("s1", 3, i * 600, i * 600, i * 1000)).collect();
+    bench.send(&reports).await;
+    bench.fold_once().await;
+    bench.keep(at(3 * 86_400), 1).await;
+    bench.send(&[report("s1", 3, 1800, 1800, 2500)]).await;
+    bench.fold_once().await;
+    let session = bench.session("s1").await;
+    assert!(!session.refold, "it does not ask for ever");
+    assert_eq!(session.state.totals().in_octets, 39_000, "nothing was taken away for want of records");
+    assert_eq!(bench.number("SELECT COUNT(*) FROM exception WHERE kind = 'session_records_dropped'").await, 1);
+    let verdict = bench.verify(true).await;
+    assert_eq!((verdict.differences, verdict.excluded), (0, 1));
+    assert_eq!(verdict.dropped_days, ["2026-11-10"]);
+}
 
 struct Bench {
     store: Store,
@@ -190,6 +308,24 @@ impl Bench {
         fold.release().await.expect("lets go");
     }
 
+    async fn verify(&self, repair: bool) -> Verdict {
+        let nas = Arc::new(NasTable::default());
+        let verifier = Verifier::new(self.store.clone(), Clock::fixed(at(100_000)), nas, repair);
+        verifier.run(|_, _| ()).await.expect("compared")
+    }
+
+    /// Seals what is folded and drops what is older than `keep_days`.
+    async fn keep(&self, now: Timestamp, keep_days: u32) {
+        let keeper = Keeper {
+            store: self.store.clone(),
+            clock: Clock::fixed(now),
+            keeping: Keeping { keep_days, archive: None },
+            metrics: Metrics::new(),
+            beat: Heartbeats::new().register("keeper"),
+        };
+        while keeper.turn().await.expect("kept") {}
+    }
+
     async fn send(&mut self, packets: &[Vec<u8>]) {
         let entry = |packet: &Vec<u8>| JournalEntry {
             arrived_at: at(50_000),
@@ -288,6 +424,17 @@ fn report(session: &str, status: u32, event: u32, seconds: u32, octets: u32) -> 
             .integer(attribute::ACCT_OUTPUT_OCTETS, octets);
     }
     packet.sign(&secret()).expect("fits")
+}
+
+/// A Stop that no account can own.
+fn nameless(session: &str, octets: u32) -> Vec<u8> {
+    RequestBuilder::accounting(3)
+        .integer(attribute::ACCT_STATUS_TYPE, 2)
+        .text(attribute::ACCT_SESSION_ID, session)
+        .integer(attribute::ACCT_SESSION_TIME, 60)
+        .integer(attribute::ACCT_INPUT_OCTETS, octets)
+        .sign(&secret())
+        .expect("fits")
 }
 
 fn reboot(event: u32) -> Vec<u8> {

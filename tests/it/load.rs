@@ -59,6 +59,10 @@ fn every_octet_is_found_again(site: &Site) {
     assert_eq!(wrong, 0);
     let unattributed = site.json(&["usage", "unattributed"]);
     assert_eq!(unattributed.as_array().map(Vec::len), Some(0), "every session belongs to a pushed user");
+    // Derived state is what the journal gives again, also while the daemon runs.
+    let verdict = site.json(&["audit", "verify"]);
+    assert_eq!((&verdict["equal"], &verdict["differences"]), (&true.into(), &0.into()), "{verdict}");
+    assert!(verdict["records"].as_u64() >= Some(u64::from(SESSIONS) * 2), "{verdict}");
     daemon.stop();
 }
 

@@ -11,6 +11,7 @@ mod keyed;
 mod lease;
 pub(in crate::collector) mod rules;
 mod sweep;
+mod verify;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::convert::Infallible;
@@ -33,6 +34,7 @@ use desk::{Desk, Written};
 use keyed::Memory;
 use lease::Lease;
 use sweep::Sweeper;
+pub use verify::{FINDINGS_MAX, Finding, Verdict, Verifier, What};
 
 /// The task that folds.
 pub struct Fold {

@@ -172,14 +172,7 @@ impl Sweeper<'_> {
     }
 
     /// A session that cannot be folded stops asking, and a person is asked instead.
-    async fn give_up(
-        &mut self,
-        nas: &str,
-        session: &str,
-        id: i64,
-        kind: &str,
-        why: &str,
-    ) -> Result<bool, StoreError> {
+    async fn give_up(&mut self, nas: &str, session: &str, id: i64, kind: &str, why: &str) -> Result<bool, StoreError> {
         let Some((mut tx, turn)) = self.turn().await? else { return Ok(false) };
         let mut found = sessions::of_ids(&mut tx, &[id]).await?;
         found.iter_mut().for_each(|stored| stored.refold = false);

@@ -105,12 +105,8 @@ impl DetailReader<'_> {
         }
         // Nobody verifies it again: what a journal's reader asks is that its lengths are right.
         let packet = packet.sign(&Secret::new("")).map_err(|fault| refused(fault.to_string()))?;
-        let entry = JournalEntry {
-            arrived_at: record.received_at,
-            nas: client.name.clone(),
-            source: source.clone(),
-            packet,
-        };
+        let entry =
+            JournalEntry { arrived_at: record.received_at, nas: client.name.clone(), source: source.clone(), packet };
         Ok((Candidate { line: record.line, entry, total: false, assumed_end: false }, left_out))
     }
 

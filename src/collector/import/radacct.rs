@@ -140,12 +140,8 @@ impl RadacctReader<'_> {
         for report in session.reports(self.dictionary, identifier) {
             let packet = report.packet.sign(&Secret::new("")).map_err(|fault| fault.to_string())?;
             // The table does not keep when a report arrived; it was when it happened.
-            let entry = JournalEntry {
-                arrived_at: report.at,
-                nas: client.name.clone(),
-                source: source.clone(),
-                packet,
-            };
+            let entry =
+                JournalEntry { arrived_at: report.at, nas: client.name.clone(), source: source.clone(), packet };
             candidates.push(Candidate { line, entry, total: true, assumed_end: report.assumed_end });
         }
         Ok(candidates)

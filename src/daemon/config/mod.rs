@@ -75,6 +75,10 @@ pub struct Radius {
     pub accounting: Vec<SocketAddr>,
     pub radsec: Option<RadSec>,
     pub dictionaries: Vec<PathBuf>,
+    /// Days the journal keeps records.
+    pub keep_days: u32,
+    /// Folder to which days are archived before they are dropped.
+    pub archive: Option<PathBuf>,
     pub nas: Vec<Nas>,
 }
 

@@ -33,6 +33,14 @@ pub fn dictionary(reader: &Reader<'_>, found: &Found<&str>, path: &Path) {
     }
 }
 
+/// Notes what stands in the way of a folder that is made when it is first needed.
+pub fn folder(reader: &Reader<'_>, found: &Found<&str>, path: &Path) {
+    let there = path.ancestors().find(|ancestor| ancestor.exists());
+    if let Some(there) = there.filter(|there| !there.is_dir()) {
+        reader.fault(found.at, &found.key, format!("{} is no folder", there.display()));
+    }
+}
+
 /// Notes what makes the TLS files unfit for serving; `keys` are the places where they are named.
 pub fn tls(reader: &Reader<'_>, keys: &[&Found<&str>], files: &TlsFiles) {
     if let Err(TlsFault { key, path, reason }) = files.check()

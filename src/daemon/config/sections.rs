@@ -76,6 +76,7 @@ const DEFAULT_ACCOUNTING: &str = "0.0.0.0:1813";
 const DEFAULT_TFTP: &str = "0.0.0.0:69";
 const DEFAULT_MAX_RATE_BITS: u64 = 10_000_000_000;
 const DEFAULT_INTERIM_SECONDS: u32 = 600;
+const DEFAULT_KEEP_DAYS: u32 = 400;
 const SECRET_FILE_MAX_BYTES: u64 = 4096;
 
 pub(super) struct Door<'r, 't> {
@@ -153,6 +154,14 @@ impl Door<'_, '_> {
         };
         let profiles = self.profiles(section.strings("profiles").unwrap_or_default(), &dictionaries);
         let radsec = self.radsec(&section);
+        let keep_days = section.number("keep_days", 1).unwrap_or(DEFAULT_KEEP_DAYS);
+        let archive = section.string("archive").map(|found| {
+            let path = self.reader.path(found.value);
+            if self.probing {
+                probe::folder(self.reader, &found, &path);
+            }
+            path
+        });
         let mut clients: Vec<(Found<&str>, Option<Found<Cidr>>)> = Vec::new();
         let mut certificates = Certificates::default();
         let mut nas = Vec::new();
@@ -176,7 +185,14 @@ impl Door<'_, '_> {
             nas.push(self.nas(client, name, address, shown, &profiles));
         }
         section.close();
-        Some(Radius { accounting, radsec: radsec?, dictionaries, nas: nas.into_iter().collect::<Option<_>>()? })
+        Some(Radius {
+            accounting,
+            radsec: radsec?,
+            dictionaries,
+            keep_days,
+            archive,
+            nas: nas.into_iter().collect::<Option<_>>()?,
+        })
     }
 
     fn nas(

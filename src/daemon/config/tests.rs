@@ -133,6 +133,25 @@ fn profiles_of_a_directory_are_known_to_the_nas_and_their_faults_are_told() {
 }
 
 #[test]
+fn how_long_the_journal_keeps_records_is_read_and_its_faults_have_places() {
+    let home = tempfile::tempdir().expect("directory");
+    let config = home.path().join("lastmile.toml");
+    let read =
+        |radius: &str, probing: bool| Config::parse(&config, &format!("{LEAST}[radius]\n{radius}"), None, probing);
+    let radius = read("", false).expect("valid").config.radius.expect("radius");
+    assert_eq!((radius.keep_days, radius.archive), (400, None));
+    let radius = read("keep_days = 30\narchive = \"old\"\n", true).expect("valid").config.radius.expect("radius");
+    assert_eq!((radius.keep_days, radius.archive), (30, Some(home.path().join("old"))));
+    fs::write(home.path().join("old"), "").expect("file");
+    let Err(ConfigError::Faults { faults, .. }) = read("keep_days = 0\narchive = \"old/er\"\n", true) else {
+        panic!("a file is no folder");
+    };
+    let told: Vec<String> = faults.iter().map(ConfigFault::to_string).collect();
+    assert!(told[0].contains("radius.keep_days: must be a whole number of at least 1"), "{told:?}");
+    assert!(told[1].contains("radius.archive: ") && told[1].contains("old is no folder"), "{told:?}");
+}
+
+#[test]
 fn syntax_and_meaning_are_faulted_together() {
     let list = faults("[database]\nurl = sqlite\n[api]\nlisten = \"nowhere\"\n");
     assert!(list[0].starts_with("lastmile.toml:2:7: "), "{list:?}");

@@ -68,7 +68,8 @@ Content (u = LEB128, s = zigzag LEB128, string = u length and octets):
 const ARCHIVABLE: &str = "WHERE state = 'sealed' AND archive IS NULL AND day_on < $1 ORDER BY day_on, lane, first_seq
      LIMIT 100000";
 const LIVE_BEFORE: &str = "SELECT 1 FROM journal WHERE arrived_from < $1 LIMIT 1";
-const MARK_ARCHIVED: &str = "UPDATE journal_run SET archive = $2 WHERE id = $1 AND state = 'sealed' AND archive IS NULL";
+const MARK_ARCHIVED: &str =
+    "UPDATE journal_run SET archive = $2 WHERE id = $1 AND state = 'sealed' AND archive IS NULL";
 const DROP_ARCHIVED: &str = "UPDATE journal_run SET state = 'dropped' WHERE state = 'sealed' AND day_on < $1
      AND archive IS NOT NULL";
 const DROP_ANY: &str = "UPDATE journal_run SET state = 'dropped' WHERE state = 'sealed' AND day_on < $1";
@@ -78,13 +79,11 @@ impl Store {
     pub async fn runs_to_archive(&self, now: Timestamp) -> Result<Option<Vec<Run>>, StoreError> {
         let today = day_on(day_of(to_micros(now) - DAY_SETTLES));
         let mut tx = self.read_journal().await?;
-        let mut runs: Vec<Run> =
-            on!(&mut tx, c => sqlx::query_as(select(ARCHIVABLE)).bind(&today).fetch_all(c).await)?;
+        let mut runs: Vec<Run> = on!(&mut tx, c => sqlx::query_as(select(ARCHIVABLE)).bind(&today).fetch_all(c).await)?;
         let Some(day) = runs.first().map(|run| run.day_on.clone()) else { return tx.rollback().await.map(|()| None) };
         runs.retain(|run| run.day_on == day);
         let ends_at = runs.iter().map(|run| (day_of(run.arrived_from) + 1) * DAY).max().unwrap_or(i64::MIN);
-        let live: Option<i64> =
-            on!(&mut tx, c => sqlx::query_scalar(LIVE_BEFORE).bind(ends_at).fetch_optional(c).await.map(
+        let live: Option<i64> = on!(&mut tx, c => sqlx::query_scalar(LIVE_BEFORE).bind(ends_at).fetch_optional(c).await.map(
                 |found: Option<i32>| found.map(i64::from)))?;
         tx.rollback().await?;
         Ok(live.is_none().then_some(runs))

@@ -13,6 +13,7 @@ mod page;
 mod read;
 mod runs;
 mod sealed;
+mod slices;
 mod write;
 
 use std::fmt;
@@ -28,6 +29,7 @@ pub use key::SessionKey;
 pub use page::PAGE_RECORDS_MAX;
 pub use read::{Found, SEALED_AT_ONCE, SessionRecords, lanes, last_seq, of_session, read_after, record};
 pub use runs::{NewRun, Run, Stretch};
+pub use slices::{Extent, extent, slice, slices};
 pub use write::{AppendError, JournalWriter};
 
 /// A verified packet on its way into the journal. Cloning it copies the packet alone.

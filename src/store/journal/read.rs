@@ -22,7 +22,8 @@ const RUN_OF: &str = "WHERE lane = $1 AND first_seq <= $2 AND last_seq >= $2 AND
      ORDER BY first_seq DESC LIMIT 1";
 const RUNS_SINCE: &str = "WHERE arrived_until >= $1 AND state IN ('sealed', 'dropped')
      ORDER BY lane, first_seq LIMIT 1000000";
-const PAGE_BY_NUMBER: &str = "SELECT key_until, page, body FROM journal_segment WHERE run = $1 AND (key_until, page) > ($2, $3)
+const PAGE_BY_NUMBER: &str =
+    "SELECT key_until, page, body FROM journal_segment WHERE run = $1 AND (key_until, page) > ($2, $3)
      ORDER BY key_until, page LIMIT 1";
 const PAGE_OF_KEY: &str = "SELECT key_from, key_until, page, body FROM journal_segment
      WHERE run = $1 AND key_until >= $2 AND page > $3 ORDER BY key_until, page LIMIT 1";

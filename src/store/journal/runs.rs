@@ -100,7 +100,8 @@ const REPLACE_RUN: &str = "UPDATE journal_run SET state = 'replaced' WHERE id = 
 const ABANDONED: &str = "UPDATE journal_run SET state = 'replaced' WHERE state = 'making' AND made_at <= $1";
 const COUNT_PAGES: &str = "SELECT CAST(COALESCE(SUM(records), 0) AS BIGINT) FROM journal_segment WHERE run = $1";
 const SET_OCTETS: &str = "UPDATE journal_run SET octets = $2 WHERE id = $1";
-const TO_CLEAR: &str = "SELECT id, state FROM journal_run WHERE state = 'replaced' OR (state = 'dropped' AND octets > 0)
+const TO_CLEAR: &str =
+    "SELECT id, state FROM journal_run WHERE state = 'replaced' OR (state = 'dropped' AND octets > 0)
      ORDER BY id LIMIT 1";
 const CLEAR_PAGES: &str = "DELETE FROM journal_segment WHERE run = $1 AND (key_until, page) IN
      (SELECT key_until, page FROM journal_segment WHERE run = $1 ORDER BY key_until, page LIMIT $2)";
@@ -366,7 +367,8 @@ impl Stretch {
                 rows.push((session_key(&entry.nas, &entry.packet), JournalRow { lane: self.lane, seq, entry }));
             }
         }
-        let (first_seq, last_seq) = (rows.first().map_or(0, |(_, row)| row.seq), rows.last().map_or(0, |(_, row)| row.seq));
+        let (first_seq, last_seq) =
+            (rows.first().map_or(0, |(_, row)| row.seq), rows.last().map_or(0, |(_, row)| row.seq));
         rows.sort_unstable_by_key(|(key, row)| (*key, row.seq));
         let mut pages = Vec::with_capacity(rows.len() / PAGE_RECORDS + 1);
         let mut rest = rows.into_iter().peekable();
