@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::intake::{IntakeError, Settings};
 use crate::provisioner::plant::Plant;
-use crate::store::{Store, StoreError};
+use crate::store::{Durability, Store, StoreError};
 use crate::telemetry::{Heartbeats, Metrics};
 use crate::tls::TlsFault;
 use crate::vocabulary::Clock;
@@ -69,6 +69,13 @@ impl Daemon {
     ///
     /// **Errors**: an unfit TLS file, an address that cannot be bound, a database that is newer than this program or misconfigured.
     pub async fn start(config: &Config, clock: Clock) -> Result<Self, DaemonError> {
+        Self::start_with(config, clock, Durability::Full).await
+    }
+
+    /// As `start`, with a choice of what SQLite's commits wait for.
+    ///
+    /// **Errors**: as `start`.
+    pub async fn start_with(config: &Config, clock: Clock, durability: Durability) -> Result<Self, DaemonError> {
         // Before anything is bound or migrated: a certificate that does not fit is mended and the start repeated.
         if let Some(tls) = services::intake_options(config).tls {
             tls.check().map_err(IntakeError::Tls)?;
@@ -78,7 +85,7 @@ impl Daemon {
         }
         let sockets = Sockets::bind(config)?;
         let addresses = sockets.addresses()?;
-        let store = Store::open(&config.store_config()).await?;
+        let store = Store::open_with(&config.store_config(), durability).await?;
         let up = database::bring_up(&store).await?;
         let (up, up_seen) = watch::channel(up);
         let ground = Ground { store, clock, metrics: Metrics::new(), hearts: Heartbeats::new(), jobs: Arc::default() };

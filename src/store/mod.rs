@@ -117,6 +117,16 @@ pub struct SqliteTx {
     _turn: Option<OwnedMutexGuard<()>>,
 }
 
+/// What a commit of accounting and of business data waits for on SQLite. A configuration knows only `Full`; `Normal` is
+/// there for the proof that a power cut loses without it what it does not lose with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The log is on the disk (`synchronous=FULL`).
+    Full,
+    /// The log is with the kernel (`synchronous=NORMAL`): a crash of the program keeps it, a power cut does not.
+    Normal,
+}
+
 /// Which of the two databases a store speaks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -146,10 +156,17 @@ impl Store {
     ///
     /// **Errors**: a URL of neither kind, an unreadable or malformed key file. An unreachable server is no error here.
     pub async fn open(config: &StoreConfig) -> Result<Self, StoreError> {
+        Self::open_with(config, Durability::Full).await
+    }
+
+    /// As `open`, with a choice of what SQLite's commits wait for.
+    ///
+    /// **Errors**: as `open`.
+    pub async fn open_with(config: &StoreConfig, durability: Durability) -> Result<Self, StoreError> {
         let (db, default_key) = if let Some(path) = sqlite_path(&config.url) {
-            let accounting = accounting_path(&path);
+            let accounting = SqliteFile::open(accounting_path(&path), durability)?;
             let key = path.with_extension("key");
-            (Db::Sqlite { main: SqliteFile::open(path)?, accounting: SqliteFile::open(accounting)? }, Some(key))
+            (Db::Sqlite { main: SqliteFile::open(path, durability)?, accounting }, Some(key))
         } else if config.url.starts_with("postgres://") || config.url.starts_with("postgresql://") {
             (open_postgres(&config.url)?, None)
         } else {
@@ -352,7 +369,11 @@ impl Tx {
 }
 
 impl SqliteFile {
-    fn open(path: PathBuf) -> Result<Self, StoreError> {
+    fn open(path: PathBuf, durability: Durability) -> Result<Self, StoreError> {
+        let durable = match durability {
+            Durability::Full => SqliteSynchronous::Full,
+            Durability::Normal => SqliteSynchronous::Normal,
+        };
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .create_if_missing(true)
@@ -375,7 +396,7 @@ impl SqliteFile {
         };
         Ok(Self {
             readers: pool(SQLITE_READERS, SqliteSynchronous::Normal, SQLITE_CACHE_KIB),
-            durable: pool(1, SqliteSynchronous::Full, SQLITE_CACHE_KIB),
+            durable: pool(1, durable, SQLITE_CACHE_KIB),
             derived: pool(1, SqliteSynchronous::Normal, SQLITE_FOLD_CACHE_KIB),
             path,
         })

@@ -1,13 +1,12 @@
 //! Ten thousand sessions of pushed users, every octet found again, also after a kill in the middle.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::acme::{CATALOG, internet};
 use crate::harness::daemon::{NAS_SECRET, Site};
-use crate::harness::wait_for;
+use crate::harness::{program, wait_for};
 
 const SESSIONS: u32 = 10_000;
 const USERS: u32 = 100;
@@ -31,7 +30,7 @@ fn every_octet_is_found_again(site: &Site) {
         assert_eq!(answer.status, 201, "{}", answer.body);
     }
     let truth = site.path("truth.csv");
-    let mut load = Command::new(generator())
+    let mut load = Command::new(program("examples/accounting_load"))
         .args(["--target", &format!("127.0.0.1:{}", site.radius_port), "--secret", NAS_SECRET])
         .args(["--sessions", &SESSIONS.to_string(), "--users", &USERS.to_string(), "--retry-ms", "300"])
         .args(["--duplicates", "10", "--reorder", "10", "--sends", "200", "--truth"])
@@ -55,7 +54,7 @@ fn every_octet_is_found_again(site: &Site) {
         }
         std::thread::sleep(Duration::from_millis(300));
     };
-    println!("sessions {SESSIONS} wrong {wrong}");
+    println!("PROOF: sessions {SESSIONS} wrong {wrong}");
     assert_eq!(wrong, 0);
     let unattributed = site.json(&["usage", "unattributed"]);
     assert_eq!(unattributed.as_array().map(Vec::len), Some(0), "every session belongs to a pushed user");
@@ -76,12 +75,4 @@ fn sums(csv: &str) -> BTreeMap<(String, String), (u64, u64)> {
         sum.1 += fields[3].parse::<u64>().expect("octets");
     }
     sums
-}
-
-/// The generator stands beside the daemon's binary; plain `cargo test` builds it, `--all-targets` does not.
-fn generator() -> PathBuf {
-    let binary = PathBuf::from(env!("CARGO_BIN_EXE_lastmile"));
-    let generator = binary.parent().expect("a folder").join("examples/accounting_load");
-    assert!(generator.exists(), "{} is not built: cargo build --examples", generator.display());
-    generator
 }

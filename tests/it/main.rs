@@ -1,12 +1,18 @@
 //! The one integration binary: house rules, the store's contract on both databases, journeys with real peers.
 
 mod aaa;
+mod adversary;
 mod api;
 mod auto_close;
 mod billing;
+mod chaos;
+mod database_faults;
 mod demo;
+mod disk_faults;
 mod docsis;
+mod flood;
 mod fold;
+mod fuzz;
 mod harness;
 mod house_rules;
 mod imports;
@@ -20,8 +26,10 @@ mod main_job;
 mod ops;
 mod outage;
 mod ports;
+mod power;
 mod radsec;
 mod reload;
 mod store_contract;
 mod tftp;
 mod tls;
+mod two_daemons;

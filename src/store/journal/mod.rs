@@ -43,6 +43,22 @@ pub struct JournalEntry {
     pub packet: Vec<u8>,
 }
 
+/// The entries of a page whose octets lack their checksum; `None` when no page has that shape. For a fuzzer: with the
+/// checksum it would never get past it.
+pub fn entries_of_unsealed(octets: &[u8]) -> Option<Vec<JournalEntry>> {
+    let mut body = octets.to_vec();
+    page::seal(&mut body);
+    let page = page::PageView::open(&body).ok()?;
+    page.records().map(|record| record.map(page::PageRecord::to_entry).ok()).collect()
+}
+
+/// A page of entries, without its checksum.
+pub fn unsealed_page(entries: &[JournalEntry]) -> Vec<u8> {
+    let mut body = page::encode(entries).body;
+    body.truncate(body.len() - page::CHECKSUM_OCTETS);
+    body
+}
+
 /// Where a packet came from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PacketSource {

@@ -238,10 +238,12 @@ pub(super) fn seal(body: &mut Vec<u8>) {
 
 /// Octets without their CRC, when it is right.
 pub(super) fn checked(body: &[u8]) -> Result<&[u8], Unreadable> {
-    let (content, crc) = body.split_last_chunk::<4>().ok_or(Unreadable)?;
+    let (content, crc) = body.split_last_chunk::<CHECKSUM_OCTETS>().ok_or(Unreadable)?;
     if crc32fast::hash(content) == u32::from_be_bytes(*crc) { Ok(content) } else { Err(Unreadable) }
 }
 
+/// What `seal` adds.
+pub(super) const CHECKSUM_OCTETS: usize = 4;
 /// First octet of every page this program writes.
 const VERSION: u8 = 1;
 /// Of a usual record besides its packet.

@@ -91,6 +91,17 @@ level = "info"
         Self { folder, config, http_port, radius_port, tftp_port, mail_url, aaa_url, _keep: Some(dir) }
     }
 
+    /// Another daemon's site on the same database, with ports of its own.
+    pub fn twin(&self) -> Self {
+        let text = std::fs::read_to_string(&self.config).expect("the configuration");
+        let url = text.lines().find(|line| line.starts_with("url = ")).and_then(|line| line.split('"').nth(1));
+        let twin = Self::new(super::temp_dir(), url.expect("the database's URL"));
+        // The backends are outside: both daemons write to the same.
+        twin.edit(&twin.mail_url, &self.mail_url);
+        twin.edit(&twin.aaa_url, &self.aaa_url);
+        twin
+    }
+
     /// Replaces a piece of the configuration's text; panics when it is not there.
     pub fn edit(&self, from: &str, to: &str) {
         let text = std::fs::read_to_string(&self.config).expect("the configuration");
@@ -156,17 +167,21 @@ level = "info"
 
     /// Starts the daemon without waiting.
     pub fn spawn(&self) -> Daemon {
+        let config = self.config.display().to_string();
+        self.spawn_program(Path::new(env!("CARGO_BIN_EXE_lastmile")), &["--config", &config, "serve"])
+    }
+
+    /// Starts another program in the daemon's place, without waiting.
+    pub fn spawn_program(&self, program: &Path, arguments: &[&str]) -> Daemon {
         let log = File::options().create(true).append(true).open(self.log()).expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_lastmile"))
-            .arg("--config")
-            .arg(&self.config)
-            .arg("serve")
+        let child = Command::new(program)
+            .args(arguments)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log file"))
             .stderr(log)
             .spawn()
-            .expect("lastmile runs");
+            .expect("the program runs");
         Daemon { child, http_port: self.http_port }
     }
 
@@ -183,6 +198,20 @@ level = "info"
         Path::new(&self.folder).join(name)
     }
 }
+
+impl Drop for Site {
+    /// A test that fails shows what the daemon said last.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log_text();
+            let lines: Vec<&str> = log.lines().collect();
+            println!("the daemon's log ended so:\n{}", lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"));
+        }
+    }
+}
+
+/// Lines of a daemon's log that a failing test shows.
+const LAST_LINES: usize = 20;
 
 impl Daemon {
     pub fn pid(&self) -> u32 {

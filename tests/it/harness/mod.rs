@@ -1,16 +1,17 @@
 //! What journeys need: temporary folders, free ports, a throw-away PostgreSQL, the daemon as a process, a small HTTP client.
 
-#![expect(dead_code, reason = "not every journey needs every tool")]
-
 pub mod acme;
+pub mod chaos;
 pub mod daemon;
 pub mod desk;
+pub mod disk;
 pub mod http;
 pub mod mailhost;
 pub mod nas;
 pub mod pki;
 pub mod postgres;
 pub mod radiusd;
+pub mod truth;
 
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
@@ -58,4 +59,32 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Option
 /// Root of the repository.
 pub fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Whether this is `tests/run --long`.
+pub fn is_long() -> bool {
+    std::env::var("LASTMILE_TESTS_LONG").as_deref() == Ok("1")
+}
+
+/// `long` in `tests/run --long`, `usual` otherwise.
+pub fn long_or(long: u32, usual: u32) -> u32 {
+    if is_long() { long } else { usual }
+}
+
+/// A program of this crate's release build, which `tests/run --long` makes, for example `lastmile`.
+pub fn release_program(name: &str) -> PathBuf {
+    let debug = PathBuf::from(env!("CARGO_BIN_EXE_lastmile"));
+    let target = debug.ancestors().nth(2).expect("target/PROFILE/lastmile");
+    let program = target.join("release").join(name);
+    assert!(program.exists(), "{} is not built: cargo build --release --bins --examples", program.display());
+    program
+}
+
+/// A program of this crate beside the daemon's binary, for example `examples/accounting_load`. Plain `cargo test` builds
+/// the examples, `--all-targets` does not.
+pub fn program(name: &str) -> PathBuf {
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_lastmile"));
+    let program = binary.parent().expect("a folder").join(name);
+    assert!(program.exists(), "{} is not built: cargo build --examples", program.display());
+    program
 }

@@ -62,7 +62,11 @@ impl Cluster {
             .stderr(Stdio::null())
             .status()
             .expect("pg_ctl runs");
-        assert!(start.success(), "PostgreSQL did not start; see {folder}/log");
+        assert!(
+            start.success(),
+            "PostgreSQL did not start:\n{}",
+            std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+        );
     }
 
     /// Ends the server at once, as a crash would.
@@ -76,6 +80,43 @@ impl Cluster {
             .status()
             .expect("pg_ctl runs");
         assert!(stop.success(), "PostgreSQL did not stop");
+    }
+
+    /// `kill -9` of the whole server. Returns when every process of it is gone, so that it can be launched again.
+    pub fn kill_9(&self) {
+        // Stopped first: a child it made after the list was read would hold the shared memory.
+        signal("STOP", &self.pids()[..1]);
+        let pids = self.pids();
+        signal("KILL", &pids);
+        super::wait_for("PostgreSQL's processes are gone", std::time::Duration::from_secs(20), || {
+            pids.iter().all(|pid| parent_of(*pid).is_none()).then_some(())
+        });
+        // Their pids are known to be free; other processes may have them when the next server looks.
+        let _ = std::fs::remove_file(self.folder.join("data/postmaster.pid"));
+        let _ = std::fs::remove_file(self.folder.join(format!(".s.PGSQL.{}.lock", self.port)));
+    }
+
+    /// `kill -9` of one backend that serves a client; the server then ends all others and recovers.
+    pub fn kill_a_backend(&self) {
+        let serving =
+            self.sql("postgres", "SELECT pid FROM pg_stat_activity WHERE application_name = 'lastmile' LIMIT 1");
+        signal("KILL", &[serving.parse().expect("a backend of ours")]);
+    }
+
+    /// Sends a signal to every process of the server, for example `STOP` and `CONT`.
+    pub fn signal_all(&self, name: &str) {
+        signal(name, &self.pids());
+    }
+
+    /// The postmaster's pid, then its children's.
+    fn pids(&self) -> Vec<u32> {
+        let file = std::fs::read_to_string(self.folder.join("data/postmaster.pid")).expect("a running server");
+        let postmaster: u32 = file.lines().next().and_then(|line| line.parse().ok()).expect("its pid");
+        let all = std::fs::read_dir("/proc").expect("processes").filter_map(|entry| {
+            let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            (parent_of(pid)? == postmaster).then_some(pid)
+        });
+        std::iter::once(postmaster).chain(all).collect()
     }
 
     /// URL of a new, empty database.
@@ -111,6 +152,24 @@ impl Cluster {
             .expect("sh runs");
         assert!(left.success(), "no watcher was left");
     }
+}
+
+fn signal(name: &str, pids: &[u32]) {
+    let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+    let mut arguments = vec![format!("-{name}")];
+    arguments.extend(pids);
+    // One that has ended meanwhile is fine.
+    super::run("procps", "kill", &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+/// The parent of a process; `None` when it is gone or only waits to be reaped.
+fn parent_of(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything.
+    let mut fields = status.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    (state != "Z").then_some(parent)
 }
 
 fn is_root() -> bool {

@@ -1,0 +1,155 @@
+//! A disk whose writes fail, that hangs, that is read-only: nothing is answered that is not durable, `/readyz` says so,
+//! and afterwards everything that was answered is there.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::acme::{CATALOG, internet};
+use crate::harness::daemon::{Daemon, Site};
+use crate::harness::disk::{Disk, FileSystem};
+use crate::harness::nas::{Nas, Truth};
+use crate::harness::truth::{StoredReports, wrong_after};
+use crate::harness::{http, run, temp_dir, wait_for};
+
+const LINKS: u32 = 12;
+const SOON: Duration = Duration::from_secs(15);
+/// What was committed before a fault may still be answered so long after it.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
+
+/// XFS shuts itself down when its own log cannot be written: the disk stays away until it is mounted again.
+#[test]
+fn dead_disk_is_never_answered_for() {
+    let Some(disk) = disk_or_not_run("dead_disk_is_never_answered_for", || Disk::fallible(FileSystem::Xfs)) else {
+        return;
+    };
+    let site = site_on(&disk);
+    let daemon = prepared(&site);
+    let nas = start_nas(&site, "x");
+    answered(&nas);
+    disk.fail_writes(true);
+    let silent = silent_and_unready(&site, &nas);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(nas.answers_after(silent), 0);
+    assert_eq!(status(&site, "/healthz"), 200, "the process is alive and says what it waits for");
+    disk.fail_writes(false);
+    daemon.kill();
+    disk.restore_power();
+    assert!(StoredReports::of(&site).missing(&nas.acked()).is_empty());
+    let daemon = site.start();
+    all_is_true(&site, nas.finish(), "dead disk");
+    daemon.stop();
+}
+
+#[test]
+fn hanging_disk_is_never_answered_for_and_passes_without_restart() {
+    let Some(disk) =
+        disk_or_not_run("hanging_disk_is_never_answered_for_and_passes_without_restart", || Disk::new(FileSystem::Xfs))
+    else {
+        return;
+    };
+    let site = site_on(&disk);
+    let daemon = prepared(&site);
+    let nas = start_nas(&site, "h");
+    answered(&nas);
+    let mount = disk.mount.display().to_string();
+    assert!(run("util-linux", "fsfreeze", &["-f", &mount]).status.success());
+    let silent = silent_and_unready(&site, &nas);
+    std::thread::sleep(Duration::from_secs(4));
+    let answers = nas.answers_after(silent);
+    assert!(run("util-linux", "fsfreeze", &["-u", &mount]).status.success());
+    assert_eq!(answers, 0, "nothing can be written");
+    let back = Instant::now();
+    let first = wait_for("accounting is answered again", SOON, || nas.first_answer_after(back));
+    println!("PROOF: hanging disk: first answer {:?} after the disk's return", first.duration_since(back));
+    assert!(first.duration_since(back) < Duration::from_secs(5));
+    wait_for("the daemon is ready again", SOON, || (readiness(&site) == 200).then_some(()));
+    all_is_true(&site, nas.finish(), "hanging disk");
+    daemon.stop();
+}
+
+/// What the kernel does with a file system it no longer trusts.
+#[test]
+fn read_only_disk_is_never_answered_for() {
+    let Some(disk) = disk_or_not_run("read_only_disk_is_never_answered_for", || Disk::new(FileSystem::Ext4)) else {
+        return;
+    };
+    let site = site_on(&disk);
+    let daemon = prepared(&site);
+    let nas = start_nas(&site, "r");
+    answered(&nas);
+    disk.abort().expect("ext4 goes read-only");
+    let silent = silent_and_unready(&site, &nas);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(nas.answers_after(silent), 0);
+    daemon.kill();
+    disk.restore_power();
+    assert!(StoredReports::of(&site).missing(&nas.acked()).is_empty());
+    let daemon = site.start();
+    all_is_true(&site, nas.finish(), "read-only disk");
+    daemon.stop();
+}
+
+fn disk_or_not_run(test: &str, make: impl FnOnce() -> Result<Disk, String>) -> Option<Disk> {
+    match make() {
+        Ok(disk) => Some(disk),
+        Err(why) => {
+            println!("NOT RUN: {test}: {why}");
+            None
+        }
+    }
+}
+
+fn site_on(disk: &Disk) -> Site {
+    Site::new(temp_dir(), &format!("sqlite://{}", disk.mount.join("lastmile.db").display()))
+}
+
+fn prepared(site: &Site) -> Daemon {
+    site.prepare(CATALOG);
+    let key = site.key("acme", "push");
+    let daemon = site.start();
+    for link in 0..LINKS {
+        let answer = daemon.api(&key, "PUT", &format!("acme/accounts/a{link}"), Some(&internet(link)));
+        assert_eq!(answer.status, 201, "{}", answer.body);
+    }
+    daemon
+}
+
+fn start_nas(site: &Site, prefix: &str) -> Nas {
+    Nas::start(site.radius_port, LINKS, prefix, jiff::Timestamp::now().as_second() - 20_000_000)
+}
+
+/// Waits until the load runs well.
+fn answered(nas: &Nas) {
+    let before = nas.acked().len();
+    wait_for("accounting is answered", SOON, || (nas.acked().len() > before + 100).then_some(()));
+}
+
+/// Waits until `/readyz` tells the fault; gives the instant since when nothing may be answered.
+fn silent_and_unready(site: &Site, nas: &Nas) -> Instant {
+    std::thread::sleep(ON_ITS_WAY);
+    let silent = Instant::now();
+    wait_for("readiness tells the fault", SOON, || (readiness(site) == 503).then_some(()));
+    assert_eq!(nas.answers_after(silent), 0, "answered although nothing can be made durable");
+    silent
+}
+
+fn all_is_true(site: &Site, truth: Truth, what: &str) {
+    let missing = StoredReports::of(site).missing(&truth.acked).len();
+    let wrong = wrong_after(site, &truth, true, Duration::from_secs(60));
+    println!(
+        "PROOF: {what}: acked {} lost {missing} sessions {} wrong {}",
+        truth.acked.len(),
+        truth.finished.len(),
+        wrong.len()
+    );
+    assert_eq!(truth.given_up, 0);
+    assert_eq!(missing, 0);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn readiness(site: &Site) -> u16 {
+    status(site, "/readyz")
+}
+
+fn status(site: &Site, path: &str) -> u16 {
+    http::request(site.http_port, "GET", path, &[], None).expect("an answer").status
+}

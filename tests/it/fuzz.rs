@@ -1,0 +1,152 @@
+//! Parsers of what strangers send: the kept corpus of the fuzzer, and seeded mutations of it, meet the fuzzer's judges.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use lastmile::radius::RequestBuilder;
+use lastmile::store::journal::{JournalEntry, unsealed_page};
+use lastmile::vocabulary::Secret;
+
+use crate::harness::chaos::Random;
+use crate::harness::repository;
+
+#[path = "../../fuzz/judges.rs"]
+mod judges;
+
+/// How long each parser is fed in `tests/run`; `tests/run --long` runs libFuzzer for ten minutes each.
+const MUTATING: Duration = Duration::from_millis(2500);
+/// The same each run; a failing mutation is kept in the corpus.
+const SEED: u64 = 0x0dd_ba11;
+const LONGEST: usize = 4200;
+
+#[test]
+fn any_packet_is_read_or_refused() {
+    let secret = Secret::new("testing123");
+    let made = RequestBuilder::accounting(7)
+        .integer(40, 3)
+        .text(44, "session")
+        .text(1, "user@isp")
+        .integer(46, 300)
+        .integer(42, 1000)
+        .integer(52, 1)
+        .vendor(14988, 8, b"10M/10M")
+        .octets(241, &[1, 2, 3])
+        .octets(245, &[1, 0x80, 3])
+        .octets(2, &[9; 16])
+        .octets(33, b"proxy")
+        .message_authenticator()
+        .sign(&secret)
+        .expect("fits");
+    feed("packet", &[made], judges::packet);
+}
+
+#[test]
+fn any_dictionary_is_read_or_told_what_is_wrong() {
+    let mut texts = vec![
+        b"VENDOR Acme 99999 format=2,1\nBEGIN-VENDOR Acme\nATTRIBUTE Acme-A 1 integer has_tag\nVALUE Acme-A On 1\nEND-VENDOR Acme\n".to_vec(),
+        b"ATTRIBUTE Ext 241.5 tlv\nATTRIBUTE Inner 241.5.1 ipv6prefix\n$INCLUDE other\nFLAGS internal\n".to_vec(),
+    ];
+    for file in std::fs::read_dir(repository().join("dictionaries")).expect("the shipped dictionaries") {
+        let file = file.expect("a file").path();
+        if file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("dictionary")) {
+            texts.push(std::fs::read(file).expect("a dictionary"));
+        }
+    }
+    feed("dictionary", &texts, judges::dictionary);
+}
+
+#[test]
+fn any_detail_file_is_read_or_told_what_is_wrong() {
+    let text = b"Sun Nov 22 07:56:48 2026\n\tAcct-Session-Id = \"0001\"\n\tUser-Name = \"a\\\"b\\303\\274\"\n\
+        \tAcct-Status-Type = Start\n\tFramed-IP-Address = 10.0.0.1\n\tClass = 0x0102\n\tTimestamp = 1795334208\n\n\
+        Sun Nov 22 07:56:49 2026\n\tAcct-Session-Id = \"0002\"\n";
+    feed("detail", &[text.to_vec()], judges::detail);
+}
+
+#[test]
+fn any_page_of_the_journal_is_read_or_refused() {
+    let entries: Vec<JournalEntry> = (0..5u8)
+        .map(|number| JournalEntry {
+            arrived_at: jiff::Timestamp::from_second(1_800_000_000 + i64::from(number)).expect("an instant"),
+            nas: ["bng1", "bng2"][usize::from(number % 2)].into(),
+            source: std::net::SocketAddr::from(([10, 0, 0, number], 1813)).into(),
+            packet: vec![number; 30],
+        })
+        .collect();
+    feed("page", &[unsealed_page(&entries)], judges::page);
+}
+
+/// Judges the corpus of one fuzz target and what is made of it; panics with the octets that did not pass.
+fn feed(target: &str, seeds: &[Vec<u8>], judge: fn(&[u8])) {
+    let mut corpus = seeds.to_vec();
+    let folder = repository().join("fuzz/corpus").join(target);
+    let mut kept = 0;
+    if let Ok(files) = std::fs::read_dir(folder) {
+        let mut files: Vec<PathBuf> = files.map(|file| file.expect("a file").path()).collect();
+        files.sort();
+        kept = files.len();
+        corpus.extend(files.iter().map(|file| std::fs::read(file).expect("a corpus file")));
+    }
+    for octets in &corpus {
+        judge_one(target, octets, judge);
+    }
+    let mut random = Random(SEED);
+    let started = Instant::now();
+    let mut mutations = 0u64;
+    while started.elapsed() < MUTATING {
+        for _ in 0..64 {
+            let octets = mutated(&corpus, &mut random);
+            judge_one(target, &octets, judge);
+            mutations += 1;
+        }
+    }
+    println!("PROOF: fuzz {target}: corpus {kept} kept, {} in all, mutations {mutations}", corpus.len());
+}
+
+fn judge_one(target: &str, octets: &[u8], judge: fn(&[u8])) {
+    if let Err(why) = catch_unwind(AssertUnwindSafe(|| judge(octets))) {
+        let hex: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+        println!("fuzz {target}: these octets do not pass: {hex}");
+        std::panic::resume_unwind(why);
+    }
+}
+
+/// One to eight changes of a piece of the corpus: bits, octets, lengths, pieces removed, doubled, or from another one.
+fn mutated(corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+    let any = |random: &mut Random| &corpus[random.below(corpus.len() as u64) as usize];
+    let mut octets = any(random).clone();
+    // A long text is cut, so that each turn stays short.
+    if octets.len() > LONGEST {
+        let from = random.below((octets.len() - LONGEST) as u64) as usize;
+        octets = octets[from..from + LONGEST].to_vec();
+    }
+    for _ in 0..=random.below(8) {
+        let length = octets.len() as u64;
+        let at = random.below(length) as usize;
+        let end = (at + 1 + random.below(16) as usize).min(octets.len());
+        match random.below(7) {
+            0 if !octets.is_empty() => octets[at] ^= 1 << random.below(8),
+            1 if !octets.is_empty() => octets[at] = [0, 1, 2, 3, 0x7f, 0x80, 0xff][random.below(7) as usize],
+            2 if !octets.is_empty() => octets[at] = octets[at].wrapping_add(random.below(5) as u8).wrapping_sub(2),
+            3 if !octets.is_empty() => drop(octets.drain(at..end)),
+            4 => {
+                let piece = octets[at.min(octets.len())..end].to_vec();
+                octets.splice(at..at, piece);
+            }
+            5 => {
+                let other = any(random);
+                let from = random.below(other.len() as u64) as usize;
+                let until = (from + 1 + random.below(64) as usize).min(other.len());
+                octets.splice(at..at, other[from..until].to_vec());
+            }
+            _ if octets.len() >= 4 => {
+                // A packet's length field that fits again, so that what is behind it is reached.
+                let length = (octets.len() as u16).to_be_bytes();
+                octets[2..4].copy_from_slice(&length);
+            }
+            _ => octets.push(random.below(256) as u8),
+        }
+    }
+    octets
+}

@@ -1,0 +1,174 @@
+//! A disk of its own for a daemon's data: a file system on a loop device whose power can be cut, or whose writes can fail.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::wait_for;
+
+/// A mounted file system in a file. Unmounted and detached when dropped.
+pub struct Disk {
+    pub mount: PathBuf,
+    device: String,
+    /// What stands between the loop device and the octets, on a disk that can fail.
+    failing: Option<Failing>,
+    _folder: tempfile::TempDir,
+}
+
+/// What is made on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileSystem {
+    Xfs,
+    Ext4,
+}
+
+struct Failing {
+    server: Child,
+    fuse: PathBuf,
+    /// While this file exists every write to the device fails.
+    switch: PathBuf,
+}
+
+/// XFS wants 300 MiB; the file is sparse.
+const SIZE: &str = "400M";
+
+impl Disk {
+    /// A healthy disk, whose power `cut_power` cuts.
+    ///
+    /// **Errors**: why this machine cannot have one, in words.
+    pub fn new(kind: FileSystem) -> Result<Self, String> {
+        let folder = super::temp_dir();
+        let image = folder.path().join("image");
+        succeed("coreutils", "truncate", &["-s", SIZE, &text(&image)])?;
+        Self::mounted(folder, &image, kind, None)
+    }
+
+    /// A disk whose writes can be made to fail, as a dying drive's do. Its octets are in memory.
+    ///
+    /// **Errors**: as `new`.
+    pub fn fallible(kind: FileSystem) -> Result<Self, String> {
+        let folder = super::temp_dir();
+        let (fuse, switch) = (folder.path().join("nbd"), folder.path().join("fail"));
+        std::fs::create_dir(&fuse).map_err(|error| error.to_string())?;
+        let server = Command::new("nbdfuse")
+            .arg(format!("{}/", fuse.display()))
+            .args(["--command", "nbdkit", "-s", "--filter=error", "memory", SIZE, "error-pwrite-rate=100%"])
+            .arg(format!("error-file={}", switch.display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("nbdfuse (Debian package libnbd-bin): {error}"))?;
+        let image = fuse.join("nbd");
+        let failing = Failing { server, fuse, switch };
+        for _ in 0..250 {
+            if image.exists() {
+                return Self::mounted(folder, &image, kind, Some(failing));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        drop(failing);
+        Err("nbdfuse shows no device here (it needs nbdkit and /dev/fuse)".to_owned())
+    }
+
+    fn mounted(
+        folder: tempfile::TempDir,
+        image: &Path,
+        kind: FileSystem,
+        failing: Option<Failing>,
+    ) -> Result<Self, String> {
+        let mount = folder.path().join("disk");
+        std::fs::create_dir(&mount).map_err(|error| error.to_string())?;
+        let device = succeed("mount", "losetup", &["--find", "--show", &text(image)])?.trim().to_owned();
+        let disk = Self { mount, device, failing, _folder: folder };
+        match kind {
+            FileSystem::Xfs => succeed("xfsprogs", "mkfs.xfs", &["-q", "-f", &disk.device])?,
+            FileSystem::Ext4 => succeed("e2fsprogs", "mkfs.ext4", &["-q", "-F", &disk.device])?,
+        };
+        disk.mount()?;
+        Ok(disk)
+    }
+
+    /// The file system ends at once, without writing anything more: what was not synced is lost.
+    pub fn cut_power(&self) {
+        succeed("xfsprogs", "xfs_io", &["-x", "-c", "shutdown", &text(&self.mount)]).expect("the power is cut");
+    }
+
+    /// Mounts again after a power cut; nobody may hold a file open. The file system replays its log.
+    pub fn restore_power(&self) {
+        self.unmount();
+        self.mount().expect("the disk is mounted again");
+    }
+
+    /// Every write to the device fails from now on, or works again. Only on a `fallible` disk.
+    pub fn fail_writes(&self, fail: bool) {
+        let switch = &self.failing.as_ref().expect("a fallible disk").switch;
+        if fail {
+            std::fs::write(switch, "").expect("the switch");
+        } else {
+            std::fs::remove_file(switch).expect("the switch");
+        }
+    }
+
+    /// ext4 ends as it does after an error it cannot live with: everything is read-only until it is mounted anew.
+    pub fn abort(&self) -> Result<(), String> {
+        succeed("mount", "mount", &["-o", "remount,abort", &text(&self.mount)]).map(drop)
+    }
+
+    /// Read-only, or writable again. Nobody may hold a file open for writing.
+    pub fn read_only(&self, read_only: bool) -> Result<(), String> {
+        let mode = if read_only { "remount,ro" } else { "remount,rw" };
+        succeed("mount", "mount", &["-o", mode, &text(&self.mount)]).map(drop)
+    }
+
+    pub fn mount(&self) -> Result<(), String> {
+        succeed("mount", "mount", &[&self.device, &text(&self.mount)]).map(drop)
+    }
+
+    pub fn unmount(&self) {
+        wait_for("the disk is unmounted", Duration::from_secs(20), || {
+            super::run("mount", "umount", &[&text(&self.mount)]).status.success().then_some(())
+        });
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // A test that failed may leave a daemon behind that holds files: lazily then.
+        let _ = Command::new("umount").arg("-l").arg(&self.mount).stderr(Stdio::null()).status();
+        let _ = Command::new("losetup").args(["-d", &self.device]).stderr(Stdio::null()).status();
+    }
+}
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.fuse).stderr(Stdio::null()).status();
+        // It ends by itself when unmounted; a stuck one is ended by its pid.
+        for _ in 0..50 {
+            if self.server.try_wait().is_ok_and(|ended| ended.is_some()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Runs a program to its end and gives its output.
+///
+/// **Errors**: that it is missing or failed, with what it said.
+fn succeed(package: &str, program: &str, arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .map_err(|error| format!("{program} (Debian package {package}): {error}"))?;
+    if !output.status.success() {
+        return Err(format!("{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
