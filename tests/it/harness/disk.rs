@@ -115,12 +115,6 @@ impl Disk {
         succeed("mount", "mount", &["-o", "remount,abort", &text(&self.mount)]).map(drop)
     }
 
-    /// Read-only, or writable again. Nobody may hold a file open for writing.
-    pub fn read_only(&self, read_only: bool) -> Result<(), String> {
-        let mode = if read_only { "remount,ro" } else { "remount,rw" };
-        succeed("mount", "mount", &["-o", mode, &text(&self.mount)]).map(drop)
-    }
-
     pub fn mount(&self) -> Result<(), String> {
         succeed("mount", "mount", &[&self.device, &text(&self.mount)]).map(drop)
     }
