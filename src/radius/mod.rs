@@ -18,6 +18,8 @@ mod profile;
 mod radacct;
 mod record;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use authenticator::{Refusal, response_is_genuine, verify};

@@ -19,7 +19,7 @@ pub(super) fn extend(
     sources: &[Source<'_>],
     include: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(), Vec<Fault>> {
-    let mut reader = Reader { dictionary, include, faults: Faults::new(), named_values: Vec::new() };
+    let mut reader = Reader { dictionary, include, faults: Faults::new(), named_values: Vec::new(), included: 0 };
     for source in sources {
         reader.text(*source, 0);
     }
@@ -38,6 +38,8 @@ struct Reader<'a> {
     faults: Faults,
     /// Place and attribute name of every VALUE line.
     named_values: Vec<(String, String)>,
+    /// Files read because another one names them.
+    included: usize,
 }
 
 /// Which BEGIN lines are open in a file.
@@ -117,6 +119,10 @@ impl Reader<'_> {
     fn included(&mut self, file: &str, depth: usize, optional: bool) -> Result<(), String> {
         if depth >= INCLUDE_DEPTH_MAX {
             return Err(format!("$INCLUDE {file} is nested more than {INCLUDE_DEPTH_MAX} deep"));
+        }
+        self.included += 1;
+        if self.included > INCLUDES_MAX {
+            return Err(format!("$INCLUDE {file} is more than the {INCLUDES_MAX}th"));
         }
         match (self.include)(file) {
             Some(text) => self.text(Source { file, text: &text }, depth + 1),
@@ -253,6 +259,8 @@ fn short(text: &str) -> Result<u32, String> {
 }
 
 const INCLUDE_DEPTH_MAX: usize = 16;
+/// A file that names itself twice would double with each depth. FreeRADIUS has some 250 files.
+const INCLUDES_MAX: usize = 2_000;
 
 #[cfg(test)]
 mod tests {
@@ -312,6 +320,9 @@ mod tests {
         let itself = |_: &str| Some("$INCLUDE d".to_owned());
         let faults = dictionary.extend(&[Source { file: "d", text: "$INCLUDE d" }], &itself).expect_err("endless");
         assert!(faults[0].detail.contains("nested more than 16 deep"), "{faults:?}");
+        let twice = |_: &str| Some("$INCLUDE d\n$INCLUDE d".to_owned());
+        let faults = dictionary.extend(&[Source { file: "d", text: "$INCLUDE d" }], &twice).expect_err("endless");
+        assert!(faults.iter().any(|fault| fault.detail.contains("more than the 2000th")), "{}", faults.len());
     }
 
     proptest! {
