@@ -9,6 +9,7 @@
 //! the ledger (`SessionState::take_ready`). Disorder beyond the bounded tail asks for all records again (`refold`).
 
 mod amount;
+mod clock;
 mod codec;
 mod incarnation;
 mod record;
@@ -18,6 +19,7 @@ mod state;
 mod tests;
 
 pub use amount::{Amount, Buckets, LedgerBucket, entry_bounds};
+pub use clock::{EventTime, Skew, Told, event_time};
 pub use codec::DecodeError;
 pub use incarnation::{Choice, choose, continued, refold, supersede};
 pub use record::{Counting, Record, RecordFlags, RecordKind};

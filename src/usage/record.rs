@@ -5,6 +5,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use super::Told;
 use crate::vocabulary::Timestamp;
 
 /// What a record reports, by Acct-Status-Type.
@@ -73,7 +74,8 @@ impl fmt::Display for RecordKind {
 /// Doubts that came up while a record was read; the record counts all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RecordFlags {
-    /// Event-Timestamp was there and not believable (before arrival − 400 days, or after arrival + 10 minutes).
+    /// The clock of the NAS was not believed as it is: it is off by a known offset, or Event-Timestamp lies before arrival
+    /// − 400 days or after arrival + 90 seconds.
     pub clock_doubtful: bool,
     /// `event_at` is arrival − Acct-Delay-Time, because Event-Timestamp was absent or not believable. Two copies of
     /// such a record differ in `event_at`, and session time orders them better.
@@ -107,9 +109,12 @@ pub struct Record {
     pub session: String,
     pub kind: RecordKind,
     pub user: Option<String>,
-    /// Instant of the event at the NAS: Event-Timestamp if sane, else arrival − Acct-Delay-Time.
+    /// Instant of the event: Event-Timestamp, corrected where the clock is known to be off, if sane; else arrival −
+    /// Acct-Delay-Time.
     pub event_at: Timestamp,
     pub arrived_at: Timestamp,
+    /// What `event_at` was read from.
+    pub told: Told,
     pub session_seconds: Option<u64>,
     pub in_octets: Option<u64>,
     pub out_octets: Option<u64>,

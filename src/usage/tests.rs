@@ -88,6 +88,7 @@ fn record(kind: RecordKind, event: i64, session_seconds: Option<u64>, octets: Op
         user: Some("ada@acme".into()),
         event_at: at(event),
         arrived_at: at(event + 1),
+        told: Told::default(),
         session_seconds,
         in_octets: octets.map(|(value, _)| value),
         out_octets: octets.map(|(_, value)| value),
