@@ -174,7 +174,10 @@ fn page(row: &JournalRow, view: &PacketView<'_>, attributes: &[Decoded], reading
 fn doubts(record: &Record) -> Vec<&'static str> {
     let flags = record.flags;
     [
-        (flags.clock_doubtful, "the NAS's clock is off; the event is dated by what is known of the clock, or by its arrival"),
+        (
+            flags.clock_doubtful,
+            "the NAS's clock is off; the event is dated by what is known of the clock, or by its arrival",
+        ),
         (flags.identity_missing, "the attribute that tells NAS apart is missing; the client's name stands in"),
         (flags.counter_doubtful, "a counter is larger than can be stored and was left out"),
     ]

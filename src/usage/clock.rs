@@ -170,7 +170,11 @@ mod tests {
             ("nothing at all", None, None, (BASE, true, false)),
         ] {
             let time = event_time(told(event, delay), at(BASE), 0);
-            assert_eq!((time.at, time.arrival_based, time.doubtful), (at(expected.0), expected.1, expected.2), "{name}");
+            assert_eq!(
+                (time.at, time.arrival_based, time.doubtful),
+                (at(expected.0), expected.1, expected.2),
+                "{name}"
+            );
         }
     }
 
