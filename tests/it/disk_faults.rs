@@ -33,7 +33,10 @@ fn dead_disk_is_never_answered_for() {
     disk.fail_writes(false);
     daemon.kill();
     disk.restore_power();
-    assert!(StoredReports::of(&site).missing(&nas.acked()).is_empty());
+    let acked = nas.acked();
+    let stored = StoredReports::of(&site);
+    let missing = stored.missing(&acked);
+    assert!(missing.is_empty(), "{} of {} answered reports are not stored: {missing:?}", missing.len(), acked.len());
     let daemon = site.start();
     all_is_true(&site, nas.finish(), "dead disk");
     daemon.stop();
@@ -82,7 +85,10 @@ fn read_only_disk_is_never_answered_for() {
     assert_eq!(nas.answers_after(silent), 0);
     daemon.kill();
     disk.restore_power();
-    assert!(StoredReports::of(&site).missing(&nas.acked()).is_empty());
+    let acked = nas.acked();
+    let stored = StoredReports::of(&site);
+    let missing = stored.missing(&acked);
+    assert!(missing.is_empty(), "{} of {} answered reports are not stored: {missing:?}", missing.len(), acked.len());
     let daemon = site.start();
     all_is_true(&site, nas.finish(), "read-only disk");
     daemon.stop();
