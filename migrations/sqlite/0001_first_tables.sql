@@ -244,6 +244,9 @@ CREATE TABLE session (
     UNIQUE (nas, session, incarnation)
 );
 CREATE INDEX session_unattributed ON session (LOWER(user_name)) WHERE service_id IS NULL;
+CREATE INDEX session_unattributed_address ON session (framed_ip) WHERE service_id IS NULL;
+CREATE INDEX session_unattributed_station ON session (calling_station) WHERE service_id IS NULL;
+CREATE INDEX session_impossible ON session (id) WHERE (flags & 32) <> 0;
 CREATE INDEX session_refold ON session (id) WHERE refold;
 CREATE INDEX session_pending ON session (account_id) WHERE pending;
 CREATE INDEX session_of_service ON session (service_id, started_at) WHERE service_id IS NOT NULL;
@@ -317,6 +320,16 @@ CREATE TABLE imported (
     digest BIGINT NOT NULL,
     PRIMARY KEY (event_at, digest)
 ) WITHOUT ROWID;
+
+-- How far a NAS's clock is off, in seconds to add to its Event-Timestamp, for records that arrived from `from_at` on.
+-- Append-only: a record that is folded again is dated as it was. `samples`: minutes whose reports agreed.
+CREATE TABLE nas_clock (
+    nas TEXT NOT NULL,
+    from_at BIGINT NOT NULL,
+    offset_s BIGINT NOT NULL,
+    samples BIGINT NOT NULL,
+    PRIMARY KEY (nas, from_at)
+);
 
 CREATE TABLE batch (
     id TEXT NOT NULL PRIMARY KEY,

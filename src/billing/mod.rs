@@ -18,3 +18,5 @@ pub mod run;
 pub mod tariff;
 pub mod tax;
 pub mod view;
+
+pub use crate::usage::Straddling;

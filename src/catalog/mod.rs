@@ -15,6 +15,7 @@ pub use read::read;
 
 use crate::account::{DocsisProfile, HoldBilling, HoldKind, Known, KnownPlan, RadiusProfile, ServiceType, Treatment};
 use crate::billing::calendar::BillCycle;
+use crate::billing::Straddling;
 use crate::billing::facts::CorrectionPolicy;
 use crate::billing::tariff::Tariff;
 use crate::vocabulary::{Currency, TenantId, Zone};
@@ -33,6 +34,8 @@ pub struct Catalog {
     /// Realms of the tenant's usernames, in lower case.
     pub realms: BTreeSet<String>,
     pub corrections: CorrectionPolicy,
+    /// `period_usage`: the period of usage between two reports that an edge lies between.
+    pub period_usage: Straddling,
     /// How far back a service may be billed for the first time, or be changed.
     pub backdate_days: u32,
     pub holds: BTreeMap<HoldKind, HoldDefault>,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Bundle, Catalog, Close, Cycle, HoldDefault, Plan};
 use crate::account::{DocsisProfile, HoldBilling, HoldKind, RadiusProfile, ServiceType, Treatment};
+use crate::billing::Straddling;
 use crate::billing::calendar::{BillCycle, Every};
 use crate::billing::facts::CorrectionPolicy;
 use crate::billing::tariff::{Tariff, canonical, read_section};
@@ -73,6 +74,7 @@ fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> 
         mail_domains: tenant.mail_domains,
         realms: tenant.realms,
         corrections: tenant.corrections,
+        period_usage: tenant.period_usage,
         backdate_days: tenant.backdate_days,
         holds,
         garden_group,
@@ -93,6 +95,7 @@ struct Tenant {
     mail_domains: BTreeSet<String>,
     realms: BTreeSet<String>,
     corrections: CorrectionPolicy,
+    period_usage: Straddling,
     backdate_days: u32,
 }
 
@@ -107,6 +110,10 @@ fn tenant(mut section: Section<'_>) -> Option<Tenant> {
     let corrections = match section.value("corrections") {
         Some(value) => value.section().and_then(corrections),
         None => Some(CorrectionPolicy::default()),
+    };
+    let period_usage = match section.value("period_usage") {
+        Some(value) => value.choice(&[("prorata", Straddling::Prorata), ("report", Straddling::Report)]),
+        None => Some(Straddling::default()),
     };
     let backdate_days = match section.value("backdate_days") {
         Some(value) => value.integer(0..MOST_BACKDATE_DAYS + 1),
@@ -124,6 +131,7 @@ fn tenant(mut section: Section<'_>) -> Option<Tenant> {
         mail_domains: mail_domains?,
         realms: realms?,
         corrections: corrections?,
+        period_usage: period_usage?,
         backdate_days: u32::try_from(backdate_days?).ok()?,
     })
 }

@@ -10,8 +10,14 @@ use super::exit::{CliError, Exit};
 use crate::collector::dictionaries;
 use crate::daemon::config::Config;
 use crate::radius::{Decoded, IdentityRule, NasRule, PacketView, Profile, decode, record};
+<<<<<<< HEAD
 use crate::store::journal::{self, Found, JournalRow};
+=======
+use crate::store::clock::{self, ClockOffset};
+use crate::store::journal::{self, JournalRow};
+>>>>>>> 296a5e3 (Correct clocks per NAS, give straddling usage by policy, find owners by address and MAC; table of behaviours)
 use crate::usage::Record;
+use crate::vocabulary::to_micros;
 
 /// The commands of `lastmile record`.
 #[derive(Subcommand)]
@@ -51,6 +57,9 @@ pub async fn run(command: RecordCommand, context: &Context) -> Result<Exit, CliE
     let mut tx = store.read_journal().await?;
     let found = journal::record(&mut tx, place.lane, place.seq).await?;
     drop(tx);
+    let mut main = store.read().await?;
+    let offsets = clock::all(&mut main).await?;
+    drop(main);
     store.close().await;
     let Place { lane, seq } = place;
     let row = match found {
@@ -67,7 +76,14 @@ pub async fn run(command: RecordCommand, context: &Context) -> Result<Exit, CliE
     let view = PacketView::parse(&row.entry.packet)
         .map_err(|fault| CliError::failed(format!("record {}:{} is damaged: {fault}", row.lane, row.seq)))?;
     let attributes = decode(&view, &dictionary(&config));
-    let reading = read(&config, &row, &view);
+    let reading = read(&config, &row, &view).map(|mut record| {
+        let offsets: Vec<ClockOffset> = offsets.into_iter().filter(|offset| offset.nas == record.nas).collect();
+        let offset = clock::in_force(&offsets, to_micros(record.arrived_at));
+        if offset != 0 {
+            record.correct_clock(offset);
+        }
+        record
+    });
     if context.json {
         context.print_json(&document(&row, &view, &attributes, &reading))?;
     } else {
@@ -77,7 +93,7 @@ pub async fn run(command: RecordCommand, context: &Context) -> Result<Exit, CliE
 }
 
 /// The dictionaries of the configuration; a broken one is told and the built-in one serves.
-fn dictionary(config: &Config) -> crate::radius::Dictionary {
+pub(super) fn dictionary(config: &Config) -> crate::radius::Dictionary {
     let paths = config.radius.as_ref().map_or(&[][..], |radius| &radius.dictionaries);
     dictionaries::load(paths).unwrap_or_else(|faults| {
         for fault in faults {
@@ -89,7 +105,7 @@ fn dictionary(config: &Config) -> crate::radius::Dictionary {
 
 /// What is counted from the record, or the sentence why a person must look at it. A NAS that left the configuration is
 /// read by the default rules.
-fn read(config: &Config, row: &JournalRow, view: &PacketView<'_>) -> Result<Record, String> {
+pub(super) fn read(config: &Config, row: &JournalRow, view: &PacketView<'_>) -> Result<Record, String> {
     let nas = config.radius.iter().flat_map(|radius| &radius.nas).find(|nas| *nas.name == *row.entry.nas);
     let identity = nas.map_or(IdentityRule::Client, |nas| nas.identity);
     let profile = nas.map_or(Profile::standard(), |nas| &nas.profile);

@@ -1,14 +1,21 @@
 //! `session list` and `session show`: RADIUS sessions as folded from the journal.
 
+use std::collections::BTreeSet;
+
 use clap::Subcommand;
+use serde::Serialize;
 use serde_json::json;
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
+use super::record::{dictionary, read};
+use crate::daemon::config::Config;
+use crate::radius::{Decoded, Dictionary, PacketView, decode};
 use crate::store::Store;
+use crate::store::journal::{self, JournalRow, SessionKey};
 use crate::store::ledger;
 use crate::store::usage::{self, SessionFilter, SessionView, accounts_named};
-use crate::vocabulary::from_micros;
+use crate::vocabulary::{Timestamp, from_micros};
 
 /// The commands of `lastmile session`.
 #[derive(Subcommand)]
@@ -40,10 +47,13 @@ pub enum SessionCommand {
         #[arg(long, default_value_t = 1000)]
         limit: usize,
     },
-    /// Show one session with its ledger entries: by its number, or by its Acct-Session-Id.
+    /// Show one session with its ledger entries and its records: by its number, or by its Acct-Session-Id.
     Show {
         /// The number `session list` gives, or an Acct-Session-Id (all its incarnations).
         session: String,
+        /// At most so many of its records, decoded by the dictionaries; 0 for none.
+        #[arg(long, default_value_t = 100)]
+        records: usize,
     },
 }
 
@@ -64,7 +74,7 @@ pub async fn run(command: SessionCommand, context: &Context) -> Result<Exit, Cli
             filter.source = source;
             list(&store, filter, limit, context).await
         }
-        SessionCommand::Show { session } => show(&store, &session, context).await,
+        SessionCommand::Show { session, records } => show(&store, &session, records, context).await,
     }
 }
 
@@ -98,7 +108,7 @@ async fn list(store: &Store, mut filter: SessionFilter, limit: usize, context: &
     Ok(Exit::Done)
 }
 
-async fn show(store: &Store, name: &str, context: &Context) -> Result<Exit, CliError> {
+async fn show(store: &Store, name: &str, limit: usize, context: &Context) -> Result<Exit, CliError> {
     let mut tx = store.read().await?;
     let filter = SessionFilter { session: Some(name.to_owned()), limit: INCARNATIONS, ..SessionFilter::default() };
     let mut ids: Vec<i64> = usage::list(&mut tx, &filter).await?.into_iter().map(|view| view.id).collect();
@@ -115,6 +125,17 @@ async fn show(store: &Store, name: &str, context: &Context) -> Result<Exit, CliE
         let pending = stored.state.pending().total().unwrap_or_default();
         shown.push((view, entries, pending));
     }
+    tx.rollback().await?;
+    let keys: BTreeSet<(String, String)> =
+        shown.iter().map(|(view, ..)| (view.nas.clone(), view.session.clone())).collect();
+    let mut records = Vec::new();
+    if limit > 0 {
+        let config = context.config()?;
+        let dictionary = dictionary(&config);
+        for (nas, session) in &keys {
+            records.extend(records_of(store, &config, &dictionary, (nas, session), limit).await?);
+        }
+    }
     if shown.is_empty() {
         return Ok(context.not_found(&format!("There is no session {name}.")));
     }
@@ -127,6 +148,8 @@ async fn show(store: &Store, name: &str, context: &Context) -> Result<Exit, CliE
                 let mut document = json!(view);
                 document["pending"] = pending;
                 document["ledger"] = json!(entries);
+                let own = records.iter().filter(|record| (&record.nas, &record.session) == (&view.nas, &view.session));
+                document["records"] = json!(own.collect::<Vec<_>>());
                 document
             })
             .collect();
@@ -171,7 +194,62 @@ async fn show(store: &Store, name: &str, context: &Context) -> Result<Exit, CliE
             context.print_table(&["SEQUENCE", "FROM", "UNTIL", "IN", "OUT", "CAUSE"], &rows)?;
         }
     }
+    for record in &records {
+        let mut page = format!("Record {}, arrived {}\n", record.record, record.arrived_at);
+        for found in &record.attributes {
+            page.push_str(&format!("  {}  {}\n", found.name, found.value));
+        }
+        context.print(&page)?;
+    }
     Ok(Exit::Done)
+}
+
+/// A journalled record of a session, as a person reads it.
+#[derive(Serialize)]
+struct SessionRecord {
+    record: String,
+    #[serde(skip)]
+    nas: String,
+    #[serde(skip)]
+    session: String,
+    arrived_at: Timestamp,
+    attributes: Vec<Decoded>,
+}
+
+/// The oldest records of a session id that the journal holds, of all its incarnations.
+async fn records_of(
+    store: &Store,
+    config: &Config,
+    dictionary: &Dictionary,
+    (nas, session): (&str, &str),
+    limit: usize,
+) -> Result<Vec<SessionRecord>, CliError> {
+    // An identity is the client's name, or begins with it where the client is many NAS.
+    let known = config.radius.iter().flat_map(|radius| &radius.nas).any(|client| client.name == nas);
+    let client = if known { nas } else { nas.split_once('/').map_or(nas, |(client, _)| client) };
+    let key = SessionKey::new(client, session);
+    let mut tx = store.read_journal().await?;
+    let mut rows: Vec<JournalRow> = Vec::new();
+    for lane in journal::lanes(&mut tx).await? {
+        rows.extend(journal::of_session(&mut tx, lane, i64::MAX, &key, 0, limit).await?);
+    }
+    tx.rollback().await?;
+    rows.sort_by_key(|row| (row.entry.arrived_at, row.lane, row.seq));
+    let mut records = Vec::new();
+    for row in rows {
+        let Ok(view) = PacketView::parse(&row.entry.packet) else { continue };
+        let is_own = read(config, &row, &view).is_ok_and(|record| record.nas == nas && record.session == session);
+        if is_own && records.len() < limit {
+            records.push(SessionRecord {
+                record: format!("{}:{}", row.lane, row.seq),
+                nas: nas.to_owned(),
+                session: session.to_owned(),
+                arrived_at: row.entry.arrived_at,
+                attributes: decode(&view, dictionary),
+            });
+        }
+    }
+    Ok(records)
 }
 
 fn entry_document(entry: &ledger::LedgerEntry) -> serde_json::Value {

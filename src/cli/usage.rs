@@ -7,7 +7,9 @@ use super::context::Context;
 use super::exit::{CliError, Exit};
 use super::session::which_account;
 use crate::billing::view::{self, By};
-use crate::store::usage::{accounts_named, of_account, unattributed};
+use crate::daemon::config::Config;
+use crate::store::fold::{Holder, holders_of};
+use crate::store::usage::{Unattributed, accounts_named, of_account, unattributed};
 use crate::store::{Store, cycles};
 use crate::vocabulary::Timestamp;
 
@@ -34,7 +36,7 @@ pub enum UsageCommand {
         #[arg(long, default_value = "cycle")]
         by: By,
     },
-    /// List usage whose user name nobody holds.
+    /// List usage that nobody owns, with why.
     Unattributed {
         /// At most so many rows.
         #[arg(long, default_value_t = 1000)]
@@ -103,26 +105,112 @@ async fn show(
 }
 
 async fn list_unattributed(store: &Store, limit: i64, context: &Context) -> Result<Exit, CliError> {
+    let config = context.config()?;
     let mut tx = store.read().await?;
     let found = unattributed(&mut tx, limit).await?;
+    let mut parked = Vec::with_capacity(found.len());
+    for rows in found.chunks(NAMES_AT_ONCE) {
+        let names: Vec<&str> = rows.iter().filter_map(|row| row.user.as_deref()).collect();
+        let holders = if names.is_empty() { Vec::new() } else { holders_of(&mut tx, &names).await? };
+        parked.extend(rows.iter().map(|row| (reason(row, &holders, &config), row)));
+    }
+    tx.rollback().await?;
     if context.json {
-        context.print_json(&found)?;
+        let rows: Result<Vec<_>, _> = parked
+            .iter()
+            .map(|(reason, row)| {
+                let mut document = serde_json::to_value(row)?;
+                document["reason"] = json!(reason);
+                Ok::<_, serde_json::Error>(document)
+            })
+            .collect();
+        context.print_json(&rows.map_err(|error| CliError::failed(error.to_string()))?)?;
         return Ok(Exit::Done);
     }
-    let rows: Vec<Vec<String>> = found
+    let rows: Vec<Vec<String>> = parked
         .into_iter()
-        .map(|row| {
+        .map(|(reason, row)| {
             vec![
-                row.user.unwrap_or_else(|| "-".to_owned()),
-                row.nas,
+                row.user.clone().unwrap_or_else(|| "-".to_owned()),
+                row.nas.clone(),
                 row.sessions.to_string(),
                 row.in_octets.to_string(),
                 row.out_octets.to_string(),
                 row.first_at.to_string(),
                 row.last_at.to_string(),
+                reason.to_owned(),
             ]
         })
         .collect();
-    context.print_table(&["USER", "NAS", "SESSIONS", "IN", "OUT", "FIRST", "LAST"], &rows)?;
+    context.print_table(&["USER", "NAS", "SESSIONS", "IN", "OUT", "FIRST", "LAST", "REASON"], &rows)?;
     Ok(Exit::Done)
+}
+
+/// Why nobody owns it, as of now. It is attached as soon as somebody holds the name, the address or the MAC.
+fn reason(row: &Unattributed, holders: &[Holder], config: &Config) -> &'static str {
+    let Some(user) = row.user.as_deref() else { return "no user name, and nobody holds its address or MAC" };
+    let mut named =
+        holders.iter().filter(|holder| holder.value.to_lowercase() == user.to_lowercase()).peekable();
+    if named.peek().is_none() {
+        return "nobody ever held this user name";
+    }
+    let clients = config.radius.iter().flat_map(|radius| &radius.nas);
+    let behind = |name: &str| row.nas == name || row.nas.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
+    let tenants = clients.filter(|client| behind(&client.name)).find_map(|client| client.tenants.as_ref());
+    let allowed = |holder: &&Holder| {
+        tenants.is_none_or(|tenants| tenants.iter().any(|tenant| tenant.as_str() == holder.tenant))
+    };
+    if named.any(|holder| allowed(&holder)) {
+        "nobody held this user name when the session began"
+    } else {
+        "held by a tenant that is not allowed behind this NAS"
+    }
+}
+
+/// User names of one question to the database.
+const NAMES_AT_ONCE: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sessions::Owner;
+
+    #[test]
+    fn reason_of_parked_usage_is_told() {
+        let text = "[database]\nurl = \"sqlite:///tmp/a.db\"\n[api]\nlisten = \"127.0.0.1:8080\"\n\
+                    [radius]\n[[radius.nas]]\nname = \"bng1\"\naddress = \"192.0.2.1\"\nsecret = \"s\"\n\
+                    tenants = [\"acme\"]\n";
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("lastmile.toml");
+        std::fs::write(&file, text).expect("written");
+        let config = Config::load(&file).expect("valid").config;
+        let holder = |value: &str, tenant: &str| Holder {
+            kind: "username".into(),
+            value: value.into(),
+            owner: Owner { account_id: 1, service_id: 1 },
+            tenant: tenant.into(),
+            from_at: 0,
+            until_at: Some(1),
+        };
+        let holders = [holder("ada", "acme"), holder("bob", "other")];
+        let row = |user: Option<&str>, nas: &str| Unattributed {
+            user: user.map(str::to_owned),
+            nas: nas.to_owned(),
+            sessions: 1,
+            in_octets: 0,
+            out_octets: 0,
+            first_at: Timestamp::UNIX_EPOCH,
+            last_at: Timestamp::UNIX_EPOCH,
+        };
+        for (user, nas, expected) in [
+            (None, "bng1", "no user name, and nobody holds its address or MAC"),
+            (Some("eve"), "bng1", "nobody ever held this user name"),
+            (Some("Ada"), "bng1", "nobody held this user name when the session began"),
+            (Some("bob"), "bng1", "held by a tenant that is not allowed behind this NAS"),
+            (Some("bob"), "bng1/olt-4", "held by a tenant that is not allowed behind this NAS"),
+            (Some("bob"), "bng2", "nobody held this user name when the session began"),
+        ] {
+            assert_eq!(reason(&row(user, nas), &holders, &config), expected, "{user:?} {nas}");
+        }
+    }
 }

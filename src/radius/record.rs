@@ -13,7 +13,7 @@ use super::packet::PacketView;
 use super::profile::{self, IdentityRule, Profile, TunnelLinks};
 use super::value::{hex, text};
 use crate::usage::{Counting, Record, RecordFlags, RecordKind, Told, event_time};
-use crate::vocabulary::Timestamp;
+use crate::vocabulary::{MacAddress, Timestamp};
 
 /// How records of one configured client are read.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +85,7 @@ pub fn record(view: &PacketView<'_>, nas: &NasRule<'_>, arrived_at: Timestamp) -
         nas: identity,
         session,
         kind,
-        user: view.first(attribute::USER_NAME).map(text).filter(|user| !user.is_empty()),
+        user: user(view, nas.profile),
         event_at: event.at,
         arrived_at,
         told,
@@ -95,7 +95,7 @@ pub fn record(view: &PacketView<'_>, nas: &NasRule<'_>, arrived_at: Timestamp) -
         gigawords: counted.wide,
         class: view.first(attribute::CLASS).map(text).filter(|class| !class.is_empty()),
         framed_ip: framed_ip(view),
-        calling_station: view.first(attribute::CALLING_STATION_ID).map(text).filter(|station| !station.is_empty()),
+        calling_station: calling_station(view),
         terminate_cause: view.first(attribute::ACCT_TERMINATE_CAUSE).and_then(number),
         counting,
         flags,
@@ -130,6 +130,26 @@ fn is_further_link(view: &PacketView<'_>, session: &str) -> Result<bool, Uninter
     let Some(bundle) = view.first(attribute::ACCT_MULTI_SESSION_ID) else { return Ok(false) };
     let links = integer(view, attribute::ACCT_LINK_COUNT, "Acct-Link-Count")?;
     Ok(links.is_some_and(|links| links > 1) && text(bundle) != session)
+}
+
+/// User-Name as its holder holds it: without the realm where the profile says so.
+fn user(view: &PacketView<'_>, profile: &Profile) -> Option<String> {
+    let name = view.first(attribute::USER_NAME).map(text)?;
+    let held = if profile.without_realm {
+        let local = name.rsplit_once('@').map_or(name.as_str(), |(local, _)| local);
+        local.split_once('\\').map_or(local, |(_, local)| local).to_owned()
+    } else {
+        name
+    };
+    (!held.is_empty()).then_some(held)
+}
+
+/// Calling-Station-Id; a MAC in the one spelling we hold it in. Twelve digits alone may as well be a phone number.
+fn calling_station(view: &PacketView<'_>) -> Option<String> {
+    let station = view.first(attribute::CALLING_STATION_ID).map(text).filter(|station| !station.is_empty())?;
+    let is_number = station.chars().all(|letter| letter.is_ascii_digit());
+    let mac = station.parse::<MacAddress>().ok().filter(|_| !is_number);
+    Some(mac.map_or(station, |mac| mac.to_string()))
 }
 
 fn framed_ip(view: &PacketView<'_>) -> Option<IpAddr> {
@@ -271,6 +291,16 @@ mod tests {
         assert_eq!(read(v6, &by_address).expect("a record").nas, "bng1/2001:db8::7");
         let neither = read(stop(), &by_identifier).expect("a record");
         assert_eq!((neither.nas.as_str(), neither.flags.identity_missing), ("bng1", true));
+    }
+
+    #[test]
+    fn calling_stations_that_are_macs_have_one_spelling() {
+        let by = |station: &str| read(stop().text(31, station), &bng()).expect("a record").calling_station;
+        for station in ["00-1A-2B-3C-4D-5E", "001a.2b3c.4d5e", "00:1a:2b:3c:4d:5e"] {
+            assert_eq!(by(station).as_deref(), Some("00:1a:2b:3c:4d:5e"), "{station}");
+        }
+        assert_eq!(by("441632960000").as_deref(), Some("441632960000"), "a phone number stays one");
+        assert_eq!((by("eth 1/2").as_deref(), by("")), (Some("eth 1/2"), None));
     }
 
     #[test]

@@ -22,10 +22,12 @@ pub struct Identity {
     pub last_seen_at: i64,
 }
 
-/// Somebody who holds or held a RADIUS user name.
+/// Somebody who holds or held a RADIUS user name, an address or a MAC.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UserHolder {
-    pub user_name: String,
+pub struct Holder {
+    /// `username`, `address` or `mac`.
+    pub kind: String,
+    pub value: String,
     pub owner: Owner,
     pub tenant: String,
     pub from_at: i64,
@@ -64,13 +66,25 @@ const SAVE_IDENTITIES_POSTGRES: &str = concat!(
      SELECT * FROM UNNEST($1::TEXT[], $2::BOOLEAN[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[])",
     save_identity_tail!()
 );
-const HOLDERS_SQLITE: &str = "SELECT holder.value, holder.account_id, holder.service_id, account.tenant,
+const KEYED_SQLITE: &str = "SELECT holder.kind, holder.value, holder.account_id, holder.service_id, account.tenant,
+        holder.from_at, holder.until_at
+     FROM json_each($1) AS key CROSS JOIN holder
+       ON holder.kind = key.value ->> 0 AND holder.value = key.value ->> 1
+     JOIN account ON account.id = holder.account_id
+     WHERE holder.service_id IS NOT NULL ORDER BY holder.from_at, holder.id";
+const KEYED_POSTGRES: &str = "SELECT holder.kind, holder.value, holder.account_id, holder.service_id, account.tenant,
+        holder.from_at, holder.until_at
+     FROM UNNEST($1::TEXT[], $2::TEXT[]) AS key (kind, value) JOIN holder
+       ON holder.kind = key.kind AND holder.value = key.value
+     JOIN account ON account.id = holder.account_id
+     WHERE holder.service_id IS NOT NULL ORDER BY holder.from_at, holder.id";
+const HOLDERS_SQLITE: &str = "SELECT holder.kind, holder.value, holder.account_id, holder.service_id, account.tenant,
         holder.from_at, holder.until_at
      FROM json_each($1) AS name CROSS JOIN holder
        ON holder.kind = 'username' AND LOWER(holder.value) = LOWER(name.value)
      JOIN account ON account.id = holder.account_id
      WHERE holder.service_id IS NOT NULL ORDER BY holder.from_at, holder.id";
-const HOLDERS_POSTGRES: &str = "SELECT holder.value, holder.account_id, holder.service_id, account.tenant,
+const HOLDERS_POSTGRES: &str = "SELECT holder.kind, holder.value, holder.account_id, holder.service_id, account.tenant,
         holder.from_at, holder.until_at
      FROM UNNEST($1::TEXT[]) AS name JOIN holder
        ON holder.kind = 'username' AND LOWER(holder.value) = LOWER(name)
@@ -192,19 +206,32 @@ pub async fn mark_swept(tx: &mut Tx, nas: &str, rebooted_at: i64) -> Result<(), 
 }
 
 /// Everybody who holds or held one of these user names, whatever their case, oldest first.
-pub async fn holders_of(tx: &mut Tx, names: &[&str]) -> Result<Vec<UserHolder>, StoreError> {
-    let rows: Vec<(String, i64, i64, String, i64, Option<i64>)> = match tx {
+pub async fn holders_of(tx: &mut Tx, names: &[&str]) -> Result<Vec<Holder>, StoreError> {
+    let rows: Vec<HolderRow> = match tx {
         Tx::Sqlite(held) => sqlx::query_as(HOLDERS_SQLITE).bind(json(&names)).fetch_all(&mut *held.transaction).await?,
         Tx::Postgres(transaction) => sqlx::query_as(HOLDERS_POSTGRES).bind(names).fetch_all(&mut **transaction).await?,
     };
-    let holder = |(user_name, account_id, service_id, tenant, from_at, until_at)| UserHolder {
-        user_name,
-        owner: Owner { account_id, service_id },
-        tenant,
-        from_at,
-        until_at,
+    Ok(rows.into_iter().map(Holder::from).collect())
+}
+
+/// Everybody who holds or held one of these (kind, value), oldest first.
+pub async fn holders_keyed(tx: &mut Tx, keys: &[(&str, &str)]) -> Result<Vec<Holder>, StoreError> {
+    let rows: Vec<HolderRow> = match tx {
+        Tx::Sqlite(held) => sqlx::query_as(KEYED_SQLITE).bind(json(&keys)).fetch_all(&mut *held.transaction).await?,
+        Tx::Postgres(transaction) => {
+            let (kinds, values): (Vec<&str>, Vec<&str>) = keys.iter().copied().unzip();
+            sqlx::query_as(KEYED_POSTGRES).bind(kinds).bind(values).fetch_all(&mut **transaction).await?
+        }
     };
-    Ok(rows.into_iter().map(holder).collect())
+    Ok(rows.into_iter().map(Holder::from).collect())
+}
+
+type HolderRow = (String, String, i64, i64, String, i64, Option<i64>);
+
+impl From<HolderRow> for Holder {
+    fn from((kind, value, account_id, service_id, tenant, from_at, until_at): HolderRow) -> Self {
+        Self { kind, value, owner: Owner { account_id, service_id }, tenant, from_at, until_at }
+    }
 }
 
 /// (account, tenant, bill cycle) of these accounts.

@@ -16,6 +16,7 @@ pub mod audit;
 pub mod backup;
 pub mod billing;
 pub mod catalog;
+pub mod clock;
 pub mod cycles;
 pub mod elements;
 mod error;

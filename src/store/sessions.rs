@@ -95,15 +95,25 @@ const SAVE_POSTGRES: &str = concat!(
         $15::TEXT[], $16::TEXT[], $17::BIGINT[], $18::BIGINT[], $19::BOOLEAN[], $20::BOOLEAN[], $21::BYTEA[])",
     save_tail!()
 );
-const UNATTRIBUTED_HELD: &str = "SELECT DISTINCT session.id FROM holder JOIN session
+// `UNION` leaves out what two keys find; each arm has an index of its own.
+const UNATTRIBUTED_HELD: &str = "SELECT session.id FROM holder JOIN session
        ON LOWER(session.user_name) = LOWER(holder.value)
      WHERE holder.id > $1 AND holder.kind = 'username' AND session.service_id IS NULL AND session.id > $2
-     ORDER BY session.id LIMIT $3";
+     UNION SELECT session.id FROM holder JOIN session ON session.framed_ip = holder.value
+     WHERE holder.id > $1 AND holder.kind = 'address' AND session.service_id IS NULL AND session.id > $2
+     UNION SELECT session.id FROM holder JOIN session ON session.calling_station = holder.value
+     WHERE holder.id > $1 AND holder.kind = 'mac' AND session.service_id IS NULL AND session.id > $2
+     ORDER BY 1 LIMIT $3";
 const NEWEST_HOLDER: &str = "SELECT CAST(COALESCE(MAX(id), 0) AS BIGINT) FROM holder";
 const REBOOTED: &str = "SELECT id FROM session
      WHERE nas = $1 AND ended_at IS NULL AND started_at <= $2 AND last_event_at <= $2
      ORDER BY started_at LIMIT $3";
 const TO_REFOLD: &str = "SELECT id FROM session WHERE refold ORDER BY id LIMIT $1";
+// The mark 32: a counter rose faster than the link can carry.
+const IMPOSSIBLE: &str = "SELECT session.nas, session.session FROM session
+     WHERE (session.flags & 32) <> 0 AND NOT EXISTS (SELECT 1 FROM exception
+         WHERE exception.kind = 'impossible_rate' AND exception.subject = session.nas || '/' || session.session)
+     ORDER BY session.id LIMIT $1";
 const MARK_STALE: &str = "UPDATE session SET state = 'stale'
      WHERE state = 'open' AND ended_at IS NULL AND last_event_at < $2
        AND (nas = $1 OR (nas >= $3 AND nas < $4))";
@@ -203,6 +213,12 @@ pub async fn unattributed_held(
         .fetch_all(c)
         .await)?;
     Ok(ids)
+}
+
+/// (NAS identity, Acct-Session-Id) of sessions whose counters rose faster than their link can carry, and of which nobody
+/// was told yet.
+pub async fn impossible(tx: &mut Tx, limit: i64) -> Result<Vec<(String, String)>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_as(IMPOSSIBLE).bind(limit).fetch_all(c).await)?)
 }
 
 /// The newest holder's number; 0 when there is none. It tells whether looking for owners again is worth it.

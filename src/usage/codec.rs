@@ -1,7 +1,7 @@
 //! A session's state as the octets of one database column, small because there are many, versioned because it stays.
 //!
 //! **Shape**: version (one octet), flags, then integers as zigzag LEB128, instants relative to the start:
-//! `started_at last_at max_rate marks [close] [base] tail-count tail… totals pending-count pending…`.
+//! `started_at last_at max_rate marks corrected_by [close] [base] tail-count tail… totals pending-count pending…`.
 
 use super::amount::{Amount, Buckets};
 use super::report::{Cursor, Reading, Report, ReportKind};
@@ -31,6 +31,7 @@ impl SessionState {
         put(&mut out, self.last_at.wrapping_sub(self.started_at));
         put_unsigned(&mut out, self.reading.max_bits_per_second);
         put_unsigned(&mut out, u64::from(self.base_marks));
+        put(&mut out, self.corrected_by);
         if let Some((_, at)) = self.closed {
             put(&mut out, at.wrapping_sub(self.started_at));
         }
@@ -65,6 +66,7 @@ impl SessionState {
         let last_at = started_at.wrapping_add(input.signed()?);
         let max_bits_per_second = input.unsigned()?;
         let base_marks = u16::try_from(input.unsigned()?).map_err(|_| DecodeError)?;
+        let corrected_by = input.signed()?;
         let closed = match flags >> 4 & 3 {
             0 => None,
             1 => Some((CloseReason::Reboot, started_at.wrapping_add(input.signed()?))),
@@ -94,7 +96,7 @@ impl SessionState {
             further_link: flags & 128 != 0,
         };
         let has_start = flags & 1 != 0;
-        Ok(Self { started_at, has_start, last_at, reading, base_marks, base, tail, totals, pending, closed })
+        Ok(Self { started_at, has_start, last_at, reading, base_marks, corrected_by, base, tail, totals, pending, closed })
     }
 }
 
@@ -195,12 +197,12 @@ impl Input<'_> {
         let mut field = |bit: u8| if head & bit == 0 { Ok(None) } else { self.signed().map(Some) };
         let (seconds, in_octets, out_octets) = (field(4)?, field(8)?, field(16)?);
         let (arrival_based, interval) = (head & 32 != 0, head & 64 != 0);
-        Ok(Report { kind, event_at, seconds, in_octets, out_octets, arrival_based, interval })
+        Ok(Report { kind, event_at, seconds, in_octets, out_octets, arrival_based, interval, corrected_by: 0 })
     }
 }
 
 /// First octet of every state this program writes.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 #[cfg(test)]
 mod tests {

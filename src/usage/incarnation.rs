@@ -22,12 +22,19 @@ pub fn choose<'a>(known: impl IntoIterator<Item = &'a SessionState>, record: &Re
     let Some(report) = Report::of(record) else { return Choice::New };
     let mut sorted: Vec<(usize, &SessionState)> = known.into_iter().enumerate().collect();
     sorted.sort_by_key(|(index, state)| (state.started_at, *index));
-    let began_at = if report.arrival_based { report.event_at } else { report.implied_start() };
-    let after = sorted.partition_point(|(_, state)| state.started_at <= began_at + SLACK);
+    // With a clock that is corrected the reports' start is as sure as without.
+    let by_event = report.arrival_based && report.corrected_by == 0;
+    let began_at = if by_event { report.event_at } else { report.implied_start() };
+    let began_in = |state: &SessionState| began_at.max(began_at - report.corrected_by + state.corrected_by);
+    let after =
+        sorted.iter().rposition(|(_, state)| state.started_at <= began_in(state) + SLACK).map_or(0, |last| last + 1);
     let Some((index, candidate)) = after.checked_sub(1).map(|at| sorted[at]) else {
         return before_all(&sorted, &report);
     };
-    if begins_anew(candidate, &report) {
+    // A clock found off, or mended, between two reports moves the later one; it is of a later session only if it is by
+    // both clocks.
+    let otherwise_dated = report.as_dated_in(candidate.corrected_by);
+    if begins_anew(candidate, &report) && begins_anew(candidate, &otherwise_dated) {
         // A Start may come after the reports it belongs before.
         return match sorted.get(after) {
             Some((later, state)) if is_late_start(state, &report) => Choice::Known(*later),
@@ -118,7 +125,10 @@ pub fn continued(old: &[&SessionState], new: &[SessionState]) -> Vec<Option<usiz
 fn before_all(sorted: &[(usize, &SessionState)], report: &Report) -> Choice {
     match sorted.first() {
         // It reaches into the first incarnation, or is the Start that one lacked: its beginning, told late.
-        Some((index, first)) if report.event_at >= first.started_at || is_late_start(first, report) => {
+        Some((index, first))
+            if report.event_at.max(report.as_dated_in(first.corrected_by).event_at) >= first.started_at
+                || is_late_start(first, report) =>
+        {
             Choice::Known(*index)
         }
         _ => Choice::New,

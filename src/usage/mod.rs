@@ -24,7 +24,7 @@ pub use codec::DecodeError;
 pub use incarnation::{Choice, choose, continued, refold, supersede};
 pub use record::{Counting, Record, RecordFlags, RecordKind};
 pub use report::mark;
-pub use state::{CloseReason, FoldFacts, Outcome, SessionState};
+pub use state::{CloseReason, FoldFacts, Outcome, SessionState, Straddling};
 
 /// Why a record could not be folded: a person must look at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -20,6 +20,8 @@ pub(super) struct Report {
     pub arrival_based: bool,
     /// The counters are those since the report before, not since the start.
     pub interval: bool,
+    /// By how much the NAS's clock was corrected. Known of a report that has just come only.
+    pub corrected_by: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,6 +117,8 @@ impl Report {
         let fits = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok());
         // A Start opens; whatever counters it carries belong to nobody.
         let counters = kind != ReportKind::Start;
+        let believed = record.flags.clock_doubtful && !record.flags.arrival_based;
+        let told_at = record.told.event_at.filter(|_| believed).unwrap_or(record.event_at);
         Some(Self {
             kind,
             event_at: to_micros(record.event_at),
@@ -123,7 +127,13 @@ impl Report {
             out_octets: fits(record.out_octets).filter(|_| counters),
             arrival_based: record.flags.arrival_based || record.flags.clock_doubtful,
             interval: record.counting.interval,
+            corrected_by: to_micros(record.event_at) - to_micros(told_at),
         })
+    }
+
+    /// The report as it would be dated by a clock that is corrected by `corrected_by`.
+    pub fn as_dated_in(&self, corrected_by: i64) -> Self {
+        Self { event_at: self.event_at - self.corrected_by + corrected_by, corrected_by, ..*self }
     }
 
     /// When the session began, as far as this report tells.
@@ -325,6 +335,7 @@ mod tests {
             out_octets: Some(out_octets),
             arrival_based: false,
             interval: false,
+            corrected_by: 0,
         }
     }
 

@@ -23,8 +23,20 @@ pub struct FoldFacts<'a> {
     pub max_bits_per_second: u64,
     /// Starts of billing periods, ascending. They only cut; sums do not depend on them.
     pub edges: &'a [Timestamp],
+    /// Which period the usage between two reports belongs to that an edge lies between.
+    pub straddling: Straddling,
     /// Instant of the identity's newest Accounting-On or -Off.
     pub rebooted_at: Option<Timestamp>,
+}
+
+/// The tenant's policy for usage between two reports of different periods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Straddling {
+    /// Each period has its share by time, to the octet.
+    #[default]
+    Prorata,
+    /// All of it belongs to the period in which the later report falls; a report at the very edge ends the earlier one.
+    Report,
 }
 
 /// What a record did.
@@ -58,6 +70,8 @@ pub struct SessionState {
     pub(super) reading: Reading,
     /// Marks of what is summed up in `base`, and those that stay whatever comes.
     pub(super) base_marks: u16,
+    /// By how much the NAS's clock was corrected in the newest report that was.
+    pub(super) corrected_by: i64,
     pub(super) base: Option<Cursor>,
     pub(super) tail: Vec<Report>,
     pub(super) totals: Amount,
@@ -81,6 +95,7 @@ impl SessionState {
             last_at: i64::MIN,
             reading,
             base_marks: 0,
+            corrected_by: 0,
             base: None,
             tail: Vec::new(),
             totals: Amount::default(),
@@ -112,7 +127,7 @@ impl SessionState {
         }
         let (old, new) = (self.steps(&self.tail, self.reading)?, self.steps(&tail, reading)?);
         let mut change = Buckets::default();
-        spread_difference(&old.steps, &new.steps, facts.edges, &mut change)?;
+        spread_difference(&old.steps, &new.steps, facts, &mut change)?;
         let (started_at, has_start) = self.start_with(&report);
         self.move_start(started_at, facts.edges, &mut change)?;
         let change = self.take_in(change, reading)?;
@@ -133,7 +148,7 @@ impl SessionState {
     fn append(&mut self, report: &Report, facts: &FoldFacts<'_>) -> Result<Outcome, FoldError> {
         let (cursor, step) = step(self.walk()?.end, report, self.reading)?;
         let mut change = Buckets::default();
-        change.spread(step.from, step.until, step.amount, facts.edges)?;
+        step.spread(facts, &mut change)?;
         let (started_at, has_start) = self.start_with(report);
         self.move_start(started_at, facts.edges, &mut change)?;
         let change = self.take_in(change, self.reading)?;
@@ -175,6 +190,9 @@ impl SessionState {
     fn settle_down(&mut self, report: &Report, facts: &FoldFacts<'_>) -> Result<(), FoldError> {
         if report.arrival_based {
             self.base_marks |= mark::CLOCK_DOUBTFUL;
+            if report.corrected_by != 0 {
+                self.corrected_by = report.corrected_by;
+            }
         }
         self.reopen_after(report.event_at);
         self.close_if_rebooted(facts.rebooted_at);
@@ -413,8 +431,28 @@ impl Walk {
     }
 }
 
+impl Step {
+    /// Adds the usage of this step, cut as the tenant wants it.
+    fn spread(&self, facts: &FoldFacts<'_>, into: &mut Buckets) -> Result<(), FoldError> {
+        let from = match facts.straddling {
+            Straddling::Prorata => self.from,
+            Straddling::Report => {
+                let before = facts.edges.partition_point(|edge| to_micros(*edge) < self.until);
+                let last = before.checked_sub(1).map(|index| to_micros(facts.edges[index]));
+                last.map_or(self.from, |edge| self.from.max(edge))
+            }
+        };
+        into.spread(from, self.until, self.amount, facts.edges)
+    }
+}
+
 /// Spreads what `new` has and `old` has not, and takes back the reverse; what both begin and end with cancels out.
-fn spread_difference(old: &[Step], new: &[Step], edges: &[Timestamp], into: &mut Buckets) -> Result<(), FoldError> {
+fn spread_difference(
+    old: &[Step],
+    new: &[Step],
+    facts: &FoldFacts<'_>,
+    into: &mut Buckets,
+) -> Result<(), FoldError> {
     let same = |(a, b): &(&Step, &Step)| (a.from, a.until, a.amount) == (b.from, b.until, b.amount);
     let front = old.iter().zip(new).take_while(same).count();
     let (old, new) = (&old[front..], &new[front..]);
@@ -422,10 +460,10 @@ fn spread_difference(old: &[Step], new: &[Step], edges: &[Timestamp], into: &mut
     for gone in &old[..old.len() - back] {
         // Taken back with the same cuts it was given, so that it cancels to nothing.
         let mut given = Buckets::default();
-        given.spread(gone.from, gone.until, gone.amount, edges)?;
+        gone.spread(facts, &mut given)?;
         given.iter().try_for_each(|(start, amount)| into.add(start, amount.negated()))?;
     }
-    new[..new.len() - back].iter().try_for_each(|step| into.spread(step.from, step.until, step.amount, edges))
+    new[..new.len() - back].iter().try_for_each(|step| step.spread(facts, into))
 }
 
 /// Reports kept apart, so that a late one finds its place among them.

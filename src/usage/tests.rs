@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::vocabulary::{Timestamp, from_micros};
+use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// Everything the daemon keeps for one session id, in memory.
 #[derive(Default)]
@@ -125,8 +125,13 @@ fn inward(book: &Book) -> (i64, i64) {
 }
 
 const BASE: i64 = 1_793_000_000_000_000;
-const FACTS: FoldFacts<'static> =
-    FoldFacts { gigawords: false, max_bits_per_second: 10_000_000_000, edges: &[], rebooted_at: None };
+const FACTS: FoldFacts<'static> = FoldFacts {
+    gigawords: false,
+    max_bits_per_second: 10_000_000_000,
+    edges: &[],
+    straddling: Straddling::Prorata,
+    rebooted_at: None,
+};
 
 #[test]
 fn duplicate_stop_bills_once() {
@@ -241,6 +246,50 @@ fn rotations(records: &[Record]) -> Vec<Vec<Record>> {
 }
 
 #[test]
+fn class_and_name_that_change_split_no_session() {
+    let mut records = [start(0), interim(300, 300, 50), stop(600, 600, 70)];
+    for (record, word) in records.iter_mut().zip(["a", "b", "c"]) {
+        (record.user, record.class) = (Some(word.to_owned()), Some(word.to_owned()));
+        record.framed_ip = Some(std::net::Ipv4Addr::new(100, 64, 0, word.len() as u8).into());
+    }
+    let book = fold_all(&records);
+    assert_eq!((inward(&book), book.states.len()), ((70, 600), 1));
+}
+
+#[test]
+fn reboot_without_accounting_on_is_told_by_session_time() {
+    // Power was lost: no Stop, no Accounting-On, and the NAS counts its ids from the same number again.
+    let book = fold_all(&[start(0), interim(300, 300, 50), interim(1200, 300, 80), stop(1500, 600, 90)]);
+    assert_eq!((inward(&book), book.states.len()), ((50 + 90, 300 + 600), 2));
+    assert_eq!(book.states.iter().map(SessionState::word).collect::<Vec<_>>(), ["closed", "stopped"]);
+    assert_eq!(book.states[0].ended_at(), Some(BASE + 300_000_000), "at its last report, not when the next one came");
+}
+
+#[test]
+fn clock_found_off_inside_a_session_makes_no_second_one_and_hides_none() {
+    // The NAS is two hours behind, which is known from the second report on.
+    let told = |mut record: Record, offset: i64| {
+        record.told.event_at = Some(record.event_at);
+        record.arrived_at = from_micros(to_micros(record.event_at) + 7_200_000_000).expect("in range");
+        record.correct_clock(offset);
+        record
+    };
+    let known = |record| told(record, 7_200);
+    let one = [told(interim(300, 300, 50), 0), known(interim(600, 600, 60)), known(stop(900, 900, 70))];
+    for order in rotations(&one) {
+        let book = fold_all(&order);
+        assert_eq!((inward(&book), book.states.len()), ((70, 900), 1));
+        assert_ne!(book.states[0].marks() & mark::CLOCK_DOUBTFUL, 0);
+    }
+    let mended = Record { event_at: at(900 + 7_200), ..stop(900, 900, 70) };
+    let book = fold_all(&[known(interim(300, 300, 50)), known(interim(600, 600, 60)), mended]);
+    assert_eq!((inward(&book), book.states.len()), ((70, 900), 1), "its clock was set right");
+    let two = [known(interim(300, 300, 50)), known(stop(600, 600, 60)), known(interim(1500, 300, 7))];
+    let book = fold_all(&two);
+    assert_eq!((inward(&book), book.states.len()), ((67, 900), 2), "used again an hour before that");
+}
+
+#[test]
 fn informative_session_is_kept_and_gives_the_ledger_nothing() {
     let informative = |mut record: Record| {
         record.counting.informative = true;
@@ -340,7 +389,8 @@ proptest! {
             truth = truth.plus(more).expect("fits");
         }
         let edges: Vec<Timestamp> = edges.into_iter().map(at).collect();
-        let facts = FoldFacts { gigawords: true, edges: &edges, ..FACTS };
+        let straddling = if keys[0] % 2 == 0 { Straddling::Prorata } else { Straddling::Report };
+        let facts = FoldFacts { gigawords: true, edges: &edges, straddling, ..FACTS };
         let mut straight = Book::default();
         records.iter().for_each(|record| straight.take(record, &facts));
         prop_assert_eq!(straight.totals(), truth);

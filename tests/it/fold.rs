@@ -42,6 +42,7 @@ on_both!(
     a_late_record_is_not_counted_from_days_that_were_dropped,
 );
 
+<<<<<<< HEAD
 async fn verification_finds_and_mends_what_was_planted(mut bench: Bench) {
     bench.account("ada@acme").await;
     bench.send(&[nameless("stray", 77)]).await;
@@ -160,6 +161,12 @@ struct Bench {
     store: Store,
     url: String,
     writer: JournalWriter,
+=======
+pub(crate) struct Bench {
+    pub(crate) store: Store,
+    pub(crate) url: String,
+    pub(crate) writer: JournalWriter,
+>>>>>>> 296a5e3 (Correct clocks per NAS, give straddling usage by policy, find owners by address and MAC; table of behaviours)
 }
 
 async fn usage_is_cut_at_hours_and_summed_by_period(mut bench: Bench) {
@@ -338,7 +345,7 @@ impl Bench {
     }
 
     /// A subscriber of tenant acme on cycle c1 who holds this user name since now.
-    async fn account(&self, user_name: &str) -> i64 {
+    pub(crate) async fn account(&self, user_name: &str) -> i64 {
         let catalog = "[tenant]\nid = \"acme\"\nname = \"Acme\"\ncurrency = \"USD\"\ntimezone = \"UTC\"\n\
             [[bill_cycle]]\nid = \"c1\"\nanchor_day = 1\nevery = \"month\"\n";
         let document = serde_json::to_string(&Bundle::single("acme.toml", catalog)).expect("texts are JSON");
@@ -362,7 +369,7 @@ impl Bench {
         7
     }
 
-    async fn session(&self, id: &str) -> StoredSession {
+    pub(crate) async fn session(&self, id: &str) -> StoredSession {
         let mut tx = self.store.read().await.expect("a transaction");
         let found = sessions::of_keys(&mut tx, &[("bng1", id)]).await.expect("sessions");
         assert_eq!(found.len(), 1);
@@ -370,7 +377,7 @@ impl Bench {
     }
 
     /// (from, until, in octets) in seconds after the base, in order of sequence.
-    async fn ledger(&self) -> Vec<(i64, i64, i64)> {
+    pub(crate) async fn ledger(&self) -> Vec<(i64, i64, i64)> {
         let mut tx = self.store.read().await.expect("a transaction");
         let entries = ledger::of_account(&mut tx, 7, 0, 10_000).await.expect("entries");
         let dense = entries.iter().zip(1..).all(|(entry, sequence)| entry.sequence == sequence);
@@ -380,14 +387,14 @@ impl Bench {
     }
 
     /// (in octets, sessions) of every total.
-    async fn totals(&self) -> Vec<(i64, i64)> {
+    pub(crate) async fn totals(&self) -> Vec<(i64, i64)> {
         let octets = self.number("SELECT CAST(COALESCE(SUM(in_octets), 0) AS BIGINT) FROM usage_total").await;
         let sessions = self.number("SELECT CAST(COALESCE(SUM(sessions), 0) AS BIGINT) FROM usage_total").await;
         assert_eq!(self.number("SELECT COUNT(*) FROM usage_total").await, 1, "all in one period");
         vec![(octets, sessions)]
     }
 
-    async fn sql(&self, statement: &str) {
+    pub(crate) async fn sql(&self, statement: &str) {
         let statement = sqlx::AssertSqlSafe(statement.to_owned());
         if self.url.starts_with("postgres") {
             let mut c = sqlx::PgConnection::connect(&self.url).await.expect("connects");
@@ -398,7 +405,7 @@ impl Bench {
         }
     }
 
-    async fn number(&self, statement: &str) -> i64 {
+    pub(crate) async fn number(&self, statement: &str) -> i64 {
         let statement = sqlx::AssertSqlSafe(statement.to_owned());
         if self.url.starts_with("postgres") {
             let mut c = sqlx::PgConnection::connect(&self.url).await.expect("connects");
@@ -446,25 +453,25 @@ fn reboot(event: u32) -> Vec<u8> {
         .expect("fits")
 }
 
-fn secret() -> Secret {
+pub(crate) fn secret() -> Secret {
     Secret::new("testing123")
 }
 
-fn at(seconds: i64) -> Timestamp {
+pub(crate) fn at(seconds: i64) -> Timestamp {
     from_micros(BASE + seconds * 1_000_000).expect("an instant of the test")
 }
 
 /// 2026-11-10T00:00:00Z.
-const BASE: i64 = 1_794_268_800_000_000;
+pub(crate) const BASE: i64 = 1_794_268_800_000_000;
 
-type Work = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+pub(crate) type Work = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
-fn on_sqlite(work: impl FnOnce(Bench) -> Work) {
+pub(crate) fn on_sqlite(work: impl FnOnce(Bench) -> Work) {
     let dir = temp_dir();
     run(&format!("sqlite://{}", dir.path().join("lastmile.db").display()), None, work);
 }
 
-fn on_postgres(work: impl FnOnce(Bench) -> Work) {
+pub(crate) fn on_postgres(work: impl FnOnce(Bench) -> Work) {
     let dir = temp_dir();
     let key = dir.path().join("key");
     std::fs::write(&key, "0123456789abcdef".repeat(4)).expect("a key file");

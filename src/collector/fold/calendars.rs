@@ -7,6 +7,7 @@ use foldhash::HashMap;
 
 use crate::billing::calendar::BillCycle;
 use crate::store::{StoreError, Tx, cycles, fold};
+use crate::usage::Straddling;
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// The period edges of every cycle in use, and which account follows which.
@@ -23,6 +24,7 @@ pub(super) struct Calendars {
 #[derive(Debug)]
 struct Cut {
     cycle: BillCycle,
+    straddling: Straddling,
     edges: Vec<Timestamp>,
 }
 
@@ -41,9 +43,11 @@ impl Calendars {
             self.cycles.clear();
             self.accounts.clear();
             for (tenant, version) in &versions {
-                for cycle in cycles::of_catalog(tx, tenant, *version).await? {
+                let (cycles, straddling) = cycles::of_catalog(tx, tenant, *version).await?;
+                for cycle in cycles {
                     let edges = edges_around(&cycle, now);
-                    self.cycles.insert((tenant.clone(), cycle.id.clone()), Arc::new(Cut { cycle, edges }));
+                    let key = (tenant.clone(), cycle.id.clone());
+                    self.cycles.insert(key, Arc::new(Cut { cycle, straddling, edges }));
                 }
             }
             self.versions = versions;
@@ -81,6 +85,17 @@ impl Calendars {
     /// The period starts of an account's cycle; empty while its cycle is unknown.
     pub fn edges(&self, account: i64) -> &[Timestamp] {
         self.cut(account).map_or(&[], |cut| &cut.edges)
+    }
+
+    /// The account's tenant's policy for usage between two reports that an edge lies between.
+    pub fn straddling(&self, account: i64) -> Straddling {
+        self.cut(account).map_or(Straddling::default(), |cut| cut.straddling)
+    }
+
+    /// Whether an edge lies inside this stretch, and usage over it is not spread by time.
+    pub fn is_straddled(&self, account: i64, from: i64, until: i64) -> bool {
+        self.straddling(account) == Straddling::Report
+            && self.edges(account).iter().any(|edge| from < to_micros(*edge) && to_micros(*edge) < until)
     }
 
     /// The start of the account's period that holds `at`; `None` while its cycle is unknown.

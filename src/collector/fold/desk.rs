@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::calendars::Calendars;
 use super::keyed::{ByKey, Memory};
-use super::rules;
+use super::{owners, rules};
 use crate::collector::NasTable;
-use crate::store::fold::{Identity, UserHolder};
+use crate::store::fold::Identity;
 use crate::store::ledger::{self, Cause, NewEntry};
 use crate::store::sessions::{self, Owner, StoredSession};
 use crate::store::{StoreError, Tx, fold};
-use crate::usage::{Amount, Buckets, Choice, FoldError, FoldFacts, Outcome, Record, SessionState, choose};
+use crate::usage::{Amount, Buckets, Choice, FoldError, FoldFacts, Outcome, Record, SessionState, Straddling, choose};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// What one desk wrote.
@@ -100,12 +100,19 @@ impl Desk {
             gigawords,
             max_bits_per_second: rules::max_bits_per_second(nas, &record.nas),
             edges: &[],
+            straddling: Straddling::default(),
             rebooted_at: rebooted_at.and_then(from_micros),
         };
         let index = self.session_of(record, &facts);
         let working = &mut self.sessions[index];
-        let edges = working.stored.owner.map_or(&[][..], |owner| calendars.edges(owner.account_id));
-        match working.stored.state.fold(record, &FoldFacts { edges, ..facts }) {
+        let facts = match working.stored.owner {
+            Some(Owner { account_id, .. }) => {
+                let (edges, straddling) = (calendars.edges(account_id), calendars.straddling(account_id));
+                FoldFacts { edges, straddling, ..facts }
+            }
+            None => facts,
+        };
+        match working.stored.state.fold(record, &facts) {
             Ok(Outcome::Changed(change)) => working.change.merge(&change)?,
             Ok(Outcome::Duplicate) => {
                 self.duplicates += 1;
@@ -195,32 +202,19 @@ impl Desk {
         Ok(())
     }
 
-    /// Finds owners for sessions that have none, by who held the user name when they started.
+    /// Finds owners for sessions that have none, as of when they started.
     pub async fn attribute(&mut self, tx: &mut Tx, nas: &NasTable) -> Result<(), StoreError> {
-        let seeking =
-            |working: &Working| working.stored.owner.is_none() && working.stored.id.is_none_or(|_| working.touched);
-        let names: HashSet<&str> = self
+        let seeking: Vec<&mut Working> = self
             .sessions
-            .iter()
-            .filter(|working| seeking(working))
-            .filter_map(|working| working.stored.user_name.as_deref())
+            .iter_mut()
+            .filter(|working| {
+                working.stored.owner.is_none() && working.stored.id.is_none_or(|_| working.touched)
+            })
             .collect();
-        if names.is_empty() {
-            return Ok(());
-        }
-        let mut held: HashMap<String, Vec<UserHolder>> = HashMap::new();
-        for holder in fold::holders_of(tx, &names.into_iter().collect::<Vec<_>>()).await? {
-            held.entry(folded_case(&holder.user_name)).or_default().push(holder);
-        }
-        for working in self.sessions.iter_mut().filter(|working| seeking(working)) {
-            let Some(name) = working.stored.user_name.as_deref() else { continue };
-            let Some(holders) = held.get(&folded_case(name)) else { continue };
-            let tenants = rules::tenants(nas, &working.stored.nas);
-            let allowed = |holder: &&UserHolder| {
-                tenants.is_none_or(|tenants| tenants.iter().any(|tenant| tenant.as_str() == holder.tenant))
-            };
-            let allowed: Vec<&UserHolder> = holders.iter().filter(allowed).collect();
-            if let Some(owner) = owner_at(&allowed, name, working.stored.state.started_at()) {
+        let sought: Vec<&StoredSession> = seeking.iter().map(|working| &working.stored).collect();
+        let owners = owners::of(tx, &sought, nas).await?;
+        for (working, owner) in seeking.into_iter().zip(owners) {
+            if let Some(owner) = owner {
                 working.stored.owner = Some(owner);
                 (working.attached, working.touched) = (true, true);
             }
@@ -239,6 +233,11 @@ impl Desk {
         let mut taken = Vec::new();
         for (index, working) in self.sessions.iter_mut().enumerate().filter(|(_, working)| working.touched) {
             let Some(owner) = working.stored.owner else { continue };
+            let state = &working.stored.state;
+            if working.attached && calendars.is_straddled(owner.account_id, state.started_at(), state.last_at()) {
+                // Its usage was spread before it was known that its tenant wants it otherwise.
+                working.stored.refold = !working.refolded;
+            }
             let source = if working.attached { working.stored.state.pending() } else { &working.change };
             for (start, amount) in source.iter() {
                 let Some(period) = calendars.period_start(owner.account_id, start) else { continue };
@@ -252,6 +251,9 @@ impl Desk {
                         );
                     }
                 }
+            }
+            if working.attached && working.stored.refold {
+                continue;
             }
             for bucket in working.stored.state.take_ready(calendars.edges(owner.account_id)) {
                 let cause = match () {
@@ -421,49 +423,5 @@ impl Working {
         }
         stored.framed_ip = record.framed_ip.or(stored.framed_ip);
         stored.terminate_cause = record.terminate_cause.or(stored.terminate_cause);
-    }
-}
-
-/// Who owns a session that began at `started_at`: the exact name goes before the name without case; before the first
-/// holder it is the first, afterwards whoever held the name then.
-fn owner_at(holders: &[&UserHolder], name: &str, started_at: i64) -> Option<Owner> {
-    let exact: Vec<&UserHolder> = holders.iter().copied().filter(|holder| holder.user_name == name).collect();
-    let candidates = if exact.is_empty() { holders } else { &exact };
-    let first = candidates.first()?;
-    if started_at < first.from_at {
-        return Some(first.owner);
-    }
-    let holder = candidates.iter().rev().find(|holder| holder.from_at <= started_at)?;
-    holder.until_at.is_none_or(|until| started_at < until).then_some(holder.owner)
-}
-
-fn folded_case(name: &str) -> String {
-    name.to_lowercase()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn holder(user_name: &str, account_id: i64, from_at: i64, until_at: Option<i64>) -> UserHolder {
-        let owner = Owner { account_id, service_id: account_id * 10 };
-        UserHolder { user_name: user_name.into(), owner, tenant: "acme".into(), from_at, until_at }
-    }
-
-    #[test]
-    fn usage_follows_the_holder_of_the_time() {
-        let held = [holder("ada", 1, 100, Some(200)), holder("ada", 2, 300, None), holder("ADA", 3, 50, None)];
-        let held: Vec<&UserHolder> = held.iter().collect();
-        let cases = [
-            ("before anyone", 10, Some(1)),
-            ("the first", 150, Some(1)),
-            ("nobody", 250, None),
-            ("the second", 300, Some(2)),
-        ];
-        for (name, at, account) in cases {
-            assert_eq!(owner_at(&held, "ada", at).map(|owner| owner.account_id), account, "{name}");
-        }
-        assert_eq!(owner_at(&held, "ADA", 10).map(|owner| owner.account_id), Some(3), "the exact name goes first");
-        assert_eq!(owner_at(&held[..2], "Ada", 310).map(|owner| owner.account_id), Some(2), "else case is ignored");
     }
 }

@@ -6,9 +6,11 @@
 //! and goes on. One process of an installation folds, for all lanes (see `lease`); the others stand by.
 
 mod calendars;
+mod clocks;
 mod desk;
 mod keyed;
 mod lease;
+mod owners;
 pub(in crate::collector) mod rules;
 mod sweep;
 mod verify;
@@ -30,6 +32,7 @@ use crate::telemetry::{Direction, Heartbeat, Metrics};
 use crate::usage::Record;
 use crate::vocabulary::{Clock, to_micros};
 use calendars::Calendars;
+use clocks::Clocks;
 use desk::{Desk, Written};
 use keyed::Memory;
 use lease::Lease;
@@ -52,6 +55,7 @@ pub struct Fold {
     memory: Memory,
     watermarks: HashMap<i64, i64>,
     calendars: Calendars,
+    clocks: Clocks,
     newest_holder: i64,
     /// Turns of the loop that came to a sweep.
     sweeps: u64,
@@ -95,6 +99,7 @@ impl Fold {
             memory: Memory::default(),
             watermarks: HashMap::new(),
             calendars: Calendars::default(),
+            clocks: Clocks::default(),
             newest_holder: 0,
             sweeps: 0,
             swept: None,
@@ -275,6 +280,7 @@ impl Fold {
     fn forget(&mut self) {
         self.memory.clear();
         self.watermarks.clear();
+        self.clocks.forget();
         (self.looked, self.looked_at_all) = (None, None);
     }
 
@@ -324,6 +330,12 @@ impl Fold {
                 return Ok(Batch::Elsewhere);
             }
         };
+        self.clocks.load(&mut tx).await?;
+        for record in &mut records {
+            self.clocks.correct(record);
+            self.clocks.observe(record);
+        }
+        self.clocks.save(&mut tx, now).await?;
         let mut desk = Desk::load(&mut tx, &records, &mut self.memory).await?;
         self.calendars.refresh(&mut tx, now).await?;
         self.calendars.learn(&mut tx, desk.accounts(), now).await?;
@@ -363,6 +375,7 @@ impl Fold {
         }
         let mut tx = self.store.read().await?;
         self.calendars.refresh(&mut tx, now).await?;
+        self.clocks.load(&mut tx).await?;
         tx.rollback().await?;
         if self.sweeps.is_multiple_of(OWNERS_AGAIN_EVERY) {
             self.newest_holder = 0;
@@ -373,6 +386,7 @@ impl Fold {
             calendars: &mut self.calendars,
             lease: &mut self.lease,
             memory: &mut self.memory,
+            clocks: &self.clocks,
             now,
         };
         self.newest_holder = sweeper.attach(self.newest_holder).await?;
@@ -381,6 +395,7 @@ impl Fold {
             steps += 1;
             self.beat.beat();
         }
+        sweeper.report_impossible().await?;
         if self.sweeps % STALE_EVERY == 1 {
             let stale = sweeper.mark_stale().await?;
             if stale > 0 {

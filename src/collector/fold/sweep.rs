@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use super::calendars::Calendars;
+use super::clocks::Clocks;
 use super::desk::Desk;
 use super::keyed::Memory;
 use super::lease::{Lease, Turn};
@@ -12,7 +13,7 @@ use super::rules;
 use crate::collector::NasTable;
 use crate::store::journal::SessionKey;
 use crate::store::{Store, StoreError, Tx, exceptions, fold, journal, ledger, sessions};
-use crate::usage::{FoldFacts, Record, refold};
+use crate::usage::{FoldFacts, Record, Straddling, refold};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// What the sweeps work with.
@@ -22,6 +23,7 @@ pub(super) struct Sweeper<'a> {
     pub calendars: &'a mut Calendars,
     pub lease: &'a mut Lease,
     pub memory: &'a mut Memory,
+    pub clocks: &'a Clocks,
     pub now: Timestamp,
 }
 
@@ -113,6 +115,7 @@ impl Sweeper<'_> {
             gigawords: identity.is_some_and(|identity| identity.gigawords),
             max_bits_per_second: rules::max_bits_per_second(self.nas, &asking.nas),
             edges: account.map_or(&[][..], |account| self.calendars.edges(account)),
+            straddling: account.map_or(Straddling::default(), |account| self.calendars.straddling(account)),
             rebooted_at: identity.and_then(|identity| identity.rebooted_at).and_then(from_micros),
         };
         let mut emitted: HashMap<i64, Vec<ledger::LedgerEntry>> = HashMap::new();
@@ -135,6 +138,26 @@ impl Sweeper<'_> {
         self.commit(tx, turn, &desk).await?;
         tracing::info!(session.id = waiting[0], nas = asking.nas, "A late record was folded in from the journal.");
         Ok(true)
+    }
+
+    /// Asks a person to look at sessions whose counters rose faster than their link can carry. What they told is kept
+    /// and counts: the rate that is configured may be what is wrong.
+    pub async fn report_impossible(&mut self) -> Result<(), StoreError> {
+        let mut tx = self.store.read().await?;
+        let found = sessions::impossible(&mut tx, EXCEPTIONS_A_STEP).await?;
+        tx.rollback().await?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.store.write_derived().await?;
+        for (nas, session) in found {
+            let detail = format!(
+                "A counter of session {session} of {nas} rose faster than max_rate allows. It counts as told; look at the \
+                 NAS before its period is closed."
+            );
+            exceptions::open(&mut tx, None, "impossible_rate", &format!("{nas}/{session}"), &detail, self.now).await?;
+        }
+        tx.commit().await
     }
 
     /// Calls sessions stale that sent nothing for several of their NAS's intervals.
@@ -162,7 +185,20 @@ impl Sweeper<'_> {
         let since = earliest.unwrap_or(0).saturating_sub(CLOCKS_APART);
         let key = SessionKey::new(rules::client_of(self.nas, nas), session);
         let mut tx = self.store.read_journal().await?;
+<<<<<<< HEAD
         let found = journal::of_session(&mut tx, &key, since, watermarks, RECORDS_A_SESSION).await?;
+=======
+        let mut records = Vec::new();
+        for lane in journal::lanes(&mut tx).await? {
+            let Some(until) = watermarks.get(&lane).copied() else { continue };
+            let rows = journal::of_session(&mut tx, lane, until, &key, since, RECORDS_A_SESSION).await?;
+            let read = rows.iter().filter_map(|row| rules::read(self.nas, row).ok()).map(|mut record| {
+                self.clocks.correct(&mut record);
+                record
+            });
+            records.extend(read.filter(|record| record.nas == nas && record.session == session));
+        }
+>>>>>>> 296a5e3 (Correct clocks per NAS, give straddling usage by policy, find owners by address and MAC; table of behaviours)
         tx.rollback().await?;
         if let Some(day) = found.dropped {
             return Ok(Err(day));
@@ -202,6 +238,7 @@ impl Sweeper<'_> {
 }
 
 const SESSIONS_A_STEP: i64 = 500;
+const EXCEPTIONS_A_STEP: i64 = 100;
 /// Records of one session read again at most; a year of interims every ten minutes.
 const RECORDS_A_SESSION: usize = 60_000;
 const HOLDERS_AGAIN: i64 = 256;

@@ -7,6 +7,7 @@
 //! ```toml
 //! name = "acme"
 //! input = "from-user"                  # what Acct-Input-Octets counts: from-user (RFC 2866) | to-user
+//! user_name = "whole"                  # what of User-Name a subscriber holds: whole | without-realm (ada@isp is ada)
 //! tunnel_links = "recorded"            # reports of tunnel links (RFC 2867, 12 and 13): recorded | informative | billed
 //!
 //! [[counters]]                         # the first group of which a packet holds any attribute counts; absent: RFC 2869's
@@ -50,6 +51,8 @@ pub struct Profile {
     /// Sessions that are not billed, by the first rule that holds.
     pub informative: Vec<StreamRule>,
     pub tunnel_links: TunnelLinks,
+    /// The realm is no part of the subscriber's name: `ada@isp` and `ISP\\ada` are `ada`.
+    pub without_realm: bool,
 }
 
 /// Profiles by name.

@@ -49,6 +49,7 @@ impl Reader<'_> {
                 ("billed", TunnelLinks::Billed),
             ],
         );
+        let without_realm = root.choice("user_name", &[("whole", false), ("without-realm", true)]);
         let groups: Vec<Option<CounterGroup>> =
             root.sections("counters").into_iter().map(|section| self.group(section)).collect();
         let counters: Option<Vec<CounterGroup>> =
@@ -62,6 +63,7 @@ impl Reader<'_> {
             counters: counters?,
             informative: informative?,
             tunnel_links: tunnel_links.unwrap_or_default(),
+            without_realm: without_realm.unwrap_or(false),
         })
     }
 

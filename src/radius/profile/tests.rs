@@ -258,6 +258,25 @@ fn tunnel_links_are_sessions_only_where_the_profile_says_so() {
 }
 
 #[test]
+fn realm_is_left_out_of_the_name_where_the_profile_says_so() {
+    let profile = written("name = \"acme\"\nuser_name = \"without-realm\"\n").expect("no faults").named("acme");
+    let profile = profile.expect("added");
+    let named = |name: &str| RequestBuilder::accounting(1).integer(40, 3).text(44, "s-1").text(1, name);
+    for (told, held) in [
+        ("ada@acme", Some("ada")),
+        ("ACME\\ada", Some("ada")),
+        ("ada", Some("ada")),
+        ("ada@home@acme", Some("ada@home")),
+        ("@acme", None),
+        ("", None),
+    ] {
+        assert_eq!(read_by(&profile, named(told)).expect("a record").user.as_deref(), held, "{told}");
+    }
+    let whole = read_by(Profile::standard(), named("ada@acme")).expect("a record");
+    assert_eq!(whole.user.as_deref(), Some("ada@acme"));
+}
+
+#[test]
 fn further_links_of_a_multilink_session_are_told_by_their_start() {
     let start = |session: &str, links: u32| {
         let packet = RequestBuilder::accounting(1).integer(40, 1).text(44, session).text(50, "10").integer(51, links);
@@ -308,7 +327,7 @@ fn every_fault_of_a_profile_is_told_with_its_place() {
             "p.toml:10:1: a rule has one of `is`, `like`, `differs_from` and `same_as`",
             "p.toml:15:1: `because` is missing",
             "p.toml:15:1: a rule has one of `is`, `like`, `differs_from` and `same_as`",
-            "p.toml:3:1: unknown key `speed`; this table knows counters, informative, input, name, tunnel_links",
+            "p.toml:3:1: unknown key `speed`; this table knows counters, informative, input, name, tunnel_links, user_name",
         ]
     );
 }
