@@ -14,8 +14,8 @@ pub use effect::{Effect, PlanChange, compare};
 pub use read::read;
 
 use crate::account::{DocsisProfile, HoldBilling, HoldKind, Known, KnownPlan, RadiusProfile, ServiceType, Treatment};
-use crate::billing::calendar::BillCycle;
 use crate::billing::Straddling;
+use crate::billing::calendar::BillCycle;
 use crate::billing::facts::CorrectionPolicy;
 use crate::billing::tariff::Tariff;
 use crate::vocabulary::{Currency, TenantId, Zone};

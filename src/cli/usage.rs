@@ -149,17 +149,15 @@ async fn list_unattributed(store: &Store, limit: i64, context: &Context) -> Resu
 /// Why nobody owns it, as of now. It is attached as soon as somebody holds the name, the address or the MAC.
 fn reason(row: &Unattributed, holders: &[Holder], config: &Config) -> &'static str {
     let Some(user) = row.user.as_deref() else { return "no user name, and nobody holds its address or MAC" };
-    let mut named =
-        holders.iter().filter(|holder| holder.value.to_lowercase() == user.to_lowercase()).peekable();
+    let mut named = holders.iter().filter(|holder| holder.value.to_lowercase() == user.to_lowercase()).peekable();
     if named.peek().is_none() {
         return "nobody ever held this user name";
     }
     let clients = config.radius.iter().flat_map(|radius| &radius.nas);
     let behind = |name: &str| row.nas == name || row.nas.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
     let tenants = clients.filter(|client| behind(&client.name)).find_map(|client| client.tenants.as_ref());
-    let allowed = |holder: &&Holder| {
-        tenants.is_none_or(|tenants| tenants.iter().any(|tenant| tenant.as_str() == holder.tenant))
-    };
+    let allowed =
+        |holder: &&Holder| tenants.is_none_or(|tenants| tenants.iter().any(|tenant| tenant.as_str() == holder.tenant));
     if named.any(|holder| allowed(&holder)) {
         "nobody held this user name when the session began"
     } else {

@@ -15,7 +15,8 @@ pub struct ClockOffset {
 }
 
 const ALL: &str = "SELECT nas, from_at, offset_s, samples FROM nas_clock ORDER BY nas, from_at LIMIT 1000000";
-const OF_NAS: &str = "SELECT nas, from_at, offset_s, samples FROM nas_clock WHERE nas = $1 ORDER BY from_at LIMIT 10000";
+const OF_NAS: &str =
+    "SELECT nas, from_at, offset_s, samples FROM nas_clock WHERE nas = $1 ORDER BY from_at LIMIT 10000";
 const APPEND: &str = "INSERT INTO nas_clock (nas, from_at, offset_s, samples) VALUES ($1, $2, $3, $4)";
 
 /// Every offset there ever was, of each NAS the oldest first.

@@ -17,11 +17,7 @@ pub async fn versions(tx: &mut Tx) -> Result<Vec<(String, i64)>, StoreError> {
 
 /// The cycles of one version of a tenant's catalog, none when there is no such version; and to which period it gives
 /// usage between two reports that an edge lies between.
-pub async fn of_catalog(
-    tx: &mut Tx,
-    tenant: &str,
-    version: i64,
-) -> Result<(Vec<BillCycle>, Straddling), StoreError> {
+pub async fn of_catalog(tx: &mut Tx, tenant: &str, version: i64) -> Result<(Vec<BillCycle>, Straddling), StoreError> {
     let document: Option<String> =
         on!(tx, c => sqlx::query_scalar(DOCUMENT).bind(tenant).bind(version).fetch_optional(c).await)?;
     Ok(document.as_deref().map(cycles_of).unwrap_or_default())

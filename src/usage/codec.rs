@@ -96,7 +96,19 @@ impl SessionState {
             further_link: flags & 128 != 0,
         };
         let has_start = flags & 1 != 0;
-        Ok(Self { started_at, has_start, last_at, reading, base_marks, corrected_by, base, tail, totals, pending, closed })
+        Ok(Self {
+            started_at,
+            has_start,
+            last_at,
+            reading,
+            base_marks,
+            corrected_by,
+            base,
+            tail,
+            totals,
+            pending,
+            closed,
+        })
     }
 }
 

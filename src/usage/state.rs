@@ -447,12 +447,7 @@ impl Step {
 }
 
 /// Spreads what `new` has and `old` has not, and takes back the reverse; what both begin and end with cancels out.
-fn spread_difference(
-    old: &[Step],
-    new: &[Step],
-    facts: &FoldFacts<'_>,
-    into: &mut Buckets,
-) -> Result<(), FoldError> {
+fn spread_difference(old: &[Step], new: &[Step], facts: &FoldFacts<'_>, into: &mut Buckets) -> Result<(), FoldError> {
     let same = |(a, b): &(&Step, &Step)| (a.from, a.until, a.amount) == (b.from, b.until, b.amount);
     let front = old.iter().zip(new).take_while(same).count();
     let (old, new) = (&old[front..], &new[front..]);

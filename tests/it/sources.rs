@@ -77,7 +77,8 @@ async fn reboot_of_one_nas_behind_a_proxy_leaves_the_others_alone(mut bench: Ben
 async fn clock_that_is_behind_is_learned_and_folded_again_alike(mut bench: Bench) {
     bench.account("ada@acme").await;
     // Two hours behind, a report every ten minutes.
-    let reports = (1..=12u32).map(|i| (i64::from(i) * 600 + 7_201, report("s1", 3, i * 600, Some((i * 600, i * 1_000)))));
+    let reports =
+        (1..=12u32).map(|i| (i64::from(i) * 600 + 7_201, report("s1", 3, i * 600, Some((i * 600, i * 1_000)))));
     send(&mut bench, reports.collect()).await;
     turn(&bench, client("default", IdentityRule::Client)).await;
     let offset = bench.number("SELECT CAST(SUM(offset_s) AS BIGINT) FROM nas_clock WHERE nas = 'bng1'").await;
@@ -87,7 +88,8 @@ async fn clock_that_is_behind_is_learned_and_folded_again_alike(mut bench: Bench
     assert_eq!(before.state.last_at(), BASE + (7_200 + 7_201) * 1_000_000, "by our clock");
     assert_eq!(bench.totals().await, [(12_000, 1)]);
     assert_eq!(bench.number("SELECT COUNT(*) FROM exception WHERE kind = 'nas_clock'").await, 1);
-    for statement in ["DELETE FROM usage_total", "DELETE FROM ledger", "DELETE FROM session", "DELETE FROM fold_watermark"]
+    for statement in
+        ["DELETE FROM usage_total", "DELETE FROM ledger", "DELETE FROM session", "DELETE FROM fold_watermark"]
     {
         bench.sql(statement).await;
     }
@@ -169,7 +171,8 @@ async fn impossible_rise_is_kept_and_marked(mut bench: Bench) {
     // 3.3 GB in 5 minutes on a port of 10 Mbit/s.
     let (first, second) = (report("s1", 3, 300, Some((300, 1_000))), report("s1", 3, 600, Some((600, 3_300_000_000))));
     send(&mut bench, vec![(301, first), (601, second)]).await;
-    let slow = NasClient { max_rate: BitRate::from_bits_per_second(10_000_000), ..client("default", IdentityRule::Client) };
+    let slow =
+        NasClient { max_rate: BitRate::from_bits_per_second(10_000_000), ..client("default", IdentityRule::Client) };
     turn(&bench, slow).await;
     let marked = session(&bench, "bng1", "s1").await;
     assert_ne!(marked.state.marks() & lastmile::usage::mark::RATE_DOUBTFUL, 0);
@@ -179,9 +182,11 @@ async fn impossible_rise_is_kept_and_marked(mut bench: Bench) {
 fn client(profile: &str, identity: IdentityRule) -> NasClient {
     NasClient {
         name: "bng1".into(),
-        network: "127.0.0.1".parse().expect("a network"),
-        secret: Secret::new("s"),
+        network: Some("127.0.0.1".parse().expect("a network")),
+        secret: Some(Secret::new("s")),
         previous_secret: None,
+        certificates: Vec::new(),
+        message_authenticator: false,
         profile: Profile::named(profile).expect("shipped"),
         identity,
         max_rate: BitRate::from_bits_per_second(10_000_000_000),

@@ -90,7 +90,11 @@ impl Clocks {
             }
             let side = if *offset_s > 0 { "behind" } else { "ahead" };
             let seconds = offset_s.unsigned_abs();
-            tracing::warn!(nas, seconds, "The NAS's clock is {side}; from now on its event times are corrected by that.");
+            tracing::warn!(
+                nas,
+                seconds,
+                "The NAS's clock is {side}; from now on its event times are corrected by that."
+            );
             let detail = serde_json::json!({ "nas": nas, "offset_seconds": offset_s });
             exceptions::open(tx, None, "nas_clock", nas, &detail.to_string(), now).await?;
         }

@@ -207,9 +207,7 @@ impl Desk {
         let seeking: Vec<&mut Working> = self
             .sessions
             .iter_mut()
-            .filter(|working| {
-                working.stored.owner.is_none() && working.stored.id.is_none_or(|_| working.touched)
-            })
+            .filter(|working| working.stored.owner.is_none() && working.stored.id.is_none_or(|_| working.touched))
             .collect();
         let sought: Vec<&StoredSession> = seeking.iter().map(|working| &working.stored).collect();
         let owners = owners::of(tx, &sought, nas).await?;

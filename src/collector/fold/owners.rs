@@ -25,8 +25,11 @@ pub(super) async fn of(
             held.by_name.entry(folded_case(&holder.value)).or_default().push(holder);
         }
     }
-    let keys: HashSet<(&'static str, String)> =
-        sessions.iter().filter(|session| held.name_of(session).is_none()).flat_map(|session| keys_of(session)).collect();
+    let keys: HashSet<(&'static str, String)> = sessions
+        .iter()
+        .filter(|session| held.name_of(session).is_none())
+        .flat_map(|session| keys_of(session))
+        .collect();
     if !keys.is_empty() {
         let keys: Vec<(&str, &str)> = keys.iter().map(|(kind, value)| (*kind, value.as_str())).collect();
         for holder in fold::holders_keyed(tx, &keys).await? {
