@@ -10,12 +10,8 @@ use super::exit::{CliError, Exit};
 use crate::collector::dictionaries;
 use crate::daemon::config::Config;
 use crate::radius::{Decoded, IdentityRule, NasRule, PacketView, Profile, decode, record};
-<<<<<<< HEAD
-use crate::store::journal::{self, Found, JournalRow};
-=======
 use crate::store::clock::{self, ClockOffset};
-use crate::store::journal::{self, JournalRow};
->>>>>>> 296a5e3 (Correct clocks per NAS, give straddling usage by policy, find owners by address and MAC; table of behaviours)
+use crate::store::journal::{self, Found, JournalRow};
 use crate::usage::Record;
 use crate::vocabulary::to_micros;
 

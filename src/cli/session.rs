@@ -229,10 +229,8 @@ async fn records_of(
     let client = if known { nas } else { nas.split_once('/').map_or(nas, |(client, _)| client) };
     let key = SessionKey::new(client, session);
     let mut tx = store.read_journal().await?;
-    let mut rows: Vec<JournalRow> = Vec::new();
-    for lane in journal::lanes(&mut tx).await? {
-        rows.extend(journal::of_session(&mut tx, lane, i64::MAX, &key, 0, limit).await?);
-    }
+    let until = journal::lanes(&mut tx).await?.into_iter().map(|lane| (lane, i64::MAX)).collect();
+    let mut rows: Vec<JournalRow> = journal::of_session(&mut tx, &key, i64::MIN, &until, limit).await?.rows;
     tx.rollback().await?;
     rows.sort_by_key(|row| (row.entry.arrived_at, row.lane, row.seq));
     let mut records = Vec::new();

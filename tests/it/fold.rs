@@ -42,7 +42,6 @@ on_both!(
     a_late_record_is_not_counted_from_days_that_were_dropped,
 );
 
-<<<<<<< HEAD
 async fn verification_finds_and_mends_what_was_planted(mut bench: Bench) {
     bench.account("ada@acme").await;
     bench.send(&[nameless("stray", 77)]).await;
@@ -157,16 +156,10 @@ async fn a_late_record_is_not_counted_from_days_that_were_dropped(mut bench: Ben
     assert_eq!(verdict.dropped_days, ["2026-11-10"]);
 }
 
-struct Bench {
-    store: Store,
-    url: String,
-    writer: JournalWriter,
-=======
 pub(crate) struct Bench {
     pub(crate) store: Store,
     pub(crate) url: String,
     pub(crate) writer: JournalWriter,
->>>>>>> 296a5e3 (Correct clocks per NAS, give straddling usage by policy, find owners by address and MAC; table of behaviours)
 }
 
 async fn usage_is_cut_at_hours_and_summed_by_period(mut bench: Bench) {

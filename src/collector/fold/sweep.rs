@@ -185,25 +185,15 @@ impl Sweeper<'_> {
         let since = earliest.unwrap_or(0).saturating_sub(CLOCKS_APART);
         let key = SessionKey::new(rules::client_of(self.nas, nas), session);
         let mut tx = self.store.read_journal().await?;
-<<<<<<< HEAD
         let found = journal::of_session(&mut tx, &key, since, watermarks, RECORDS_A_SESSION).await?;
-=======
-        let mut records = Vec::new();
-        for lane in journal::lanes(&mut tx).await? {
-            let Some(until) = watermarks.get(&lane).copied() else { continue };
-            let rows = journal::of_session(&mut tx, lane, until, &key, since, RECORDS_A_SESSION).await?;
-            let read = rows.iter().filter_map(|row| rules::read(self.nas, row).ok()).map(|mut record| {
-                self.clocks.correct(&mut record);
-                record
-            });
-            records.extend(read.filter(|record| record.nas == nas && record.session == session));
-        }
->>>>>>> 296a5e3 (Correct clocks per NAS, give straddling usage by policy, find owners by address and MAC; table of behaviours)
         tx.rollback().await?;
         if let Some(day) = found.dropped {
             return Ok(Err(day));
         }
-        let read = found.rows.iter().filter_map(|row| rules::read(self.nas, row).ok());
+        let read = found.rows.iter().filter_map(|row| rules::read(self.nas, row).ok()).map(|mut record| {
+            self.clocks.correct(&mut record);
+            record
+        });
         Ok(Ok(read.filter(|record| record.nas == nas && record.session == session).collect()))
     }
 

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::calendars::Calendars;
+use super::clocks::Clocks;
 use super::desk::Desk;
 use super::rules;
 use crate::collector::NasTable;
@@ -18,7 +19,7 @@ use crate::store::journal::{self, SessionKey};
 use crate::store::sessions::{self, StoredSession};
 use crate::store::verify as stored;
 use crate::store::{Store, StoreError, Tx, fold, ledger};
-use crate::usage::{Amount, FoldError, FoldFacts, Record, SessionState, continued, refold};
+use crate::usage::{Amount, FoldError, FoldFacts, Record, SessionState, Straddling, continued, refold};
 use crate::vocabulary::{Clock, Timestamp, from_micros, to_micros};
 
 /// What was compared and what differs.
@@ -77,6 +78,7 @@ pub struct Verifier {
     clock: Clock,
     nas: Arc<NasTable>,
     calendars: Calendars,
+    clocks: Clocks,
     repair: bool,
     verdict: Verdict,
     dropped_until: Option<i64>,
@@ -92,6 +94,7 @@ impl Verifier {
             clock,
             nas,
             calendars: Calendars::default(),
+            clocks: Clocks::default(),
             repair,
             verdict: Verdict::default(),
             dropped_until: None,
@@ -129,15 +132,17 @@ impl Verifier {
     /// Compares the sessions whose records hash into a slice.
     async fn slice(&mut self, keys: &std::ops::RangeInclusive<i64>) -> Result<(), StoreError> {
         let mut tx = self.store.read_snapshot().await?;
+        self.clocks.load(&mut tx).await?;
         let until = fold::watermarks(&mut tx).await?;
         let mut journalled = self.store.read_journal().await?;
         let rows = journal::slice(&mut journalled, keys, &until).await?;
         journalled.rollback().await?;
         let mut records: BTreeMap<Key, Vec<Record>> = BTreeMap::new();
         for row in &rows {
-            if let Ok(record) = rules::read(&self.nas, row)
+            if let Ok(mut record) = rules::read(&self.nas, row)
                 && record.kind.is_session()
             {
+                self.clocks.correct(&mut record);
                 records.entry((record.nas.clone(), record.session.clone())).or_default().push(record);
             }
         }
@@ -222,6 +227,10 @@ impl Verifier {
             gigawords: identity.as_ref().is_some_and(|identity| identity.gigawords),
             max_bits_per_second: rules::max_bits_per_second(&self.nas, &key.0),
             edges: accounts.iter().next().map_or(&[][..], |account| self.calendars.edges(*account)),
+            straddling: accounts
+                .iter()
+                .next()
+                .map_or(Straddling::default(), |account| self.calendars.straddling(*account)),
             rebooted_at: identity.and_then(|identity| identity.rebooted_at).and_then(from_micros),
         };
         // What cannot be folded at all was told as an exception when it came.
@@ -422,6 +431,7 @@ impl Verifier {
                 gigawords: identity.is_some_and(|identity| identity.gigawords),
                 max_bits_per_second: rules::max_bits_per_second(&self.nas, &key.0),
                 edges: account.map_or(&[][..], |account| self.calendars.edges(account)),
+                straddling: account.map_or(Straddling::default(), |account| self.calendars.straddling(account)),
                 rebooted_at: identity.and_then(|identity| identity.rebooted_at).and_then(from_micros),
             };
             let mut emitted: HashMap<i64, Vec<ledger::LedgerEntry>> = HashMap::new();
@@ -446,7 +456,10 @@ impl Verifier {
         let mut journalled = self.store.read_journal().await?;
         let found = journal::of_session(&mut journalled, &session, i64::MIN, &until, usize::MAX).await?;
         journalled.rollback().await?;
-        let read = found.rows.iter().filter_map(|row| rules::read(&self.nas, row).ok());
+        let read = found.rows.iter().filter_map(|row| rules::read(&self.nas, row).ok()).map(|mut record| {
+            self.clocks.correct(&mut record);
+            record
+        });
         Ok(read.filter(|record| record.nas == key.0 && record.session == key.1).collect())
     }
 
