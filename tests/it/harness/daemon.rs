@@ -121,16 +121,9 @@ level = "info"
             .expect("lastmile runs")
     }
 
-    /// Runs a command that must succeed and gives its standard output. One that found the database away (exit code 4), as
-    /// happens on a machine that is busy beyond measure, is run again a few times.
+    /// Runs a command that must succeed and gives its standard output.
     pub fn succeed(&self, arguments: &[&str]) -> String {
-        let mut output = self.lastmile(arguments);
-        for _ in 0..5 {
-            if output.status.code() != Some(4) {
-                break;
-            }
-            output = self.lastmile(arguments);
-        }
+        let output = self.lastmile(arguments);
         assert!(
             output.status.success(),
             "lastmile {arguments:?}: {}\n{}{}",
