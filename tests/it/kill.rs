@@ -60,7 +60,7 @@ fn killed_daemon_keeps_what_it_answered(site: &Site, cycles: u32) {
     let truth = nas.finish();
     assert!(!truth.finished.is_empty(), "some sessions ended");
     let lost = StoredReports::of(site).missing(&truth.acked).len();
-    let wrong = wrong_after(site, &truth, true, Duration::from_secs(60));
+    let wrong = wrong_after(site, &truth, true, Duration::from_secs(30));
     println!(
         "PROOF: kill -9, cycles {cycles}: acked {} (before the last kill {acked_before_kill}) sessions {} lost {lost} wrong {}",
         truth.acked.len(),
