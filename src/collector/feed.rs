@@ -2,6 +2,9 @@
 //!
 //! A shortcut and nothing more: bounded, and when it is full the fold reads the journal instead.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tokio::sync::mpsc;
 
 use crate::store::journal::JournalEntry;
@@ -16,22 +19,55 @@ pub struct Committed {
 
 /// The committer's end.
 #[derive(Debug, Clone)]
-pub struct Feed(mpsc::Sender<Committed>);
+pub struct Feed {
+    sender: mpsc::UnboundedSender<Committed>,
+    /// Entries on their way.
+    waiting: Arc<AtomicUsize>,
+}
 
 /// The fold's end.
-pub type Fed = mpsc::Receiver<Committed>;
+#[derive(Debug)]
+pub struct Fed {
+    receiver: mpsc::UnboundedReceiver<Committed>,
+    waiting: Arc<AtomicUsize>,
+}
 
 impl Feed {
     pub fn new() -> (Self, Fed) {
-        let (sender, receiver) = mpsc::channel(COMMITS_MAX);
-        (Self(sender), receiver)
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let waiting = Arc::<AtomicUsize>::default();
+        (Self { sender, waiting: Arc::clone(&waiting) }, Fed { receiver, waiting })
     }
 
     /// Tells the fold. When it is far behind, or gone, these entries only stand in the journal.
     pub fn tell(&self, committed: Committed) {
-        let _: Result<(), _> = self.0.try_send(committed);
+        let entries = committed.entries.len();
+        if self.waiting.load(Ordering::Relaxed) + entries > ENTRIES_MAX {
+            return;
+        }
+        self.waiting.fetch_add(entries, Ordering::Relaxed);
+        // Nobody listens when the fold has ended.
+        let _: Result<(), _> = self.sender.send(committed);
     }
 }
 
-/// Commits that wait for the fold; at 512 records each about 10 MiB.
-const COMMITS_MAX: usize = 64;
+impl Fed {
+    /// The next commit; `None` when there will be none.
+    pub async fn recv(&mut self) -> Option<Committed> {
+        let committed = self.receiver.recv().await;
+        committed.inspect(|committed| self.took(committed))
+    }
+
+    /// The next commit that is already there.
+    pub fn try_recv(&mut self) -> Option<Committed> {
+        let committed = self.receiver.try_recv().ok();
+        committed.inspect(|committed| self.took(committed))
+    }
+
+    fn took(&self, committed: &Committed) {
+        self.waiting.fetch_sub(committed.entries.len(), Ordering::Relaxed);
+    }
+}
+
+/// Entries that wait for the fold; about 10 MiB.
+const ENTRIES_MAX: usize = 32_768;

@@ -39,6 +39,21 @@ pub enum Malformed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PacketView<'a> {
     octets: &'a [u8],
+    kinds: Kinds,
+}
+
+/// Which types of attributes a packet has: most of what a reader asks for is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Kinds([u64; 4]);
+
+impl Kinds {
+    fn add(&mut self, kind: u8) {
+        self.0[usize::from(kind >> 6)] |= 1 << (kind & 63);
+    }
+
+    fn holds(self, kind: u8) -> bool {
+        self.0[usize::from(kind >> 6)] & (1 << (kind & 63)) != 0
+    }
 }
 
 impl<'a> PacketView<'a> {
@@ -53,15 +68,16 @@ impl<'a> PacketView<'a> {
             return Err(Malformed::Length(said));
         }
         let octets = datagram.get(..usize::from(said)).ok_or(Malformed::Truncated { said, came: datagram.len() })?;
-        let mut at = HEADER_OCTETS;
+        let (mut at, mut kinds) = (HEADER_OCTETS, Kinds::default());
         while at < octets.len() {
             let length = octets.get(at + 1).map_or(0, |&length| usize::from(length));
             if length < 2 || at + length > octets.len() {
                 return Err(Malformed::Attribute(at));
             }
+            kinds.add(octets[at]);
             at += length;
         }
-        Ok(Self { octets })
+        Ok(Self { octets, kinds })
     }
 
     /// The packet's own octets, without padding.
@@ -90,7 +106,9 @@ impl<'a> PacketView<'a> {
 
     /// The values of all attributes of one type, in order.
     pub fn all(&self, kind: u8) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.attributes().filter(move |attribute| attribute.kind == kind).map(|attribute| attribute.value)
+        let at = if self.kinds.holds(kind) { HEADER_OCTETS } else { self.octets.len() };
+        let attributes = Attributes { packet: self.octets, at };
+        attributes.filter(move |attribute| attribute.kind == kind).map(|attribute| attribute.value)
     }
 
     /// The value of the first attribute of one type.

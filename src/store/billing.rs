@@ -48,13 +48,15 @@ pub struct LineFilter {
     pub limit: i64,
 }
 
-const ACCOUNTS: &str = "SELECT id, source, external_id, ledger_sequence FROM account
+const ACCOUNTS: &str = "SELECT id, source, external_id,
+        CAST(COALESCE((SELECT MAX(sequence) FROM ledger WHERE account_id = account.id), 0) AS BIGINT) AS ledger_sequence
+     FROM account
      WHERE tenant = $1 AND id > $2
        AND (bill_cycle = $3 OR EXISTS
             (SELECT 1 FROM line WHERE line.account_id = account.id AND line.cycle = $3))
      ORDER BY id LIMIT $4";
 const COUNT_ACCOUNTS: &str = "SELECT COUNT(*) FROM account WHERE tenant = $1 AND bill_cycle = $2";
-const SEQUENCE: &str = "SELECT ledger_sequence FROM account WHERE id = $1";
+const SEQUENCE: &str = "SELECT CAST(COALESCE(MAX(sequence), 0) AS BIGINT) FROM ledger WHERE account_id = $1";
 const ISSUED: &str = "SELECT line.document FROM line JOIN batch ON batch.id = line.batch
      WHERE line.account_id = $1 AND line.cycle = $2 AND batch.state <> 'building'
      ORDER BY line.period_start_at, line.id LIMIT 1000000";

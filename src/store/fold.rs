@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use sqlx::{FromRow, QueryBuilder, Sqlite};
+use sqlx::FromRow;
 
-use super::sessions::{Owner, json, statement_sizes};
+use super::bulk::{Bulk, Values};
+use super::sessions::{Owner, json};
 use super::{StoreError, Tx, on};
 use crate::vocabulary::{Timestamp, to_micros};
 
@@ -58,9 +59,11 @@ macro_rules! save_identity_tail {
             swept_at = excluded.swept_at, last_seen_at = excluded.last_seen_at"
     };
 }
-const SAVE_IDENTITY_TAIL: &str = save_identity_tail!();
-const SAVE_IDENTITIES_SQLITE: &str =
-    "INSERT INTO nas_identity (nas, gigawords, rebooted_at, swept_at, first_seen_at, last_seen_at) ";
+static SAVE_IDENTITIES_SQLITE: Bulk = Bulk::new(
+    "INSERT INTO nas_identity (nas, gigawords, rebooted_at, swept_at, first_seen_at, last_seen_at)",
+    6,
+    save_identity_tail!(),
+);
 const SAVE_IDENTITIES_POSTGRES: &str = concat!(
     "INSERT INTO nas_identity (nas, gigawords, rebooted_at, swept_at, first_seen_at, last_seen_at)
      SELECT * FROM UNNEST($1::TEXT[], $2::BOOLEAN[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[])",
@@ -168,16 +171,12 @@ pub async fn save_identities(tx: &mut Tx, identities: &[&Identity]) -> Result<()
     }
     match tx {
         Tx::Sqlite(held) => {
-            for piece in statement_sizes(identities) {
-                let mut insert = QueryBuilder::<Sqlite>::new(SAVE_IDENTITIES_SQLITE);
-                insert.push_values(piece, |mut row, identity| {
-                    row.push_bind(identity.nas.as_str()).push_bind(identity.gigawords);
-                    row.push_bind(identity.rebooted_at).push_bind(identity.swept_at);
-                    row.push_bind(identity.first_seen_at).push_bind(identity.last_seen_at);
-                });
-                insert.push(SAVE_IDENTITY_TAIL);
-                insert.build().execute(&mut *held.transaction).await?;
-            }
+            let put = |identity: &&Identity, row: &mut Values| {
+                row.put(identity.nas.as_str()).put(identity.gigawords);
+                row.put(identity.rebooted_at).put(identity.swept_at);
+                row.put(identity.first_seen_at).put(identity.last_seen_at);
+            };
+            SAVE_IDENTITIES_SQLITE.execute(held, identities, put).await?;
         }
         Tx::Postgres(transaction) => {
             sqlx::query(SAVE_IDENTITIES_POSTGRES)

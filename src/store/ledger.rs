@@ -3,11 +3,13 @@
 //! `flush` is how a bill run asks for usage whose hour is not complete yet. Whoever changes sessions or the ledger
 //! takes a turn of the fold's claim or interrupts it, so that no two processes fold at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::{FromRow, QueryBuilder, Sqlite};
+use foldhash::HashMap;
+use sqlx::FromRow;
 
-use super::sessions::{self, Owner, json, statement_sizes};
+use super::bulk::{Bulk, Values};
+use super::sessions::{self, Owner, json};
 use super::{StoreError, Tx, fold, on};
 use crate::usage::{Amount, LedgerBucket};
 use crate::vocabulary::{Timestamp, to_micros};
@@ -65,30 +67,40 @@ pub struct LedgerEntry {
     pub recorded_at: i64,
 }
 
-const NUMBER_SQLITE: &str = "UPDATE account SET ledger_sequence = account.ledger_sequence + (grown.value ->> 1)
-     FROM json_each($1) AS grown WHERE account.id = grown.value ->> 0
-     RETURNING account.id, account.ledger_sequence";
-const NUMBER_POSTGRES: &str = "UPDATE account SET ledger_sequence = account.ledger_sequence + grown.entries
-     FROM UNNEST($1::BIGINT[], $2::BIGINT[]) AS grown (id, entries) WHERE account.id = grown.id
-     RETURNING account.id, account.ledger_sequence";
-const APPEND_SQLITE: &str = "INSERT INTO ledger (account_id, sequence, service_id, session_id, from_at, until_at,
-     in_octets, out_octets, seconds, sessions, cause, recorded_at) ";
+const LAST_SQLITE: &str = "SELECT key.value,
+        CAST(COALESCE((SELECT MAX(sequence) FROM ledger WHERE account_id = key.value), 0) AS BIGINT)
+     FROM json_each($1) AS key";
+const LAST_POSTGRES: &str = "SELECT key.id,
+        CAST(COALESCE((SELECT MAX(sequence) FROM ledger WHERE account_id = key.id), 0) AS BIGINT)
+     FROM UNNEST($1::BIGINT[]) AS key (id)";
+static APPEND_SQLITE: Bulk = Bulk::new(
+    "INSERT INTO ledger (account_id, sequence, service_id, session_id, from_at, until_at, in_octets, out_octets, seconds,
+     sessions, cause, recorded_at)",
+    12,
+    "",
+);
 const APPEND_POSTGRES: &str = "INSERT INTO ledger (account_id, sequence, service_id, session_id, from_at, until_at,
      in_octets, out_octets, seconds, sessions, cause, recorded_at)
      SELECT entry.*, $12 FROM UNNEST($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[],
      $6::BIGINT[], $7::BIGINT[], $8::BIGINT[], $9::BIGINT[], $10::BIGINT[], $11::TEXT[]) AS entry";
-const ADD_TOTALS_SQLITE: &str =
-    "INSERT INTO usage_total (service_id, period_start_at, in_octets, out_octets, seconds, sessions) ";
-const ADD_TOTALS_POSTGRES: &str =
+macro_rules! add_totals_tail {
+    () => {
+        " ON CONFLICT (service_id, period_start_at) DO UPDATE SET
+            in_octets = usage_total.in_octets + excluded.in_octets,
+            out_octets = usage_total.out_octets + excluded.out_octets,
+            seconds = usage_total.seconds + excluded.seconds, sessions = usage_total.sessions + excluded.sessions"
+    };
+}
+static ADD_TOTALS_SQLITE: Bulk = Bulk::new(
+    "INSERT INTO usage_total (service_id, period_start_at, in_octets, out_octets, seconds, sessions)",
+    6,
+    add_totals_tail!(),
+);
+const ADD_TOTALS_POSTGRES: &str = concat!(
     "INSERT INTO usage_total (service_id, period_start_at, in_octets, out_octets, seconds, sessions)
-     SELECT * FROM UNNEST($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[])
-     ON CONFLICT (service_id, period_start_at) DO UPDATE SET in_octets = usage_total.in_octets + excluded.in_octets,
-        out_octets = usage_total.out_octets + excluded.out_octets, seconds = usage_total.seconds + excluded.seconds,
-        sessions = usage_total.sessions + excluded.sessions";
-const ADD_TOTALS_TAIL: &str =
-    " ON CONFLICT (service_id, period_start_at) DO UPDATE SET in_octets = usage_total.in_octets + excluded.in_octets,
-        out_octets = usage_total.out_octets + excluded.out_octets, seconds = usage_total.seconds + excluded.seconds,
-        sessions = usage_total.sessions + excluded.sessions";
+     SELECT * FROM UNNEST($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[])",
+    add_totals_tail!()
+);
 const OF_SESSION: &str = "SELECT account_id, sequence, service_id, session_id, from_at, until_at, in_octets,
         out_octets, seconds, sessions, cause, recorded_at FROM ledger
      WHERE account_id = $1 AND session_id = $2 ORDER BY sequence LIMIT 1000000";
@@ -109,18 +121,15 @@ pub async fn append(tx: &mut Tx, entries: &[NewEntry], now: Timestamp) -> Result
     let now = to_micros(now);
     match tx {
         Tx::Sqlite(held) => {
-            for piece in statement_sizes(&rows) {
-                let mut insert = QueryBuilder::<Sqlite>::new(APPEND_SQLITE);
-                insert.push_values(piece, |mut row, (sequence, entry)| {
-                    let bucket = &entry.bucket;
-                    row.push_bind(entry.owner.account_id).push_bind(*sequence).push_bind(entry.owner.service_id);
-                    row.push_bind(entry.session_id).push_bind(bucket.from_at).push_bind(bucket.until_at);
-                    row.push_bind(bucket.amount.in_octets).push_bind(bucket.amount.out_octets);
-                    row.push_bind(bucket.amount.seconds).push_bind(bucket.amount.sessions);
-                    row.push_bind(entry.cause.as_str()).push_bind(now);
-                });
-                insert.build().execute(&mut *held.transaction).await?;
-            }
+            let put = |(sequence, entry): &(i64, &NewEntry), row: &mut Values| {
+                let bucket = &entry.bucket;
+                row.put(entry.owner.account_id).put(*sequence).put(entry.owner.service_id);
+                row.put(entry.session_id).put(bucket.from_at).put(bucket.until_at);
+                row.put(bucket.amount.in_octets).put(bucket.amount.out_octets);
+                row.put(bucket.amount.seconds).put(bucket.amount.sessions);
+                row.put(entry.cause.as_str()).put(now);
+            };
+            APPEND_SQLITE.execute(held, &rows, put).await?;
         }
         Tx::Postgres(transaction) => {
             let column = |read: fn(&NewEntry) -> i64| entries.iter().map(read).collect::<Vec<i64>>();
@@ -156,15 +165,11 @@ pub async fn add_totals(tx: &mut Tx, changes: &BTreeMap<(i64, i64), Amount>) -> 
     }
     match tx {
         Tx::Sqlite(held) => {
-            for piece in statement_sizes(&rows) {
-                let mut insert = QueryBuilder::<Sqlite>::new(ADD_TOTALS_SQLITE);
-                insert.push_values(piece, |mut row, (service, period, amount)| {
-                    row.push_bind(*service).push_bind(*period).push_bind(amount.in_octets);
-                    row.push_bind(amount.out_octets).push_bind(amount.seconds).push_bind(amount.sessions);
-                });
-                insert.push(ADD_TOTALS_TAIL);
-                insert.build().execute(&mut *held.transaction).await?;
-            }
+            let put = |(service, period, amount): &(i64, i64, Amount), row: &mut Values| {
+                row.put(*service).put(*period).put(amount.in_octets);
+                row.put(amount.out_octets).put(amount.seconds).put(amount.sessions);
+            };
+            ADD_TOTALS_SQLITE.execute(held, &rows, put).await?;
         }
         Tx::Postgres(transaction) => {
             let column = |read: fn(&(i64, i64, Amount)) -> i64| rows.iter().map(read).collect::<Vec<i64>>();
@@ -234,34 +239,20 @@ impl LedgerEntry {
     }
 }
 
-/// The sequence of each entry: every account's next ones, without a gap.
+/// The sequence of each entry: every account's next ones, without a gap. Whoever appends has the fold's turn, so that
+/// nobody else appends meanwhile.
 async fn number(tx: &mut Tx, entries: &[NewEntry]) -> Result<Vec<i64>, StoreError> {
-    let mut grown: BTreeMap<i64, i64> = BTreeMap::new();
-    for entry in entries {
-        *grown.entry(entry.owner.account_id).or_default() += 1;
-    }
+    let accounts: BTreeSet<i64> = entries.iter().map(|entry| entry.owner.account_id).collect();
+    let accounts: Vec<i64> = accounts.into_iter().collect();
     let last: Vec<(i64, i64)> = match tx {
-        Tx::Sqlite(held) => {
-            let grown: Vec<(i64, i64)> = grown.iter().map(|(id, count)| (*id, *count)).collect();
-            sqlx::query_as(NUMBER_SQLITE).bind(json(&grown)).fetch_all(&mut *held.transaction).await?
-        }
-        Tx::Postgres(transaction) => {
-            let (ids, counts): (Vec<i64>, Vec<i64>) = grown.iter().unzip();
-            sqlx::query_as(NUMBER_POSTGRES).bind(ids).bind(counts).fetch_all(&mut **transaction).await?
-        }
+        Tx::Sqlite(held) => sqlx::query_as(LAST_SQLITE).bind(json(&accounts)).fetch_all(&mut *held.transaction).await?,
+        Tx::Postgres(transaction) => sqlx::query_as(LAST_POSTGRES).bind(accounts).fetch_all(&mut **transaction).await?,
     };
-    let mut next: BTreeMap<i64, i64> = last.into_iter().map(|(id, last)| (id, last - grown[&id] + 1)).collect();
-    entries
-        .iter()
-        .map(|entry| {
-            let id = entry.owner.account_id;
-            let place = next.get_mut(&id).ok_or_else(|| StoreError::Corrupt {
-                table: "session",
-                column: "account_id",
-                id: id.to_string(),
-            })?;
-            *place += 1;
-            Ok(*place - 1)
-        })
-        .collect()
+    let mut last: HashMap<i64, i64> = last.into_iter().collect();
+    let mut next = |account: i64| {
+        let last = last.entry(account).or_default();
+        *last += 1;
+        *last
+    };
+    Ok(entries.iter().map(|entry| next(entry.owner.account_id)).collect())
 }

@@ -27,7 +27,7 @@ impl Store {
                 for (name, migrator, file) in [("main", &SQLITE, main), ("accounting", &SQLITE_ACCOUNTING, accounting)]
                 {
                     if file.path.exists() {
-                        let mut connection = file.durable.acquire().await?;
+                        let mut connection = file.foreground.acquire().await?;
                         pending.extend(lacking(name, migrator, &mut *connection).await?);
                     } else {
                         pending.extend(every(name, migrator));
@@ -51,8 +51,8 @@ impl Store {
         match &self.inner.db {
             Db::Sqlite { main, accounting } => {
                 let _turn = self.inner.write_turn.lock().await;
-                SQLITE.run(&main.durable).await.map_err(refused)?;
-                SQLITE_ACCOUNTING.run(&accounting.durable).await.map_err(refused)?;
+                SQLITE.run(&main.foreground).await.map_err(refused)?;
+                SQLITE_ACCOUNTING.run(&accounting.foreground).await.map_err(refused)?;
             }
             Db::Postgres { pool, .. } => POSTGRES.run(pool).await.map_err(refused)?,
         }

@@ -15,6 +15,7 @@ pub mod accounts;
 pub mod audit;
 pub mod backup;
 pub mod billing;
+mod bulk;
 pub mod catalog;
 pub mod clock;
 pub mod cycles;
@@ -97,13 +98,16 @@ enum Db {
     Postgres { pool: PgPool, fold: PgPool, journal: PgPool },
 }
 
+/// One file. Every commit waits for the disk (synchronous=FULL), derived state's too: a frame of the log that was
+/// committed without waiting and whose write fails later would be a hole, and everything behind it, synced or not, is
+/// lost with the power.
 struct SqliteFile {
     path: PathBuf,
     readers: SqlitePool,
-    /// synchronous=FULL: what is committed here survives a power cut.
-    durable: SqlitePool,
-    /// synchronous=NORMAL: for derived state, which the journal can give again.
-    derived: SqlitePool,
+    /// Who is waited for: pushes on the main file, accounting on the journal's.
+    foreground: SqlitePool,
+    /// The fold and the keeper, with more of the file in memory.
+    background: SqlitePool,
 }
 
 /// One transaction on either database. Dropping it without `commit` rolls back.
@@ -243,15 +247,15 @@ impl Store {
     /// A transaction that writes; durable once `commit` returned.
     pub async fn write(&self) -> Result<Tx, StoreError> {
         match &self.inner.db {
-            Db::Sqlite { main, .. } => self.sqlite_write(&main.durable).await,
+            Db::Sqlite { main, .. } => self.sqlite_write(&main.foreground).await,
             Db::Postgres { pool, .. } => Ok(Tx::Postgres(pool.begin().await?)),
         }
     }
 
-    /// A transaction for derived state that the journal can give again: consistent, but a power cut may undo it.
+    /// A transaction for derived state that the journal can give again: on PostgreSQL a power cut may undo it.
     pub async fn write_derived(&self) -> Result<Tx, StoreError> {
         match &self.inner.db {
-            Db::Sqlite { main, .. } => self.sqlite_write(&main.derived).await,
+            Db::Sqlite { main, .. } => self.sqlite_write(&main.background).await,
             Db::Postgres { fold, .. } => Ok(Tx::Postgres(fold.begin().await?)),
         }
     }
@@ -292,7 +296,7 @@ impl Store {
         tx.commit().await?;
         if let Db::Sqlite { accounting, .. } = &self.inner.db {
             let _turn = self.inner.journal_turn.lock().await;
-            let mut transaction = accounting.derived.begin_with(BEGIN_IMMEDIATE).await?;
+            let mut transaction = accounting.background.begin_with(BEGIN_IMMEDIATE).await?;
             sqlx::query(PROBE).bind(&filling).execute(&mut *transaction).await?;
             transaction.commit().await?;
         }
@@ -303,10 +307,10 @@ impl Store {
     pub async fn close(&self) {
         match &self.inner.db {
             Db::Sqlite { main, accounting } => {
-                for pool in [&main.readers, &main.derived, &main.durable] {
+                for pool in [&main.readers, &main.background, &main.foreground] {
                     pool.close().await;
                 }
-                for pool in [&accounting.readers, &accounting.derived, &accounting.durable] {
+                for pool in [&accounting.readers, &accounting.background, &accounting.foreground] {
                     pool.close().await;
                 }
             }
@@ -371,7 +375,7 @@ impl Tx {
 
 impl SqliteFile {
     fn open(path: PathBuf, durability: Durability) -> Result<Self, StoreError> {
-        let durable = match durability {
+        let synchronous = match durability {
             Durability::Full => SqliteSynchronous::Full,
             Durability::Normal => SqliteSynchronous::Normal,
         };
@@ -380,8 +384,9 @@ impl SqliteFile {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .busy_timeout(BUSY_TIMEOUT)
+            .synchronous(synchronous)
             .disable_statement_logging();
-        let pool = |connections: u32, synchronous: SqliteSynchronous, cache: &'static str| {
+        let pool = |connections: u32, cache: &'static str| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -393,12 +398,12 @@ impl SqliteFile {
                     let usable = !connection.is_in_transaction();
                     Box::pin(async move { Ok(usable) })
                 })
-                .connect_lazy_with(options.clone().pragma("cache_size", cache).synchronous(synchronous))
+                .connect_lazy_with(options.clone().pragma("cache_size", cache))
         };
         Ok(Self {
-            readers: pool(SQLITE_READERS, SqliteSynchronous::Normal, SQLITE_CACHE_KIB),
-            durable: pool(1, durable, SQLITE_CACHE_KIB),
-            derived: pool(1, SqliteSynchronous::Normal, SQLITE_FOLD_CACHE_KIB),
+            readers: pool(SQLITE_READERS, SQLITE_CACHE_KIB),
+            foreground: pool(1, SQLITE_CACHE_KIB),
+            background: pool(1, SQLITE_FOLD_CACHE_KIB),
             path,
         })
     }

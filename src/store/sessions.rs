@@ -5,8 +5,9 @@
 
 use std::net::IpAddr;
 
-use sqlx::{FromRow, QueryBuilder, Sqlite};
+use sqlx::FromRow;
 
+use super::bulk::{Bulk, Values};
 use super::{StoreError, Tx, on};
 use crate::usage::SessionState;
 use crate::vocabulary::{Timestamp, to_micros};
@@ -68,12 +69,10 @@ const PENDING_OF_ACCOUNTS_SQLITE: &str = select_session!(
 );
 const PENDING_OF_ACCOUNTS_POSTGRES: &str =
     select_session!("FROM session WHERE session.account_id = ANY($1) AND session.pending ORDER BY session.id");
-const NEXT_IDS_SQLITE: &str = "SELECT CAST(COALESCE(MAX(id), 0) AS BIGINT) FROM session";
-const NEXT_IDS_POSTGRES: &str =
-    "SELECT nextval(pg_get_serial_sequence('session', 'id')) FROM generate_series(1::BIGINT, $1)";
+const NEWEST: &str = "SELECT CAST(COALESCE(MAX(id), 0) AS BIGINT) FROM session";
 const SAVE_HEAD: &str = "INSERT INTO session (id, nas, session, incarnation, user_name, account_id, service_id, state,
     started_at, last_event_at, ended_at, in_octets, out_octets, seconds, framed_ip, calling_station, terminate_cause,
-    flags, pending, refold, body) ";
+    flags, pending, refold, body)";
 macro_rules! save_tail {
     () => {
         " ON CONFLICT (id) DO UPDATE SET
@@ -85,7 +84,7 @@ macro_rules! save_tail {
             refold = excluded.refold, body = excluded.body"
     };
 }
-const SAVE_TAIL: &str = save_tail!();
+static SAVE_SQLITE: Bulk = Bulk::new(SAVE_HEAD, 21, save_tail!());
 const SAVE_POSTGRES: &str = concat!(
     "INSERT INTO session (id, nas, session, incarnation, user_name, account_id, service_id, state,
         started_at, last_event_at, ended_at, in_octets, out_octets, seconds, framed_ip, calling_station,
@@ -150,19 +149,15 @@ pub async fn save(tx: &mut Tx, sessions: &mut [&mut StoredSession]) -> Result<()
     let columns: Vec<Columns<'_>> = sessions.iter().map(|session| Columns::of(session)).collect();
     match tx {
         Tx::Sqlite(held) => {
-            for rows in statement_sizes(&columns) {
-                let mut insert = QueryBuilder::<Sqlite>::new(SAVE_HEAD);
-                insert.push_values(rows, |mut row, c| {
-                    row.push_bind(c.id).push_bind(c.nas).push_bind(c.session).push_bind(c.incarnation);
-                    row.push_bind(c.user_name).push_bind(c.account_id).push_bind(c.service_id).push_bind(c.state);
-                    row.push_bind(c.started_at).push_bind(c.last_event_at).push_bind(c.ended_at);
-                    row.push_bind(c.in_octets).push_bind(c.out_octets).push_bind(c.seconds);
-                    row.push_bind(c.framed_ip.as_deref()).push_bind(c.calling_station).push_bind(c.terminate_cause);
-                    row.push_bind(c.flags).push_bind(c.pending).push_bind(c.refold).push_bind(c.body.as_slice());
-                });
-                insert.push(SAVE_TAIL);
-                insert.build().execute(&mut *held.transaction).await?;
-            }
+            let put = |c: &Columns<'_>, row: &mut Values| {
+                row.put(c.id).put(c.nas).put(c.session).put(c.incarnation);
+                row.put(c.user_name).put(c.account_id).put(c.service_id).put(c.state);
+                row.put(c.started_at).put(c.last_event_at).put(c.ended_at);
+                row.put(c.in_octets).put(c.out_octets).put(c.seconds);
+                row.put(c.framed_ip.as_deref()).put(c.calling_station).put(c.terminate_cause);
+                row.put(c.flags).put(c.pending).put(c.refold).put(c.body.as_slice());
+            };
+            SAVE_SQLITE.execute(held, &columns, put).await?;
         }
         Tx::Postgres(transaction) => {
             macro_rules! column {
@@ -270,45 +265,21 @@ async fn of_numbers(
     rows.into_iter().map(StoredSession::try_from).collect()
 }
 
+/// New sessions follow the newest: whoever saves sessions has the fold's turn, and nobody else writes any meanwhile.
 async fn number(tx: &mut Tx, sessions: &mut [&mut StoredSession]) -> Result<(), StoreError> {
-    let lacking = sessions.iter().filter(|session| session.id.is_none()).count();
-    if lacking == 0 {
+    if sessions.iter().all(|session| session.id.is_some()) {
         return Ok(());
     }
-    let mut ids: Vec<i64> = match tx {
-        Tx::Sqlite(held) => {
-            // Nobody else writes while this transaction holds the write lock.
-            let last: i64 = sqlx::query_scalar(NEXT_IDS_SQLITE).fetch_one(&mut *held.transaction).await?;
-            (last + 1..).take(lacking).collect()
-        }
-        Tx::Postgres(transaction) => {
-            let count = i64::try_from(lacking).expect("a batch is bounded");
-            sqlx::query_scalar(NEXT_IDS_POSTGRES).bind(count).fetch_all(&mut **transaction).await?
-        }
-    };
-    for session in sessions.iter_mut().rev().filter(|session| session.id.is_none()) {
-        session.id = ids.pop();
+    let newest: i64 = on!(tx, c => sqlx::query_scalar(NEWEST).fetch_one(c).await)?;
+    for (session, id) in sessions.iter_mut().filter(|session| session.id.is_none()).zip(newest + 1..) {
+        session.id = Some(id);
     }
     Ok(())
-}
-
-/// Cuts rows into pieces of few different sizes, so that few different statements are prepared.
-pub(super) fn statement_sizes<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
-    let mut rest = rows;
-    std::iter::from_fn(move || {
-        let size = SIZES.into_iter().find(|size| *size <= rest.len())?;
-        let (piece, left) = rest.split_at(size);
-        rest = left;
-        Some(piece)
-    })
 }
 
 pub(super) fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("texts and numbers are JSON")
 }
-
-/// Rows of one multi-row statement.
-const SIZES: [usize; 8] = [128, 64, 32, 16, 8, 4, 2, 1];
 
 /// A session spread over its columns.
 struct Columns<'a> {

@@ -96,7 +96,7 @@ pub struct ServiceUsage {
 }
 
 macro_rules! select_view {
-    ($rest:literal) => {
+    ($($rest:literal),+) => {
         concat!(
             "SELECT session.id, session.user_name, session.session, session.incarnation, session.in_octets,
                     session.out_octets, session.nas, session.started_at, session.last_event_at, session.ended_at,
@@ -105,23 +105,31 @@ macro_rules! select_view {
                     session.calling_station, session.terminate_cause, session.flags
              FROM session LEFT JOIN account ON account.id = session.account_id
                           LEFT JOIN service ON service.id = session.service_id ",
-            $rest
+            $($rest),+
         )
     };
 }
 
-const LIST: &str = select_view!(
-    "WHERE session.id > $1
-       AND (CAST($2 AS TEXT) IS NULL OR account.tenant = $2)
-       AND (CAST($3 AS BIGINT) IS NULL OR session.account_id = $3)
-       AND (CAST($4 AS TEXT) IS NULL OR session.user_name = $4)
-       AND (CAST($5 AS TEXT) IS NULL OR session.session = $5)
-       AND (CAST($6 AS TEXT) IS NULL OR session.nas = $6)
-       AND (CAST($7 AS TEXT) IS NULL OR session.state = $7)
-       AND ($8 = 0 OR session.service_id IS NULL)
-       AND (CAST($9 AS TEXT) IS NULL OR account.source = $9)
-     ORDER BY session.id LIMIT $10"
-);
+macro_rules! select_list {
+    ($of:literal) => {
+        select_view!(
+            "WHERE session.id > $1
+               AND (CAST($2 AS TEXT) IS NULL OR account.tenant = $2)
+               AND (CAST($4 AS TEXT) IS NULL OR session.user_name = $4)
+               AND (CAST($5 AS TEXT) IS NULL OR session.session = $5)
+               AND (CAST($6 AS TEXT) IS NULL OR session.nas = $6)
+               AND (CAST($7 AS TEXT) IS NULL OR session.state = $7)
+               AND ($8 = 0 OR session.service_id IS NULL)
+               AND (CAST($9 AS TEXT) IS NULL OR account.source = $9)
+               AND ",
+            $of,
+            " ORDER BY session.id LIMIT $10"
+        )
+    };
+}
+const LIST: &str = select_list!("CAST($3 AS BIGINT) IS NULL");
+// With an index of its own.
+const LIST_OF_ACCOUNT: &str = select_list!("session.account_id = CAST($3 AS BIGINT)");
 const ONE: &str = select_view!("WHERE session.id = $1");
 // A session that only informs (the mark 256) is nobody's usage.
 const UNATTRIBUTED: &str = "SELECT user_name, nas, COUNT(*), CAST(SUM(in_octets) AS BIGINT),
@@ -154,7 +162,8 @@ const SERVICE_NAME: &str = "SELECT external_id FROM service WHERE id = $1";
 
 /// A page of sessions.
 pub async fn list(tx: &mut Tx, filter: &SessionFilter) -> Result<Vec<SessionView>, StoreError> {
-    let rows: Vec<Row> = on!(tx, c => sqlx::query_as(LIST)
+    let list = if filter.account_id.is_some() { LIST_OF_ACCOUNT } else { LIST };
+    let rows: Vec<Row> = on!(tx, c => sqlx::query_as(list)
         .bind(filter.after)
         .bind(filter.tenant.as_deref())
         .bind(filter.account_id)

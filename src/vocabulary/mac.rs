@@ -47,24 +47,26 @@ impl FromStr for MacAddress {
 
     fn from_str(text: &str) -> Result<Self, MacError> {
         let form = || MacError::Form(text.chars().take(40).collect());
-        let text_trimmed = text.trim();
-        let groups: Vec<&str> = text_trimmed.split([':', '-', '.', ' ']).collect();
-        let separators: Vec<char> = text_trimmed.chars().filter(|c| !c.is_ascii_hexdigit()).collect();
-        let one_separator = separators.windows(2).all(|pair| pair[0] == pair[1]);
-        let even = match groups.len() {
-            1 => groups[0].len() == 12,
-            2 => groups.iter().all(|g| g.len() == 6),
-            3 => groups.iter().all(|g| g.len() == 4),
-            6 => groups.iter().all(|g| g.len() == 2),
-            _ => false,
-        };
-        let digits: String = groups.concat();
-        if !one_separator || !even || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(form());
+        let (mut octets, mut digits) = ([0u8; 6], 0);
+        // Digits of the current group, and of those before it; what stands between them.
+        let (mut group, mut size, mut separator) = (0, None, None);
+        for letter in text.trim().chars() {
+            match letter.to_digit(16) {
+                Some(digit) if digits < 12 => {
+                    octets[digits / 2] = octets[digits / 2] << 4 | digit as u8;
+                    (digits, group) = (digits + 1, group + 1);
+                }
+                None if [':', '-', '.', ' '].contains(&letter)
+                    && separator.is_none_or(|other| other == letter)
+                    && size.is_none_or(|size| size == group) =>
+                {
+                    (separator, size, group) = (Some(letter), Some(group), 0);
+                }
+                _ => return Err(form()),
+            }
         }
-        let mut octets = [0u8; 6];
-        for (index, octet) in octets.iter_mut().enumerate() {
-            *octet = u8::from_str_radix(&digits[index * 2..index * 2 + 2], 16).map_err(|_| form())?;
+        if digits != 12 || size.unwrap_or(12) != group || ![2, 4, 6, 12].contains(&group) {
+            return Err(form());
         }
         Self::from_octets(octets)
     }

@@ -151,7 +151,6 @@ async fn report_policy_gives_a_straddling_delta_to_the_period_of_its_report(mut 
         "DELETE FROM ledger",
         "DELETE FROM session",
         "DELETE FROM fold_watermark",
-        "UPDATE account SET ledger_sequence = 0",
     ] {
         bench.sql(statement).await;
     }

@@ -217,7 +217,7 @@ impl Fold {
         }
         let mut rows = Vec::new();
         while rows.len() < BATCH {
-            while let Ok(committed) = self.fed.try_recv() {
+            while let Some(committed) = self.fed.try_recv() {
                 self.waiting.push_back(committed);
             }
             let Some(next) = self.waiting.front() else { break };
@@ -473,11 +473,11 @@ impl Quarantine {
 /// Tells the folds of one process apart.
 static FOLDS: AtomicU32 = AtomicU32::new(0);
 /// Records of one transaction. A session that reports often is written once in each.
-const BATCH: usize = 4_096;
+const BATCH: usize = 8_192;
 /// Records folded before other tasks of this thread get their turn.
 const RECORDS_AT_ONCE: usize = 64;
-/// Between two turns, so that commits gather records.
-const PACE: Duration = Duration::from_millis(40);
+/// Between two turns, so that a session that reports several times meanwhile is written once.
+const PACE: Duration = Duration::from_millis(150);
 /// Looks for other daemons' lanes and new owners although nobody woke it.
 const IDLE: Duration = Duration::from_millis(500);
 const SWEEP_EVERY: Duration = Duration::from_millis(900);

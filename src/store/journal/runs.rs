@@ -118,7 +118,7 @@ impl Store {
         match &self.inner.db {
             Db::Sqlite { accounting, .. } => {
                 let turn = self.inner.journal_turn.clone().lock_owned().await;
-                let transaction = accounting.derived.begin_with("BEGIN IMMEDIATE").await?;
+                let transaction = accounting.background.begin_with("BEGIN IMMEDIATE").await?;
                 Ok(Tx::Sqlite(SqliteTx { transaction, _turn: Some(turn) }))
             }
             Db::Postgres { pool, .. } => Ok(Tx::Postgres(pool.begin().await?)),

@@ -10,6 +10,7 @@ use super::wait_for;
 pub struct Disk {
     pub mount: PathBuf,
     device: String,
+    kind: FileSystem,
     /// What stands between the loop device and the octets, on a disk that can fail.
     failing: Option<Failing>,
     _folder: tempfile::TempDir,
@@ -20,6 +21,8 @@ pub struct Disk {
 pub enum FileSystem {
     Xfs,
     Ext4,
+    /// An error passes: there is no journal of its own whose failure would end it.
+    Ext4WithoutJournal,
 }
 
 struct Failing {
@@ -80,10 +83,13 @@ impl Disk {
         let mount = folder.path().join("disk");
         std::fs::create_dir(&mount).map_err(|error| error.to_string())?;
         let device = succeed("mount", "losetup", &["--find", "--show", &text(image)])?.trim().to_owned();
-        let disk = Self { mount, device, failing, _folder: folder };
+        let disk = Self { mount, device, kind, failing, _folder: folder };
         match kind {
             FileSystem::Xfs => succeed("xfsprogs", "mkfs.xfs", &["-q", "-f", &disk.device])?,
             FileSystem::Ext4 => succeed("e2fsprogs", "mkfs.ext4", &["-q", "-F", &disk.device])?,
+            FileSystem::Ext4WithoutJournal => {
+                succeed("e2fsprogs", "mkfs.ext4", &["-q", "-F", "-O", "^has_journal", &disk.device])?
+            }
         };
         disk.mount()?;
         Ok(disk)
@@ -97,6 +103,15 @@ impl Disk {
     /// Mounts again after a power cut; nobody may hold a file open. The file system replays its log.
     pub fn restore_power(&self) {
         self.unmount();
+        if self.kind == FileSystem::Ext4WithoutJournal {
+            // It has no log to replay: a check finds again which blocks belong to files. 1 says that it mended something.
+            let checked = super::run("e2fsprogs", "e2fsck", &["-fy", &self.device]);
+            assert!(
+                checked.status.code().is_some_and(|code| code <= 1),
+                "{}",
+                String::from_utf8_lossy(&checked.stdout)
+            );
+        }
         self.mount().expect("the disk is mounted again");
     }
 
