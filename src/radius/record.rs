@@ -52,7 +52,7 @@ pub fn record(view: &PacketView<'_>, nas: &NasRule<'_>, arrived_at: Timestamp) -
     if kind.is_session() && session.is_empty() {
         return Err(Uninterpretable::Missing("Acct-Session-Id"));
     }
-    if view.all(attribute::ACCT_SESSION_ID).any(|other| text(other) != session) {
+    if view.all(attribute::ACCT_SESSION_ID).skip(1).any(|other| text(other) != session) {
         return Err(Uninterpretable::Ambiguous("Acct-Session-Id".into()));
     }
 
@@ -112,7 +112,7 @@ fn identity(view: &PacketView<'_>, nas: &NasRule<'_>) -> Option<String> {
             .find_map(|kind| view.first(kind))
             .map(|octets| address(octets).map_or_else(|| hex(octets), |address| address.to_string()))?,
     };
-    (!inner.is_empty()).then(|| format!("{}/{inner}", nas.name))
+    (!inner.is_empty()).then(|| [nas.name, "/", &inner].concat())
 }
 
 /// What the packet says of time; a value of another length says what cannot be true.
@@ -148,8 +148,12 @@ fn user(view: &PacketView<'_>, profile: &Profile) -> Option<String> {
 fn calling_station(view: &PacketView<'_>) -> Option<String> {
     let station = view.first(attribute::CALLING_STATION_ID).map(text).filter(|station| !station.is_empty())?;
     let is_number = station.chars().all(|letter| letter.is_ascii_digit());
-    let mac = station.parse::<MacAddress>().ok().filter(|_| !is_number);
-    Some(mac.map_or(station, |mac| mac.to_string()))
+    let Some(mac) = station.parse::<MacAddress>().ok().filter(|_| !is_number) else { return Some(station) };
+    let spelled = |letter: u8| letter == b':' || letter.is_ascii_digit() || letter.is_ascii_lowercase();
+    if station.len() == MAC_LETTERS && station.contains(':') && station.bytes().all(spelled) {
+        return Some(station);
+    }
+    Some(mac.to_string())
 }
 
 fn framed_ip(view: &PacketView<'_>) -> Option<IpAddr> {
@@ -189,6 +193,8 @@ fn number(value: &[u8]) -> Option<u32> {
     value.try_into().ok().map(u32::from_be_bytes)
 }
 
+/// `00:1a:2b:3c:4d:5e`.
+const MAC_LETTERS: usize = 17;
 /// Acct-Status-Type, RFC 2867 section 3.
 const TUNNEL_LINK_START: u32 = 12;
 const TUNNEL_LINK_STOP: u32 = 13;

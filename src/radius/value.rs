@@ -10,9 +10,14 @@ use crate::vocabulary::Timestamp;
 /// and a terminal must not be steered by a NAS.
 pub(super) fn text(octets: &[u8]) -> String {
     match std::str::from_utf8(octets) {
-        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        Ok(text) if !text.bytes().any(may_be_control) || !text.chars().any(char::is_control) => text.to_owned(),
         _ => hex(octets),
     }
+}
+
+/// Whether an octet of UTF-8 is or begins a control character: those below the space, DEL, and U+0080 to U+009F.
+fn may_be_control(octet: u8) -> bool {
+    octet < b' ' || octet == 0x7f || octet == 0xc2
 }
 
 /// `0x` and two lower-case digits an octet.

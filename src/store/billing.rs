@@ -49,14 +49,16 @@ pub struct LineFilter {
 }
 
 const ACCOUNTS: &str = "SELECT id, source, external_id,
-        CAST(COALESCE((SELECT MAX(sequence) FROM ledger WHERE account_id = account.id), 0) AS BIGINT) AS ledger_sequence
+        CAST(COALESCE((SELECT sequence FROM ledger WHERE account_id = account.id
+            ORDER BY sequence DESC LIMIT 1), 0) AS BIGINT) AS ledger_sequence
      FROM account
      WHERE tenant = $1 AND id > $2
        AND (bill_cycle = $3 OR EXISTS
             (SELECT 1 FROM line WHERE line.account_id = account.id AND line.cycle = $3))
      ORDER BY id LIMIT $4";
 const COUNT_ACCOUNTS: &str = "SELECT COUNT(*) FROM account WHERE tenant = $1 AND bill_cycle = $2";
-const SEQUENCE: &str = "SELECT CAST(COALESCE(MAX(sequence), 0) AS BIGINT) FROM ledger WHERE account_id = $1";
+const SEQUENCE: &str = "SELECT CAST(COALESCE((SELECT sequence FROM ledger WHERE account_id = $1
+     ORDER BY sequence DESC LIMIT 1), 0) AS BIGINT)";
 const ISSUED: &str = "SELECT line.document FROM line JOIN batch ON batch.id = line.batch
      WHERE line.account_id = $1 AND line.cycle = $2 AND batch.state <> 'building'
      ORDER BY line.period_start_at, line.id LIMIT 1000000";

@@ -67,11 +67,12 @@ pub struct LedgerEntry {
     pub recorded_at: i64,
 }
 
-const LAST_SQLITE: &str = "SELECT key.value,
-        CAST(COALESCE((SELECT MAX(sequence) FROM ledger WHERE account_id = key.value), 0) AS BIGINT)
+// The newest by the index, whatever the planner believes of the table: MAX may read all of an account's entries.
+const LAST_SQLITE: &str = "SELECT key.value, CAST(COALESCE(
+        (SELECT sequence FROM ledger WHERE account_id = key.value ORDER BY sequence DESC LIMIT 1), 0) AS BIGINT)
      FROM json_each($1) AS key";
-const LAST_POSTGRES: &str = "SELECT key.id,
-        CAST(COALESCE((SELECT MAX(sequence) FROM ledger WHERE account_id = key.id), 0) AS BIGINT)
+const LAST_POSTGRES: &str = "SELECT key.id, COALESCE(
+        (SELECT sequence FROM ledger WHERE account_id = key.id ORDER BY sequence DESC LIMIT 1), 0)
      FROM UNNEST($1::BIGINT[]) AS key (id)";
 static APPEND_SQLITE: Bulk = Bulk::new(
     "INSERT INTO ledger (account_id, sequence, service_id, session_id, from_at, until_at, in_octets, out_octets, seconds,

@@ -150,6 +150,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 10;
+/// The log's length from which it is copied into the file, and begun anew when that is done. What changes often is copied
+/// once.
+const LOG_PAGES: &str = "4000";
 /// Page cache of a SQLite connection in KiB; the idle daemon stays small.
 const SQLITE_CACHE_KIB: &str = "-2048";
 /// Of the connection that folds: its keys come from all over the tables, and their pages should not be read anew each
@@ -384,6 +387,7 @@ impl SqliteFile {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .busy_timeout(BUSY_TIMEOUT)
+            .pragma("wal_autocheckpoint", LOG_PAGES)
             .synchronous(synchronous)
             .disable_statement_logging();
         let pool = |connections: u32, cache: &'static str| {
@@ -425,10 +429,17 @@ fn open_postgres(url: &str) -> Result<Db, StoreError> {
     };
     Ok(Db::Postgres {
         pool: pool(POSTGRES_CONNECTIONS, options.clone()),
-        // A daemon that is frozen in the middle of a transaction must not keep the others from folding.
         fold: pool(
             2,
-            options.clone().options([("synchronous_commit", "off"), ("idle_in_transaction_session_timeout", "5000")]),
+            options.clone().options([
+                ("synchronous_commit", "off"),
+                // A daemon that is frozen in the middle of a transaction must not keep the others from folding.
+                ("idle_in_transaction_session_timeout", "5000"),
+                // It looks up a few keys in tables that grow for ever; reading one whole is never the way.
+                ("enable_seqscan", "off"),
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
+            ]),
         ),
         journal: pool(2, options),
     })

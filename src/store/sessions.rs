@@ -69,11 +69,19 @@ const PENDING_OF_ACCOUNTS_SQLITE: &str = select_session!(
 );
 const PENDING_OF_ACCOUNTS_POSTGRES: &str =
     select_session!("FROM session WHERE session.account_id = ANY($1) AND session.pending ORDER BY session.id");
-const NEWEST: &str = "SELECT CAST(COALESCE(MAX(id), 0) AS BIGINT) FROM session";
-const SAVE_HEAD: &str = "INSERT INTO session (id, nas, session, incarnation, user_name, account_id, service_id, state,
-    started_at, last_event_at, ended_at, in_octets, out_octets, seconds, framed_ip, calling_station, terminate_cause,
-    flags, pending, refold, body)";
-macro_rules! save_tail {
+const NEWEST_SQLITE: &str = "SELECT CAST(COALESCE(MAX(id), 0) AS BIGINT) FROM session";
+const NEXT_IDS_POSTGRES: &str = "SELECT nextval('session_id_seq') FROM generate_series(1::BIGINT, $1)";
+macro_rules! insert {
+    ($($rest:expr),*) => {
+        concat!(
+            "INSERT INTO session (id, nas, session, incarnation, user_name, account_id, service_id, state, started_at,
+                last_event_at, ended_at, in_octets, out_octets, seconds, framed_ip, calling_station, terminate_cause,
+                flags, pending, refold, body)",
+            $($rest),*
+        )
+    };
+}
+macro_rules! or_update {
     () => {
         " ON CONFLICT (id) DO UPDATE SET
             user_name = excluded.user_name, account_id = excluded.account_id, service_id = excluded.service_id,
@@ -84,16 +92,19 @@ macro_rules! save_tail {
             refold = excluded.refold, body = excluded.body"
     };
 }
-static SAVE_SQLITE: Bulk = Bulk::new(SAVE_HEAD, 21, save_tail!());
-const SAVE_POSTGRES: &str = concat!(
-    "INSERT INTO session (id, nas, session, incarnation, user_name, account_id, service_id, state,
-        started_at, last_event_at, ended_at, in_octets, out_octets, seconds, framed_ip, calling_station,
-        terminate_cause, flags, pending, refold, body)
-     SELECT * FROM UNNEST($1::BIGINT[], $2::TEXT[], $3::TEXT[], $4::BIGINT[], $5::TEXT[], $6::BIGINT[], $7::BIGINT[],
-        $8::TEXT[], $9::BIGINT[], $10::BIGINT[], $11::BIGINT[], $12::BIGINT[], $13::BIGINT[], $14::BIGINT[],
-        $15::TEXT[], $16::TEXT[], $17::BIGINT[], $18::BIGINT[], $19::BOOLEAN[], $20::BOOLEAN[], $21::BYTEA[])",
-    save_tail!()
-);
+macro_rules! from_arrays {
+    () => {
+        " SELECT * FROM UNNEST($1::BIGINT[], $2::TEXT[], $3::TEXT[], $4::BIGINT[], $5::TEXT[], $6::BIGINT[],
+            $7::BIGINT[], $8::TEXT[], $9::BIGINT[], $10::BIGINT[], $11::BIGINT[], $12::BIGINT[], $13::BIGINT[],
+            $14::BIGINT[], $15::TEXT[], $16::TEXT[], $17::BIGINT[], $18::BIGINT[], $19::BOOLEAN[], $20::BOOLEAN[],
+            $21::BYTEA[])"
+    };
+}
+// New rows apart: to look for what one might stand in the way of costs as much again as writing it.
+static INSERT_SQLITE: Bulk = Bulk::new(insert!(), 21, "");
+static SAVE_SQLITE: Bulk = Bulk::new(insert!(), 21, or_update!());
+const INSERT_POSTGRES: &str = insert!(from_arrays!());
+const SAVE_POSTGRES: &str = insert!(from_arrays!(), or_update!());
 // `UNION` leaves out what two keys find; each arm has an index of its own.
 const UNATTRIBUTED_HELD: &str = "SELECT session.id FROM holder JOIN session
        ON LOWER(session.user_name) = LOWER(holder.value)
@@ -142,10 +153,24 @@ pub async fn pending_of_accounts(tx: &mut Tx, account_ids: &[i64]) -> Result<Vec
 
 /// Writes new and changed sessions; new ones get their ids.
 pub async fn save(tx: &mut Tx, sessions: &mut [&mut StoredSession]) -> Result<(), StoreError> {
-    if sessions.is_empty() {
-        return Ok(());
+    let (mut new, known): (Vec<&mut StoredSession>, Vec<&mut StoredSession>) =
+        sessions.iter_mut().map(|session| &mut **session).partition(|session| session.id.is_none());
+    if !new.is_empty() {
+        number(tx, &mut new).await?;
+        write(tx, &new, &INSERT_SQLITE, INSERT_POSTGRES).await?;
     }
-    number(tx, sessions).await?;
+    if !known.is_empty() {
+        write(tx, &known, &SAVE_SQLITE, SAVE_POSTGRES).await?;
+    }
+    Ok(())
+}
+
+async fn write(
+    tx: &mut Tx,
+    sessions: &[&mut StoredSession],
+    sqlite: &'static Bulk,
+    postgres: &'static str,
+) -> Result<(), StoreError> {
     let columns: Vec<Columns<'_>> = sessions.iter().map(|session| Columns::of(session)).collect();
     match tx {
         Tx::Sqlite(held) => {
@@ -157,7 +182,7 @@ pub async fn save(tx: &mut Tx, sessions: &mut [&mut StoredSession]) -> Result<()
                 row.put(c.framed_ip.as_deref()).put(c.calling_station).put(c.terminate_cause);
                 row.put(c.flags).put(c.pending).put(c.refold).put(c.body.as_slice());
             };
-            SAVE_SQLITE.execute(held, &columns, put).await?;
+            sqlite.execute(held, &columns, put).await?;
         }
         Tx::Postgres(transaction) => {
             macro_rules! column {
@@ -165,7 +190,7 @@ pub async fn save(tx: &mut Tx, sessions: &mut [&mut StoredSession]) -> Result<()
                     columns.iter().map(|c| c.$field).collect::<Vec<_>>()
                 };
             }
-            sqlx::query(SAVE_POSTGRES)
+            sqlx::query(postgres)
                 .bind(column!(id))
                 .bind(column!(nas))
                 .bind(column!(session))
@@ -265,15 +290,19 @@ async fn of_numbers(
     rows.into_iter().map(StoredSession::try_from).collect()
 }
 
-/// New sessions follow the newest: whoever saves sessions has the fold's turn, and nobody else writes any meanwhile.
-async fn number(tx: &mut Tx, sessions: &mut [&mut StoredSession]) -> Result<(), StoreError> {
-    if sessions.iter().all(|session| session.id.is_some()) {
-        return Ok(());
-    }
-    let newest: i64 = on!(tx, c => sqlx::query_scalar(NEWEST).fetch_one(c).await)?;
-    for (session, id) in sessions.iter_mut().filter(|session| session.id.is_none()).zip(newest + 1..) {
-        session.id = Some(id);
-    }
+async fn number(tx: &mut Tx, new: &mut [&mut StoredSession]) -> Result<(), StoreError> {
+    let ids: Vec<i64> = match tx {
+        Tx::Sqlite(held) => {
+            // Nobody else writes while this transaction holds the write lock.
+            let newest: i64 = sqlx::query_scalar(NEWEST_SQLITE).fetch_one(&mut *held.transaction).await?;
+            (newest + 1..).take(new.len()).collect()
+        }
+        Tx::Postgres(transaction) => {
+            let count = i64::try_from(new.len()).expect("a batch is bounded");
+            sqlx::query_scalar(NEXT_IDS_POSTGRES).bind(count).fetch_all(&mut **transaction).await?
+        }
+    };
+    new.iter_mut().zip(ids).for_each(|(session, id)| session.id = Some(id));
     Ok(())
 }
 

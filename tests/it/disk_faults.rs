@@ -118,19 +118,22 @@ fn hanging_disk_is_never_answered_for_and_passes_without_restart() {
     daemon.stop();
 }
 
-/// What the kernel does with a file system it no longer trusts.
+/// What the kernel does with a file system it no longer trusts: it stays read-only although the drive works again.
 #[test]
 fn read_only_disk_is_never_answered_for() {
-    let Some(disk) = disk_or_not_run("read_only_disk_is_never_answered_for", || Disk::new(FileSystem::Ext4)) else {
+    let Some(disk) = disk_or_not_run("read_only_disk_is_never_answered_for", || Disk::fallible(FileSystem::Ext4))
+    else {
         return;
     };
     let site = site_on(&disk);
     let daemon = prepared(&site);
     let nas = start_nas(&site, "r");
     answered(&nas);
-    disk.abort().expect("ext4 goes read-only");
+    disk.fail_writes(true);
     let silent = silent_and_unready(&site, &nas);
-    std::thread::sleep(Duration::from_secs(1));
+    wait_for("ext4 goes read-only", SOON, || disk.is_read_only().then_some(()));
+    disk.fail_writes(false);
+    std::thread::sleep(Duration::from_secs(2));
     assert_eq!(nas.answers_after(silent), 0);
     daemon.kill();
     disk.restore_power();

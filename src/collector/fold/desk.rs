@@ -13,7 +13,9 @@ use crate::store::fold::Identity;
 use crate::store::ledger::{self, Cause, NewEntry};
 use crate::store::sessions::{self, Owner, StoredSession};
 use crate::store::{StoreError, Tx, fold};
-use crate::usage::{Amount, Buckets, Choice, FoldError, FoldFacts, Outcome, Record, SessionState, Straddling, choose};
+use crate::usage::{
+    self, Amount, Buckets, Choice, FoldError, FoldFacts, Outcome, Record, SessionState, Straddling, choose,
+};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// What one desk wrote.
@@ -154,14 +156,36 @@ impl Desk {
         }
     }
 
-    /// Puts states that were folded from all records in the place of what was known.
-    pub fn replace(
+    /// Folds all records of an identity's session id anew and puts what they give in the place of what was known. The
+    /// desk holds all incarnations of that id and nothing else.
+    pub async fn refold(
+        &mut self,
+        tx: &mut Tx,
+        nas: &str,
+        records: &[Record],
+        table: &NasTable,
+        calendars: &Calendars,
+    ) -> Result<Result<(), FoldError>, StoreError> {
+        let account = self.accounts().into_iter().next();
+        let facts = facts(nas, self.identity(nas), account, table, calendars);
+        let states = match usage::refold(records, &facts) {
+            Ok(states) => states,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut emitted: HashMap<i64, Vec<ledger::LedgerEntry>> = HashMap::new();
+        for (account, session) in self.owned() {
+            emitted.insert(session, ledger::of_session(tx, account, session).await?);
+        }
+        Ok(self.replace(states, &emitted))
+    }
+
+    fn replace(
         &mut self,
         fresh: Vec<SessionState>,
         emitted: &HashMap<i64, Vec<ledger::LedgerEntry>>,
     ) -> Result<(), FoldError> {
         let old: Vec<&SessionState> = self.sessions.iter().map(|working| &working.stored.state).collect();
-        let continues = crate::usage::continued(&old, &fresh);
+        let continues = usage::continued(&old, &fresh);
         let mut states: Vec<Option<SessionState>> = self.sessions.iter().map(|_| None).collect();
         let mut added = Vec::new();
         for (state, continued) in fresh.into_iter().zip(continues) {
@@ -305,7 +329,7 @@ impl Desk {
     }
 
     /// (account, session) of what is on the desk and has an owner.
-    pub fn owned(&self) -> Vec<(i64, i64)> {
+    fn owned(&self) -> Vec<(i64, i64)> {
         let owned = |working: &Working| Some((working.stored.owner?.account_id, working.stored.id?));
         self.sessions.iter().filter_map(owned).collect()
     }
@@ -315,7 +339,7 @@ impl Desk {
         self.sessions.iter().map(|working| working.stored.state.started_at()).min()
     }
 
-    pub fn identity(&self, nas: &str) -> Option<&Identity> {
+    fn identity(&self, nas: &str) -> Option<&Identity> {
         self.identities.get(nas).map(|(identity, _)| identity)
     }
 
@@ -406,6 +430,23 @@ impl Desk {
     fn next_incarnation(&self, nas: &str, session: &str) -> i64 {
         let members = self.by_key.get(nas, session).map_or(&[][..], Vec::as_slice);
         members.iter().map(|index| self.sessions[*index].stored.incarnation).max().unwrap_or(0) + 1
+    }
+}
+
+/// What is known of a session's surroundings when all its records are folded at once.
+pub(super) fn facts<'a>(
+    nas: &str,
+    identity: Option<&Identity>,
+    account: Option<i64>,
+    table: &NasTable,
+    calendars: &'a Calendars,
+) -> FoldFacts<'a> {
+    FoldFacts {
+        gigawords: identity.is_some_and(|identity| identity.gigawords),
+        max_bits_per_second: rules::max_bits_per_second(table, nas),
+        edges: account.map_or(&[][..], |account| calendars.edges(account)),
+        straddling: account.map_or(Straddling::default(), |account| calendars.straddling(account)),
+        rebooted_at: identity.and_then(|identity| identity.rebooted_at).and_then(from_micros),
     }
 }
 

@@ -12,8 +12,8 @@ use super::lease::{Lease, Turn};
 use super::rules;
 use crate::collector::NasTable;
 use crate::store::journal::SessionKey;
-use crate::store::{Store, StoreError, Tx, exceptions, fold, journal, ledger, sessions};
-use crate::usage::{FoldFacts, Record, Straddling, refold};
+use crate::store::{Store, StoreError, Tx, exceptions, fold, journal, sessions};
+use crate::usage::Record;
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// What the sweeps work with.
@@ -109,21 +109,7 @@ impl Sweeper<'_> {
         }
         let mut desk = Desk::of_key(&mut tx, &asking.nas, &asking.session).await?;
         self.calendars.learn(&mut tx, desk.accounts(), self.now).await?;
-        let identity = desk.identity(&asking.nas);
-        let account = desk.accounts().into_iter().next();
-        let facts = FoldFacts {
-            gigawords: identity.is_some_and(|identity| identity.gigawords),
-            max_bits_per_second: rules::max_bits_per_second(self.nas, &asking.nas),
-            edges: account.map_or(&[][..], |account| self.calendars.edges(account)),
-            straddling: account.map_or(Straddling::default(), |account| self.calendars.straddling(account)),
-            rebooted_at: identity.and_then(|identity| identity.rebooted_at).and_then(from_micros),
-        };
-        let mut emitted: HashMap<i64, Vec<ledger::LedgerEntry>> = HashMap::new();
-        for (account, session) in desk.owned() {
-            emitted.insert(session, ledger::of_session(&mut tx, account, session).await?);
-        }
-        let replaced = refold(&records, &facts).and_then(|states| desk.replace(states, &emitted));
-        if replaced.is_err() {
+        if desk.refold(&mut tx, &asking.nas, &records, self.nas, self.calendars).await?.is_err() {
             self.commit(tx, turn, &Desk::default()).await?;
             let why = format!(
                 "The octets of session {} of {} leave 64 bits; its late records are not counted.",

@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 use super::calendars::Calendars;
 use super::clocks::Clocks;
-use super::desk::Desk;
+use super::desk::{self, Desk};
 use super::rules;
 use crate::collector::NasTable;
 use crate::store::journal::{self, SessionKey};
 use crate::store::sessions::{self, StoredSession};
 use crate::store::verify as stored;
 use crate::store::{Store, StoreError, Tx, fold, ledger};
-use crate::usage::{Amount, FoldError, FoldFacts, Record, SessionState, Straddling, continued, refold};
+use crate::usage::{Amount, FoldError, Record, SessionState, continued, refold};
 use crate::vocabulary::{Clock, Timestamp, from_micros, to_micros};
 
 /// What was compared and what differs.
@@ -223,16 +223,8 @@ impl Verifier {
         self.calendars.refresh(tx, now).await?;
         self.calendars.learn(tx, accounts.clone(), now).await?;
         let identity = fold::identities(tx, &[key.0.as_str()]).await?.into_iter().next();
-        let facts = FoldFacts {
-            gigawords: identity.as_ref().is_some_and(|identity| identity.gigawords),
-            max_bits_per_second: rules::max_bits_per_second(&self.nas, &key.0),
-            edges: accounts.iter().next().map_or(&[][..], |account| self.calendars.edges(*account)),
-            straddling: accounts
-                .iter()
-                .next()
-                .map_or(Straddling::default(), |account| self.calendars.straddling(*account)),
-            rebooted_at: identity.and_then(|identity| identity.rebooted_at).and_then(from_micros),
-        };
+        let account = accounts.iter().next().copied();
+        let facts = desk::facts(&key.0, identity.as_ref(), account, &self.nas, &self.calendars);
         // What cannot be folded at all was told as an exception when it came.
         let Ok(fresh) = refold(records, &facts) else { return Ok(false) };
         let old: Vec<&SessionState> = sessions.iter().map(|session| &session.state).collect();
@@ -424,23 +416,8 @@ impl Verifier {
                 // A report that cannot be folded was told as an exception when it came.
                 let _: Result<(), FoldError> = desk.fold(record, &self.nas, &self.calendars);
             }
-        } else {
-            let identity = desk.identity(&key.0);
-            let account = desk.accounts().into_iter().next();
-            let facts = FoldFacts {
-                gigawords: identity.is_some_and(|identity| identity.gigawords),
-                max_bits_per_second: rules::max_bits_per_second(&self.nas, &key.0),
-                edges: account.map_or(&[][..], |account| self.calendars.edges(account)),
-                straddling: account.map_or(Straddling::default(), |account| self.calendars.straddling(account)),
-                rebooted_at: identity.and_then(|identity| identity.rebooted_at).and_then(from_micros),
-            };
-            let mut emitted: HashMap<i64, Vec<ledger::LedgerEntry>> = HashMap::new();
-            for (account, session) in desk.owned() {
-                emitted.insert(session, ledger::of_session(&mut tx, account, session).await?);
-            }
-            if refold(&records, &facts).and_then(|states| desk.replace(states, &emitted)).is_err() {
-                return tx.rollback().await;
-            }
+        } else if desk.refold(&mut tx, &key.0, &records, &self.nas, &self.calendars).await?.is_err() {
+            return tx.rollback().await;
         }
         desk.close();
         desk.attribute(&mut tx, &self.nas).await?;

@@ -125,13 +125,24 @@ impl Disk {
         }
     }
 
-    /// ext4 ends as it does after an error it cannot live with: everything is read-only until it is mounted anew.
-    pub fn abort(&self) -> Result<(), String> {
-        succeed("mount", "mount", &["-o", "remount,abort", &text(&self.mount)]).map(drop)
+    /// Whether the kernel has given up writing to it, until it is mounted anew.
+    pub fn is_read_only(&self) -> bool {
+        let mounts = std::fs::read_to_string("/proc/mounts").expect("/proc/mounts");
+        let mount = text(&self.mount);
+        let options = mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            (fields.next() == Some(&mount)).then(|| fields.nth(1)).flatten()
+        });
+        options.expect("it is mounted").split(',').any(|option| option == "ro")
     }
 
     pub fn mount(&self) -> Result<(), String> {
-        succeed("mount", "mount", &[&self.device, &text(&self.mount)]).map(drop)
+        let options: &[&str] = match self.kind {
+            FileSystem::Xfs => &[],
+            FileSystem::Ext4 | FileSystem::Ext4WithoutJournal => &["-o", "errors=remount-ro"],
+        };
+        let mount = text(&self.mount);
+        succeed("mount", "mount", &[options, &[&self.device, &mount]].concat()).map(drop)
     }
 
     pub fn unmount(&self) {
