@@ -236,6 +236,7 @@ CREATE TABLE session (
     out_octets BIGINT NOT NULL,
     seconds BIGINT NOT NULL,
     framed_ip TEXT,
+    framed_prefix TEXT,
     calling_station TEXT,
     terminate_cause BIGINT,
     flags BIGINT NOT NULL DEFAULT 0,
@@ -246,6 +247,7 @@ CREATE TABLE session (
 );
 CREATE INDEX session_unattributed ON session (LOWER(user_name)) WHERE service_id IS NULL;
 CREATE INDEX session_unattributed_address ON session (framed_ip) WHERE service_id IS NULL;
+CREATE INDEX session_unattributed_prefix ON session (framed_prefix) WHERE service_id IS NULL;
 CREATE INDEX session_unattributed_station ON session (calling_station) WHERE service_id IS NULL;
 CREATE INDEX session_impossible ON session (id) WHERE (flags & 32) <> 0;
 CREATE INDEX session_refold ON session (id) WHERE refold;

@@ -171,6 +171,7 @@ async fn show(store: &Store, name: &str, limit: usize, context: &Context) -> Res
             ("not in the ledger yet", format!("{} / {}", pending.in_octets, pending.out_octets)),
             ("account", owner(&view)),
             ("address", text(view.framed_ip.as_ref())),
+            ("prefix", text(view.framed_prefix.as_ref())),
             ("calling station", text(view.calling_station.as_ref())),
             ("terminate cause", text(view.terminate_cause)),
             ("flags", view.flags.join(" ")),

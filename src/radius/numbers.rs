@@ -46,6 +46,8 @@ pub mod attribute {
     pub const CONNECT_INFO: u8 = 77;
     pub const MESSAGE_AUTHENTICATOR: u8 = 80;
     pub const NAS_IPV6_ADDRESS: u8 = 95;
+    pub const FRAMED_IPV6_PREFIX: u8 = 97;
     pub const ERROR_CAUSE: u8 = 101;
+    pub const DELEGATED_IPV6_PREFIX: u8 = 123;
     pub const FRAMED_IPV6_ADDRESS: u8 = 168;
 }

@@ -95,6 +95,7 @@ pub fn record(view: &PacketView<'_>, nas: &NasRule<'_>, arrived_at: Timestamp) -
         gigawords: counted.wide,
         class: view.first(attribute::CLASS).map(text).filter(|class| !class.is_empty()),
         framed_ip: framed_ip(view),
+        framed_prefix: framed_prefix(view),
         calling_station: calling_station(view),
         terminate_cause: view.first(attribute::ACCT_TERMINATE_CAUSE).and_then(number),
         counting,
@@ -160,6 +161,18 @@ fn framed_ip(view: &PacketView<'_>) -> Option<IpAddr> {
     [attribute::FRAMED_IP_ADDRESS, attribute::FRAMED_IPV6_ADDRESS]
         .into_iter()
         .find_map(|kind| view.first(kind).and_then(address))
+}
+
+/// The prefix routed to the subscriber, as an account's document writes it. RFC 4818 section 3, RFC 3162 section 2.3: a
+/// reserved octet, the length, then only the octets the prefix needs.
+fn framed_prefix(view: &PacketView<'_>) -> Option<String> {
+    [attribute::DELEGATED_IPV6_PREFIX, attribute::FRAMED_IPV6_PREFIX].into_iter().find_map(|kind| {
+        let [_, length @ 1..=128, prefix @ ..] = view.first(kind)? else { return None };
+        let mut octets = [0; 16];
+        octets.get_mut(..prefix.len())?.copy_from_slice(prefix);
+        let bits = u128::from_be_bytes(octets) & u128::MAX << (128 - u32::from(*length));
+        Some(format!("{}/{length}", Ipv6Addr::from_bits(bits)))
+    })
 }
 
 fn address(octets: &[u8]) -> Option<IpAddr> {
@@ -297,6 +310,17 @@ mod tests {
         assert_eq!(read(v6, &by_address).expect("a record").nas, "bng1/2001:db8::7");
         let neither = read(stop(), &by_identifier).expect("a record");
         assert_eq!((neither.nas.as_str(), neither.flags.identity_missing), ("bng1", true));
+    }
+
+    #[test]
+    fn prefixes_have_one_spelling() {
+        let by = |kind: u8, octets: &[u8]| read(stop().octets(kind, octets), &bng()).expect("a record").framed_prefix;
+        let routed = [0, 56, 0x20, 0x01, 0x0d, 0xb8, 0, 7, 0xff, 0xff];
+        assert_eq!(by(123, &routed).as_deref(), Some("2001:db8:7:ff00::/56"), "no bits beyond its length");
+        assert_eq!(by(97, &routed[..8]).as_deref(), Some("2001:db8:7::/56"));
+        for broken in [&[0][..], &[0, 129, 1], &[0, 0], &[0; 19]] {
+            assert_eq!(by(123, broken), None, "{broken:?}");
+        }
     }
 
     #[test]

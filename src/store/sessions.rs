@@ -23,6 +23,7 @@ pub struct StoredSession {
     pub user_name: Option<String>,
     pub owner: Option<Owner>,
     pub framed_ip: Option<IpAddr>,
+    pub framed_prefix: Option<String>,
     pub calling_station: Option<String>,
     pub terminate_cause: Option<u32>,
     /// A record was older than the fold remembers: all records must be read again.
@@ -41,8 +42,8 @@ macro_rules! select_session {
     ($rest:literal) => {
         concat!(
             "SELECT session.id, session.nas, session.session, session.incarnation, session.user_name,
-                    session.account_id, session.service_id, session.framed_ip, session.calling_station,
-                    session.terminate_cause, session.refold, session.body ",
+                    session.account_id, session.service_id, session.framed_ip, session.framed_prefix,
+                    session.calling_station, session.terminate_cause, session.refold, session.body ",
             $rest
         )
     };
@@ -75,8 +76,8 @@ macro_rules! insert {
     ($($rest:expr),*) => {
         concat!(
             "INSERT INTO session (id, nas, session, incarnation, user_name, account_id, service_id, state, started_at,
-                last_event_at, ended_at, in_octets, out_octets, seconds, framed_ip, calling_station, terminate_cause,
-                flags, pending, refold, body)",
+                last_event_at, ended_at, in_octets, out_octets, seconds, framed_ip, framed_prefix, calling_station,
+                terminate_cause, flags, pending, refold, body)",
             $($rest),*
         )
     };
@@ -87,7 +88,8 @@ macro_rules! or_update {
             user_name = excluded.user_name, account_id = excluded.account_id, service_id = excluded.service_id,
             state = excluded.state, started_at = excluded.started_at, last_event_at = excluded.last_event_at,
             ended_at = excluded.ended_at, in_octets = excluded.in_octets, out_octets = excluded.out_octets,
-            seconds = excluded.seconds, framed_ip = excluded.framed_ip, calling_station = excluded.calling_station,
+            seconds = excluded.seconds, framed_ip = excluded.framed_ip,
+            framed_prefix = excluded.framed_prefix, calling_station = excluded.calling_station,
             terminate_cause = excluded.terminate_cause, flags = excluded.flags, pending = excluded.pending,
             refold = excluded.refold, body = excluded.body"
     };
@@ -96,13 +98,13 @@ macro_rules! from_arrays {
     () => {
         " SELECT * FROM UNNEST($1::BIGINT[], $2::TEXT[], $3::TEXT[], $4::BIGINT[], $5::TEXT[], $6::BIGINT[],
             $7::BIGINT[], $8::TEXT[], $9::BIGINT[], $10::BIGINT[], $11::BIGINT[], $12::BIGINT[], $13::BIGINT[],
-            $14::BIGINT[], $15::TEXT[], $16::TEXT[], $17::BIGINT[], $18::BIGINT[], $19::BOOLEAN[], $20::BOOLEAN[],
-            $21::BYTEA[])"
+            $14::BIGINT[], $15::TEXT[], $16::TEXT[], $17::TEXT[], $18::BIGINT[], $19::BIGINT[], $20::BOOLEAN[],
+            $21::BOOLEAN[], $22::BYTEA[])"
     };
 }
 // New rows apart: to look for what one might stand in the way of costs as much again as writing it.
-static INSERT_SQLITE: Bulk = Bulk::new(insert!(), 21, "");
-static SAVE_SQLITE: Bulk = Bulk::new(insert!(), 21, or_update!());
+static INSERT_SQLITE: Bulk = Bulk::new(insert!(), 22, "");
+static SAVE_SQLITE: Bulk = Bulk::new(insert!(), 22, or_update!());
 const INSERT_POSTGRES: &str = insert!(from_arrays!());
 const SAVE_POSTGRES: &str = insert!(from_arrays!(), or_update!());
 // `UNION` leaves out what two keys find; each arm has an index of its own.
@@ -110,6 +112,8 @@ const UNATTRIBUTED_HELD: &str = "SELECT session.id FROM holder JOIN session
        ON LOWER(session.user_name) = LOWER(holder.value)
      WHERE holder.id > $1 AND holder.kind = 'username' AND session.service_id IS NULL AND session.id > $2
      UNION SELECT session.id FROM holder JOIN session ON session.framed_ip = holder.value
+     WHERE holder.id > $1 AND holder.kind = 'address' AND session.service_id IS NULL AND session.id > $2
+     UNION SELECT session.id FROM holder JOIN session ON session.framed_prefix = holder.value
      WHERE holder.id > $1 AND holder.kind = 'address' AND session.service_id IS NULL AND session.id > $2
      UNION SELECT session.id FROM holder JOIN session ON session.calling_station = holder.value
      WHERE holder.id > $1 AND holder.kind = 'mac' AND session.service_id IS NULL AND session.id > $2
@@ -179,7 +183,7 @@ async fn write(
                 row.put(c.user_name).put(c.account_id).put(c.service_id).put(c.state);
                 row.put(c.started_at).put(c.last_event_at).put(c.ended_at);
                 row.put(c.in_octets).put(c.out_octets).put(c.seconds);
-                row.put(c.framed_ip.as_deref()).put(c.calling_station).put(c.terminate_cause);
+                row.put(c.framed_ip.as_deref()).put(c.framed_prefix).put(c.calling_station).put(c.terminate_cause);
                 row.put(c.flags).put(c.pending).put(c.refold).put(c.body.as_slice());
             };
             sqlite.execute(held, &columns, put).await?;
@@ -206,6 +210,7 @@ async fn write(
                 .bind(column!(out_octets))
                 .bind(column!(seconds))
                 .bind(columns.iter().map(|c| c.framed_ip.as_deref()).collect::<Vec<_>>())
+                .bind(column!(framed_prefix))
                 .bind(column!(calling_station))
                 .bind(column!(terminate_cause))
                 .bind(column!(flags))
@@ -327,6 +332,7 @@ struct Columns<'a> {
     out_octets: i64,
     seconds: i64,
     framed_ip: Option<String>,
+    framed_prefix: Option<&'a str>,
     calling_station: Option<&'a str>,
     terminate_cause: Option<i64>,
     flags: i64,
@@ -354,6 +360,7 @@ impl<'a> Columns<'a> {
             out_octets: totals.out_octets,
             seconds: totals.seconds,
             framed_ip: stored.framed_ip.map(|address| address.to_string()),
+            framed_prefix: stored.framed_prefix.as_deref(),
             calling_station: stored.calling_station.as_deref(),
             terminate_cause: stored.terminate_cause.map(i64::from),
             flags: i64::from(stored.state.marks()),
@@ -374,6 +381,7 @@ struct Row {
     account_id: Option<i64>,
     service_id: Option<i64>,
     framed_ip: Option<String>,
+    framed_prefix: Option<String>,
     calling_station: Option<String>,
     terminate_cause: Option<i64>,
     refold: bool,
@@ -402,6 +410,7 @@ impl TryFrom<Row> for StoredSession {
             user_name: row.user_name,
             owner,
             framed_ip,
+            framed_prefix: row.framed_prefix,
             calling_station: row.calling_station,
             terminate_cause,
             refold: row.refold,

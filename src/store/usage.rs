@@ -28,6 +28,7 @@ pub struct SessionView {
     pub account: Option<String>,
     pub service: Option<String>,
     pub framed_ip: Option<String>,
+    pub framed_prefix: Option<String>,
     pub calling_station: Option<String>,
     pub terminate_cause: Option<i64>,
     pub flags: Vec<&'static str>,
@@ -101,7 +102,7 @@ macro_rules! select_view {
             "SELECT session.id, session.user_name, session.session, session.incarnation, session.in_octets,
                     session.out_octets, session.nas, session.started_at, session.last_event_at, session.ended_at,
                     session.state, session.seconds, account.tenant, account.source,
-                    account.external_id AS account, service.external_id AS service, session.framed_ip,
+                    account.external_id AS account, service.external_id AS service, session.framed_ip, session.framed_prefix,
                     session.calling_station, session.terminate_cause, session.flags
              FROM session LEFT JOIN account ON account.id = session.account_id
                           LEFT JOIN service ON service.id = session.service_id ",
@@ -303,6 +304,7 @@ struct Row {
     account: Option<String>,
     service: Option<String>,
     framed_ip: Option<String>,
+    framed_prefix: Option<String>,
     calling_station: Option<String>,
     terminate_cause: Option<i64>,
     flags: i64,
@@ -333,6 +335,7 @@ impl TryFrom<Row> for SessionView {
             account: row.account,
             service: row.service,
             framed_ip: row.framed_ip,
+            framed_prefix: row.framed_prefix,
             calling_station: row.calling_station,
             terminate_cause: row.terminate_cause,
             flags: mark::words(row.flags),

@@ -122,6 +122,8 @@ pub struct Record {
     pub gigawords: bool,
     pub class: Option<String>,
     pub framed_ip: Option<IpAddr>,
+    /// Delegated-IPv6-Prefix, else Framed-IPv6-Prefix, as `2001:db8::/56` without bits beyond its length.
+    pub framed_prefix: Option<String>,
     pub calling_station: Option<String>,
     pub terminate_cause: Option<u32>,
     pub counting: Counting,

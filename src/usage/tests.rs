@@ -95,6 +95,7 @@ fn record(kind: RecordKind, event: i64, session_seconds: Option<u64>, octets: Op
         gigawords: false,
         class: None,
         framed_ip: None,
+        framed_prefix: None,
         calling_station: None,
         terminate_cause: None,
         counting: Counting::default(),

@@ -29,7 +29,7 @@ on_both!(
     service_session_is_listed_and_never_billed,
     reboot_of_one_nas_behind_a_proxy_leaves_the_others_alone,
     clock_that_is_behind_is_learned_and_folded_again_alike,
-    usage_attaches_by_address_and_by_mac_once,
+    usage_attaches_by_address_prefix_and_mac_once,
     report_policy_gives_a_straddling_delta_to_the_period_of_its_report,
     impossible_rise_is_kept_and_marked,
 );
@@ -98,20 +98,21 @@ async fn clock_that_is_behind_is_learned_and_folded_again_alike(mut bench: Bench
     assert_eq!(bench.number("SELECT COUNT(*) FROM nas_clock").await, 1, "nothing is learned twice");
 }
 
-async fn usage_attaches_by_address_and_by_mac_once(mut bench: Bench) {
+async fn usage_attaches_by_address_prefix_and_mac_once(mut bench: Bench) {
     let stop = |id: &str| RequestBuilder::accounting(1).integer(40, 2).text(44, id).integer(55, event(600));
     let counted = |packet: RequestBuilder, octets| packet.integer(46, 600).integer(42, octets).integer(43, 0);
     let by_address = counted(stop("by-address").address(8, "192.0.2.7".parse().expect("an address")), 100);
     let by_mac = counted(stop("by-mac").text(31, "00-1A-2B-3C-4D-5E"), 20);
+    let by_prefix = counted(stop("by-prefix").octets(123, &[0, 56, 0x20, 0x01, 0x0d, 0xb8, 0, 7, 0xab]), 40_000);
     let by_nothing = counted(stop("by-nothing").address(8, "192.0.2.8".parse().expect("an address")), 3);
-    send(&mut bench, vec![(601, by_address), (602, by_mac), (603, by_nothing)]).await;
+    send(&mut bench, vec![(601, by_address), (602, by_mac), (603, by_nothing), (604, by_prefix)]).await;
     turn(&bench, client("default", IdentityRule::Client)).await;
-    for id in ["by-address", "by-mac", "by-nothing"] {
+    for id in ["by-address", "by-mac", "by-prefix", "by-nothing"] {
         assert_eq!(session(&bench, "bng1", id).await.owner, None, "nobody holds anything yet");
     }
     bench.account("ada@acme").await;
     let from_at = BASE + 500_000_000;
-    for (kind, value) in [("address", "192.0.2.7"), ("mac", "00:1a:2b:3c:4d:5e")] {
+    for (kind, value) in [("address", "192.0.2.7"), ("mac", "00:1a:2b:3c:4d:5e"), ("address", "2001:db8:7:ab00::/56")] {
         let insert = "INSERT INTO holder (kind, value, account_id, service_id, from_at)";
         bench.sql(&format!("{insert} VALUES ('{kind}', '{value}', 7, 70, {from_at})")).await;
     }
@@ -125,7 +126,7 @@ async fn usage_attaches_by_address_and_by_mac_once(mut bench: Bench) {
     for _ in 0..2 {
         turn(&bench, client("default", IdentityRule::Client)).await;
     }
-    assert_eq!(bench.totals().await, [(120, 2)]);
+    assert_eq!(bench.totals().await, [(40_120, 3)]);
     assert_eq!(session(&bench, "bng1", "by-nothing").await.owner, None, "before its holder an address was another's");
 }
 

@@ -419,6 +419,7 @@ impl Desk {
             user_name: None,
             owner: None,
             framed_ip: None,
+            framed_prefix: None,
             calling_station: None,
             terminate_cause: None,
             refold: false,
@@ -461,6 +462,9 @@ impl Working {
             stored.calling_station.clone_from(&record.calling_station);
         }
         stored.framed_ip = record.framed_ip.or(stored.framed_ip);
+        if record.framed_prefix.is_some() {
+            stored.framed_prefix.clone_from(&record.framed_prefix);
+        }
         stored.terminate_cause = record.terminate_cause.or(stored.terminate_cause);
     }
 }

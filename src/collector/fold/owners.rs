@@ -1,4 +1,5 @@
-//! Whose a session is: who held its user name when it began; where nobody ever held that, its address or its MAC.
+//! Whose a session is: who held its user name when it began; where nobody ever held that, its
+//! address, its prefix or its MAC.
 //!
 //! In: sessions without an owner, and who holds and held what. Out: an owner or none; usage without one is kept until
 //! somebody holds what it came with.
@@ -80,8 +81,9 @@ impl Held {
 /// What else than its name may tell whose a session is, as holders hold it.
 fn keys_of(session: &StoredSession) -> Vec<(&'static str, String)> {
     let address = session.framed_ip.map(|address| ("address", address.to_string()));
+    let prefix = session.framed_prefix.clone().map(|prefix| ("address", prefix));
     let station = session.calling_station.clone().map(|station| ("mac", station));
-    address.into_iter().chain(station).collect()
+    address.into_iter().chain(prefix).chain(station).collect()
 }
 
 /// Who owns a session that began at `started_at`: the exact name goes before the name without case; before the first
