@@ -75,10 +75,11 @@ const KEYED_SQLITE: &str = "SELECT holder.kind, holder.value, holder.account_id,
        ON holder.kind = key.value ->> 0 AND holder.value = key.value ->> 1
      JOIN account ON account.id = holder.account_id
      WHERE holder.service_id IS NOT NULL ORDER BY holder.from_at, holder.id";
+// OFFSET keeps the planner from beginning with the table, which it takes for empty until it was analysed.
 const KEYED_POSTGRES: &str = "SELECT holder.kind, holder.value, holder.account_id, holder.service_id, account.tenant,
         holder.from_at, holder.until_at
-     FROM UNNEST($1::TEXT[], $2::TEXT[]) AS key (kind, value) JOIN holder
-       ON holder.kind = key.kind AND holder.value = key.value
+     FROM UNNEST($1::TEXT[], $2::TEXT[]) AS key (kind, value) CROSS JOIN LATERAL
+       (SELECT * FROM holder AS held WHERE held.kind = key.kind AND held.value = key.value OFFSET 0) AS holder
      JOIN account ON account.id = holder.account_id
      WHERE holder.service_id IS NOT NULL ORDER BY holder.from_at, holder.id";
 const HOLDERS_SQLITE: &str = "SELECT holder.kind, holder.value, holder.account_id, holder.service_id, account.tenant,
@@ -89,8 +90,8 @@ const HOLDERS_SQLITE: &str = "SELECT holder.kind, holder.value, holder.account_i
      WHERE holder.service_id IS NOT NULL ORDER BY holder.from_at, holder.id";
 const HOLDERS_POSTGRES: &str = "SELECT holder.kind, holder.value, holder.account_id, holder.service_id, account.tenant,
         holder.from_at, holder.until_at
-     FROM UNNEST($1::TEXT[]) AS name JOIN holder
-       ON holder.kind = 'username' AND LOWER(holder.value) = LOWER(name)
+     FROM UNNEST($1::TEXT[]) AS name CROSS JOIN LATERAL
+       (SELECT * FROM holder AS held WHERE held.kind = 'username' AND LOWER(held.value) = LOWER(name) OFFSET 0) AS holder
      JOIN account ON account.id = holder.account_id
      WHERE holder.service_id IS NOT NULL ORDER BY holder.from_at, holder.id";
 const CYCLES_SQLITE: &str = "SELECT account.id, account.tenant, account.bill_cycle

@@ -54,9 +54,10 @@ const OF_KEYS_SQLITE: &str = select_session!(
      WHERE session.nas = key.value ->> 0 AND session.session = key.value ->> 1
      ORDER BY session.id"
 );
+// OFFSET keeps the planner from beginning with the table, which it takes for empty until it was analysed.
 const OF_KEYS_POSTGRES: &str = select_session!(
-    "FROM UNNEST($1::TEXT[], $2::TEXT[]) AS key (nas, session) JOIN session
-       ON session.nas = key.nas AND session.session = key.session
+    "FROM UNNEST($1::TEXT[], $2::TEXT[]) AS key (nas, session) CROSS JOIN LATERAL
+       (SELECT * FROM session AS held WHERE held.nas = key.nas AND held.session = key.session OFFSET 0) AS session
      ORDER BY session.id"
 );
 const OF_IDS_SQLITE: &str = select_session!(

@@ -68,6 +68,23 @@ pub struct Fold {
     stands_by: bool,
 }
 
+/// When a step's folding ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Nothing is left.
+    Nothing,
+    /// So little is left that it may gather until the next step.
+    Paced,
+}
+
+/// Where rows were read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// In memory, just committed here: more is coming.
+    Feed,
+    Journal,
+}
+
 /// What became of one batch.
 enum Batch {
     Folded,
@@ -115,7 +132,7 @@ impl Fold {
         let mut complained: Option<Instant> = None;
         while !*stopping.borrow() {
             self.beat.beat();
-            let pause = match self.step().await {
+            let pause = match self.step(Until::Paced).await {
                 Ok(()) => {
                     if complained.take().is_some() {
                         tracing::info!("Folding accounting records goes on: the database answers again.");
@@ -176,14 +193,14 @@ impl Fold {
     /// **Errors**: the database; nothing is lost, call again.
     pub async fn turn(&mut self) -> Result<(), StoreError> {
         (self.looked, self.stands_by) = (None, false);
-        self.step().await
+        self.step(Until::Nothing).await
     }
 
-    async fn step(&mut self) -> Result<(), StoreError> {
+    async fn step(&mut self, until: Until) -> Result<(), StoreError> {
         if self.stands_by {
             self.waiting.clear();
         } else {
-            self.catch_up().await?;
+            self.catch_up(until).await?;
         }
         if self.swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY) {
             self.sweep().await?;
@@ -192,9 +209,9 @@ impl Fold {
         Ok(())
     }
 
-    async fn catch_up(&mut self) -> Result<(), StoreError> {
+    async fn catch_up(&mut self, until: Until) -> Result<(), StoreError> {
         let mut outdated = 0;
-        while let Some(rows) = self.next_rows().await? {
+        while let Some((rows, from)) = self.next_rows().await? {
             self.beat.beat();
             let age = to_micros(self.clock.now()) - to_micros(rows[0].entry.arrived_at);
             self.metrics.fold_lag_seconds.set(age.max(0) as f64 / 1e6);
@@ -203,13 +220,16 @@ impl Fold {
                 Batch::Outdated if outdated < OUTDATED_MAX => outdated += 1,
                 Batch::Outdated | Batch::Elsewhere => return Ok(()),
             }
+            if until == Until::Paced && from == From::Feed && rows.len() < BATCH / 2 {
+                return Ok(());
+            }
         }
         self.metrics.fold_lag_seconds.set(0.0);
         Ok(())
     }
 
     /// What is to be folded next: what was fed if it follows the watermark, else what the journal holds.
-    async fn next_rows(&mut self) -> Result<Option<Vec<JournalRow>>, StoreError> {
+    async fn next_rows(&mut self) -> Result<Option<(Vec<JournalRow>, From)>, StoreError> {
         if self.watermarks.is_empty() {
             let mut tx = self.store.read().await?;
             self.watermarks = fold::watermarks(&mut tx).await?;
@@ -233,7 +253,7 @@ impl Fold {
                 }
                 // Not everything was fed; what stands between is in the journal.
                 if let Some(rows) = self.rows_of(&[lane]).await? {
-                    return Ok(Some(rows));
+                    return Ok(Some((rows, From::Journal)));
                 }
             }
             let Committed { first_seq, entries, .. } = self.waiting.pop_front().expect("looked at");
@@ -241,7 +261,7 @@ impl Fold {
             rows.extend(fresh.map(|(seq, entry)| JournalRow { lane, seq, entry }));
         }
         if !rows.is_empty() {
-            return Ok(Some(rows));
+            return Ok(Some((rows, From::Feed)));
         }
         if self.looked.is_some_and(|at| at.elapsed() < IDLE) {
             return Ok(None);
@@ -258,7 +278,7 @@ impl Fold {
             self.looked = Some(Instant::now());
             self.looked_at_all = if from == 0 { self.looked } else { self.looked_at_all };
         }
-        Ok(rows)
+        Ok(rows.map(|rows| (rows, From::Journal)))
     }
 
     /// The next rows of the first of these lanes that has any after its watermark.

@@ -1,5 +1,6 @@
 //! A disk of its own for a daemon's data: a file system on a loop device whose power can be cut, or whose writes can fail.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -127,19 +128,13 @@ impl Disk {
 
     /// Whether the kernel has given up writing to it, until it is mounted anew.
     pub fn is_read_only(&self) -> bool {
-        let mounts = std::fs::read_to_string("/proc/mounts").expect("/proc/mounts");
-        let mount = text(&self.mount);
-        let options = mounts.lines().find_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            (fields.next() == Some(&mount)).then(|| fields.nth(1)).flatten()
-        });
-        options.expect("it is mounted").split(',').any(|option| option == "ro")
+        std::fs::write(self.mount.join("probe"), "").is_err_and(|error| error.kind() == ErrorKind::ReadOnlyFilesystem)
     }
 
     pub fn mount(&self) -> Result<(), String> {
         let options: &[&str] = match self.kind {
-            FileSystem::Xfs => &[],
-            FileSystem::Ext4 | FileSystem::Ext4WithoutJournal => &["-o", "errors=remount-ro"],
+            FileSystem::Ext4 => &["-o", "errors=remount-ro"],
+            FileSystem::Xfs | FileSystem::Ext4WithoutJournal => &[],
         };
         let mount = text(&self.mount);
         succeed("mount", "mount", &[options, &[&self.device, &mount]].concat()).map(drop)
