@@ -1,16 +1,12 @@
 //! A session's state as the octets of one database column, small because there are many, versioned because it stays.
 //!
-//! **Shape**: version (one octet), flags, then integers as zigzag LEB128, instants relative to the start:
-//! `started_at last_at max_rate marks corrected_by [close] [base] tail-count tail… totals pending-count pending…`.
+//! **Shape** (integers as in [`crate::vocabulary::octets`]): version (one octet), flags, then integers, instants relative
+//! to the start: `started_at last_at max_rate marks corrected_by own-clock [close] [base] tail-count tail… totals pending-count pending…`.
 
 use super::amount::{Amount, Buckets};
 use super::report::{Cursor, Reading, Report, ReportKind};
-use super::state::{CloseReason, SessionState};
-
-/// The octets are no state this program wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the session's state cannot be read")]
-pub struct DecodeError;
+use super::state::{CloseReason, OwnClock, SessionState};
+use crate::vocabulary::octets::{Input, Unreadable, put_signed, put_unsigned};
 
 impl SessionState {
     pub fn encode(&self) -> Vec<u8> {
@@ -27,20 +23,31 @@ impl SessionState {
             | u8::from(self.reading.informative) << 6
             | u8::from(self.reading.further_link) << 7;
         out.push(flags);
-        put(&mut out, self.started_at);
-        put(&mut out, self.last_at.wrapping_sub(self.started_at));
+        put_signed(&mut out, self.started_at);
+        put_signed(&mut out, self.last_at.wrapping_sub(self.started_at));
         put_unsigned(&mut out, self.reading.max_bits_per_second);
         put_unsigned(&mut out, u64::from(self.base_marks));
-        put(&mut out, self.corrected_by);
+        put_signed(&mut out, self.corrected_by);
+        match self.own_clock {
+            None => out.push(0),
+            Some(OwnClock { started_at, last_at }) if (started_at, last_at) == (self.started_at, self.last_at) => {
+                out.push(1);
+            }
+            Some(OwnClock { started_at, last_at }) => {
+                out.push(2);
+                put_signed(&mut out, started_at.wrapping_sub(self.started_at));
+                put_signed(&mut out, last_at.wrapping_sub(self.started_at));
+            }
+        }
         if let Some((_, at)) = self.closed {
-            put(&mut out, at.wrapping_sub(self.started_at));
+            put_signed(&mut out, at.wrapping_sub(self.started_at));
         }
         if let Some(base) = self.base {
             out.push(u8::from(base.stopped));
-            put(&mut out, base.event_at.wrapping_sub(self.started_at));
-            put(&mut out, base.seconds);
-            put(&mut out, base.in_octets);
-            put(&mut out, base.out_octets);
+            put_signed(&mut out, base.event_at.wrapping_sub(self.started_at));
+            put_signed(&mut out, base.seconds);
+            put_signed(&mut out, base.in_octets);
+            put_signed(&mut out, base.out_octets);
         }
         put_unsigned(&mut out, self.tail.len() as u64);
         for report in &self.tail {
@@ -49,44 +56,53 @@ impl SessionState {
         put_amount(&mut out, self.totals);
         put_unsigned(&mut out, self.pending.len() as u64);
         for (start, amount) in self.pending.iter() {
-            put(&mut out, start.wrapping_sub(self.started_at));
+            put_signed(&mut out, start.wrapping_sub(self.started_at));
             put_amount(&mut out, amount);
         }
         out
     }
 
     /// **Errors**: the octets are cut short, too long, of another version, or impossible: the row is corrupt.
-    pub fn decode(octets: &[u8]) -> Result<Self, DecodeError> {
+    pub fn decode(octets: &[u8]) -> Result<Self, Unreadable> {
         let mut input = Input(octets);
         if input.octet()? != VERSION {
-            return Err(DecodeError);
+            return Err(Unreadable);
         }
         let flags = input.octet()?;
         let started_at = input.signed()?;
         let last_at = started_at.wrapping_add(input.signed()?);
         let max_bits_per_second = input.unsigned()?;
-        let base_marks = u16::try_from(input.unsigned()?).map_err(|_| DecodeError)?;
+        let base_marks = u16::try_from(input.unsigned()?).map_err(|_| Unreadable)?;
         let corrected_by = input.signed()?;
+        let own_clock = match input.octet()? {
+            0 => None,
+            1 => Some(OwnClock { started_at, last_at }),
+            2 => {
+                let mut instant = || input.signed().map(|since| started_at.wrapping_add(since));
+                Some(OwnClock { started_at: instant()?, last_at: instant()? })
+            }
+            _ => return Err(Unreadable),
+        };
         let closed = match flags >> 4 & 3 {
             0 => None,
             1 => Some((CloseReason::Reboot, started_at.wrapping_add(input.signed()?))),
             2 => Some((CloseReason::Superseded, started_at.wrapping_add(input.signed()?))),
-            _ => return Err(DecodeError),
+            _ => return Err(Unreadable),
         };
-        let base = if flags & 8 == 0 { None } else { Some(input.cursor(started_at)?) };
+        let base = if flags & 8 == 0 { None } else { Some(cursor(&mut input, started_at)?) };
         let mut tail = Vec::new();
         for _ in 0..input.count()? {
-            tail.push(input.report(started_at)?);
+            tail.push(report(&mut input, started_at)?);
         }
-        let totals = input.amount()?;
+        let totals = amount(&mut input)?;
         let mut pending = Buckets::default();
         for _ in 0..input.count()? {
             let start = started_at.wrapping_add(input.signed()?);
-            let amount = input.amount()?;
-            pending.add(start, amount).map_err(|_| DecodeError)?;
+            let amount = amount(&mut input)?;
+            pending.add(start, amount).map_err(|_| Unreadable)?;
         }
         if !input.0.is_empty() {
-            return Err(DecodeError);
+            return Err(Unreadable);
         }
         let reading = Reading {
             gigawords: flags & 2 != 0,
@@ -103,6 +119,7 @@ impl SessionState {
             reading,
             base_marks,
             corrected_by,
+            own_clock,
             base,
             tail,
             totals,
@@ -112,21 +129,9 @@ impl SessionState {
     }
 }
 
-fn put_unsigned(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put(out: &mut Vec<u8>, value: i64) {
-    put_unsigned(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
-}
-
 fn put_amount(out: &mut Vec<u8>, amount: Amount) {
     for value in [amount.in_octets, amount.out_octets, amount.seconds, amount.sessions] {
-        put(out, value);
+        put_signed(out, value);
     }
 }
 
@@ -139,82 +144,47 @@ fn put_report(out: &mut Vec<u8>, report: &Report, started_at: i64) {
     let fields = [report.seconds, report.in_octets, report.out_octets];
     let present = fields.iter().enumerate().fold(0, |bits, (at, field)| bits | u8::from(field.is_some()) << at);
     out.push(kind | present << 2 | u8::from(report.arrival_based) << 5 | u8::from(report.interval) << 6);
-    put(out, report.event_at.wrapping_sub(started_at));
-    fields.into_iter().flatten().for_each(|value| put(out, value));
+    put_signed(out, report.event_at.wrapping_sub(started_at));
+    fields.into_iter().flatten().for_each(|value| put_signed(out, value));
 }
 
-struct Input<'a>(&'a [u8]);
+fn amount(input: &mut Input<'_>) -> Result<Amount, Unreadable> {
+    Ok(Amount {
+        in_octets: input.signed()?,
+        out_octets: input.signed()?,
+        seconds: input.signed()?,
+        sessions: input.signed()?,
+    })
+}
 
-impl Input<'_> {
-    fn octet(&mut self) -> Result<u8, DecodeError> {
-        let (first, rest) = self.0.split_first().ok_or(DecodeError)?;
-        self.0 = rest;
-        Ok(*first)
-    }
+fn cursor(input: &mut Input<'_>, started_at: i64) -> Result<Cursor, Unreadable> {
+    Ok(Cursor {
+        stopped: input.octet()? != 0,
+        event_at: started_at.wrapping_add(input.signed()?),
+        seconds: input.signed()?,
+        in_octets: input.signed()?,
+        out_octets: input.signed()?,
+    })
+}
 
-    fn unsigned(&mut self) -> Result<u64, DecodeError> {
-        let mut value = 0u64;
-        for shift in (0..70).step_by(7) {
-            let octet = self.octet()?;
-            let part = u64::from(octet & 0x7f);
-            if shift == 63 && part > 1 {
-                return Err(DecodeError);
-            }
-            value |= part << shift;
-            if octet & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(DecodeError)
-    }
-
-    fn signed(&mut self) -> Result<i64, DecodeError> {
-        let value = self.unsigned()?;
-        Ok((value >> 1).cast_signed() ^ -((value & 1).cast_signed()))
-    }
-
-    fn count(&mut self) -> Result<usize, DecodeError> {
-        // Every item takes at least one octet, which bounds the count by the input.
-        usize::try_from(self.unsigned()?).ok().filter(|count| *count <= self.0.len()).ok_or(DecodeError)
-    }
-
-    fn amount(&mut self) -> Result<Amount, DecodeError> {
-        Ok(Amount {
-            in_octets: self.signed()?,
-            out_octets: self.signed()?,
-            seconds: self.signed()?,
-            sessions: self.signed()?,
-        })
-    }
-
-    fn cursor(&mut self, started_at: i64) -> Result<Cursor, DecodeError> {
-        Ok(Cursor {
-            stopped: self.octet()? != 0,
-            event_at: started_at.wrapping_add(self.signed()?),
-            seconds: self.signed()?,
-            in_octets: self.signed()?,
-            out_octets: self.signed()?,
-        })
-    }
-
-    fn report(&mut self, started_at: i64) -> Result<Report, DecodeError> {
-        let head = self.octet()?;
-        let kind = match head & 3 {
-            0 => ReportKind::Start,
-            1 => ReportKind::Interim,
-            2 => ReportKind::Stop,
-            _ => return Err(DecodeError),
-        };
-        let event_at = started_at.wrapping_add(self.signed()?);
-        let mut field = |bit: u8| if head & bit == 0 { Ok(None) } else { self.signed().map(Some) };
-        let (seconds, in_octets, out_octets) = (field(4)?, field(8)?, field(16)?);
-        let (arrival_based, interval) = (head & 32 != 0, head & 64 != 0);
-        Ok(Report { kind, event_at, seconds, in_octets, out_octets, arrival_based, interval, corrected_by: 0 })
-    }
+fn report(input: &mut Input<'_>, started_at: i64) -> Result<Report, Unreadable> {
+    let head = input.octet()?;
+    let kind = match head & 3 {
+        0 => ReportKind::Start,
+        1 => ReportKind::Interim,
+        2 => ReportKind::Stop,
+        _ => return Err(Unreadable),
+    };
+    let event_at = started_at.wrapping_add(input.signed()?);
+    let mut field = |bit: u8| if head & bit == 0 { Ok(None) } else { input.signed().map(Some) };
+    let (seconds, in_octets, out_octets) = (field(4)?, field(8)?, field(16)?);
+    let (arrival_based, interval) = (head & 32 != 0, head & 64 != 0);
+    let (corrected_by, told_at) = (0, None);
+    Ok(Report { kind, event_at, seconds, in_octets, out_octets, arrival_based, interval, corrected_by, told_at })
 }
 
 /// First octet of every state this program writes.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 //! In: the incarnations known of one (NAS identity, Acct-Session-Id), and a record. Out: one of them, or a new one.
 
 use super::report::{Report, ReportKind};
-use super::state::{FoldFacts, Outcome, SessionState};
+use super::state::{FoldFacts, Outcome, OwnClock, SessionState};
 use super::{FoldError, Record};
 
 /// Where a record belongs.
@@ -20,24 +20,55 @@ pub enum Choice {
 /// A Start, or a report whose implied start is later than all an incarnation reported, begins a new one.
 pub fn choose<'a>(known: impl IntoIterator<Item = &'a SessionState>, record: &Record) -> Choice {
     let Some(report) = Report::of(record) else { return Choice::New };
-    let mut sorted: Vec<(usize, &SessionState)> = known.into_iter().enumerate().collect();
+    let known: Vec<&SessionState> = known.into_iter().collect();
+    // A clock that cannot be right is right about what came after what; arrivals are not, when reports are held up.
+    if let Some(told) = report.by_own_clock()
+        && let Some(dated) = known.iter().map(|state| Dated::by_own_clock(state)).collect::<Option<Vec<_>>>()
+    {
+        return choose_among(dated, &told);
+    }
+    choose_among(known.into_iter().map(Dated::of).collect(), &report)
+}
+
+/// An incarnation, its span by one clock or another.
+#[derive(Clone, Copy)]
+struct Dated<'a> {
+    state: &'a SessionState,
+    started_at: i64,
+    last_at: i64,
+    corrected_by: i64,
+}
+
+impl<'a> Dated<'a> {
+    fn of(state: &'a SessionState) -> Self {
+        Self { state, started_at: state.started_at, last_at: state.last_at, corrected_by: state.corrected_by }
+    }
+
+    fn by_own_clock(state: &'a SessionState) -> Option<Self> {
+        let OwnClock { started_at, last_at } = state.own_clock?;
+        Some(Self { state, started_at, last_at, corrected_by: 0 })
+    }
+}
+
+fn choose_among(known: Vec<Dated<'_>>, report: &Report) -> Choice {
+    let mut sorted: Vec<(usize, Dated<'_>)> = known.into_iter().enumerate().collect();
     sorted.sort_by_key(|(index, state)| (state.started_at, *index));
     // With a clock that is corrected the reports' start is as sure as without.
     let by_event = report.arrival_based && report.corrected_by == 0;
     let began_at = if by_event { report.event_at } else { report.implied_start() };
-    let began_in = |state: &SessionState| began_at.max(began_at - report.corrected_by + state.corrected_by);
+    let began_in = |state: &Dated<'_>| began_at.max(began_at - report.corrected_by + state.corrected_by);
     let after =
         sorted.iter().rposition(|(_, state)| state.started_at <= began_in(state) + SLACK).map_or(0, |last| last + 1);
     let Some((index, candidate)) = after.checked_sub(1).map(|at| sorted[at]) else {
-        return before_all(&sorted, &report);
+        return before_all(&sorted, report);
     };
     // A clock found off, or mended, between two reports moves the later one; it is of a later session only if it is by
     // both clocks.
     let otherwise_dated = report.as_dated_in(candidate.corrected_by);
-    if begins_anew(candidate, &report) && begins_anew(candidate, &otherwise_dated) {
+    if begins_anew(&candidate, report) && begins_anew(&candidate, &otherwise_dated) {
         // A Start may come after the reports it belongs before.
         return match sorted.get(after) {
-            Some((later, state)) if is_late_start(state, &report) => Choice::Known(*later),
+            Some((later, state)) if is_late_start(state, report) => Choice::Known(*later),
             _ => Choice::New,
         };
     }
@@ -63,7 +94,13 @@ pub fn refold(records: &[Record], facts: &FoldFacts<'_>) -> Result<Vec<SessionSt
     let mut members: Vec<Vec<(&Record, Report)>> = Vec::new();
     // First pass, by event time: who belongs together. Second pass, in each one's own order: nothing is too old.
     let mut sorted: Vec<(&Record, Report)> = reports().collect();
-    sorted.sort_by(|(_, a), (_, b)| a.order(b, false));
+    let by_own_clock = sorted.iter().any(|(_, report)| report.by_own_clock().is_some())
+        && sorted.iter().all(|(_, report)| report.told_at.is_some() && report.corrected_by == 0);
+    let dated = |report: &Report| Report {
+        event_at: report.told_at.filter(|_| by_own_clock).unwrap_or(report.event_at),
+        ..*report
+    };
+    sorted.sort_by(|(_, a), (_, b)| dated(a).order(&dated(b), false));
     for (record, report) in sorted {
         let index = match choose(&states, record) {
             Choice::Known(index) => index,
@@ -122,7 +159,7 @@ pub fn continued(old: &[&SessionState], new: &[SessionState]) -> Vec<Option<usiz
     continues
 }
 
-fn before_all(sorted: &[(usize, &SessionState)], report: &Report) -> Choice {
+fn before_all(sorted: &[(usize, Dated<'_>)], report: &Report) -> Choice {
     match sorted.first() {
         // It reaches into the first incarnation, or is the Start that one lacked: its beginning, told late.
         Some((index, first))
@@ -135,35 +172,36 @@ fn before_all(sorted: &[(usize, &SessionState)], report: &Report) -> Choice {
     }
 }
 
-fn begins_anew(candidate: &SessionState, report: &Report) -> bool {
+fn begins_anew(candidate: &Dated<'_>, report: &Report) -> bool {
+    let state = candidate.state;
     let later = report.event_at > candidate.last_at;
     if report.kind == ReportKind::Start {
-        let copy_of_start = candidate.has_start && report.event_at == candidate.started_at;
+        let copy_of_start = state.has_start && report.event_at == candidate.started_at;
         let recent = report.arrival_based
-            && !candidate.stopped()
-            && report.event_at - if candidate.has_start { candidate.started_at } else { candidate.last_at } <= RESEND;
+            && !state.stopped()
+            && report.event_at - if state.has_start { candidate.started_at } else { candidate.last_at } <= RESEND;
         return later && !copy_of_start && !recent;
     }
     if report.seconds.is_none() {
         // Without session time only a counter that fell after the Stop tells of a new session.
-        let Some(last) = candidate.cursor().filter(|last| last.stopped && later) else { return false };
+        let Some(last) = state.cursor().filter(|last| last.stopped && later) else { return false };
         let fell = |was: i64, now: Option<i64>| !report.interval && now.is_some_and(|now| now < was);
         return report.event_at > candidate.last_at + SLACK
             && (fell(last.in_octets, report.in_octets) || fell(last.out_octets, report.out_octets))
             && report.kind != ReportKind::Stop;
     }
     let began_at = report.implied_start();
-    let slack = if candidate.only_start() { START_LAG } else { SLACK };
+    let slack = if state.only_start() { START_LAG } else { SLACK };
     if began_at > candidate.last_at + slack {
         return true;
     }
     // Used again at once: it began when the last one ended, and its session time started over.
-    let started_over = candidate.cursor().is_some_and(|last| report.seconds.unwrap_or(0) < last.seconds);
-    later && started_over && began_at >= candidate.last_at - SLACK && !candidate.only_start()
+    let started_over = state.cursor().is_some_and(|last| report.seconds.unwrap_or(0) < last.seconds);
+    later && started_over && began_at >= candidate.last_at - SLACK && !state.only_start()
 }
 
-fn is_late_start(state: &SessionState, report: &Report) -> bool {
-    report.kind == ReportKind::Start && !state.has_start && state.started_at - report.event_at <= START_LAG
+fn is_late_start(state: &Dated<'_>, report: &Report) -> bool {
+    report.kind == ReportKind::Start && !state.state.has_start && state.started_at - report.event_at <= START_LAG
 }
 
 /// Rounding to seconds, and a clock that was corrected a little: 5 seconds.

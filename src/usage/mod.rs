@@ -20,7 +20,6 @@ mod tests;
 
 pub use amount::{Amount, Buckets, LedgerBucket, entry_bounds};
 pub use clock::{EventTime, Skew, Told, event_time};
-pub use codec::DecodeError;
 pub use incarnation::{Choice, choose, continued, refold, supersede};
 pub use record::{Counting, Record, RecordFlags, RecordKind};
 pub use report::mark;

@@ -20,8 +20,10 @@ pub(super) struct Report {
     pub arrival_based: bool,
     /// The counters are those since the report before, not since the start.
     pub interval: bool,
-    /// By how much the NAS's clock was corrected. Known of a report that has just come only.
+    /// By how much the NAS's clock was corrected. Known of a report that has just come only, as is the next.
     pub corrected_by: i64,
+    /// When it happened by the NAS's own clock.
+    pub told_at: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,12 +130,20 @@ impl Report {
             arrival_based: record.flags.arrival_based || record.flags.clock_doubtful,
             interval: record.counting.interval,
             corrected_by: to_micros(record.event_at) - to_micros(told_at),
+            told_at: record.told.event_at.map(to_micros),
         })
     }
 
     /// The report as it would be dated by a clock that is corrected by `corrected_by`.
     pub fn as_dated_in(&self, corrected_by: i64) -> Self {
         Self { event_at: self.event_at - self.corrected_by + corrected_by, corrected_by, ..*self }
+    }
+
+    /// The report dated by the NAS's own clock, when the daemon's arrival dated it because that clock cannot be right.
+    /// Wrong as it is, it orders what it dated.
+    pub fn by_own_clock(&self) -> Option<Self> {
+        let event_at = self.told_at.filter(|_| self.arrival_based && self.corrected_by == 0)?;
+        Some(Self { event_at, arrival_based: false, ..*self })
     }
 
     /// When the session began, as far as this report tells.
@@ -336,6 +346,7 @@ mod tests {
             arrival_based: false,
             interval: false,
             corrected_by: 0,
+            told_at: None,
         }
     }
 

@@ -72,11 +72,20 @@ pub struct SessionState {
     pub(super) base_marks: u16,
     /// By how much the NAS's clock was corrected in the newest report that was.
     pub(super) corrected_by: i64,
+    /// `started_at` and `last_at` by the NAS's own clock; `None` when a report did not tell its time.
+    pub(super) own_clock: Option<OwnClock>,
     pub(super) base: Option<Cursor>,
     pub(super) tail: Vec<Report>,
     pub(super) totals: Amount,
     pub(super) pending: Buckets,
     pub(super) closed: Option<(CloseReason, i64)>,
+}
+
+/// When a session began and when it was last heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnClock {
+    pub started_at: i64,
+    pub last_at: i64,
 }
 
 impl SessionState {
@@ -96,6 +105,7 @@ impl SessionState {
             reading,
             base_marks: 0,
             corrected_by: 0,
+            own_clock: Some(OwnClock { started_at: i64::MAX, last_at: i64::MIN }),
             base: None,
             tail: Vec::new(),
             totals: Amount::default(),
@@ -131,6 +141,7 @@ impl SessionState {
         let (started_at, has_start) = self.start_with(&report);
         self.move_start(started_at, facts.edges, &mut change)?;
         let change = self.take_in(change, reading)?;
+        self.note_own_clock(&report);
         (self.started_at, self.has_start, self.reading, self.tail) = (started_at, has_start, reading, tail);
         self.last_at = new.last_at.max(self.base.map_or(i64::MIN, |base| base.event_at));
         self.settle_down(&report, facts)?;
@@ -152,6 +163,7 @@ impl SessionState {
         let (started_at, has_start) = self.start_with(report);
         self.move_start(started_at, facts.edges, &mut change)?;
         let change = self.take_in(change, self.reading)?;
+        self.note_own_clock(report);
         (self.started_at, self.has_start) = (started_at, has_start);
         self.tail.push(*report);
         self.last_at = self.last_at.max(cursor.event_at);
@@ -357,12 +369,24 @@ impl SessionState {
     }
 
     fn start_with(&self, report: &Report) -> (i64, bool) {
+        let has_start = self.has_start || report.kind == ReportKind::Start;
+        (self.start_among(self.started_at, report), has_start)
+    }
+
+    fn start_among(&self, started_at: i64, report: &Report) -> i64 {
         match (self.has_start, report.kind) {
-            (false, ReportKind::Start) => (report.event_at, true),
-            (true, ReportKind::Start) => (self.started_at.min(report.event_at), true),
-            (true, _) => (self.started_at, true),
-            (false, _) => (self.started_at.min(report.implied_start()), false),
+            (false, ReportKind::Start) => report.event_at,
+            (true, ReportKind::Start) => started_at.min(report.event_at),
+            (true, _) => started_at,
+            (false, _) => started_at.min(report.implied_start()),
         }
+    }
+
+    fn note_own_clock(&mut self, report: &Report) {
+        self.own_clock = self.own_clock.zip(report.told_at).map(|(known, told_at)| {
+            let told = Report { event_at: told_at, ..*report };
+            OwnClock { started_at: self.start_among(known.started_at, &told), last_at: known.last_at.max(told_at) }
+        });
     }
 
     fn reopen_after(&mut self, event_at: i64) {

@@ -195,6 +195,34 @@ fn reused_session_id_is_a_new_incarnation() {
 }
 
 #[test]
+fn clock_that_cannot_be_right_still_tells_ids_used_again_apart() {
+    // Half an hour ahead, and everything was held up on its way: it arrives within a moment, in no order.
+    let first = [start(0), interim(300, 300, 50), interim(600, 600, 60), stop(1200, 1200, 100)];
+    let second = [start(1230), interim(1530, 300, 9), stop(1830, 600, 20)];
+    let records: Vec<Record> = first.into_iter().chain(second).collect();
+    let arriving = |order: &[usize]| -> Vec<Record> {
+        let ahead = |(place, index): (usize, &usize)| {
+            let mut record = records[*index].clone();
+            record.told.event_at = from_micros(to_micros(record.event_at) + 1_800_000_000);
+            record.arrived_at = from_micros(BASE + place as i64 * 1_000).expect("in range");
+            record.event_at = record.arrived_at;
+            (record.flags.arrival_based, record.flags.clock_doubtful) = (true, true);
+            record
+        };
+        order.iter().enumerate().map(ahead).collect()
+    };
+    let mut order: Vec<usize> = (0..records.len()).collect();
+    for turn in 0..records.len() {
+        order.rotate_left(1);
+        if turn % 2 == 1 {
+            order.swap(0, 2);
+        }
+        let book = fold_all(&arriving(&order));
+        assert_eq!((inward(&book), book.states.len()), ((120, 1800), 2), "{order:?}");
+    }
+}
+
+#[test]
 fn id_used_again_in_the_same_second_is_told_by_its_session_time() {
     let book = fold_all(&[start(0), stop(600, 600, 70), interim(900, 300, 20), stop(1200, 600, 30)]);
     assert_eq!((inward(&book), book.states.len()), ((100, 1200), 2));
