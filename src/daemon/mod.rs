@@ -86,6 +86,7 @@ impl Daemon {
         let sockets = Sockets::bind(config)?;
         let addresses = sockets.addresses()?;
         let store = Store::open_with(&config.store_config(), durability).await?;
+        store.doubt_log();
         let up = database::bring_up(&store).await?;
         let (up, up_seen) = watch::channel(up);
         let ground = Ground { store, clock, metrics: Metrics::new(), hearts: Heartbeats::new(), jobs: Arc::default() };

@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{ConnectOptions, Connection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub mod accounts;
@@ -87,6 +88,8 @@ struct Inner {
     owner: String,
     /// SQLite lets one transaction write at a time; writers queue here fairly instead of polling the file lock.
     write_turn: Arc<Mutex<()>>,
+    /// The main file's log may hold what the disk has not: the next writer begins it anew.
+    main_doubted: Arc<AtomicBool>,
     /// The same for the journal's file.
     journal_turn: Arc<Mutex<()>>,
     /// The last probe and what it found.
@@ -119,6 +122,8 @@ pub enum Tx {
 /// A SQLite transaction together with its turn to write, given back after the transaction ended.
 pub struct SqliteTx {
     pub(in crate::store) transaction: Transaction<'static, Sqlite>,
+    /// To be told when its commit fails.
+    doubted: Option<Arc<AtomicBool>>,
     _turn: Option<OwnedMutexGuard<()>>,
 }
 
@@ -190,6 +195,7 @@ impl Store {
             sealer,
             owner: config.owner.clone(),
             write_turn: Arc::default(),
+            main_doubted: Arc::default(),
             journal_turn: Arc::default(),
             probed: Mutex::default(),
         };
@@ -233,7 +239,7 @@ impl Store {
         match &self.inner.db {
             Db::Sqlite { main, .. } => {
                 let transaction = main.readers.begin().await?;
-                Ok(Tx::Sqlite(SqliteTx { transaction, _turn: None }))
+                Ok(Tx::Sqlite(SqliteTx { transaction, doubted: None, _turn: None }))
             }
             Db::Postgres { pool, .. } => Ok(Tx::Postgres(pool.begin().await?)),
         }
@@ -268,7 +274,7 @@ impl Store {
         match &self.inner.db {
             Db::Sqlite { accounting, .. } => {
                 let transaction = accounting.readers.begin().await?;
-                Ok(Tx::Sqlite(SqliteTx { transaction, _turn: None }))
+                Ok(Tx::Sqlite(SqliteTx { transaction, doubted: None, _turn: None }))
             }
             // What is sealed meanwhile moves from one table to another: all statements must see the same moment.
             Db::Postgres { fold, .. } => Ok(Tx::Postgres(fold.begin_with(BEGIN_SNAPSHOT).await?)),
@@ -306,6 +312,11 @@ impl Store {
         Ok(())
     }
 
+    /// Doubts what an earlier process left in SQLite's main log; the journal's is doubted whenever a lane is opened.
+    pub fn doubt_log(&self) {
+        self.inner.main_doubted.store(true, Ordering::Relaxed);
+    }
+
     /// Ends all connections; open transactions end first.
     pub async fn close(&self) {
         match &self.inner.db {
@@ -327,15 +338,22 @@ impl Store {
 
     async fn sqlite_write(&self, pool: &SqlitePool) -> Result<Tx, StoreError> {
         let turn = self.inner.write_turn.clone().lock_owned().await;
+        let doubted = Arc::clone(&self.inner.main_doubted);
+        if doubted.load(Ordering::Relaxed) {
+            begin_log(&mut *pool.acquire().await?).await?;
+            doubted.store(false, Ordering::Relaxed);
+        }
         let transaction = pool.begin_with(BEGIN_IMMEDIATE).await?;
-        Ok(Tx::Sqlite(SqliteTx { transaction, _turn: Some(turn) }))
+        Ok(Tx::Sqlite(SqliteTx { transaction, doubted: Some(doubted), _turn: Some(turn) }))
     }
 }
 
 impl Tx {
     pub async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Tx::Sqlite(held) => held.transaction.commit().await?,
+            Tx::Sqlite(held) => held.transaction.commit().await.inspect_err(|_| {
+                held.doubted.iter().for_each(|doubted| doubted.store(true, Ordering::Relaxed));
+            })?,
             Tx::Postgres(transaction) => transaction.commit().await?,
         }
         Ok(())
@@ -411,6 +429,19 @@ impl SqliteFile {
             path,
         })
     }
+}
+
+/// Copies what a SQLite log holds into its file and begins a new log.
+///
+/// Who opens a log that nobody holds open believes every whole frame in it, those too whose fsync failed before the
+/// last process ended: they stand in the kernel's memory and perhaps not on the disk, and everything that is committed
+/// behind them would be lost with them. The copy is synced, and the log ends. Readers are not waited for long: while any
+/// connection is open there is an index of the log, and what failed is not in it.
+async fn begin_log(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    for statement in ["PRAGMA busy_timeout = 250", "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA busy_timeout = 10000"] {
+        sqlx::query(statement).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 fn open_postgres(url: &str) -> Result<Db, StoreError> {

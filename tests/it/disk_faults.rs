@@ -20,7 +20,7 @@ const ON_ITS_WAY: Duration = Duration::from_millis(500);
 #[test]
 fn writes_that_failed_once_are_not_trusted_afterwards() {
     let Some(disk) = disk_or_not_run("writes_that_failed_once_are_not_trusted_afterwards", || {
-        Disk::fallible(FileSystem::Ext4WithoutJournal)
+        Disk::fallible(FileSystem::XfsLogApart)
     }) else {
         return;
     };

@@ -119,7 +119,7 @@ impl Store {
             Db::Sqlite { accounting, .. } => {
                 let turn = self.inner.journal_turn.clone().lock_owned().await;
                 let transaction = accounting.background.begin_with("BEGIN IMMEDIATE").await?;
-                Ok(Tx::Sqlite(SqliteTx { transaction, _turn: Some(turn) }))
+                Ok(Tx::Sqlite(SqliteTx { transaction, doubted: None, _turn: Some(turn) }))
             }
             Db::Postgres { pool, .. } => Ok(Tx::Postgres(pool.begin().await?)),
         }

@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 
 use super::JournalEntry;
 use super::page::{PAGE_RECORDS_MAX, Page, encode};
-use crate::store::{Db, Store, StoreError};
+use crate::store::{Db, Store, StoreError, begin_log};
 use crate::vocabulary::{Timestamp, to_micros};
 
 /// Why an append failed, by what is known of its entries.
@@ -36,11 +36,6 @@ enum Connections {
 
 const OPEN_LANE: &str = "INSERT INTO lane (opened_by, opened_at) VALUES ($1, $2) RETURNING id";
 const TOUCH_LANE: &str = "UPDATE lane SET opened_by = opened_by WHERE id = $1";
-/// Into the database with what the log holds, and a new log. Every frame in it was synced when it was committed, so that
-/// this reads what the disk has; but behind a write that failed the kernel may take blocks for written that are not, and
-/// the next frames would go into those. Readers are not waited for long: without them gone the log merely stays.
-const BEGIN_LOG: [&str; 3] =
-    ["PRAGMA busy_timeout = 250", "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA busy_timeout = 10000"];
 /// With `?`: sqlx looks up the name of every `$n` each time.
 const INSERT_SQLITE: &str =
     "INSERT INTO journal (lane, first_seq, records, arrived_from, arrived_until, body) VALUES (?, ?, ?, ?, ?, ?)";
@@ -48,7 +43,7 @@ const INSERT_POSTGRES: &str = "INSERT INTO journal (lane, first_seq, records, ar
      VALUES ($1, $2, $3, $4, $5, $6)";
 
 impl Store {
-    /// Opens a new lane for this process; on SQLite with an empty log (see `BEGIN_LOG`).
+    /// Opens a new lane for this process; on SQLite with a new log (see `begin_log`).
     pub async fn open_journal(&self, now: Timestamp) -> Result<JournalWriter, StoreError> {
         let (mut connection, owner, at) = match &self.inner.db {
             Db::Sqlite { accounting, .. } => {
@@ -62,9 +57,7 @@ impl Store {
         let lane = match &mut connection {
             Connections::Sqlite(c, turn) => {
                 let _turn = turn.lock().await;
-                for statement in BEGIN_LOG {
-                    sqlx::query(statement).execute(&mut **c).await?;
-                }
+                begin_log(c).await?;
                 sqlx::query_scalar(OPEN_LANE).bind(owner).bind(at).fetch_one(&mut **c).await?
             }
             Connections::Postgres(c) => sqlx::query_scalar(OPEN_LANE).bind(owner).bind(at).fetch_one(&mut **c).await?,
