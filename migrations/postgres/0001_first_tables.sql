@@ -244,8 +244,7 @@ CREATE TABLE session (
     refold BOOLEAN NOT NULL,
     body BYTEA NOT NULL,
     UNIQUE (nas, session, incarnation)
--- Room for new versions on the same page.
-) WITH (fillfactor = 80);
+);
 CREATE INDEX session_unattributed ON session (LOWER(user_name)) WHERE service_id IS NULL;
 CREATE INDEX session_unattributed_address ON session (framed_ip) WHERE service_id IS NULL;
 CREATE INDEX session_unattributed_prefix ON session (framed_prefix) WHERE service_id IS NULL;

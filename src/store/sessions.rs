@@ -3,7 +3,6 @@
 //! A row's columns are what lists and indexes need; `body` is the fold's own state and the truth. Bulk statements send
 //! their rows as one JSON array or as multi-row `VALUES` with `?` to SQLite, as arrays to PostgreSQL (HOUSE, decision 4).
 
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 use sqlx::FromRow;
@@ -30,13 +29,7 @@ pub struct StoredSession {
     /// A record was older than the fold remembers: all records must be read again.
     pub refold: bool,
     pub state: SessionState,
-    pub indexed: Indexed,
 }
-
-/// What a session's row holds in its columns that indexes are made of, as one number; nothing while that is not known,
-/// and then all columns are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Indexed(Option<u64>);
 
 /// The account and service a session's usage belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,14 +95,6 @@ macro_rules! or_update {
             refold = excluded.refold, body = excluded.body"
     };
 }
-// What an ordinary interim changes, and no index holds.
-macro_rules! or_update_counters {
-    () => {
-        " ON CONFLICT (id) DO UPDATE SET
-            state = excluded.state, last_event_at = excluded.last_event_at, in_octets = excluded.in_octets,
-            out_octets = excluded.out_octets, seconds = excluded.seconds, body = excluded.body"
-    };
-}
 macro_rules! from_arrays {
     () => {
         " SELECT * FROM UNNEST($1::BIGINT[], $2::TEXT[], $3::TEXT[], $4::BIGINT[], $5::TEXT[], $6::BIGINT[],
@@ -121,10 +106,8 @@ macro_rules! from_arrays {
 // New rows apart: to look for what one might stand in the way of costs as much again as writing it.
 static INSERT_SQLITE: Bulk = Bulk::new(insert!(), 22, "");
 static SAVE_SQLITE: Bulk = Bulk::new(insert!(), 22, or_update!());
-static SAVE_COUNTERS_SQLITE: Bulk = Bulk::new(insert!(), 22, or_update_counters!());
 const INSERT_POSTGRES: &str = insert!(from_arrays!());
 const SAVE_POSTGRES: &str = insert!(from_arrays!(), or_update!());
-const SAVE_COUNTERS_POSTGRES: &str = insert!(from_arrays!(), or_update_counters!());
 // `UNION` leaves out what two keys find; each arm has an index of its own.
 const UNATTRIBUTED_HELD: &str = "SELECT session.id FROM holder JOIN session
        ON LOWER(session.user_name) = LOWER(holder.value)
@@ -175,36 +158,25 @@ pub async fn pending_of_accounts(tx: &mut Tx, account_ids: &[i64]) -> Result<Vec
 
 /// Writes new and changed sessions; new ones get their ids.
 pub async fn save(tx: &mut Tx, sessions: &mut [&mut StoredSession]) -> Result<(), StoreError> {
-    let new: Vec<bool> = sessions.iter().map(|session| session.id.is_none()).collect();
-    number(tx, sessions).await?;
-    let (mut inserted, mut changed, mut counted) = (Vec::new(), Vec::new(), Vec::new());
-    let mut indexed = Vec::with_capacity(sessions.len());
-    for (session, new) in sessions.iter().zip(new) {
-        let columns = Columns::of(session);
-        let now = Indexed(Some(columns.indexed()));
-        match () {
-            () if new => inserted.push(columns),
-            () if session.indexed == now => counted.push(columns),
-            () => changed.push(columns),
-        }
-        indexed.push(now);
+    let (mut new, known): (Vec<&mut StoredSession>, Vec<&mut StoredSession>) =
+        sessions.iter_mut().map(|session| &mut **session).partition(|session| session.id.is_none());
+    if !new.is_empty() {
+        number(tx, &mut new).await?;
+        write(tx, &new, &INSERT_SQLITE, INSERT_POSTGRES).await?;
     }
-    write(tx, &inserted, &INSERT_SQLITE, INSERT_POSTGRES).await?;
-    write(tx, &changed, &SAVE_SQLITE, SAVE_POSTGRES).await?;
-    write(tx, &counted, &SAVE_COUNTERS_SQLITE, SAVE_COUNTERS_POSTGRES).await?;
-    sessions.iter_mut().zip(indexed).for_each(|(session, now)| session.indexed = now);
+    if !known.is_empty() {
+        write(tx, &known, &SAVE_SQLITE, SAVE_POSTGRES).await?;
+    }
     Ok(())
 }
 
 async fn write(
     tx: &mut Tx,
-    columns: &[Columns<'_>],
+    sessions: &[&mut StoredSession],
     sqlite: &'static Bulk,
     postgres: &'static str,
 ) -> Result<(), StoreError> {
-    if columns.is_empty() {
-        return Ok(());
-    }
+    let columns: Vec<Columns<'_>> = sessions.iter().map(|session| Columns::of(session)).collect();
     match tx {
         Tx::Sqlite(held) => {
             let put = |c: &Columns<'_>, row: &mut Values| {
@@ -215,7 +187,7 @@ async fn write(
                 row.put(c.framed_ip.as_deref()).put(c.framed_prefix).put(c.calling_station).put(c.terminate_cause);
                 row.put(c.flags).put(c.pending).put(c.refold).put(c.body.as_slice());
             };
-            sqlite.execute(held, columns, put).await?;
+            sqlite.execute(held, &columns, put).await?;
         }
         Tx::Postgres(transaction) => {
             macro_rules! column {
@@ -324,24 +296,19 @@ async fn of_numbers(
     rows.into_iter().map(StoredSession::try_from).collect()
 }
 
-async fn number(tx: &mut Tx, sessions: &mut [&mut StoredSession]) -> Result<(), StoreError> {
-    let lacking = sessions.iter().filter(|session| session.id.is_none()).count();
-    if lacking == 0 {
-        return Ok(());
-    }
+async fn number(tx: &mut Tx, new: &mut [&mut StoredSession]) -> Result<(), StoreError> {
     let ids: Vec<i64> = match tx {
         Tx::Sqlite(held) => {
             // Nobody else writes while this transaction holds the write lock.
             let newest: i64 = sqlx::query_scalar(NEWEST_SQLITE).fetch_one(&mut *held.transaction).await?;
-            (newest + 1..).take(lacking).collect()
+            (newest + 1..).take(new.len()).collect()
         }
         Tx::Postgres(transaction) => {
-            let count = i64::try_from(lacking).expect("a batch is bounded");
+            let count = i64::try_from(new.len()).expect("a batch is bounded");
             sqlx::query_scalar(NEXT_IDS_POSTGRES).bind(count).fetch_all(&mut **transaction).await?
         }
     };
-    let new = sessions.iter_mut().filter(|session| session.id.is_none());
-    new.zip(ids).for_each(|(session, id)| session.id = Some(id));
+    new.iter_mut().zip(ids).for_each(|(session, id)| session.id = Some(id));
     Ok(())
 }
 
@@ -403,13 +370,6 @@ impl<'a> Columns<'a> {
             body: stored.state.encode(),
         }
     }
-
-    fn indexed(&self) -> u64 {
-        let whose = (self.user_name, self.account_id, self.service_id, self.framed_ip.as_deref(), self.framed_prefix);
-        let when = (self.started_at, self.ended_at);
-        let how = (self.calling_station, self.terminate_cause, self.flags, self.pending, self.refold);
-        foldhash::fast::FixedState::default().hash_one((whose, when, how))
-    }
 }
 
 #[derive(FromRow)]
@@ -443,7 +403,7 @@ impl TryFrom<Row> for StoredSession {
         let framed_ip = row.framed_ip.as_deref().map(str::parse).transpose().map_err(|_| corrupt("framed_ip"))?;
         let terminate_cause =
             row.terminate_cause.map(u32::try_from).transpose().map_err(|_| corrupt("terminate_cause"))?;
-        let mut read = Self {
+        Ok(Self {
             id: Some(row.id),
             nas: row.nas,
             session: row.session,
@@ -456,9 +416,6 @@ impl TryFrom<Row> for StoredSession {
             terminate_cause,
             refold: row.refold,
             state,
-            indexed: Indexed(None),
-        };
-        read.indexed = Indexed(Some(Columns::of(&read).indexed()));
-        Ok(read)
+        })
     }
 }

@@ -11,7 +11,7 @@ use super::{owners, rules};
 use crate::collector::NasTable;
 use crate::store::fold::Identity;
 use crate::store::ledger::{self, Cause, NewEntry};
-use crate::store::sessions::{self, Indexed, Owner, StoredSession};
+use crate::store::sessions::{self, Owner, StoredSession};
 use crate::store::{StoreError, Tx, fold};
 use crate::usage::{
     self, Amount, Buckets, Choice, FoldError, FoldFacts, Outcome, Record, SessionState, Straddling, choose,
@@ -212,7 +212,6 @@ impl Desk {
             state.settle(&entries)?;
             working.change = change;
             working.stored.state = state;
-            working.stored.indexed = Indexed::default();
             (working.stored.refold, working.refolded, working.touched) = (false, true, true);
         }
         let model = self.sessions.first().map(|working| working.stored.clone());
@@ -424,7 +423,6 @@ impl Desk {
             calling_station: None,
             terminate_cause: None,
             refold: false,
-            indexed: Indexed::default(),
             state: SessionState::new(facts),
         });
         self.sessions.len() - 1
