@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction,
+};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub mod accounts;
@@ -438,9 +440,12 @@ impl SqliteFile {
 /// behind them would be lost with them. The copy is synced, and the log ends. Readers are not waited for long: while any
 /// connection is open there is an index of the log, and what failed is not in it.
 async fn begin_log(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    for statement in ["PRAGMA busy_timeout = 250", "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA busy_timeout = 10000"] {
-        sqlx::query(statement).execute(&mut *connection).await?;
-    }
+    sqlx::query("PRAGMA busy_timeout = 250").execute(&mut *connection).await?;
+    let emptied = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *connection).await;
+    // The connection is used again, also when this failed.
+    let patience = format!("PRAGMA busy_timeout = {}", BUSY_TIMEOUT.as_millis());
+    sqlx::query(AssertSqlSafe(patience)).execute(&mut *connection).await?;
+    emptied?;
     Ok(())
 }
 

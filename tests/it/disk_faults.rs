@@ -15,8 +15,8 @@ const SOON: Duration = Duration::from_secs(15);
 /// What was committed before a fault may still be answered so long after it.
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
-/// The kernel tells a failed write once and forgets what it could not write; a later fsync succeeds without it. So after
-/// such an error everything must be written anew before anything is answered.
+/// The kernel tells a failed write once and forgets what it could not write; a later fsync succeeds without it. So nothing
+/// may be answered behind something in the log that was not synced.
 #[test]
 fn writes_that_failed_once_are_not_trusted_afterwards() {
     let Some(disk) = disk_or_not_run("writes_that_failed_once_are_not_trusted_afterwards", || {

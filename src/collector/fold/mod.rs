@@ -79,7 +79,7 @@ enum Until {
 
 /// Where rows were read.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum From {
+enum Origin {
     /// In memory, just committed here: more is coming.
     Feed,
     Journal,
@@ -211,7 +211,7 @@ impl Fold {
 
     async fn catch_up(&mut self, until: Until) -> Result<(), StoreError> {
         let mut outdated = 0;
-        while let Some((rows, from)) = self.next_rows().await? {
+        while let Some((rows, origin)) = self.next_rows().await? {
             self.beat.beat();
             let age = to_micros(self.clock.now()) - to_micros(rows[0].entry.arrived_at);
             self.metrics.fold_lag_seconds.set(age.max(0) as f64 / 1e6);
@@ -220,7 +220,7 @@ impl Fold {
                 Batch::Outdated if outdated < OUTDATED_MAX => outdated += 1,
                 Batch::Outdated | Batch::Elsewhere => return Ok(()),
             }
-            if until == Until::Paced && from == From::Feed && rows.len() < BATCH / 2 {
+            if until == Until::Paced && origin == Origin::Feed && rows.len() < BATCH / 2 {
                 return Ok(());
             }
         }
@@ -229,7 +229,7 @@ impl Fold {
     }
 
     /// What is to be folded next: what was fed if it follows the watermark, else what the journal holds.
-    async fn next_rows(&mut self) -> Result<Option<(Vec<JournalRow>, From)>, StoreError> {
+    async fn next_rows(&mut self) -> Result<Option<(Vec<JournalRow>, Origin)>, StoreError> {
         if self.watermarks.is_empty() {
             let mut tx = self.store.read().await?;
             self.watermarks = fold::watermarks(&mut tx).await?;
@@ -253,7 +253,7 @@ impl Fold {
                 }
                 // Not everything was fed; what stands between is in the journal.
                 if let Some(rows) = self.rows_of(&[lane]).await? {
-                    return Ok(Some((rows, From::Journal)));
+                    return Ok(Some((rows, Origin::Journal)));
                 }
             }
             let Committed { first_seq, entries, .. } = self.waiting.pop_front().expect("looked at");
@@ -261,7 +261,7 @@ impl Fold {
             rows.extend(fresh.map(|(seq, entry)| JournalRow { lane, seq, entry }));
         }
         if !rows.is_empty() {
-            return Ok(Some((rows, From::Feed)));
+            return Ok(Some((rows, Origin::Feed)));
         }
         if self.looked.is_some_and(|at| at.elapsed() < IDLE) {
             return Ok(None);
@@ -278,7 +278,7 @@ impl Fold {
             self.looked = Some(Instant::now());
             self.looked_at_all = if from == 0 { self.looked } else { self.looked_at_all };
         }
-        Ok(rows.map(|rows| (rows, From::Journal)))
+        Ok(rows.map(|rows| (rows, Origin::Journal)))
     }
 
     /// The next rows of the first of these lanes that has any after its watermark.
