@@ -29,7 +29,7 @@ use sockets::Sockets;
 
 pub use serve::serve;
 pub use services::nas_table;
-pub use sockets::Addresses;
+pub use sockets::{Addresses, datagrams};
 
 /// Why the daemon did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
@@ -87,8 +88,17 @@ fn listener(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-fn datagrams(address: SocketAddr, buffer_bytes: usize) -> std::io::Result<UdpSocket> {
+/// A bound UDP socket; on every address of the machine it tells the one a datagram was sent to (IP_PKTINFO, RFC 3542).
+///
+/// That is asked for before it is bound: of what arrives until it is served the kernel could not tell it later, and the
+/// answer would leave from another address.
+pub fn datagrams(address: SocketAddr, buffer_bytes: usize) -> std::io::Result<UdpSocket> {
     let socket = open(address, Type::DGRAM, Protocol::UDP)?;
+    match address {
+        _ if !address.ip().is_unspecified() => {}
+        SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
+        SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+    }
     // The kernel gives what it allows; a smaller buffer only drops sooner in a burst.
     let _ = socket.set_recv_buffer_size(buffer_bytes);
     socket.bind(&address.into())?;

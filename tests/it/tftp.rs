@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use lastmile::daemon::datagrams;
 use lastmile::docsis::decode;
 use lastmile::provision::{CmAccess, CmContent, Content, ElementDesired, ElementKind, ElementState};
 use lastmile::provisioner::follow;
@@ -37,10 +38,10 @@ struct Bench {
 
 impl Bench {
     async fn start() -> Self {
-        Self::listening("127.0.0.1:0").await
+        Self::serving(UdpSocket::bind("127.0.0.1:0").await.expect("a port")).await
     }
 
-    async fn listening(listen: &str) -> Self {
+    async fn serving(socket: UdpSocket) -> Self {
         let folder = temp_dir();
         let path = folder.path().join("lastmile.db");
         let config = StoreConfig {
@@ -54,7 +55,6 @@ impl Bench {
         seed_account(&path).await;
         let plant = Plant::open(store.sealer().clone(), settings(), Some(snapshot::beside(&path)));
         let (metrics, hearts) = (Metrics::new(), Heartbeats::new());
-        let socket = UdpSocket::bind(listen).await.expect("a port");
         let address = socket.local_addr().expect("an address");
         let server = TftpServer {
             plant: plant.clone(),
@@ -322,10 +322,13 @@ fn the_daemon_serves_modems_and_lists_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_answer_comes_from_the_address_that_was_asked() {
     for (listen, asked) in [("0.0.0.0:0", "127.0.0.2"), ("[::]:0", "::1")] {
-        let bench = Bench::listening(listen).await;
+        let socket = datagrams(listen.parse().expect("an address"), 1 << 16).expect("a port");
         let client = UdpSocket::bind(SocketAddr::new(asked.parse().expect("an address"), 0)).await.expect("a port");
-        let server = SocketAddr::new(asked.parse().expect("an address"), bench.address.port());
+        let port = socket.local_addr().expect("an address").port();
+        let server = SocketAddr::new(asked.parse().expect("an address"), port);
+        // A modem that asks while the daemon starts.
         client.send_to(b"\0\x01unprovisioned.cm\0octet\0", server).await.expect("sent");
+        let _bench = Bench::serving(socket).await;
         let mut buffer = [0u8; 600];
         let answer = tokio::time::timeout(Duration::from_secs(5), client.recv_from(&mut buffer)).await;
         let (_, from) = answer.expect("in time").expect("an answer");
