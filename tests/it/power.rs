@@ -36,9 +36,8 @@ fn power_cut_loses_nothing_that_was_answered() {
         std::thread::sleep(Duration::from_millis(moment(cut)));
         // In the middle of accounts being pushed, too.
         let pushed = push(&site, &key, 1000 + cut);
-        disk.cut_power();
+        disk.cut_power_of(daemon);
         let acked = nas.acked();
-        daemon.kill();
         disk.restore_power();
         stored.read_on(&site);
         let missing = stored.missing(&acked[checked..]);
@@ -91,9 +90,8 @@ fn power_cut_without_full_synchronisation_loses_answered_records() {
         let prefix = format!("n{cut}");
         let nas = Nas::start(site.radius_port, LINKS, &prefix, jiff::Timestamp::now().as_second() - 20_000_000);
         std::thread::sleep(Duration::from_millis(400 + moment(cut)));
-        disk.cut_power();
+        disk.cut_power_of(daemon);
         let answered = nas.acked();
-        daemon.kill();
         disk.restore_power();
         lost += StoredReports::of(&site).missing(&answered).len();
         acked += answered.len();

@@ -238,6 +238,19 @@ impl Daemon {
         self.child.wait().expect("the daemon is gone");
     }
 
+    /// Stops it where it stands: once this returns no code of it runs. What the kernel does for it goes on.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.child.id());
+        super::wait_for("the daemon stands still", Duration::from_secs(5), || {
+            let tasks = std::fs::read_dir(&tasks).expect("the daemon's threads");
+            let still = |stat: String| stat.rsplit(") ").next().is_some_and(|state| state.starts_with(['T', 'D']));
+            // A thread that has ended meanwhile runs nothing.
+            let mut stats = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+            stats.all(still).then_some(())
+        });
+    }
+
     /// SIGTERM; gives how long it took to stop.
     pub fn stop(mut self) -> Duration {
         let start = std::time::Instant::now();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::daemon::Daemon;
 use super::wait_for;
 
 /// A mounted file system in a file. Unmounted and detached when dropped.
@@ -35,7 +36,7 @@ struct Failing {
 const SIZE: &str = "400M";
 
 impl Disk {
-    /// A healthy disk, whose power `cut_power` cuts.
+    /// A healthy disk, whose power `cut_power_of` cuts.
     ///
     /// **Errors**: why this machine cannot have one, in words.
     pub fn new(kind: FileSystem) -> Result<Self, String> {
@@ -91,9 +92,14 @@ impl Disk {
         Ok(disk)
     }
 
-    /// The file system ends at once, without writing anything more: what was not synced is lost.
-    pub fn cut_power(&self) {
+    /// Ends the daemon and its file system at once, without writing anything more: what was not synced is lost.
+    ///
+    /// The daemon stands still first: XFS tells an fsync that is under way while it is shut down that all is well, and
+    /// whoever gets to hear that has no power either.
+    pub fn cut_power_of(&self, daemon: Daemon) {
+        daemon.freeze();
         succeed("xfsprogs", "xfs_io", &["-x", "-c", "shutdown", &text(&self.mount)]).expect("the power is cut");
+        daemon.kill();
     }
 
     /// Mounts again after a power cut; nobody may hold a file open. The file system replays its log.
