@@ -1,5 +1,5 @@
 //! A disk whose writes fail, that hangs, that is read-only: nothing is answered that is not durable, `/readyz` says so,
-//! and afterwards everything that was answered is there.
+//! and afterwards everything that was answered is there — also after a power cut behind an error that has passed.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,59 @@ use crate::harness::daemon::{Daemon, Site};
 use crate::harness::disk::{Disk, FileSystem};
 use crate::harness::nas::{Nas, Truth};
 use crate::harness::truth::{StoredReports, wrong_after};
-use crate::harness::{http, run, temp_dir, wait_for};
+use crate::harness::{http, long_or, run, temp_dir, wait_for};
 
 const LINKS: u32 = 12;
 const SOON: Duration = Duration::from_secs(15);
 /// What was committed before a fault may still be answered so long after it.
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
+
+/// The kernel tells a failed write once and forgets what it could not write; a later fsync succeeds without it. So nothing
+/// may be answered behind something in the log that was not synced.
+#[test]
+fn writes_that_failed_once_are_not_trusted_afterwards() {
+    let Some(disk) = disk_or_not_run("writes_that_failed_once_are_not_trusted_afterwards", || {
+        Disk::fallible(FileSystem::XfsLogApart)
+    }) else {
+        return;
+    };
+    let site = site_on(&disk);
+    let mut daemon = prepared(&site);
+    let nas = start_nas(&site, "e");
+    let rounds = long_or(20, 3);
+    let mut checked = 0;
+    // Without an error first: this file system keeps what was synced.
+    for round in 0..=rounds {
+        answered(&nas);
+        if round == 0 {
+            disk.cut_power_of(daemon);
+            let acked = nas.acked();
+            disk.restore_power();
+            assert_eq!(StoredReports::of(&site).missing(&acked).len(), 0, "lost with the power, without any error");
+            checked = acked.len();
+            daemon = site.start();
+            continue;
+        }
+        disk.fail_writes(true);
+        let silent = silent_and_unready(&site, &nas);
+        std::thread::sleep(Duration::from_millis(500 + u64::from(round * 7919 % 1000)));
+        assert_eq!(nas.answers_after(silent), 0, "round {round}: no write succeeds");
+        disk.fail_writes(false);
+        wait_for("accounting is answered again", SOON, || nas.first_answer_after(Instant::now() - ON_ITS_WAY));
+        wait_for("the daemon is ready again", SOON, || (readiness(&site) == 200).then_some(()));
+        std::thread::sleep(Duration::from_millis(500));
+        // What was answered since must be on the disk, not only in the kernel's memory.
+        disk.cut_power_of(daemon);
+        let acked = nas.acked();
+        disk.restore_power();
+        let missing = StoredReports::of(&site).missing(&acked[checked..]).len();
+        assert_eq!(missing, 0, "round {round}: answered after the error had passed, and lost with the power");
+        checked = acked.len();
+        daemon = site.start();
+    }
+    all_is_true(&site, nas.finish(), "failed writes");
+    daemon.stop();
+}
 
 /// XFS shuts itself down when its own log cannot be written: the disk stays away until it is mounted again.
 #[test]

@@ -13,6 +13,8 @@ pub struct Disk {
     pub mount: PathBuf,
     device: String,
     kind: FileSystem,
+    /// The device of a log that stands apart.
+    log: Option<String>,
     /// What stands between the loop device and the octets, on a disk that can fail.
     failing: Option<Failing>,
     _folder: tempfile::TempDir,
@@ -23,6 +25,8 @@ pub struct Disk {
 pub enum FileSystem {
     Xfs,
     Ext4,
+    /// XFS whose own log is on a device that never fails: an error of the others passes and does not end it.
+    XfsLogApart,
 }
 
 struct Failing {
@@ -34,6 +38,7 @@ struct Failing {
 
 /// XFS wants 300 MiB; the file is sparse.
 const SIZE: &str = "400M";
+const LOG_SIZE: &str = "64M";
 
 impl Disk {
     /// A healthy disk, whose power `cut_power_of` cuts.
@@ -83,10 +88,18 @@ impl Disk {
         let mount = folder.path().join("disk");
         std::fs::create_dir(&mount).map_err(|error| error.to_string())?;
         let device = succeed("mount", "losetup", &["--find", "--show", &text(image)])?.trim().to_owned();
-        let disk = Self { mount, device, kind, failing, _folder: folder };
+        let mut disk = Self { mount, device, kind, log: None, failing, _folder: folder };
         match kind {
             FileSystem::Xfs => succeed("xfsprogs", "mkfs.xfs", &["-q", "-f", &disk.device])?,
             FileSystem::Ext4 => succeed("e2fsprogs", "mkfs.ext4", &["-q", "-F", &disk.device])?,
+            FileSystem::XfsLogApart => {
+                let file = text(&disk._folder.path().join("log"));
+                succeed("coreutils", "truncate", &["-s", LOG_SIZE, &file])?;
+                let log = succeed("mount", "losetup", &["--find", "--show", &file])?.trim().to_owned();
+                let place = format!("logdev={log},size={LOG_SIZE}");
+                disk.log = Some(log);
+                succeed("xfsprogs", "mkfs.xfs", &["-q", "-f", "-l", &place, &disk.device])?
+            }
         };
         disk.mount()?;
         Ok(disk)
@@ -124,9 +137,10 @@ impl Disk {
     }
 
     pub fn mount(&self) -> Result<(), String> {
+        let log = self.log.as_ref().map(|log| format!("logdev={log}"));
         let options = match self.kind {
             FileSystem::Ext4 => "errors=remount-ro",
-            FileSystem::Xfs => "rw",
+            FileSystem::Xfs | FileSystem::XfsLogApart => log.as_deref().unwrap_or("rw"),
         };
         succeed("mount", "mount", &["-o", options, &self.device, &text(&self.mount)]).map(drop)
     }
@@ -142,7 +156,9 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // A test that failed may leave a daemon behind that holds files: lazily then.
         let _ = Command::new("umount").arg("-l").arg(&self.mount).stderr(Stdio::null()).status();
-        let _ = Command::new("losetup").args(["-d", &self.device]).stderr(Stdio::null()).status();
+        for device in [Some(&self.device), self.log.as_ref()].into_iter().flatten() {
+            let _ = Command::new("losetup").args(["-d", device]).stderr(Stdio::null()).status();
+        }
     }
 }
 
