@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::store::migrate::Migration;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Heartbeat, Metrics};
 
@@ -14,7 +15,7 @@ use super::notify;
 /// **Errors**: `false` means the database is away and is to be tried again; an error means a person must act, for
 /// example because the schema is newer than this program.
 pub async fn bring_up(store: &Store) -> Result<bool, StoreError> {
-    match store.migrate().await {
+    match migrated(store).await {
         Ok(applied) => {
             for step in &applied {
                 tracing::info!(database = step.database, version = step.version, "Schema brought up to date.");
@@ -27,6 +28,11 @@ pub async fn bring_up(store: &Store) -> Result<bool, StoreError> {
         }
         Err(error) => Err(error),
     }
+}
+
+async fn migrated(store: &Store) -> Result<Vec<Migration>, StoreError> {
+    store.begin_logs().await?;
+    store.migrate().await
 }
 
 /// Keeps trying until the database is up, then watches it; one log line a change.
@@ -45,7 +51,7 @@ pub async fn keep(
         let now = if *up.borrow() {
             store.read().await.map(drop)
         } else {
-            match store.migrate().await {
+            match migrated(&store).await {
                 Ok(_) => {
                     up.send_replace(true);
                     Ok(())

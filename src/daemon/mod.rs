@@ -46,6 +46,8 @@ pub enum DaemonError {
     RadSec(TlsFault),
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error("a write to the database's disk failed and the disk writes again; its log is read afresh")]
+    FreshStart,
     /// A part that must run forever ended or panicked.
     #[error("{name} stopped by itself: {reason}")]
     Part { name: &'static str, reason: String },
@@ -86,7 +88,6 @@ impl Daemon {
         let sockets = Sockets::bind(config)?;
         let addresses = sockets.addresses()?;
         let store = Store::open_with(&config.store_config(), durability).await?;
-        store.doubt_log();
         let up = database::bring_up(&store).await?;
         let (up, up_seen) = watch::channel(up);
         let ground = Ground { store, clock, metrics: Metrics::new(), hearts: Heartbeats::new(), jobs: Arc::default() };
@@ -131,9 +132,13 @@ impl Daemon {
         }
     }
 
-    /// Waits for a part that stopped by itself; a daemon without one of its parts must not look alive.
+    /// Waits for a part that stopped by itself (a daemon without one of its parts must not look alive), or for the database
+    /// to need a fresh start.
     pub async fn failure(&mut self) -> DaemonError {
-        self.parts.failure().await
+        tokio::select! {
+            failure = self.parts.failure() => failure,
+            () = self.ground.store.fresh_start_due() => DaemonError::FreshStart,
+        }
     }
 
     /// Answers what is committed, ends the parts and closes the database, within `DRAIN_LIMIT`.

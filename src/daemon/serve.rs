@@ -1,5 +1,6 @@
 //! `serve`: the daemon under a service manager — ready, reload on SIGHUP, drain on SIGTERM, loud when a part dies.
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -9,7 +10,7 @@ use super::log::LevelHandle;
 use super::{Daemon, DaemonError, clock, log, notify};
 use crate::telemetry::Outcome;
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT; where a write to the database's disk failed, it begins afresh once the disk writes again.
 ///
 /// **Errors**: the daemon did not start, or a part stopped by itself; the process must end with a failure so that the
 /// service manager starts it again.
@@ -31,6 +32,10 @@ pub async fn serve(path: &Path) -> Result<(), DaemonError> {
     loop {
         tokio::select! {
             failure = daemon.failure() => {
+                if matches!(failure, DaemonError::FreshStart) {
+                    tracing::error!("{failure}: the daemon begins afresh in this process.");
+                    return Err(begin_afresh().into());
+                }
                 tracing::error!("{failure}. The daemon stops so that it is started afresh.");
                 notify::stopping();
                 daemon.stop().await;
@@ -56,6 +61,21 @@ pub async fn serve(path: &Path) -> Result<(), DaemonError> {
     daemon.stop().await;
     tracing::info!("Stopped.");
     Ok(())
+}
+
+/// Becomes a new daemon under the same pid, as after `kill -9`: nothing is closed, and what was acknowledged is durable.
+/// Comes back only with the reason why that was impossible.
+fn begin_afresh() -> std::io::Error {
+    let become_it = |program: &Path| {
+        let mut arguments = std::env::args_os();
+        let name = arguments.next().unwrap_or_default();
+        std::process::Command::new(program).arg0(name).args(arguments).exec()
+    };
+    match std::env::current_exe() {
+        Ok(program) if program.exists() => become_it(&program),
+        // It was replaced and removed; what runs is still there.
+        _ => become_it(Path::new("/proc/self/exe")),
+    }
 }
 
 /// Reads the whole new configuration first; with any fault in it the old one stays in force.

@@ -50,7 +50,7 @@ impl Store {
         }
         match &self.inner.db {
             Db::Sqlite { main, accounting } => {
-                let _turn = self.inner.write_turn.lock().await;
+                let _turn = main.log.turn().await?;
                 SQLITE.run(&main.foreground).await.map_err(refused)?;
                 SQLITE_ACCOUNTING.run(&accounting.foreground).await.map_err(refused)?;
             }

@@ -4,15 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction,
-};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use sqlx::{ConnectOptions, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use tokio::sync::Mutex;
 
 pub mod accounts;
 pub mod audit;
@@ -42,11 +38,13 @@ pub mod rating;
 pub mod seal;
 pub mod secrets;
 pub mod sessions;
+mod sqlite;
 pub mod usage;
 pub mod verify;
 
 pub use error::StoreError;
 pub use seal::Sealer;
+use sqlite::{SqliteFile, Turn, accounting_path, sqlite_path};
 
 /// Runs one body against whichever database a transaction belongs to: `on!(tx, c => sqlx::query(SQL).execute(c).await)`.
 macro_rules! on {
@@ -88,12 +86,6 @@ struct Inner {
     db: Db,
     sealer: Sealer,
     owner: String,
-    /// SQLite lets one transaction write at a time; writers queue here fairly instead of polling the file lock.
-    write_turn: Arc<Mutex<()>>,
-    /// The main file's log may hold what the disk has not: the next writer begins it anew.
-    main_doubted: Arc<AtomicBool>,
-    /// The same for the journal's file.
-    journal_turn: Arc<Mutex<()>>,
     /// The last probe and what it found.
     probed: Mutex<Option<(Instant, Result<(), StoreError>)>>,
 }
@@ -101,18 +93,6 @@ struct Inner {
 enum Db {
     Sqlite { main: SqliteFile, accounting: SqliteFile },
     Postgres { pool: PgPool, fold: PgPool, journal: PgPool },
-}
-
-/// One file. Every commit waits for the disk (synchronous=FULL), derived state's too: a frame of the log that was
-/// committed without waiting and whose write fails later would be a hole, and everything behind it, synced or not, is
-/// lost with the power.
-struct SqliteFile {
-    path: PathBuf,
-    readers: SqlitePool,
-    /// Who is waited for: pushes on the main file, accounting on the journal's.
-    foreground: SqlitePool,
-    /// The fold and the keeper, with more of the file in memory.
-    background: SqlitePool,
 }
 
 /// One transaction on either database. Dropping it without `commit` rolls back.
@@ -124,9 +104,7 @@ pub enum Tx {
 /// A SQLite transaction together with its turn to write, given back after the transaction ended.
 pub struct SqliteTx {
     pub(in crate::store) transaction: Transaction<'static, Sqlite>,
-    /// To be told when its commit fails.
-    doubted: Option<Arc<AtomicBool>>,
-    _turn: Option<OwnedMutexGuard<()>>,
+    turn: Option<Turn>,
 }
 
 /// What a commit of accounting and of business data waits for on SQLite. A configuration knows only `Full`; `Normal` is
@@ -154,17 +132,7 @@ const PROBE_HOLDS: Duration = Duration::from_millis(500);
 const BEGIN_IMMEDIATE: &str = "BEGIN IMMEDIATE";
 const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 10;
-/// The log's length from which it is copied into the file, and begun anew when that is done. What changes often is copied
-/// once.
-const LOG_PAGES: &str = "4000";
-/// Page cache of a SQLite connection in KiB; the idle daemon stays small.
-const SQLITE_CACHE_KIB: &str = "-2048";
-/// Of the connection that folds: its keys come from all over the tables, and their pages should not be read anew each
-/// time. It grows only as far as it is used.
-const SQLITE_FOLD_CACHE_KIB: &str = "-65536";
 
 impl Store {
     /// Opens the databases without touching their schema; connections are made when first used.
@@ -192,15 +160,7 @@ impl Store {
         };
         let sealer =
             Sealer::load(config.key_file.as_deref(), config.previous_key_file.as_deref(), default_key.as_deref())?;
-        let inner = Inner {
-            db,
-            sealer,
-            owner: config.owner.clone(),
-            write_turn: Arc::default(),
-            main_doubted: Arc::default(),
-            journal_turn: Arc::default(),
-            probed: Mutex::default(),
-        };
+        let inner = Inner { db, sealer, owner: config.owner.clone(), probed: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -241,7 +201,7 @@ impl Store {
         match &self.inner.db {
             Db::Sqlite { main, .. } => {
                 let transaction = main.readers.begin().await?;
-                Ok(Tx::Sqlite(SqliteTx { transaction, doubted: None, _turn: None }))
+                Ok(Tx::Sqlite(SqliteTx { transaction, turn: None }))
             }
             Db::Postgres { pool, .. } => Ok(Tx::Postgres(pool.begin().await?)),
         }
@@ -258,7 +218,7 @@ impl Store {
     /// A transaction that writes; durable once `commit` returned.
     pub async fn write(&self) -> Result<Tx, StoreError> {
         match &self.inner.db {
-            Db::Sqlite { main, .. } => self.sqlite_write(&main.foreground).await,
+            Db::Sqlite { main, .. } => sqlite_write(main, &main.foreground).await,
             Db::Postgres { pool, .. } => Ok(Tx::Postgres(pool.begin().await?)),
         }
     }
@@ -266,7 +226,7 @@ impl Store {
     /// A transaction for derived state that the journal can give again: on PostgreSQL a power cut may undo it.
     pub async fn write_derived(&self) -> Result<Tx, StoreError> {
         match &self.inner.db {
-            Db::Sqlite { main, .. } => self.sqlite_write(&main.background).await,
+            Db::Sqlite { main, .. } => sqlite_write(main, &main.background).await,
             Db::Postgres { fold, .. } => Ok(Tx::Postgres(fold.begin().await?)),
         }
     }
@@ -276,7 +236,7 @@ impl Store {
         match &self.inner.db {
             Db::Sqlite { accounting, .. } => {
                 let transaction = accounting.readers.begin().await?;
-                Ok(Tx::Sqlite(SqliteTx { transaction, doubted: None, _turn: None }))
+                Ok(Tx::Sqlite(SqliteTx { transaction, turn: None }))
             }
             // What is sealed meanwhile moves from one table to another: all statements must see the same moment.
             Db::Postgres { fold, .. } => Ok(Tx::Postgres(fold.begin_with(BEGIN_SNAPSHOT).await?)),
@@ -306,28 +266,46 @@ impl Store {
         on!(&mut tx, c => sqlx::query(PROBE).bind(&filling).execute(c).await.map(drop))?;
         tx.commit().await?;
         if let Db::Sqlite { accounting, .. } = &self.inner.db {
-            let _turn = self.inner.journal_turn.lock().await;
+            let turn = accounting.log.turn().await?;
             let mut transaction = accounting.background.begin_with(BEGIN_IMMEDIATE).await?;
             sqlx::query(PROBE).bind(&filling).execute(&mut *transaction).await?;
             transaction.commit().await?;
+            turn.committed();
         }
         Ok(())
     }
 
-    /// Doubts what an earlier process left in SQLite's main log; the journal's is doubted whenever a lane is opened.
-    pub fn doubt_log(&self) {
-        self.inner.main_doubted.store(true, Ordering::Relaxed);
+    /// Brings what an earlier process left in SQLite's logs into the files, before anything else is read or written.
+    ///
+    /// **Errors**: the disk.
+    pub async fn begin_logs(&self) -> Result<(), StoreError> {
+        if let Db::Sqlite { main, accounting } = &self.inner.db {
+            main.log.begin().await?;
+            accounting.log.begin().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a SQLite log can no longer be copied into its file with certainty (a write to the disk has failed) and
+    /// the disk writes again: now this process should begin afresh, without closing the store. Commits are safe meanwhile.
+    pub async fn fresh_start_due(&self) {
+        let Db::Sqlite { main, accounting } = &self.inner.db else { return std::future::pending().await };
+        loop {
+            if (main.log.doubted() || accounting.log.doubted()) && self.probe().await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(PROBE_HOLDS).await;
+        }
     }
 
     /// Ends all connections; open transactions end first.
     pub async fn close(&self) {
         match &self.inner.db {
             Db::Sqlite { main, accounting } => {
-                for pool in [&main.readers, &main.background, &main.foreground] {
-                    pool.close().await;
-                }
-                for pool in [&accounting.readers, &accounting.background, &accounting.foreground] {
-                    pool.close().await;
+                // Who closes a file last copies its log and ends it.
+                if !main.log.doubted() && !accounting.log.doubted() {
+                    main.close().await;
+                    accounting.close().await;
                 }
             }
             Db::Postgres { pool, fold, journal } => {
@@ -337,25 +315,21 @@ impl Store {
             }
         }
     }
+}
 
-    async fn sqlite_write(&self, pool: &SqlitePool) -> Result<Tx, StoreError> {
-        let turn = self.inner.write_turn.clone().lock_owned().await;
-        let doubted = Arc::clone(&self.inner.main_doubted);
-        if doubted.load(Ordering::Relaxed) {
-            begin_log(&mut *pool.acquire().await?).await?;
-            doubted.store(false, Ordering::Relaxed);
-        }
-        let transaction = pool.begin_with(BEGIN_IMMEDIATE).await?;
-        Ok(Tx::Sqlite(SqliteTx { transaction, doubted: Some(doubted), _turn: Some(turn) }))
-    }
+async fn sqlite_write(file: &SqliteFile, pool: &SqlitePool) -> Result<Tx, StoreError> {
+    let turn = file.log.turn().await?;
+    let transaction = pool.begin_with(BEGIN_IMMEDIATE).await?;
+    Ok(Tx::Sqlite(SqliteTx { transaction, turn: Some(turn) }))
 }
 
 impl Tx {
     pub async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Tx::Sqlite(held) => held.transaction.commit().await.inspect_err(|_| {
-                held.doubted.iter().for_each(|doubted| doubted.store(true, Ordering::Relaxed));
-            })?,
+            Tx::Sqlite(held) => {
+                held.transaction.commit().await?;
+                held.turn.into_iter().for_each(Turn::committed);
+            }
             Tx::Postgres(transaction) => transaction.commit().await?,
         }
         Ok(())
@@ -396,59 +370,6 @@ impl Tx {
     }
 }
 
-impl SqliteFile {
-    fn open(path: PathBuf, durability: Durability) -> Result<Self, StoreError> {
-        let synchronous = match durability {
-            Durability::Full => SqliteSynchronous::Full,
-            Durability::Normal => SqliteSynchronous::Normal,
-        };
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .busy_timeout(BUSY_TIMEOUT)
-            .pragma("wal_autocheckpoint", LOG_PAGES)
-            .synchronous(synchronous)
-            .disable_statement_logging();
-        let pool = |connections: u32, cache: &'static str| {
-            SqlitePoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                // A full disk makes SQLite roll back by itself; sqlx then counts a transaction that is not there and
-                // refuses every BEGIN. Such a connection is closed and another one opened.
-                .before_acquire(|connection, _| {
-                    let usable = !connection.is_in_transaction();
-                    Box::pin(async move { Ok(usable) })
-                })
-                .connect_lazy_with(options.clone().pragma("cache_size", cache))
-        };
-        Ok(Self {
-            readers: pool(SQLITE_READERS, SQLITE_CACHE_KIB),
-            foreground: pool(1, SQLITE_CACHE_KIB),
-            background: pool(1, SQLITE_FOLD_CACHE_KIB),
-            path,
-        })
-    }
-}
-
-/// Copies what a SQLite log holds into its file and begins a new log.
-///
-/// Who opens a log that nobody holds open believes every whole frame in it, those too whose fsync failed before the
-/// last process ended: they stand in the kernel's memory and perhaps not on the disk, and everything that is committed
-/// behind them would be lost with them. The copy is synced, and the log ends. Readers are not waited for long: while any
-/// connection is open there is an index of the log, and what failed is not in it.
-async fn begin_log(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    sqlx::query("PRAGMA busy_timeout = 250").execute(&mut *connection).await?;
-    let emptied = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *connection).await;
-    // The connection is used again, also when this failed.
-    let patience = format!("PRAGMA busy_timeout = {}", BUSY_TIMEOUT.as_millis());
-    sqlx::query(AssertSqlSafe(patience)).execute(&mut *connection).await?;
-    emptied?;
-    Ok(())
-}
-
 fn open_postgres(url: &str) -> Result<Db, StoreError> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|error| StoreError::Configuration(format!("{}: {error}", without_password(url))))?
@@ -479,18 +400,6 @@ fn open_postgres(url: &str) -> Result<Db, StoreError> {
         ),
         journal: pool(2, options),
     })
-}
-
-/// The file of a `sqlite:` URL.
-fn sqlite_path(url: &str) -> Option<PathBuf> {
-    let rest = url.strip_prefix("sqlite:")?;
-    Some(PathBuf::from(rest.strip_prefix("//").unwrap_or(rest)))
-}
-
-/// `lastmile.db` keeps its journal in `lastmile-accounting.db` beside it.
-fn accounting_path(main: &Path) -> PathBuf {
-    let stem = main.file_stem().map_or_else(|| "lastmile".into(), |stem| stem.to_string_lossy().into_owned());
-    main.with_file_name(format!("{stem}-accounting.db"))
 }
 
 /// A URL fit for an error message.

@@ -1,6 +1,9 @@
 //! A disk whose writes fail, that hangs, that is read-only: nothing is answered that is not durable, `/readyz` says so,
 //! and afterwards everything that was answered is there — also after a power cut behind an error that has passed.
 
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::acme::{CATALOG, internet};
@@ -13,6 +16,8 @@ use crate::harness::{http, long_or, run, temp_dir, wait_for};
 const LINKS: u32 = 12;
 const SOON: Duration = Duration::from_secs(15);
 /// What was committed before a fault may still be answered so long after it.
+/// The daemon copies a log that grows at least so often.
+const COPIED_WITHIN: Duration = Duration::from_millis(2500);
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 /// The kernel tells a failed write once and forgets what it could not write; a later fsync succeeds without it. So nothing
@@ -59,6 +64,54 @@ fn writes_that_failed_once_are_not_trusted_afterwards() {
         daemon = site.start();
     }
     all_is_true(&site, nas.finish(), "failed writes");
+    daemon.stop();
+}
+
+/// SQLite copies what a reader does not need from its log into the file without waiting for the disk. When that write
+/// fails later, nothing may begin the log anew before it was copied again.
+#[test]
+fn a_log_whose_copy_failed_is_copied_again() {
+    let Some(disk) =
+        disk_or_not_run("a_log_whose_copy_failed_is_copied_again", || Disk::fallible(FileSystem::XfsLogApart))
+    else {
+        return;
+    };
+    let site = site_on(&disk);
+    let mut daemon = prepared(&site);
+    let nas = start_nas(&site, "c");
+    let files = ["lastmile.db", "lastmile-accounting.db"].map(|name| disk.mount.join(name));
+    let rounds = long_or(10, 2);
+    let mut checked = 0;
+    for round in 0..rounds {
+        answered(&nas);
+        let readers: Vec<Reader> = files.iter().map(|file| Reader::begin(file)).collect();
+        std::thread::sleep(COPIED_WITHIN);
+        disk.fail_writes(true);
+        // What was copied meanwhile goes to the disk now, and fails.
+        let _ = run("coreutils", "sync", &["-f", &disk.mount.display().to_string()]);
+        silent_and_unready(&site, &nas);
+        disk.fail_writes(false);
+        drop(readers);
+        wait_for("the daemon begins afresh", SOON, || {
+            (site.log_text().matches("begins afresh").count() > round as usize).then_some(())
+        });
+        let afresh = Instant::now();
+        wait_for("accounting is answered again", SOON, || nas.first_answer_after(afresh));
+        // Long enough for a log that was not copied again to be begun anew.
+        std::thread::sleep(COPIED_WITHIN);
+        disk.cut_power_of(daemon);
+        let acked = nas.acked();
+        disk.restore_power();
+        for file in &files {
+            let told = run("sqlite3", "sqlite3", &[&file.display().to_string(), "PRAGMA integrity_check"]);
+            assert_eq!(String::from_utf8_lossy(&told.stdout).trim(), "ok", "round {round}: {}", file.display());
+        }
+        let missing = StoredReports::of(&site).missing(&acked[checked..]).len();
+        assert_eq!(missing, 0, "round {round}: answered, and lost with a copy that failed");
+        checked = acked.len();
+        daemon = site.start();
+    }
+    all_is_true(&site, nas.finish(), "failed copies of the log");
     daemon.stop();
 }
 
@@ -144,6 +197,32 @@ fn read_only_disk_is_never_answered_for() {
     daemon.stop();
 }
 
+/// Somebody who reads one picture of a database for long.
+struct Reader(Child);
+
+impl Reader {
+    fn begin(file: &Path) -> Self {
+        let mut child = Command::new("sqlite3")
+            .arg(file)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sqlite3 (Debian package sqlite3)");
+        let question = b"BEGIN;\nSELECT count(*) FROM sqlite_master;\n";
+        child.stdin.as_mut().expect("its input").write_all(question).expect("a question");
+        let mut answer = [0u8; 1];
+        child.stdout.as_mut().expect("its output").read_exact(&mut answer).expect("an answer");
+        Self(child)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.kill().expect("the reader is ended");
+        self.0.wait().expect("the reader is gone");
+    }
+}
+
 fn disk_or_not_run(test: &str, make: impl FnOnce() -> Result<Disk, String>) -> Option<Disk> {
     match make() {
         Ok(disk) => Some(disk),
@@ -183,7 +262,7 @@ fn answered(nas: &Nas) {
 fn silent_and_unready(site: &Site, nas: &Nas) -> Instant {
     std::thread::sleep(ON_ITS_WAY);
     let silent = Instant::now();
-    wait_for("readiness tells the fault", SOON, || (readiness(site) == 503).then_some(()));
+    wait_for("readiness tells the fault", SOON, || (status(site, "/readyz") == 503).then_some(()));
     assert_eq!(nas.answers_after(silent), 0, "answered although nothing can be made durable");
     silent
 }
@@ -202,8 +281,9 @@ fn all_is_true(site: &Site, truth: Truth, what: &str) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// 503 also where nobody listens for a moment: a daemon that begins afresh is not ready.
 fn readiness(site: &Site) -> u16 {
-    status(site, "/readyz")
+    http::request(site.http_port, "GET", "/readyz", &[], None).map_or(503, |answer| answer.status)
 }
 
 fn status(site: &Site, path: &str) -> u16 {

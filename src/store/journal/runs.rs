@@ -117,9 +117,9 @@ impl Store {
     pub(in crate::store) async fn write_journal(&self) -> Result<Tx, StoreError> {
         match &self.inner.db {
             Db::Sqlite { accounting, .. } => {
-                let turn = self.inner.journal_turn.clone().lock_owned().await;
+                let turn = accounting.log.turn().await?;
                 let transaction = accounting.background.begin_with("BEGIN IMMEDIATE").await?;
-                Ok(Tx::Sqlite(SqliteTx { transaction, doubted: None, _turn: Some(turn) }))
+                Ok(Tx::Sqlite(SqliteTx { transaction, turn: Some(turn) }))
             }
             Db::Postgres { pool, .. } => Ok(Tx::Postgres(pool.begin().await?)),
         }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use sqlx::{Connection, Postgres, Sqlite};
-use tokio::sync::Mutex;
 
 use super::JournalEntry;
 use super::page::{PAGE_RECORDS_MAX, Page, encode};
-use crate::store::{Db, Store, StoreError, begin_log};
+use crate::store::sqlite::Log;
+use crate::store::{Db, Store, StoreError};
 use crate::vocabulary::{Timestamp, to_micros};
 
 /// Why an append failed, by what is known of its entries.
@@ -29,8 +29,8 @@ pub struct JournalWriter {
 }
 
 enum Connections {
-    /// With whose turn it is to write the file; the other is who seals.
-    Sqlite(sqlx::pool::PoolConnection<Sqlite>, Arc<Mutex<()>>),
+    /// With the log whose turns it takes; others are who seals.
+    Sqlite(sqlx::pool::PoolConnection<Sqlite>, Arc<Log>),
     Postgres(sqlx::pool::PoolConnection<Postgres>),
 }
 
@@ -43,21 +43,20 @@ const INSERT_POSTGRES: &str = "INSERT INTO journal (lane, first_seq, records, ar
      VALUES ($1, $2, $3, $4, $5, $6)";
 
 impl Store {
-    /// Opens a new lane for this process; on SQLite with a new log (see `begin_log`).
+    /// Opens a new lane for this process.
     pub async fn open_journal(&self, now: Timestamp) -> Result<JournalWriter, StoreError> {
         let (mut connection, owner, at) = match &self.inner.db {
             Db::Sqlite { accounting, .. } => {
-                let turn = Arc::clone(&self.inner.journal_turn);
-                (Connections::Sqlite(accounting.foreground.acquire().await?, turn), self.owner(), to_micros(now))
+                let log = Arc::clone(&accounting.log);
+                (Connections::Sqlite(accounting.foreground.acquire().await?, log), self.owner(), to_micros(now))
             }
             Db::Postgres { journal, .. } => {
                 (Connections::Postgres(journal.acquire().await?), self.owner(), to_micros(now))
             }
         };
         let lane = match &mut connection {
-            Connections::Sqlite(c, turn) => {
-                let _turn = turn.lock().await;
-                begin_log(c).await?;
+            Connections::Sqlite(c, log) => {
+                let _turn = log.turn().await?;
                 sqlx::query_scalar(OPEN_LANE).bind(owner).bind(at).fetch_one(&mut **c).await?
             }
             Connections::Postgres(c) => sqlx::query_scalar(OPEN_LANE).bind(owner).bind(at).fetch_one(&mut **c).await?,
@@ -86,9 +85,9 @@ impl JournalWriter {
         let Page { arrived_from, arrived_until, body } = encode(entries);
         let records = i64::try_from(entries.len()).expect("a page is bounded");
         match &mut self.connection {
-            Connections::Sqlite(connection, turn) => {
-                let _turn = turn.lock().await;
-                sqlx::query(INSERT_SQLITE)
+            Connections::Sqlite(connection, log) => {
+                let turn = log.turn().await.map_err(AppendError::NotStored)?;
+                let inserted = sqlx::query(INSERT_SQLITE)
                     .bind(self.lane)
                     .bind(self.next_seq)
                     .bind(records)
@@ -96,8 +95,8 @@ impl JournalWriter {
                     .bind(arrived_until)
                     .bind(body)
                     .execute(&mut **connection)
-                    .await
-                    .map(drop)
+                    .await;
+                inserted.map(|_| turn.committed())
             }
             Connections::Postgres(connection) => sqlx::query(INSERT_POSTGRES)
                 .bind(self.lane)
@@ -118,8 +117,8 @@ impl JournalWriter {
     /// Would a commit succeed now? Commits a row that says nothing new. For Status-Server and health.
     pub async fn probe(&mut self) -> Result<(), StoreError> {
         match &mut self.connection {
-            Connections::Sqlite(connection, turn) => {
-                let _turn = turn.lock().await;
+            Connections::Sqlite(connection, log) => {
+                let _turn = log.turn().await?;
                 let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
                 sqlx::query(TOUCH_LANE).bind(self.lane).execute(&mut *transaction).await?;
                 transaction.commit().await?;
