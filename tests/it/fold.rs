@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lastmile::catalog::Bundle;
 use lastmile::collector::fold::{Fold, Verdict, Verifier, What};
 use lastmile::collector::keeper::{Keeper, Keeping};
-use lastmile::collector::{Feed, NasTable};
+use lastmile::collector::{Committed, Fed, Feed, NasTable};
 use lastmile::radius::{RequestBuilder, attribute};
 use lastmile::store::journal::{JournalEntry, JournalWriter};
 use lastmile::store::sessions::{self, StoredSession};
@@ -36,6 +36,7 @@ on_both!(
     accounting_on_closes_older_sessions_at_their_last_report,
     flush_empties_the_open_hour_once,
     two_folds_never_count_twice,
+    others_are_folded_while_ones_own_keep_coming,
     a_record_that_cannot_be_read_waits_for_a_person,
     verification_finds_and_mends_what_was_planted,
     a_disorderly_journal_verifies_clean_live_and_sealed,
@@ -278,6 +279,33 @@ async fn two_folds_never_count_twice(mut bench: Bench) {
     assert_eq!(entries.iter().map(|(.., octets)| octets).sum::<i64>(), 6000);
 }
 
+async fn others_are_folded_while_ones_own_keep_coming(mut bench: Bench) {
+    bench.send(&[report("other", 2, 600, 600, 100)]).await;
+    let other = bench.writer.lane();
+    let mut bench = bench.with_a_lane_of_its_own().await;
+    let (feed, fed) = Feed::new();
+    let (stop, stopping) = watch::channel(false);
+    let mut folding = None;
+    let mut fed = Some(fed);
+    let folded = format!("SELECT COUNT(*) FROM fold_watermark WHERE lane = {other}");
+    for second in 0..400 {
+        let entries = vec![entry(report("own", 3, second, second, second))];
+        let last = bench.writer.append(&entries).await.expect("stored");
+        feed.tell(Committed { lane: bench.writer.lane(), first_seq: last, entries });
+        // From now on something new is there whenever the fold looks.
+        if let Some(fed) = fed.take() {
+            folding = Some(tokio::spawn(bench.fold_fed(fed).run(stopping.clone())));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        if bench.number(&folded).await == 1 {
+            break;
+        }
+    }
+    assert_eq!(bench.number(&folded).await, 1, "it waits for a quiet moment");
+    stop.send(true).expect("the fold listens");
+    folding.expect("it folds").await.expect("an end").expect("no fault");
+}
+
 async fn a_record_that_cannot_be_read_waits_for_a_person(mut bench: Bench) {
     let mut fold = bench.fold();
     let poor = RequestBuilder::accounting(9).integer(attribute::ACCT_STATUS_TYPE, 1).sign(&secret()).expect("fits");
@@ -288,13 +316,25 @@ async fn a_record_that_cannot_be_read_waits_for_a_person(mut bench: Bench) {
 }
 
 impl Bench {
+    /// As after a start: what was written so far belongs to a process that has ended.
+    async fn with_a_lane_of_its_own(self) -> Self {
+        let Self { store, url, writer } = self;
+        writer.discard();
+        let writer = store.open_journal(at(0)).await.expect("a lane");
+        Self { store, url, writer }
+    }
+
     fn fold(&self) -> Fold {
+        self.fold_fed(Feed::new().1)
+    }
+
+    fn fold_fed(&self, fed: Fed) -> Fold {
         let (nas, nas_seen) = watch::channel(Arc::new(NasTable::default()));
         drop(nas);
         Fold::new(
             self.store.clone(),
             Clock::fixed(at(100_000)),
-            Feed::new().1,
+            fed,
             nas_seen,
             Metrics::new(),
             Heartbeats::new().register("fold"),
@@ -327,13 +367,7 @@ impl Bench {
     }
 
     async fn send(&mut self, packets: &[Vec<u8>]) {
-        let entry = |packet: &Vec<u8>| JournalEntry {
-            arrived_at: at(50_000),
-            nas: "bng1".into(),
-            source: std::net::SocketAddr::from(([127, 0, 0, 1], 4000)).into(),
-            packet: packet.clone(),
-        };
-        let entries: Vec<JournalEntry> = packets.iter().map(entry).collect();
+        let entries: Vec<JournalEntry> = packets.iter().cloned().map(entry).collect();
         self.writer.append(&entries).await.expect("stored");
     }
 
@@ -444,6 +478,15 @@ fn reboot(event: u32) -> Vec<u8> {
         .integer(attribute::EVENT_TIMESTAMP, event_at)
         .sign(&secret())
         .expect("fits")
+}
+
+fn entry(packet: Vec<u8>) -> JournalEntry {
+    JournalEntry {
+        arrived_at: at(50_000),
+        nas: "bng1".into(),
+        source: std::net::SocketAddr::from(([127, 0, 0, 1], 4000)).into(),
+        packet,
+    }
 }
 
 pub(crate) fn secret() -> Secret {

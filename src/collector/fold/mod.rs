@@ -64,8 +64,12 @@ pub struct Fold {
     looked: Option<Instant>,
     /// When the same was found of every lane there is, not only of the newest.
     looked_at_all: Option<Instant>,
-    /// Another process folds; a sweep tries to take its place.
+    /// The last rows were the journal's, so that what was fed is next; and of which lane they were.
+    took_from_journal: bool,
+    last_lane: i64,
+    /// Another process folds; this one asks now and then whether it let go.
     stands_by: bool,
+    asked: Option<Instant>,
 }
 
 /// When a step's folding ends.
@@ -122,7 +126,10 @@ impl Fold {
             swept: None,
             looked: None,
             looked_at_all: None,
+            took_from_journal: false,
+            last_lane: 0,
             stands_by: false,
+            asked: None,
         }
     }
 
@@ -199,7 +206,12 @@ impl Fold {
     async fn step(&mut self, until: Until) -> Result<(), StoreError> {
         if self.stands_by {
             self.waiting.clear();
-        } else {
+            if self.asked.is_none_or(|at| at.elapsed() >= IDLE) {
+                self.asked = Some(Instant::now());
+                self.take_turn().await?;
+            }
+        }
+        if !self.stands_by {
             self.catch_up(until).await?;
         }
         if self.swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY) {
@@ -220,7 +232,7 @@ impl Fold {
                 Batch::Outdated if outdated < OUTDATED_MAX => outdated += 1,
                 Batch::Outdated | Batch::Elsewhere => return Ok(()),
             }
-            if until == Until::Paced && origin == Origin::Feed && rows.len() < BATCH / 2 {
+            if until == Until::Paced && origin == Origin::Feed && rows.len() < BATCH / 2 && !self.look_is_due() {
                 return Ok(());
             }
         }
@@ -228,19 +240,33 @@ impl Fold {
         Ok(())
     }
 
-    /// What is to be folded next: what was fed if it follows the watermark, else what the journal holds.
+    /// What is to be folded next: what was fed if it follows the watermark, and in turn with it what the journal holds of
+    /// others and of processes that ended. What is fed never waits for a long backlog, nor that for a quiet moment.
     async fn next_rows(&mut self) -> Result<Option<(Vec<JournalRow>, Origin)>, StoreError> {
         if self.watermarks.is_empty() {
             let mut tx = self.store.read().await?;
             self.watermarks = fold::watermarks(&mut tx).await?;
             tx.rollback().await?;
         }
+        while let Some(committed) = self.fed.try_recv() {
+            self.waiting.push_back(committed);
+        }
+        let journal_had_its_turn = std::mem::take(&mut self.took_from_journal);
+        if !journal_had_its_turn && let Some(rows) = self.look_in_journal().await? {
+            return Ok(Some((rows, Origin::Journal)));
+        }
+        if let Some(next) = self.fed_rows().await? {
+            return Ok(Some(next));
+        }
+        Ok(self.look_in_journal().await?.map(|rows| (rows, Origin::Journal)))
+    }
+
+    /// What was fed of one lane, as much as makes a batch.
+    async fn fed_rows(&mut self) -> Result<Option<(Vec<JournalRow>, Origin)>, StoreError> {
         let mut rows = Vec::new();
-        while rows.len() < BATCH {
-            while let Some(committed) = self.fed.try_recv() {
-                self.waiting.push_back(committed);
-            }
-            let Some(next) = self.waiting.front() else { break };
+        while rows.len() < BATCH
+            && let Some(next) = self.waiting.front()
+        {
             let (lane, first) = (next.lane, next.first_seq);
             let folded = self.watermarks.get(&lane).copied().unwrap_or(0);
             let after = rows.last().map_or(folded, |row: &JournalRow| row.seq);
@@ -260,25 +286,40 @@ impl Fold {
             let fresh = (first_seq..).zip(entries).filter(|(seq, _)| *seq > after);
             rows.extend(fresh.map(|(seq, entry)| JournalRow { lane, seq, entry }));
         }
-        if !rows.is_empty() {
-            return Ok(Some((rows, Origin::Feed)));
-        }
-        if self.looked.is_some_and(|at| at.elapsed() < IDLE) {
+        Ok((!rows.is_empty()).then_some((rows, Origin::Feed)))
+    }
+
+    /// Whether the journal may hold something that was not fed.
+    fn look_is_due(&self) -> bool {
+        self.looked.is_none_or(|at| at.elapsed() >= IDLE)
+    }
+
+    /// The next rows of a lane that is not fed just now, each lane in its turn, when it is time to look for them.
+    async fn look_in_journal(&mut self) -> Result<Option<Vec<JournalRow>>, StoreError> {
+        if !self.look_is_due() {
             return Ok(None);
         }
         let mut tx = self.store.read_journal().await?;
-        let lanes = journal::lanes(&mut tx).await?;
+        let mut lanes = journal::lanes(&mut tx).await?;
         tx.rollback().await?;
         // Every process opens a lane of its own; the old ones are looked at only now and then.
-        let recent = lanes.len().saturating_sub(RECENT_LANES);
-        let recently = self.looked_at_all.is_some_and(|at| at.elapsed() < ALL_LANES_EVERY);
-        let from = if recently { recent } else { 0 };
-        let rows = self.rows_of(&lanes[from..]).await?;
-        if rows.is_none() {
-            self.looked = Some(Instant::now());
-            self.looked_at_all = if from == 0 { self.looked } else { self.looked_at_all };
+        let all = self.looked_at_all.is_none_or(|at| at.elapsed() >= ALL_LANES_EVERY);
+        if !all {
+            lanes.drain(..lanes.len().saturating_sub(RECENT_LANES));
         }
-        Ok(rows.map(|rows| (rows, Origin::Journal)))
+        let had_its_turn = lanes.iter().position(|lane| *lane > self.last_lane).unwrap_or(0);
+        lanes.rotate_left(had_its_turn);
+        let fed = self.waiting.front().map(|committed| committed.lane);
+        lanes.retain(|lane| Some(*lane) != fed);
+        let rows = self.rows_of(&lanes).await?;
+        match &rows {
+            Some(rows) => (self.took_from_journal, self.last_lane) = (true, rows[0].lane),
+            None => {
+                self.looked = Some(Instant::now());
+                self.looked_at_all = if all { self.looked } else { self.looked_at_all };
+            }
+        }
+        Ok(rows)
     }
 
     /// The next rows of the first of these lanes that has any after its watermark.
