@@ -160,6 +160,7 @@ async fn a_late_record_is_not_counted_from_days_that_were_dropped(mut bench: Ben
 pub(crate) struct Bench {
     pub(crate) store: Store,
     pub(crate) url: String,
+    config: StoreConfig,
     pub(crate) writer: JournalWriter,
 }
 
@@ -280,21 +281,19 @@ async fn two_folds_never_count_twice(mut bench: Bench) {
 }
 
 async fn others_are_folded_while_ones_own_keep_coming(mut bench: Bench) {
-    bench.send(&[report("other", 2, 600, 600, 100)]).await;
-    let other = bench.writer.lane();
-    let mut bench = bench.with_a_lane_of_its_own().await;
+    let another = Store::open(&bench.config).await.expect("another daemon's store");
+    let mut other = another.open_journal(at(0)).await.expect("a lane");
     let (feed, fed) = Feed::new();
     let (stop, stopping) = watch::channel(false);
-    let mut folding = None;
-    let mut fed = Some(fed);
-    let folded = format!("SELECT COUNT(*) FROM fold_watermark WHERE lane = {other}");
+    let folding = tokio::spawn(bench.fold_fed(fed).run(stopping));
+    let folded = format!("SELECT COUNT(*) FROM fold_watermark WHERE lane = {}", other.lane());
     for second in 0..400 {
+        // Something new is there whenever the fold looks, before the other's record and after it.
         let entries = vec![entry(report("own", 3, second, second, second))];
         let last = bench.writer.append(&entries).await.expect("stored");
         feed.tell(Committed { lane: bench.writer.lane(), first_seq: last, entries });
-        // From now on something new is there whenever the fold looks.
-        if let Some(fed) = fed.take() {
-            folding = Some(tokio::spawn(bench.fold_fed(fed).run(stopping.clone())));
+        if second == 50 {
+            other.append(&[entry(report("other", 2, 600, 600, 100))]).await.expect("stored");
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         if bench.number(&folded).await == 1 {
@@ -303,7 +302,9 @@ async fn others_are_folded_while_ones_own_keep_coming(mut bench: Bench) {
     }
     assert_eq!(bench.number(&folded).await, 1, "it waits for a quiet moment");
     stop.send(true).expect("the fold listens");
-    folding.expect("it folds").await.expect("an end").expect("no fault");
+    folding.await.expect("an end").expect("no fault");
+    other.discard();
+    another.close().await;
 }
 
 async fn a_record_that_cannot_be_read_waits_for_a_person(mut bench: Bench) {
@@ -316,14 +317,6 @@ async fn a_record_that_cannot_be_read_waits_for_a_person(mut bench: Bench) {
 }
 
 impl Bench {
-    /// As after a start: what was written so far belongs to a process that has ended.
-    async fn with_a_lane_of_its_own(self) -> Self {
-        let Self { store, url, writer } = self;
-        writer.discard();
-        let writer = store.open_journal(at(0)).await.expect("a lane");
-        Self { store, url, writer }
-    }
-
     fn fold(&self) -> Fold {
         self.fold_fed(Feed::new().1)
     }
@@ -524,7 +517,7 @@ fn run(url: &str, key_file: Option<std::path::PathBuf>, work: impl FnOnce(Bench)
         let mut tx = store.read().await.expect("a transaction");
         assert!(fold_store::watermarks(&mut tx).await.expect("watermarks").is_empty());
         drop(tx);
-        work(Bench { store: store.clone(), url: url.to_owned(), writer }).await;
+        work(Bench { store: store.clone(), url: url.to_owned(), config, writer }).await;
         store.close().await;
     });
 }
