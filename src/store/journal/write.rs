@@ -44,6 +44,9 @@ const INSERT_POSTGRES: &str = "INSERT INTO journal (lane, first_seq, records, ar
 
 impl Store {
     /// Opens a new lane for this process.
+    ///
+    /// In a transaction of its own: a statement that returns a row is committed after the row is given, and who takes
+    /// only the row never learns that its commit failed.
     pub async fn open_journal(&self, now: Timestamp) -> Result<JournalWriter, StoreError> {
         let (mut connection, owner, at) = match &self.inner.db {
             Db::Sqlite { accounting, .. } => {
@@ -57,9 +60,17 @@ impl Store {
         let lane = match &mut connection {
             Connections::Sqlite(c, log) => {
                 let _turn = log.turn().await?;
-                sqlx::query_scalar(OPEN_LANE).bind(owner).bind(at).fetch_one(&mut **c).await?
+                let mut transaction = c.begin_with("BEGIN IMMEDIATE").await?;
+                let lane = sqlx::query_scalar(OPEN_LANE).bind(owner).bind(at).fetch_one(&mut *transaction).await?;
+                transaction.commit().await?;
+                lane
             }
-            Connections::Postgres(c) => sqlx::query_scalar(OPEN_LANE).bind(owner).bind(at).fetch_one(&mut **c).await?,
+            Connections::Postgres(c) => {
+                let mut transaction = c.begin().await?;
+                let lane = sqlx::query_scalar(OPEN_LANE).bind(owner).bind(at).fetch_one(&mut *transaction).await?;
+                transaction.commit().await?;
+                lane
+            }
         };
         Ok(JournalWriter { connection, lane, next_seq: 1 })
     }
