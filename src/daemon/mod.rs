@@ -46,6 +46,7 @@ pub enum DaemonError {
     RadSec(TlsFault),
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// Not a fault of its own: the process is to be replaced, without closing the database (see `Store::fresh_start_due`).
     #[error("a write to the database's disk failed and the disk writes again; its log is read afresh")]
     FreshStart,
     /// A part that must run forever ended or panicked.

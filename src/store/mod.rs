@@ -286,12 +286,14 @@ impl Store {
         Ok(())
     }
 
-    /// Waits until a SQLite log can no longer be copied into its file with certainty (a write to the disk has failed) and
-    /// the disk writes again: now this process should begin afresh, without closing the store. Commits are safe meanwhile.
+    /// Waits until a SQLite log can no longer be copied into its file with certainty (a write to the disk has failed), the
+    /// disk writes again and no other process has the files open: now this process should begin afresh, without closing
+    /// the store. Commits are safe meanwhile; the log grows.
     pub async fn fresh_start_due(&self) {
         let Db::Sqlite { main, accounting } = &self.inner.db else { return std::future::pending().await };
         loop {
-            if (main.log.doubted() || accounting.log.doubted()) && self.probe().await.is_ok() {
+            let doubted = main.log.doubted() || accounting.log.doubted();
+            if doubted && main.log.alone() && accounting.log.alone() && self.probe().await.is_ok() {
                 return;
             }
             tokio::time::sleep(PROBE_HOLDS).await;

@@ -1,10 +1,13 @@
 //! One SQLite file: its connections, and the log that its commits are written to before they reach the file.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc::{F_UNLCK, F_WRLCK, SEEK_SET, flock};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection, SqlitePool};
 use tokio::sync::{Mutex, OnceCell, OwnedMutexGuard};
@@ -35,15 +38,17 @@ pub(in crate::store) struct Log {
     options: SqliteConnectOptions,
     /// SQLite lets one transaction write at a time; writers queue here fairly instead of polling the file lock.
     turn: Arc<Mutex<()>>,
-    keeper: OnceCell<Mutex<Keeper>>,
+    checkpointer: OnceCell<Mutex<Checkpointer>>,
     opened: Instant,
     /// Milliseconds after `opened`; `NEVER` while a copy is made and after one failed.
     due: AtomicU64,
     doubted: AtomicBool,
+    /// To ask for locks; never closed before the process ends, for that would give up this process's own (fcntl(2)).
+    locks: OnceLock<File>,
 }
 
 /// The one connection that copies the log; `None` after it was closed.
-struct Keeper {
+struct Checkpointer {
     connection: Option<SqliteConnection>,
     copied_at: Instant,
 }
@@ -124,10 +129,11 @@ impl Log {
         Self {
             options,
             turn: Arc::default(),
-            keeper: OnceCell::new(),
+            checkpointer: OnceCell::new(),
             opened: Instant::now(),
             due: AtomicU64::new(millis(COPY_FIRST)),
             doubted: AtomicBool::new(false),
+            locks: OnceLock::new(),
         }
     }
 
@@ -135,7 +141,7 @@ impl Log {
     ///
     /// **Errors**: the file cannot be opened.
     pub async fn turn(self: &Arc<Self>) -> Result<Turn, StoreError> {
-        self.keeper().await?;
+        self.checkpointer().await?;
         let held = Arc::clone(&self.turn).lock_owned().await;
         Ok(Turn { log: Arc::clone(self), _held: held })
     }
@@ -143,6 +149,26 @@ impl Log {
     /// Whether a copy of the log failed: what is committed is safe in the log as long as nobody copies it.
     pub fn doubted(&self) -> bool {
         self.doubted.load(Ordering::Relaxed)
+    }
+
+    /// Whether a fresh start would find the file open in no other process: only then SQLite reads its log itself.
+    pub fn alone(&self) -> bool {
+        let file = match self.locks.get() {
+            Some(file) => file,
+            None => match File::open(self.options.get_filename()) {
+                Ok(file) => self.locks.get_or_init(|| file),
+                Err(_) => return false,
+            },
+        };
+        let ask = flock {
+            l_type: F_WRLCK as i16,
+            l_whence: SEEK_SET as i16,
+            l_start: SHARED_LOCK_FIRST,
+            l_len: SHARED_LOCK_OCTETS,
+            l_pid: 0,
+        };
+        let mut answer = ask;
+        fcntl(file, FcntlArg::F_GETLK(&mut answer)).is_ok() && i32::from(answer.l_type) == F_UNLCK
     }
 
     /// Copies all that an earlier process left in the log and ends it, as the only one who has the file open: then SQLite
@@ -168,20 +194,20 @@ impl Log {
     }
 
     async fn close(&self) {
-        let Some(keeper) = self.keeper.get() else { return };
-        if let Some(connection) = keeper.lock().await.connection.take() {
+        let Some(checkpointer) = self.checkpointer.get() else { return };
+        if let Some(connection) = checkpointer.lock().await.connection.take() {
             // The log stays and is copied at the next start.
             let _ = connection.close().await;
         }
     }
 
-    async fn keeper(&self) -> Result<&Mutex<Keeper>, StoreError> {
+    async fn checkpointer(&self) -> Result<&Mutex<Checkpointer>, StoreError> {
         let open = async || {
             // Writers stand still while the log is ended: for no reader.
             let connection = self.options.clone().busy_timeout(Duration::ZERO).connect().await?;
-            Ok(Mutex::new(Keeper { connection: Some(connection), copied_at: Instant::now() }))
+            Ok(Mutex::new(Checkpointer { connection: Some(connection), copied_at: Instant::now() }))
         };
-        self.keeper.get_or_try_init(open).await
+        self.checkpointer.get_or_try_init(open).await
     }
 
     /// Copies the log when that is due, in a task of its own: nobody waits for it but who writes in its last moment.
@@ -206,17 +232,17 @@ impl Log {
     /// the log anew.
     async fn copy(&self) -> Result<Copied, sqlx::Error> {
         let nothing = Copied { frames: 0, since: Duration::ZERO };
-        let Some(keeper) = self.keeper.get() else { return Ok(nothing) };
-        let mut keeper = keeper.lock().await;
-        let Some(connection) = keeper.connection.as_mut() else { return Ok(nothing) };
+        let Some(checkpointer) = self.checkpointer.get() else { return Ok(nothing) };
+        let mut checkpointer = checkpointer.lock().await;
+        let Some(connection) = checkpointer.connection.as_mut() else { return Ok(nothing) };
         checkpoint(connection, "PASSIVE").await?;
         let _turn = self.turn.lock().await;
         let frames = checkpoint(connection, "PASSIVE").await?;
         if frames > LOG_FRAMES_MOST {
             checkpoint(connection, "TRUNCATE").await?;
         }
-        let since = keeper.copied_at.elapsed();
-        keeper.copied_at = Instant::now();
+        let since = checkpointer.copied_at.elapsed();
+        checkpointer.copied_at = Instant::now();
         Ok(Copied { frames, since })
     }
 }
@@ -255,6 +281,9 @@ async fn checkpoint(connection: &mut SqliteConnection, mode: &'static str) -> Re
     Ok(frames)
 }
 
+/// Where whoever has a file open holds a lock (SQLite's file format of locks, `os.h`).
+const SHARED_LOCK_FIRST: i64 = 0x4000_0002;
+const SHARED_LOCK_OCTETS: i64 = 510;
 /// SQLite's primary result codes.
 const BUSY: u32 = 5;
 const LOCKED: u32 = 6;

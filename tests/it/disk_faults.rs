@@ -15,9 +15,9 @@ use crate::harness::{http, long_or, run, temp_dir, wait_for};
 
 const LINKS: u32 = 12;
 const SOON: Duration = Duration::from_secs(15);
-/// What was committed before a fault may still be answered so long after it.
 /// The daemon copies a log that grows at least so often.
 const COPIED_WITHIN: Duration = Duration::from_millis(2500);
+/// What was committed before a fault may still be answered so long after it.
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 /// The kernel tells a failed write once and forgets what it could not write; a later fsync succeeds without it. So nothing
@@ -90,11 +90,14 @@ fn a_log_whose_copy_failed_is_copied_again() {
         // What was copied meanwhile goes to the disk now, and fails.
         let _ = run("coreutils", "sync", &["-f", &disk.mount.display().to_string()]);
         silent_and_unready(&site, &nas);
+        let afresh = || site.log_text().matches("begins afresh").count();
+        let before = afresh();
         disk.fail_writes(false);
+        wait_for("accounting is answered again", SOON, || nas.first_answer_after(Instant::now() - ON_ITS_WAY));
+        std::thread::sleep(COPIED_WITHIN);
+        assert_eq!(afresh(), before, "round {round}: beside a reader SQLite would not read its log itself");
         drop(readers);
-        wait_for("the daemon begins afresh", SOON, || {
-            (site.log_text().matches("begins afresh").count() > round as usize).then_some(())
-        });
+        wait_for("the daemon begins afresh", SOON, || (afresh() > before).then_some(()));
         let afresh = Instant::now();
         wait_for("accounting is answered again", SOON, || nas.first_answer_after(afresh));
         // Long enough for a log that was not copied again to be begun anew.
