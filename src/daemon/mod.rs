@@ -129,7 +129,7 @@ impl Daemon {
             tracing::error!("RadSec keeps its certificates: [radius] radsec_tls.{error}");
         }
         if let Some(plant) = &self.plant {
-            plant.reload(services::modem_settings(config));
+            plant.reload(services::plant_settings(config));
         }
     }
 

@@ -16,8 +16,9 @@ use crate::collector::keeper::{Keeper, Keeping};
 use crate::collector::{self, NasClient, NasTable, RadSecSettings, Ready};
 use crate::intake::billing::BillRefusal;
 use crate::intake::{self, Intake, IntakeError, Settings};
+use crate::provisioner::cmts::CmtsTable;
 use crate::provisioner::modem::ModemSettings;
-use crate::provisioner::plant::Plant;
+use crate::provisioner::plant::{Plant, PlantSettings};
 use crate::provisioner::{Backends, Engine, follow, snapshot, tftp};
 use crate::store::foreign::aaa::AaaDatabase;
 use crate::store::foreign::mail::MailDatabase;
@@ -193,7 +194,7 @@ pub fn start_tftp(ground: &Ground, config: &Config, socket: UdpSocket, parts: &m
         );
     }
     let snapshot = snapshot_file(config, &ground.store);
-    let plant = Plant::open(ground.store.sealer().clone(), modem_settings(config), Some(snapshot));
+    let plant = Plant::open(ground.store.sealer().clone(), plant_settings(config), Some(snapshot));
     let server = tftp::TftpServer {
         plant: plant.clone(),
         store: ground.store.clone(),
@@ -241,8 +242,13 @@ pub fn start_biller(ground: &Ground, parts: &mut Parts) {
     parts.spawn("biller", auto.run(parts.stopping()));
 }
 
-/// What modem files have in common. One plant, one secret: that of `[docsis]`, else of the first CMTS that has one.
-pub fn modem_settings(config: &Config) -> ModemSettings {
+/// What modem files depend on besides the modems.
+pub fn plant_settings(config: &Config) -> PlantSettings {
+    PlantSettings { modem: modem_settings(config), cmts: CmtsTable::new(config.cmts.clone()) }
+}
+
+/// Where no CMTS is known the secret is that of `[docsis]`, else of the first CMTS that has one.
+fn modem_settings(config: &Config) -> ModemSettings {
     let of_cmts = || config.cmts.iter().find_map(|cmts| cmts.shared_secret.clone());
     let shared = config.docsis.as_ref().and_then(|docsis| docsis.shared_secret.clone()).or_else(of_cmts);
     ModemSettings {

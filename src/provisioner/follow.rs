@@ -4,6 +4,7 @@
 //! database that is away: TFTP goes on serving what is known, and no fetch is forgotten meanwhile.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -95,11 +96,11 @@ pub async fn fetches(
 }
 
 /// The file of a name, asking the store once when the name is genuine and newer than what is known.
-pub async fn find(plant: &Plant, store: &Store, name: &str) -> Found {
-    let found = plant.find(name);
+pub async fn find(plant: &Plant, store: &Store, name: &str, from: IpAddr) -> Found {
+    let found = plant.find(name, from);
     let Found::Later(mac) = found else { return found };
     match tokio::time::timeout(ASK_LIMIT, ask(plant, store, mac)).await {
-        Ok(Ok(())) => plant.find(name),
+        Ok(Ok(())) => plant.find(name, from),
         Ok(Err(_)) | Err(_) => found,
     }
 }

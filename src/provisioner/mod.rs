@@ -3,6 +3,7 @@
 
 mod aaa;
 pub mod backend;
+pub mod cmts;
 pub mod engine;
 pub mod follow;
 mod mailbox;

@@ -5,7 +5,7 @@
 //! its file from here whatever the database does.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::cmts::{Cmts, CmtsTable};
 use super::modem::{ModemSettings, build, build_unprovisioned};
 use super::snapshot;
 use crate::provision::{CmContent, Content, ElementKind, ElementState};
@@ -28,7 +29,7 @@ pub struct Plant(Arc<Inner>);
 struct Inner {
     sealer: Sealer,
     snapshot: Option<PathBuf>,
-    settings: RwLock<ModemSettings>,
+    settings: RwLock<PlantSettings>,
     modems: RwLock<HashMap<MacAddress, Modem>>,
     files: Mutex<Files>,
     fetches: Mutex<HashMap<i64, Fetch>>,
@@ -36,8 +37,33 @@ struct Inner {
     changed: AtomicBool,
 }
 
-/// Built files by modem and revision.
-type Files = HashMap<(MacAddress, i64), Arc<[u8]>>;
+/// Built files by what they depend on.
+type Files = HashMap<FileKey, Arc<[u8]>>;
+
+/// Whose file, which revision, and behind which CMTS it is served.
+type FileKey = (MacAddress, i64, Option<Arc<str>>);
+
+/// What the files of the installation depend on besides the modems; from the configuration.
+#[derive(Debug, Clone)]
+pub struct PlantSettings {
+    /// Where no CMTS is known, or it says nothing of its own.
+    pub modem: ModemSettings,
+    pub cmts: CmtsTable,
+}
+
+impl From<ModemSettings> for PlantSettings {
+    fn from(modem: ModemSettings) -> Self {
+        Self { modem, cmts: CmtsTable::default() }
+    }
+}
+
+impl PlantSettings {
+    /// What counts behind one CMTS.
+    pub fn behind(&self, cmts: Option<&Cmts>) -> ModemSettings {
+        let own = cmts.and_then(|cmts| cmts.shared_secret.clone());
+        ModemSettings { shared_secret: own.unwrap_or_else(|| self.modem.shared_secret.clone()), ..self.modem.clone() }
+    }
+}
 
 /// One modem: what it must get now, and what it may still ask for because it was told so before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +118,7 @@ const MOST_FILES: usize = 8192;
 
 impl Plant {
     /// A plant as the snapshot left it, or an empty one.
-    pub fn open(sealer: Sealer, settings: ModemSettings, snapshot: Option<PathBuf>) -> Self {
+    pub fn open(sealer: Sealer, settings: impl Into<PlantSettings>, snapshot: Option<PathBuf>) -> Self {
         let known = snapshot.as_deref().map_or_else(Vec::new, |path| match snapshot::read(path, &sealer) {
             Ok(modems) => modems,
             Err(reason) => {
@@ -107,7 +133,7 @@ impl Plant {
         Self(Arc::new(Inner {
             sealer,
             snapshot,
-            settings: RwLock::new(settings),
+            settings: RwLock::new(settings.into()),
             modems: RwLock::new(modems),
             files: Mutex::default(),
             fetches: Mutex::default(),
@@ -155,17 +181,18 @@ impl Plant {
             }
             _ => return Err(format!("element {} is no cable modem", element.key)),
         };
-        build(content, &self.settings())?;
+        build(content, &self.settings().modem)?;
         self.learn(element);
         let name = config_file_name(&self.0.sealer, content.mac, element.desired_revision);
         let evidence = format!("offered {name}; waiting for the modem to fetch it");
         Ok(Progress { state: ElementState::Pending, evidence, applied: false })
     }
 
-    /// The file of a name, as TFTP asks for it.
-    pub fn find(&self, name: &str) -> Found {
+    /// The file of a name, as TFTP asks for it: signed for the CMTS behind which `from` is.
+    pub fn find(&self, name: &str, from: IpAddr) -> Found {
+        let cmts = self.cmts_of(from);
         if name == UNPROVISIONED {
-            return match build_unprovisioned(&self.settings()) {
+            return match build_unprovisioned(&self.settings().behind(cmts.as_deref())) {
                 Ok(bytes) => Found::File(File { bytes: bytes.into(), owner: None }),
                 Err(reason) => Found::Broken(reason),
             };
@@ -176,7 +203,7 @@ impl Plant {
             return Found::Later(mac);
         };
         let Some(content) = modem.content_of(revision) else { return Found::Nothing };
-        match self.built(mac, revision, content) {
+        match self.built(mac, revision, content, cmts.as_deref()) {
             Ok(bytes) => {
                 let owner = FileOwner { mac, element_id: modem.element_id, revision };
                 Found::File(File { bytes, owner: Some(owner) })
@@ -192,9 +219,19 @@ impl Plant {
     }
 
     /// New settings, for example another shared secret: files are built anew.
-    pub fn reload(&self, settings: ModemSettings) {
-        *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    pub fn reload(&self, settings: impl Into<PlantSettings>) {
+        *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = settings.into();
         lock(&self.0.files).clear();
+    }
+
+    /// The CMTS behind which an address is, or which has it itself.
+    pub fn cmts_of(&self, address: IpAddr) -> Option<Arc<Cmts>> {
+        self.settings().cmts.of_address(address).cloned()
+    }
+
+    /// The CMTS that relays DHCP with this address (giaddr).
+    pub fn cmts_of_relay(&self, relay: Ipv4Addr) -> Option<Arc<Cmts>> {
+        self.settings().cmts.of_relay(relay).cloned()
     }
 
     /// How many modems are known.
@@ -229,21 +266,28 @@ impl Plant {
         snapshot::write(path, &self.0.sealer, &modems).inspect_err(|_| self.0.changed.store(true, Ordering::Relaxed))
     }
 
-    fn built(&self, mac: MacAddress, revision: i64, content: &CmContent) -> Result<Arc<[u8]>, String> {
-        if let Some(bytes) = lock(&self.0.files).get(&(mac, revision)) {
+    fn built(
+        &self,
+        mac: MacAddress,
+        revision: i64,
+        content: &CmContent,
+        cmts: Option<&Cmts>,
+    ) -> Result<Arc<[u8]>, String> {
+        let key = (mac, revision, cmts.map(|cmts| cmts.name.as_str().into()));
+        if let Some(bytes) = lock(&self.0.files).get(&key) {
             return Ok(bytes.clone());
         }
-        let bytes: Arc<[u8]> = build(content, &self.settings())?.into();
+        let bytes: Arc<[u8]> = build(content, &self.settings().behind(cmts))?.into();
         let mut files = lock(&self.0.files);
         if files.len() >= MOST_FILES {
             files.clear();
         }
-        files.insert((mac, revision), bytes.clone());
+        files.insert(key, bytes.clone());
         Ok(bytes)
     }
 
-    fn settings(&self) -> ModemSettings {
-        self.0.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn settings(&self) -> RwLockReadGuard<'_, PlantSettings> {
+        self.0.settings.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn modems(&self) -> RwLockReadGuard<'_, HashMap<MacAddress, Modem>> {

@@ -4,6 +4,9 @@ use super::*;
 use crate::provision::CmAccess;
 use crate::provisioner::modem::tests::{content, settings};
 
+/// Behind no CMTS that is known.
+const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
+
 fn sealer() -> Sealer {
     Sealer::from_key([3; 32])
 }
@@ -50,7 +53,7 @@ fn name(revision: i64) -> String {
 }
 
 fn bytes(plant: &Plant, revision: i64) -> Option<Arc<[u8]>> {
-    match plant.find(&name(revision)) {
+    match plant.find(&name(revision), FROM) {
         Found::File(file) => Some(file.bytes),
         _ => None,
     }
@@ -62,9 +65,9 @@ fn the_current_and_the_previous_revision_are_served_and_no_older_one() {
     plant.learn(&element(3, garden(), Some(active())));
     let (current, previous) = (bytes(&plant, 3).expect("current"), bytes(&plant, 2).expect("previous"));
     assert_ne!(current, previous);
-    assert_eq!(plant.find(&name(1)), Found::Nothing);
-    assert_eq!(plant.find("3-001122334455-0000000000.cm"), Found::Nothing);
-    assert!(matches!(plant.find(&name(4)), Found::Later(_)));
+    assert_eq!(plant.find(&name(1), FROM), Found::Nothing);
+    assert_eq!(plant.find("3-001122334455-0000000000.cm", FROM), Found::Nothing);
+    assert!(matches!(plant.find(&name(4), FROM), Found::Later(_)));
 }
 
 #[test]
@@ -73,9 +76,9 @@ fn a_removed_modem_gets_nothing_but_the_file_for_the_unknown() {
     plant.learn(&element(3, active(), None));
     let gone = plant.apply(&element(4, Content::Absent, Some(active()))).expect("removed");
     assert_eq!((gone.state, gone.applied), (ElementState::Gone, true));
-    assert_eq!(plant.find(&name(3)), Found::Nothing);
-    assert_eq!(plant.find(&name(4)), Found::Nothing);
-    assert!(matches!(plant.find("unprovisioned.cm"), Found::File(File { owner: None, .. })));
+    assert_eq!(plant.find(&name(3), FROM), Found::Nothing);
+    assert_eq!(plant.find(&name(4), FROM), Found::Nothing);
+    assert!(matches!(plant.find("unprovisioned.cm", FROM), Found::File(File { owner: None, .. })));
 }
 
 #[test]
@@ -84,7 +87,7 @@ fn an_applied_element_is_on_offer_and_waits_for_its_modem() {
     let progress = plant.apply(&element(3, active(), None)).expect("a file");
     assert_eq!((progress.state, progress.applied), (ElementState::Pending, false));
     assert!(progress.evidence.contains(&name(3)), "{}", progress.evidence);
-    let Found::File(file) = plant.find(&name(3)) else { panic!("it is on offer") };
+    let Found::File(file) = plant.find(&name(3), FROM) else { panic!("it is on offer") };
     assert_eq!(file.owner.map(|owner| (owner.element_id, owner.revision)), Some((9, 3)));
 }
 
@@ -137,4 +140,31 @@ fn the_snapshot_serves_the_same_bytes_without_a_database() {
     let sealed = std::fs::read(&path).expect("the file");
     assert!(!sealed.windows(4).any(|octets| octets == b"plan"));
     assert_eq!(Plant::open(Sealer::from_key([4; 32]), settings(), Some(path)).modem_count(), 0);
+}
+
+#[test]
+fn a_file_is_signed_for_the_cmts_its_modem_is_behind() {
+    use crate::docsis::decode;
+    use crate::provisioner::cmts::tests::cmts;
+    let own = Cmts {
+        shared_secret: Some(crate::vocabulary::Secret::new("own-of-cmts2")),
+        ..cmts("cmts2", &["10.2.0.1"], &["10.2.0.0/16"])
+    };
+    let table = CmtsTable::new(vec![cmts("cmts1", &[], &["10.1.0.0/16"]), own]);
+    let plant = Plant::open(sealer(), PlantSettings { modem: settings(), cmts: table }, None);
+    plant.apply(&element(1, active(), None)).expect("a file");
+    let secret_of = |from: &str, file: &str| {
+        let Found::File(file) = plant.find(file, from.parse().expect("an address")) else { panic!("{from}") };
+        let good = |secret: &str| {
+            let toml = decode(&file.bytes, Some(secret.as_bytes())).map(|decoded| decoded.toml).unwrap_or_default();
+            toml.contains("{ CmtsMic = \"automatic\" }")
+        };
+        (good("example-secret-1"), good("own-of-cmts2"))
+    };
+    for file in [name(1).as_str(), "unprovisioned.cm"] {
+        assert_eq!(secret_of("10.1.0.9", file), (true, false));
+        assert_eq!(secret_of("10.2.0.9", file), (false, true));
+        assert_eq!(secret_of("10.2.0.1", file), (false, true));
+        assert_eq!(secret_of("203.0.113.9", file), (true, false));
+    }
 }

@@ -102,7 +102,7 @@ impl TftpServer {
                 return "busy";
             }
         };
-        let file = match follow::find(&self.plant, &self.store, &request.name).await {
+        let file = match follow::find(&self.plant, &self.store, &request.name, peer.ip()).await {
             Found::File(file) => file,
             Found::Nothing | Found::Later(_) => {
                 tracing::debug!(tftp.peer = %peer, "TFTP {:?} asked by {peer}: no such file.", request.name);

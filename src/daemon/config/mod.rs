@@ -4,6 +4,7 @@
 //! with the secret: a relative name is looked up among systemd's credentials first (`$CREDENTIALS_DIRECTORY`), then
 //! beside the configuration file. Unknown keys are faults.
 
+mod cmts;
 mod probe;
 mod radsec;
 mod reader;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::collector::{CertificateName, RadSecSettings};
+use crate::provisioner::cmts::Cmts;
 use crate::radius::{IdentityRule, Profile};
 use crate::store::StoreConfig;
 use crate::tls::TlsFiles;
@@ -124,15 +126,6 @@ pub struct Tftp {
 #[derive(Debug, Clone)]
 pub struct Docsis {
     pub shared_secret: Option<Secret>,
-}
-
-/// `[[cmts]]`.
-#[derive(Debug, Clone)]
-pub struct Cmts {
-    pub name: String,
-    pub shared_secret: Option<Secret>,
-    /// `enforce`: a modem's file is served only to that modem's address.
-    pub tftp_source_check: bool,
 }
 
 /// `[samis]`: what counts of the usage records a CMTS exports.

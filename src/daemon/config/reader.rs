@@ -220,6 +220,16 @@ impl<'r, 't> Section<'r, 't> {
         number
     }
 
+    /// `true` or `false`.
+    pub fn flag(&self, name: &'static str) -> Option<bool> {
+        let (span, value) = self.value(name)?;
+        let DeValue::Boolean(flag) = value else {
+            self.wrong(&self.key(name), span.start, "true or false", value);
+            return None;
+        };
+        Some(*flag)
+    }
+
     /// A string read by its type's own parser.
     pub fn parsed<T: FromStr<Err: std::fmt::Display>>(&self, name: &'static str) -> Option<Found<T>> {
         let found = self.string(name)?;

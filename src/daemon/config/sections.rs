@@ -10,7 +10,7 @@ use toml::de::DeTable;
 use super::radsec::Certificates;
 use super::reader::{Found, Reader, Section};
 use super::{
-    Api, Backend, Cmts, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Samis, Secrets, Snmp,
+    Api, Backend, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Samis, Secrets, Snmp,
     Tftp, probe,
 };
 use crate::collector::{CertificateName, dictionaries, profiles};
@@ -37,7 +37,7 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
     let radius = root.table("radius").map(|section| door.radius(section));
     let tftp = root.table("tftp").map(|section| door.tftp(section));
     let docsis = root.table("docsis").map(|section| door.docsis(section));
-    let cmts: Vec<Option<Cmts>> = root.tables("cmts").into_iter().map(|section| door.cmts(section)).collect();
+    let cmts = door.all_cmts(root.tables("cmts"));
     let snmp = root.table("snmp").map(|section| door.snmp(section));
     let samis = root.table("samis").map(|section| door.samis(section));
     let dhcp = root.table("dhcp").map(|section| door.dhcp(section));
@@ -53,7 +53,7 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
         radius: optional(radius)?,
         tftp: optional(tftp)?,
         docsis,
-        cmts: cmts.into_iter().collect::<Option<_>>()?,
+        cmts: cmts?,
         snmp,
         samis: optional(samis)?,
         dhcp: dhcp.flatten(),
@@ -287,14 +287,6 @@ impl Door<'_, '_> {
         let shared_secret = self.secret(&section, "shared_secret", "shared_secret_file").flatten();
         section.close();
         Docsis { shared_secret }
-    }
-
-    fn cmts(&self, section: Section<'_, '_>) -> Option<Cmts> {
-        let name = section.required("name").map(|found| found.value.to_owned());
-        let shared_secret = self.secret(&section, "shared_secret", "shared_secret_file").flatten();
-        let tftp_source_check = section.word("tftp_source_check", &[("off", false), ("enforce", true)]);
-        section.close();
-        Some(Cmts { name: name?, shared_secret, tftp_source_check: tftp_source_check.unwrap_or(false) })
     }
 
     fn snmp(&self, section: Section<'_, '_>) -> Snmp {

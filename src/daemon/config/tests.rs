@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::*;
+use crate::provisioner::cmts::ResetDriver;
 
 fn parse(text: &str) -> Result<Loaded, ConfigError> {
     Config::parse(Path::new("lastmile.toml"), text, None, false)
@@ -57,7 +58,18 @@ listen = "0.0.0.0:69"
 shared_secret = "DOCSIS"
 [[cmts]]
 name = "cmts1"
+address = "192.0.2.200"
+relays = ["10.10.0.1"]
+networks = ["10.10.0.0/16", "10.11.0.0/16"]
+shared_secret = "own"
+previous_shared_secret = "older"
 tftp_source_check = "enforce"
+community = "private-enough"
+reset = "casa"
+resets_per_minute = 30
+areas = ["78701", "787*"]
+[[cmts]]
+name = "cmts2"
 [samis]
 service_classes = ["gold", "silver"]
 octets = "L3"
@@ -80,7 +92,9 @@ level = "debug"
     assert_eq!(radius.nas[0].identity, IdentityRule::NasIdentifier);
     assert_eq!(radius.nas[0].max_rate.to_string(), "1G");
     assert_eq!(radius.nas[0].previous_secret.as_ref().map(Secret::expose), Some("older"));
-    assert!(config.cmts[0].tftp_source_check);
+    assert!(config.cmts[0].tftp_source_check && config.cmts[0].address_in_file);
+    assert!(config.cmts[0].areas[1].holds("78799") && config.cmts[0].reset == ResetDriver::Casa);
+    assert!(!config.cmts[1].tftp_source_check && config.cmts[1].networks.is_empty());
     assert!(config.mail.is_some() && config.aaa.is_none() && config.dhcp.is_none());
     assert_eq!(config.log.format, LogFormat::Json);
 }
@@ -207,4 +221,28 @@ fn samis_names_its_classes_and_its_octets() {
     assert_eq!(wrong.len(), 2, "{wrong:?}");
     assert!(wrong.iter().any(|fault| fault.contains("lastmile.toml:6:") && fault.contains("L4")), "{wrong:?}");
     assert!(wrong.iter().any(|fault| fault.contains("service_classes is required")), "{wrong:?}");
+}
+
+#[test]
+fn cmts_that_cannot_be_told_apart_are_faulted() {
+    let list = faults(&format!(
+        "{LEAST}[[cmts]]\nname = \"a\"\nrelays = [\"10.1.0.1\"]\nnetworks = [\"10.1.0.0/16\"]\n\
+         [[cmts]]\nname = \"a\"\nrelays = [\"10.1.0.1\", \"x\"]\nnetworks = [\"10.1.0.0/16\", \"10.2.0.1/16\"]\n\
+         [[cmts]]\nname = \"c\"\naddress = \"cmts.example\"\nareas = [\"7?\"]\ntftp_source_check = \"enforce\"\nreset = \"huawei\"\naddress_in_file = \"on\"\n"
+    ));
+    for part in [
+        "10:8: cmts[1].name: \"a\" is said twice, first as cmts[0].name",
+        "11:11: cmts[1].relays[0]: \"10.1.0.1\" is said twice",
+        "11:23: cmts[1].relays[1]: ",
+        "12:13: cmts[1].networks[0]: \"10.1.0.0/16\" is said twice",
+        "12:28: cmts[1].networks[1]: 10.2.0.1/16 has bits set",
+        "13:1: cmts[2]: tftp_source_check needs networks or relays",
+        "15:11: cmts[2].address: ",
+        "16:10: cmts[2].areas[0]: ",
+        "18:9: cmts[2].reset: is \"huawei\"; it can be none, cisco, casa, arris",
+        "19:19: cmts[2].address_in_file: must be true or false, not a string",
+    ] {
+        assert!(list.iter().any(|fault| fault.contains(part)), "{part} is not in\n{}", list.join("\n"));
+    }
+    assert_eq!(list.len(), 10, "{}", list.join("\n"));
 }
