@@ -108,7 +108,8 @@ impl CmtsTable {
     /// address it is, for a CMTS that fetches files for its modems.
     pub fn of_address(&self, address: IpAddr) -> Option<&Arc<Cmts>> {
         let address = address.to_canonical();
-        let longest = |cmts: &Cmts| cmts.networks.iter().filter(|net| net.contains(address)).map(|net| net.prefix()).max();
+        let longest =
+            |cmts: &Cmts| cmts.networks.iter().filter(|net| net.contains(address)).map(|net| net.prefix()).max();
         let within = self.0.iter().filter_map(|cmts| Some((longest(cmts)?, cmts)));
         // Of equal ones, which the configuration refuses, the first.
         let found = within.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, cmts)| cmts);

@@ -10,8 +10,8 @@ use toml::de::DeTable;
 use super::radsec::Certificates;
 use super::reader::{Found, Reader, Section};
 use super::{
-    Api, Backend, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Samis, Secrets, Snmp,
-    Tftp, probe,
+    Api, Backend, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Samis, Secrets, Snmp, Tftp,
+    probe,
 };
 use crate::collector::{CertificateName, dictionaries, profiles};
 use crate::daemon::log;
