@@ -4,12 +4,13 @@
 //! a file or a clock. CM-SP-MULPI Annex C and D.
 //!
 //! `tlv` cuts bytes · `schema` names them · `value` and `tree` make them readable · `check` judges them ·
-//! `mic` and `mta` seal them · `text` is the TOML door · `build` is the door for the modem backend. `samis` reads the
+//! `mic` and `mta` seal them · `effective` tells whether two files differ for the device · `text` is the TOML door · `build` is the door for the modem backend. `samis` reads the
 //! usage records of a CMTS.
 
 mod ber;
 mod build;
 mod check;
+mod effective;
 mod mic;
 mod mta;
 mod path;
@@ -21,6 +22,7 @@ mod tree;
 mod value;
 
 pub use build::{CmSettings, Flow, Generation, SnmpAccess, cm_file, verify};
+pub use effective::effective_digest;
 pub use mta::HashFamily;
 pub use samis::{FlowDirection, FlowReport, FlowUsage, SamisFault, SamisReader};
 pub use text::{Decoded, DocsisError, Encoded, decode, encode};

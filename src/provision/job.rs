@@ -17,12 +17,13 @@
 //!      │ cancel                   ▼  │ claim, when due  │   └────────┘
 //!      │                        ┌─────────┐             │       │ cancel
 //!      │                        │ waiting │ ────────────┘       ▼
-//!      │                        └─────────┘                 ┌───────────┐
+//!      │       (retry, or later) └─────────┘                 ┌───────────┐
 //!      │                             └───── cancel ───────► │ cancelled │
 //!      └──────────────────────────────────────────────────► └───────────┘
 //! ```
 //!
-//! A job that a person can mend only (`fail`) stays `failed` until a newer push or `job retry`; everything else is
+//! A job of several steps (a modem: offer, reset, fetch, confirm) ends an attempt with `later`: the next attempt looks at
+//! the facts anew and takes the next step. A job that a person can mend only (`fail`) stays `failed` until a newer push or `job retry`; everything else is
 //! retried for ever, at most an hour apart. A running job cannot be cancelled: what it does to the outside is under way.
 
 use std::time::Duration;
@@ -64,6 +65,8 @@ pub enum JobEvent {
     Succeed,
     /// It did not work out and may next time; `random` spreads the next attempt.
     Retry { now: Timestamp, random: u64, reason: String },
+    /// One step of several is done; the next is due at `at`, because of `reason`. Nothing failed.
+    Later { at: Timestamp, reason: String },
     /// It cannot work until a person mends something.
     Fail { reason: String },
     /// An operator withdraws it.
@@ -122,18 +125,27 @@ impl JobState {
             (Done { .. } | Failed { .. } | Cancelled, JobEvent::Claim { .. }) => Err(JobError::Ended),
 
             // Whatever the outcome: it was about a revision that nobody wants any more, so the newest is tried at once.
-            (Running { newer: true, .. }, JobEvent::Succeed | JobEvent::Retry { .. } | JobEvent::Fail { .. }) => {
-                Ok(JobState::NEW)
-            }
+            (
+                Running { newer: true, .. },
+                JobEvent::Succeed | JobEvent::Retry { .. } | JobEvent::Later { .. } | JobEvent::Fail { .. },
+            ) => Ok(JobState::NEW),
             (Running { revision, newer: false, .. }, JobEvent::Succeed) => Ok(Done { revision }),
             (Running { attempts, newer: false, .. }, JobEvent::Retry { now, random, reason }) => {
                 let retry_at = now.checked_add(backoff(attempts, random)).unwrap_or(Timestamp::MAX);
                 Ok(Waiting { attempts, retry_at, reason })
             }
+            // What went well so far wears nothing out: the next fault is the first again.
+            (Running { newer: false, .. }, JobEvent::Later { at, reason }) => {
+                Ok(Waiting { attempts: 0, retry_at: at, reason })
+            }
             (Running { attempts, newer: false, .. }, JobEvent::Fail { reason }) => Ok(Failed { attempts, reason }),
             (
                 Pending { .. } | Waiting { .. } | Done { .. } | Failed { .. } | Cancelled,
-                JobEvent::Succeed | JobEvent::Retry { .. } | JobEvent::Fail { .. } | JobEvent::LeaseExpired { .. },
+                JobEvent::Succeed
+                | JobEvent::Retry { .. }
+                | JobEvent::Later { .. }
+                | JobEvent::Fail { .. }
+                | JobEvent::LeaseExpired { .. },
             ) => Err(JobError::NotRunning),
 
             (Running { attempts, lease_until, .. }, JobEvent::LeaseExpired { now }) => {
@@ -188,18 +200,18 @@ mod tests {
     }
 
     /// One line a state, one column an event: claim before 100 s, claim after, succeed, retry, fail, cancel, supersede,
-    /// requeue, lease expired before 100 s, after.
-    const TABLE: [(&str, [&str; 10]); 7] = [
-        ("pending", ["run3", "run3", "late", "late", "late", "cancelled", "new", "new", "late", "late"]),
-        ("running", ["busy", "busy", "done7", "wait3", "failed", "busy", "newer", "busy", "busy", "pending3"]),
-        ("running, newer", ["busy", "busy", "new", "new", "new", "busy", "newer", "busy", "busy", "pending3"]),
-        ("waiting", ["notdue", "run4", "late", "late", "late", "cancelled", "new", "new", "late", "late"]),
-        ("done", ["ended", "ended", "late", "late", "late", "ended", "new", "new", "late", "late"]),
-        ("failed", ["ended", "ended", "late", "late", "late", "cancelled", "new", "new", "late", "late"]),
-        ("cancelled", ["ended", "ended", "late", "late", "late", "ended", "new", "new", "late", "late"]),
+    /// requeue, lease expired before 100 s, after, later.
+    const TABLE: [(&str, [&str; 11]); 7] = [
+        ("pending", ["run3", "run3", "late", "late", "late", "cancelled", "new", "new", "late", "late", "late"]),
+        ("running", ["busy", "busy", "done7", "wait3", "failed", "busy", "newer", "busy", "busy", "pending3", "later"]),
+        ("running, newer", ["busy", "busy", "new", "new", "new", "busy", "newer", "busy", "busy", "pending3", "new"]),
+        ("waiting", ["notdue", "run4", "late", "late", "late", "cancelled", "new", "new", "late", "late", "late"]),
+        ("done", ["ended", "ended", "late", "late", "late", "ended", "new", "new", "late", "late", "late"]),
+        ("failed", ["ended", "ended", "late", "late", "late", "cancelled", "new", "new", "late", "late", "late"]),
+        ("cancelled", ["ended", "ended", "late", "late", "late", "ended", "new", "new", "late", "late", "late"]),
     ];
 
-    fn events() -> [JobEvent; 10] {
+    fn events() -> [JobEvent; 11] {
         [
             JobEvent::Claim { now: at(99), revision: 9, lease_until: at(200) },
             JobEvent::Claim { now: at(100), revision: 9, lease_until: at(200) },
@@ -211,6 +223,7 @@ mod tests {
             JobEvent::Requeue,
             JobEvent::LeaseExpired { now: at(99) },
             JobEvent::LeaseExpired { now: at(100) },
+            JobEvent::Later { at: at(70), reason: "booting".into() },
         ]
     }
 
@@ -222,6 +235,10 @@ mod tests {
             Ok(JobState::Running { revision, attempts, lease_until, .. }) => {
                 assert_eq!((revision, lease_until), (9, at(200)), "a claim is for the revision it names");
                 format!("run{attempts}")
+            }
+            Ok(JobState::Waiting { attempts: 0, retry_at, reason }) => {
+                assert_eq!((retry_at, reason.as_str()), (at(70), "booting"), "the next step is due when it said");
+                "later".into()
             }
             Ok(JobState::Waiting { attempts, retry_at, reason }) => {
                 assert_eq!(
