@@ -57,6 +57,12 @@ const COUNTER64: u8 = 0x46;
 const MAX_ARCS: usize = 128;
 
 impl Oid {
+    /// An OID of arcs known to be well-formed: at least two, the first at most 2.
+    pub fn of(arcs: &[u32]) -> Self {
+        debug_assert!(matches!(arcs, [0..=2, _, ..]) && arcs.len() <= MAX_ARCS);
+        Self(arcs.to_vec())
+    }
+
     /// The contents octets, without tag and length.
     pub fn contents(&self) -> Vec<u8> {
         let mut out = Vec::new();

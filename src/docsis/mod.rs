@@ -4,8 +4,8 @@
 //! a file or a clock. CM-SP-MULPI Annex C and D.
 //!
 //! `tlv` cuts bytes · `schema` names them · `value` and `tree` make them readable · `check` judges them ·
-//! `mic` and `mta` seal them · `effective` tells whether two files differ for the device · `text` is the TOML door · `build` is the door for the modem backend. `samis` reads the
-//! usage records of a CMTS.
+//! `mic` and `mta` seal them · `effective` tells whether two files differ for the device · `text` is the TOML door ·
+//! `build` and `mta_file` are the doors for the device backend. `samis` reads the usage records of a CMTS.
 
 mod ber;
 mod build;
@@ -13,6 +13,7 @@ mod check;
 mod effective;
 mod mic;
 mod mta;
+mod mta_file;
 mod path;
 mod samis;
 mod schema;
@@ -21,12 +22,17 @@ mod tlv;
 mod tree;
 mod value;
 
+pub use ber::{BerError, Oid, Value, VarBind};
 pub use build::{CmSettings, Flow, Generation, SnmpAccess, cm_file, verify};
 pub use effective::effective_digest;
 pub use mta::HashFamily;
+pub use mta_file::{
+    CALL_AGENT_PORT, CallAgent, LineSettings, MOST_LINES, MtaAnnouncement, MtaSettings, announce, interface_of, mta_file,
+    mta_object, verify_mta,
+};
 pub use samis::{FlowDirection, FlowReport, FlowUsage, SamisFault, SamisReader};
 pub use text::{Decoded, DocsisError, Encoded, decode, encode};
-pub use tlv::{MAX_FILE_OCTETS, TlvError};
+pub use tlv::{MAX_FILE_OCTETS, Tlv, TlvError};
 
 #[cfg(test)]
 mod tests;

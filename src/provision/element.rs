@@ -8,6 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::account::Address;
+use crate::docsis::{CallAgent, HashFamily};
 use crate::vocabulary::{BitRate, MacAddress};
 
 /// What kind of thing is provisioned. The text form is the `kind` column of `element`.
@@ -16,6 +18,8 @@ use crate::vocabulary::{BitRate, MacAddress};
 pub enum ElementKind {
     /// A cable modem: one configuration file.
     Cm,
+    /// The telephone adapter in a gateway: a configuration file of its own.
+    Mta,
     /// A mailbox with its aliases and forwards.
     Mailbox,
     /// A subscriber's login at the AAA server.
@@ -23,17 +27,52 @@ pub enum ElementKind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0:?} is no kind of element; kinds are cm, mailbox, aaa")]
+#[error("{0:?} is no kind of element; kinds are cm, mta, mailbox, aaa")]
 pub struct ElementKindError(String);
 
 impl ElementKind {
-    pub const ALL: [ElementKind; 3] = [ElementKind::Cm, ElementKind::Mailbox, ElementKind::Aaa];
+    pub const ALL: [ElementKind; 4] =
+        [ElementKind::Cm, ElementKind::Mta, ElementKind::Mailbox, ElementKind::Aaa];
 
     pub fn as_str(self) -> &'static str {
         match self {
             ElementKind::Cm => "cm",
+            ElementKind::Mta => "mta",
             ElementKind::Mailbox => "mailbox",
             ElementKind::Aaa => "aaa",
+        }
+    }
+
+    /// The kind of device it is, where it is one.
+    pub fn device(self) -> Option<DeviceKind> {
+        match self {
+            ElementKind::Cm => Some(DeviceKind::Cm),
+            ElementKind::Mta => Some(DeviceKind::Mta),
+            ElementKind::Mailbox | ElementKind::Aaa => None,
+        }
+    }
+}
+
+/// The kinds of device that get a configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    Cm,
+    Mta,
+}
+
+impl DeviceKind {
+    pub const ALL: [DeviceKind; 2] = [DeviceKind::Cm, DeviceKind::Mta];
+
+    /// The word in the API, and the ending of its files' names.
+    pub fn as_str(self) -> &'static str {
+        self.element().as_str()
+    }
+
+    pub fn element(self) -> ElementKind {
+        match self {
+            DeviceKind::Cm => ElementKind::Cm,
+            DeviceKind::Mta => ElementKind::Mta,
         }
     }
 }
@@ -68,6 +107,7 @@ pub struct ElementDesired {
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Content {
     Cm(CmContent),
+    Mta(MtaContent),
     Mailbox(MailboxContent),
     Aaa(AaaContent),
     /// The element must not exist any more.
@@ -106,6 +146,93 @@ pub enum CmAccess {
     /// No internet for CPEs, the MTA keeps working.
     VoiceOnly,
     Blocked,
+}
+
+/// What an MTA's configuration file must say, and what its place in the network must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MtaContent {
+    pub mac: MacAddress,
+    /// The modem it sits in.
+    pub cm_mac: MacAddress,
+    pub model: Option<String>,
+    pub family: HashFamily,
+    pub flow: MtaFlow,
+    /// Whether any telephone of it may work (pktcMtaDevEnabled).
+    pub enabled: bool,
+    /// In the order of ports.
+    pub lines: Vec<MtaLine>,
+    /// Where the voice services were registered for emergency calls; no part of the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locations: Vec<MtaLocation>,
+}
+
+/// How an MTA is provisioned; DHCP option 122.6 names it. PKT-SP-PROV1.5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum MtaFlow {
+    /// The hash stands in the file; no final INFORM.
+    #[default]
+    #[serde(rename = "BASIC.1")]
+    Basic1,
+    /// The hash stands in the file; the MTA reports the end by an INFORM.
+    #[serde(rename = "BASIC.2")]
+    Basic2,
+    /// No hash in the file: file name and hash are set by SNMP when the MTA enrols.
+    #[serde(rename = "HYBRID.1")]
+    Hybrid1,
+    #[serde(rename = "HYBRID.2")]
+    Hybrid2,
+}
+
+/// One telephone line of an MTA.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MtaLine {
+    /// 1 is the first.
+    pub port: u8,
+    /// E.164.
+    pub number: String,
+    pub enabled: bool,
+    /// External id of its voice service.
+    pub service: String,
+    /// The line's server for calls, where it speaks NCS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_agent: Option<CallAgent>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sip: Option<MtaSip>,
+}
+
+/// The registration of a SIP line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MtaSip {
+    pub user: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    pub password: SecretRef,
+}
+
+/// Where a voice service's emergency calls come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MtaLocation {
+    pub service: String,
+    pub address: Address,
+}
+
+impl MtaFlow {
+    pub const ALL: [MtaFlow; 4] = [MtaFlow::Basic1, MtaFlow::Basic2, MtaFlow::Hybrid1, MtaFlow::Hybrid2];
+
+    /// The realm name that DHCP option 122.6 carries.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MtaFlow::Basic1 => "BASIC.1",
+            MtaFlow::Basic2 => "BASIC.2",
+            MtaFlow::Hybrid1 => "HYBRID.1",
+            MtaFlow::Hybrid2 => "HYBRID.2",
+        }
+    }
+
+    /// Whether the MTA looks for the hash in the file itself.
+    pub fn hash_in_file(self) -> bool {
+        matches!(self, MtaFlow::Basic1 | MtaFlow::Basic2)
+    }
 }
 
 /// What the mail system must hold for one address.

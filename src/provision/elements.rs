@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::element::{
-    AaaAccess, AaaContent, CmAccess, CmContent, Content, ElementDesired, ElementKind, MailboxContent, SecretRef,
-};
+use super::devices::{cm, mta, throttled_rates};
+use super::element::{AaaAccess, AaaContent, Content, ElementDesired, ElementKind, MailboxContent, SecretRef};
 use crate::account::{
-    Account, Device, Hold, HoldKind, Known, KnownPlan, MAILBOX_PASSWORD, RADIUS_PASSWORD, SecretDigests, Service,
-    ServiceType, Status, Treatment,
+    Account, Hold, HoldKind, Known, KnownPlan, MAILBOX_PASSWORD, RADIUS_PASSWORD, SecretDigests, Service, Status,
+    Treatment,
 };
-use crate::vocabulary::{BitRate, Timestamp, Zone};
+use crate::vocabulary::{Timestamp, Zone};
 
 /// A hold of an operator; it survives every push.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,12 +33,6 @@ pub struct Basis<'a> {
 
 /// Quota of a mailbox where neither it nor its plan names one.
 pub const DEFAULT_QUOTA_MB: u32 = 1024;
-/// DOCSIS version of a plan that names none.
-pub const DEFAULT_DOCSIS: &str = "3.0";
-/// Rate of `throttle:PROFILE` when PROFILE is no plan of the catalog: slow, but a bill can still be paid.
-pub const THROTTLED_RATE_BPS: u64 = 256_000;
-/// TLV 18 counts to 254.
-const CPE_MAX: usize = 254;
 
 /// The elements that must exist at `now`, and as `Absent` those of `existing` that must go.
 ///
@@ -52,6 +45,7 @@ pub fn elements(basis: &Basis, existing: &[(ElementKind, String)], now: Timestam
     if !basis.closed {
         for device in &basis.account.devices {
             cm(basis, device, now).into_iter().for_each(&mut add);
+            mta(basis, device, now).into_iter().for_each(&mut add);
         }
         for service in living(basis.account) {
             aaa(basis, service, now).into_iter().for_each(&mut add);
@@ -108,7 +102,7 @@ fn stricter(a: Treatment, b: Treatment, known: &Known) -> Treatment {
     }
 }
 
-fn living(account: &Account) -> impl Iterator<Item = &Service> {
+pub(super) fn living(account: &Account) -> impl Iterator<Item = &Service> {
     account.services.iter().filter(|service| account.status_of(service) != Status::Terminated)
 }
 
@@ -117,77 +111,9 @@ fn network_from(service: &Service, known: &Known) -> Option<Timestamp> {
 }
 
 /// Whether the service is only prepared: pushed as pending, or its day has not come.
-fn prepared_only(basis: &Basis, service: &Service, now: Timestamp) -> bool {
+pub(super) fn prepared_only(basis: &Basis, service: &Service, now: Timestamp) -> bool {
     basis.account.status_of(service) == Status::Pending
         || network_from(service, basis.known).is_some_and(|from| now < from)
-}
-
-fn cm(basis: &Basis, device: &Device, now: Timestamp) -> Option<ElementDesired> {
-    let on_device = || living(basis.account).filter(|service| service.device.as_ref() == Some(&device.id));
-    let internet = on_device().find(|service| service.service_type == ServiceType::Internet);
-    let mut voices = on_device().filter(|service| service.service_type == ServiceType::Voice).peekable();
-    if internet.is_none() && voices.peek().is_none() {
-        return None;
-    }
-    let has_voice = voices.peek().is_some() && device.mta_mac.is_some();
-    let voice = has_voice
-        && voices.any(|service| {
-            !prepared_only(basis, service, now) && treatment(basis, service, now) < Treatment::BlockVoice
-        });
-    let data = internet.map_or(Data::Off, |service| match prepared_only(basis, service, now) {
-        true => Data::Off,
-        false => match treatment(basis, service, now) {
-            Treatment::None => Data::On(CmAccess::Active),
-            Treatment::Throttle(profile) => Data::On(CmAccess::Throttled { profile }),
-            Treatment::Garden => Data::On(CmAccess::Garden),
-            Treatment::Block | Treatment::BlockVoice => Data::Off,
-        },
-    });
-    let access = match (data, voice) {
-        (Data::On(access), _) => access,
-        (Data::Off, true) => CmAccess::VoiceOnly,
-        (Data::Off, false) => CmAccess::Blocked,
-    };
-    let profile = internet.and_then(|service| plan(basis, service)?.docsis.as_ref());
-    let (downstream, upstream) = match &access {
-        CmAccess::Throttled { profile: throttle } => {
-            let (down, up) = throttled_rates(throttle, basis.known);
-            // A throttle never makes a plan faster.
-            (
-                Some(profile.map_or(down, |plan| plan.downstream.min(down))),
-                Some(profile.map_or(up, |plan| plan.upstream.min(up))),
-            )
-        }
-        _ => (profile.map(|plan| plan.downstream), profile.map(|plan| plan.upstream)),
-    };
-    let cpes =
-        internet.and_then(|service| service.max_cpe.or(profile.and_then(|plan| plan.max_cpe))).map_or(1, usize::from);
-    let cpes_and_mta = (cpes + usize::from(has_voice)).min(CPE_MAX);
-    let content = CmContent {
-        mac: device.cm_mac,
-        model: device.model.clone(),
-        access,
-        downstream,
-        upstream,
-        max_cpe: u8::try_from(cpes_and_mta).unwrap_or(u8::MAX),
-        docsis: profile.and_then(|plan| plan.version.clone()).unwrap_or_else(|| DEFAULT_DOCSIS.to_owned()),
-        voice,
-        mta_mac: device.mta_mac.filter(|_| has_voice),
-        static_ips: internet.map(sorted_addresses).unwrap_or_default(),
-        plan: internet.map(|service| service.plan.clone()),
-    };
-    let services: BTreeSet<String> = on_device().map(|service| service.id.clone()).collect();
-    Some(ElementDesired {
-        kind: ElementKind::Cm,
-        key: device.cm_mac.to_string(),
-        services: services.into_iter().collect(),
-        content: Content::Cm(content),
-    })
-}
-
-enum Data {
-    On(CmAccess),
-    Off,
 }
 
 fn aaa(basis: &Basis, service: &Service, now: Timestamp) -> Option<ElementDesired> {
@@ -241,29 +167,13 @@ fn one_service(kind: ElementKind, key: &str, service: &Service, content: Content
     ElementDesired { kind, key: key.to_owned(), services: vec![service.id.clone()], content }
 }
 
-fn secret(basis: &Basis, service: &Service, field: &str) -> SecretRef {
+pub(super) fn secret(basis: &Basis, service: &Service, field: &str) -> SecretRef {
     let digest = basis.secrets.get(&(service.id.clone(), field.to_owned())).cloned();
     SecretRef { service: service.id.clone(), field: field.to_owned(), digest }
 }
 
-fn plan<'a>(basis: &Basis<'a>, service: &Service) -> Option<&'a KnownPlan> {
+pub(super) fn plan<'a>(basis: &Basis<'a>, service: &Service) -> Option<&'a KnownPlan> {
     basis.known.plans.get(&service.plan)
-}
-
-fn sorted_addresses(service: &Service) -> Vec<IpAddr> {
-    let framed = service.radius.as_ref().and_then(|radius| radius.framed_ip).map(IpAddr::V4);
-    let all: BTreeSet<IpAddr> = service.static_ips.iter().copied().chain(framed).collect();
-    all.into_iter().collect()
-}
-
-/// Down and up of `throttle:PROFILE`.
-fn throttled_rates(profile: &str, known: &Known) -> (BitRate, BitRate) {
-    let slow = BitRate::from_bits_per_second(THROTTLED_RATE_BPS);
-    known
-        .plans
-        .get(profile)
-        .and_then(|plan| plan.docsis.as_ref())
-        .map_or((slow, slow), |docsis| (docsis.downstream, docsis.upstream))
 }
 
 #[cfg(test)]

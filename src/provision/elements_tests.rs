@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::account::{DocsisProfile, RadiusProfile, parse};
+use crate::account::{DocsisProfile, RadiusProfile, ServiceType, parse};
+use crate::provision::{CmAccess, CmContent, MtaContent};
 use crate::vocabulary::{AccountKey, SourceId, TenantId};
 
 fn known() -> Known {
@@ -78,15 +79,18 @@ fn desired(
 
 struct Seen {
     cm: CmContent,
+    mta: MtaContent,
     aaa: AaaContent,
     mailbox: MailboxContent,
 }
 
 fn seen(document: &Value) -> Seen {
     let mut found = desired(document, &[], &[]).into_iter().map(|element| element.content);
-    match (found.next(), found.next(), found.next()) {
-        (Some(Content::Cm(cm)), Some(Content::Mailbox(mailbox)), Some(Content::Aaa(aaa))) => Seen { cm, aaa, mailbox },
-        other => panic!("a modem, a mailbox and a login, not {other:?}"),
+    match (found.next(), found.next(), found.next(), found.next()) {
+        (Some(Content::Cm(cm)), Some(Content::Mta(mta)), Some(Content::Mailbox(mailbox)), Some(Content::Aaa(aaa))) => {
+            Seen { cm, mta, aaa, mailbox }
+        }
+        other => panic!("a modem, an MTA, a mailbox and a login, not {other:?}"),
     }
 }
 
@@ -116,6 +120,7 @@ fn each_treatment_does_its_own_to_modem_login_and_mailbox() {
     ] {
         let all = seen(&document(json!([hold])));
         assert_eq!((all.cm.access, all.cm.voice), (access, voice), "{hold}");
+        assert_eq!((all.mta.enabled, all.mta.lines[0].enabled), (voice, voice), "{hold}");
         assert_eq!((all.aaa.access, all.mailbox.active), (login, mail), "{hold}");
     }
 }
@@ -190,7 +195,7 @@ fn an_operators_hold_covers_one_service_or_all() {
         service: service.map(str::to_owned),
         hold: Hold { kind: HoldKind::Admin, treatment: None, billing: Default::default(), from: None, until: None },
     };
-    let mail_active = |holds: &[OperatorHold]| match &desired(&document(json!([])), holds, &[])[1].content {
+    let mail_active = |holds: &[OperatorHold]| match &desired(&document(json!([])), holds, &[])[2].content {
         Content::Mailbox(mailbox) => mailbox.active,
         other => panic!("a mailbox, not {other:?}"),
     };

@@ -5,6 +5,7 @@
 
 use super::aaa;
 use super::mailbox;
+use super::mta::{OpenedSecrets, secrets_of};
 use super::plant::Plant;
 use crate::provision::{Content, ElementKind, SecretRef};
 use crate::store::elements::{ElementRow, Progress};
@@ -51,16 +52,22 @@ impl Backends {
                 Some(aaa) => aaa.prepare().await,
                 None => Ok(()),
             },
-            ElementKind::Cm => Ok(()),
+            ElementKind::Cm | ElementKind::Mta => Ok(()),
         }
     }
 
     /// Brings an element to its desired content. Safe to repeat.
     pub async fn apply(&self, store: &Store, element: &ElementRow, now: Timestamp) -> Result<Progress, ApplyError> {
         match element.kind {
-            ElementKind::Cm => {
+            ElementKind::Cm | ElementKind::Mta => {
                 let plant = self.plant.as_ref().ok_or_else(|| missing("[tftp]", "modems"))?;
-                plant.apply(element).map_err(ApplyError::Fail)
+                let mut opened = OpenedSecrets::new();
+                for reference in secrets_of(&element.desired) {
+                    if let Some(secret) = open_secret(store, element, reference).await? {
+                        opened.insert((reference.service.clone(), reference.field.clone()), secret);
+                    }
+                }
+                plant.apply(element, opened).map_err(ApplyError::Fail)
             }
             ElementKind::Mailbox => {
                 let mail = self.mail.as_ref().ok_or_else(|| missing("[mail]", "mailboxes"))?;
@@ -115,6 +122,7 @@ pub(super) fn foreign(database: &str, error: StoreError) -> ApplyError {
 pub(super) fn foreign_content(element: &ElementRow, content: &Content) -> ApplyError {
     let kind = match content {
         Content::Cm(_) => "cm",
+        Content::Mta(_) => "mta",
         Content::Mailbox(_) => "mailbox",
         Content::Aaa(_) => "aaa",
         Content::Absent => "absent",

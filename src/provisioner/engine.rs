@@ -352,6 +352,7 @@ fn log(job: &ClaimedJob, applied: &Result<Progress, ApplyError>, state: &JobStat
 fn name(element: &ElementRow) -> String {
     match element.kind {
         ElementKind::Cm => format!("Modem {}", element.key),
+        ElementKind::Mta => format!("MTA {}", element.key),
         ElementKind::Mailbox => format!("Mailbox of element {}", element.id),
         ElementKind::Aaa => format!("RADIUS login of element {}", element.id),
     }
@@ -360,7 +361,7 @@ fn name(element: &ElementRow) -> String {
 /// The reason as far as it is about machines.
 fn said(kind: ElementKind, error: &ApplyError) -> String {
     match (kind, error) {
-        (ElementKind::Cm, error) | (_, error @ (ApplyError::Away(_) | ApplyError::NotHere(_))) => error.to_string(),
+        (ElementKind::Cm | ElementKind::Mta, error) | (_, error @ (ApplyError::Away(_) | ApplyError::NotHere(_))) => error.to_string(),
         (_, ApplyError::Retry(_) | ApplyError::Fail(_)) => "see `lastmile job list`".to_owned(),
     }
 }

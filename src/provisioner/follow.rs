@@ -10,11 +10,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::mta::{OpenedSecrets, secrets_of};
 use super::plant::{Fetch, Found, Plant};
-use crate::provision::ElementKind;
-use crate::store::{Store, StoreError, elements};
+use crate::provision::DeviceKind;
+use crate::store::elements::ElementRow;
+use crate::store::secrets::{self, SecretPlace};
+use crate::store::{Store, StoreError, Tx, elements};
 use crate::telemetry::Heartbeat;
-use crate::vocabulary::{MacAddress, Timestamp};
+use crate::vocabulary::{MacAddress, Secret, Timestamp};
 
 /// How often the store is asked for changes, and how long after a failure.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -44,8 +47,8 @@ pub async fn changes(plant: Plant, store: Store, beat: Heartbeat) -> Result<(), 
             Err(error) if !failing => {
                 failing = true;
                 tracing::warn!(
-                    "Modem changes are not read: {error}. TFTP goes on with {} known modems.",
-                    reader.plant.modem_count()
+                    "Modem changes are not read: {error}. TFTP goes on with {} known devices.",
+                    reader.plant.device_count()
                 );
             }
             Err(_) => {}
@@ -98,8 +101,8 @@ pub async fn fetches(
 /// The file of a name, asking the store once when the name is genuine and newer than what is known.
 pub async fn find(plant: &Plant, store: &Store, name: &str, from: IpAddr) -> Found {
     let found = plant.find(name, from);
-    let Found::Later(mac) = found else { return found };
-    match tokio::time::timeout(ASK_LIMIT, ask(plant, store, mac)).await {
+    let Found::Later(kind, mac) = found else { return found };
+    match tokio::time::timeout(ASK_LIMIT, ask(plant, store, kind, mac)).await {
         Ok(Ok(())) => plant.find(name, from),
         Ok(Err(_)) | Err(_) => found,
     }
@@ -108,47 +111,63 @@ pub async fn find(plant: &Plant, store: &Store, name: &str, from: IpAddr) -> Fou
 struct Reader {
     plant: Plant,
     store: Store,
-    /// `None`: nothing was read yet.
-    since: Option<Timestamp>,
+    /// Up to when changes were read, by kind of device; `None`: nothing was read yet.
+    since: Option<[Timestamp; DeviceKind::ALL.len()]>,
 }
 
 impl Reader {
     async fn read(&mut self) -> Result<(), StoreError> {
         match self.since {
             None => self.read_all().await,
-            Some(since) => self.read_changes(since).await,
+            Some(mut since) => {
+                for (kind, since) in DeviceKind::ALL.into_iter().zip(&mut since) {
+                    self.read_changes(kind, since).await?;
+                }
+                self.since = Some(since);
+                Ok(())
+            }
         }
     }
 
     async fn read_all(&mut self) -> Result<(), StoreError> {
         let mut all = Vec::new();
-        loop {
-            let after = all.last().map_or(0, |element: &elements::ElementRow| element.id);
-            let mut tx = self.store.read().await?;
-            let page = elements::of_kind(&mut tx, ElementKind::Cm, after, PAGE).await?;
-            let last = (page.len() as i64) < PAGE;
-            all.extend(page);
-            if last {
-                break;
+        for kind in DeviceKind::ALL {
+            let mut after = 0;
+            loop {
+                let mut tx = self.store.read().await?;
+                let page = elements::of_kind(&mut tx, kind.element(), after, PAGE).await?;
+                let Some(last) = page.last().map(|element| element.id) else { break };
+                let mut opened = opened_of_page(&mut tx, &self.store, kind, after, last).await?;
+                all.extend(page.into_iter().map(|element| {
+                    let secrets = secrets_of(&element.desired).into_iter().filter_map(|reference| {
+                        let key = (reference.service.clone(), reference.field.clone());
+                        let secret = opened.remove(&(element.account_id, key.0.clone(), key.1.clone()))?;
+                        Some((key, secret))
+                    });
+                    let secrets: OpenedSecrets = secrets.collect();
+                    (element, secrets)
+                }));
+                after = last;
             }
         }
-        let newest = all.iter().map(|element| element.updated_at).max().unwrap_or(Timestamp::UNIX_EPOCH);
+        let newest = all.iter().map(|(element, _)| element.updated_at).max().unwrap_or(Timestamp::UNIX_EPOCH);
         self.plant.replace(all);
-        self.since = Some(newest);
+        self.since = Some([newest; DeviceKind::ALL.len()]);
         Ok(())
     }
 
-    async fn read_changes(&mut self, since: Timestamp) -> Result<(), StoreError> {
+    async fn read_changes(&mut self, kind: DeviceKind, since: &mut Timestamp) -> Result<(), StoreError> {
         let mut from = (since.checked_sub(OVERLAP).unwrap_or(Timestamp::UNIX_EPOCH), 0);
         loop {
             let mut tx = self.store.read().await?;
-            let page = elements::changed_since(&mut tx, ElementKind::Cm, from.0, from.1, PAGE).await?;
+            let page = elements::changed_since(&mut tx, kind.element(), from.0, from.1, PAGE).await?;
             for element in &page {
-                self.plant.learn(element);
+                let secrets = opened(&mut tx, &self.store, element).await?;
+                self.plant.learn(element, secrets);
             }
             let Some(last) = page.last() else { break };
             from = (last.updated_at, last.id);
-            self.since = self.since.max(Some(last.updated_at));
+            *since = last.updated_at.max(*since);
             if (page.len() as i64) < PAGE {
                 break;
             }
@@ -157,12 +176,42 @@ impl Reader {
     }
 }
 
-async fn ask(plant: &Plant, store: &Store, mac: MacAddress) -> Result<(), StoreError> {
+async fn ask(plant: &Plant, store: &Store, kind: DeviceKind, mac: MacAddress) -> Result<(), StoreError> {
     let mut tx = store.read().await?;
-    if let Some(element) = elements::by_key(&mut tx, ElementKind::Cm, &mac.to_string()).await? {
-        plant.learn(&element);
+    if let Some(element) = elements::by_key(&mut tx, kind.element(), &mac.to_string()).await? {
+        let secrets = opened(&mut tx, store, &element).await?;
+        plant.learn(&element, secrets);
     }
     Ok(())
+}
+
+/// The secrets an element's content names. One that does not open is left out: the file says so when it is built.
+async fn opened(tx: &mut Tx, store: &Store, element: &ElementRow) -> Result<OpenedSecrets, StoreError> {
+    let mut secrets = OpenedSecrets::new();
+    for reference in secrets_of(&element.desired) {
+        let (service, field) = (reference.service.as_str(), reference.field.as_str());
+        let place = SecretPlace { tenant: &element.tenant, account_id: element.account_id, service, field };
+        match secrets::open(tx, store.sealer(), place).await {
+            Ok(Some(secret)) => drop(secrets.insert((service.to_owned(), field.to_owned()), secret)),
+            Ok(None) | Err(StoreError::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(secrets)
+}
+
+/// The SIP passwords of the accounts of a page of elements, by account, service and field.
+async fn opened_of_page(
+    tx: &mut Tx,
+    store: &Store,
+    kind: DeviceKind,
+    after: i64,
+    last: i64,
+) -> Result<HashMap<(i64, String, String), Secret>, StoreError> {
+    match kind {
+        DeviceKind::Cm => Ok(HashMap::new()),
+        DeviceKind::Mta => secrets::open_of_elements(tx, store.sealer(), kind.element(), after, last).await,
+    }
 }
 
 async fn record(plant: &Plant, store: &Store) -> Result<(), StoreError> {

@@ -8,6 +8,7 @@ pub mod engine;
 pub mod follow;
 mod mailbox;
 pub mod modem;
+pub mod mta;
 pub mod password;
 mod pktinfo;
 pub mod plant;

@@ -13,6 +13,8 @@
 //! A subscriber who has not paid keeps the telephone: only `Blocked` takes it away, and only a treatment that says so
 //! makes `Blocked` of an account with voice.
 
+use std::net::Ipv4Addr;
+
 use crate::docsis::{CmSettings, Flow, Generation, SnmpAccess, cm_file, verify};
 use crate::provision::{CmAccess, CmContent};
 use crate::vocabulary::Secret;
@@ -26,6 +28,15 @@ pub struct ModemSettings {
     pub community: Option<Secret>,
 }
 
+/// What depends on who asks for the file, and when.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Serving {
+    /// The address the modem asks from: the CMTS refuses the file to any other modem (TLV 20).
+    pub modem_address: Option<Ipv4Addr>,
+    /// Seconds since 1900 (TLV 19): the CMTS refuses the file later on.
+    pub tftp_timestamp: Option<u32>,
+}
+
 /// Walled garden and voice only: enough for a portal and two calls.
 pub const GARDEN_RATE: u64 = 256_000;
 /// A blocked modem still talks to its CMTS and to SNMP.
@@ -37,12 +48,17 @@ const MODELS_WITHOUT_CPE_LIST: [&str; 1] = ["arris"];
 /// The file of a modem.
 ///
 /// **Errors**: a sentence for NOC, when the content makes no valid file; a person must mend catalog or account.
-pub fn build(content: &CmContent, settings: &ModemSettings) -> Result<Vec<u8>, String> {
+pub fn build(content: &CmContent, settings: &ModemSettings, serving: &Serving) -> Result<Vec<u8>, String> {
     let generation: Generation = content
         .docsis
         .parse()
         .map_err(|error| format!("plan {}: {error}", content.plan.as_deref().unwrap_or("(none)")))?;
-    proven(&recipe(content, generation, settings), settings)
+    let file = CmSettings {
+        modem_address: serving.modem_address,
+        tftp_timestamp: serving.tftp_timestamp,
+        ..recipe(content, generation, settings)
+    };
+    proven(&file, settings)
 }
 
 /// The file of a modem that belongs to no account.
@@ -131,7 +147,7 @@ pub(super) mod tests {
     }
 
     fn shown(content: &CmContent) -> String {
-        let bytes = build(content, &settings()).expect("a valid file");
+        let bytes = build(content, &settings(), &Serving::default()).expect("a valid file");
         decode(&bytes, Some(b"example-secret-1")).expect("our own file").toml
     }
 
@@ -168,7 +184,7 @@ pub(super) mod tests {
     #[test]
     fn an_unknown_docsis_version_is_a_person_s_business() {
         let odd = CmContent { docsis: "5".to_owned(), ..content(CmAccess::Active) };
-        let reason = build(&odd, &settings()).expect_err("no such version");
+        let reason = build(&odd, &settings(), &Serving::default()).expect_err("no such version");
         assert_eq!(reason, "plan res-100: \"5\" is no DOCSIS version; versions are 1.0, 1.1, 2.0, 3.0, 3.1, 4.0");
     }
 }

@@ -1,6 +1,7 @@
-//! The cable plant in memory: for each modem its current and previous revision, and from these the files TFTP serves.
+//! The cable plant in memory: for each modem and MTA its current and previous revision, and from these the files TFTP
+//! serves.
 //!
-//! Comes in: `cm` elements as the store holds them, or the sealed snapshot of the last time when the database is away.
+//! Comes in: `cm` and `mta` elements as the store holds them, or the sealed snapshot of the last time when the database is away.
 //! Goes out: bytes by file name, and fetches waiting to be recorded. Never waits for anything: a modem that boots gets
 //! its file from here whatever the database does.
 
@@ -14,9 +15,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::cmts::{Cmts, CmtsTable};
-use super::modem::{ModemSettings, build, build_unprovisioned};
+use super::modem::{ModemSettings, Serving, build, build_unprovisioned};
+use super::mta::{self, OpenedSecrets};
 use super::snapshot;
-use crate::provision::{CmContent, Content, ElementKind, ElementState};
+use crate::provision::{Content, DeviceKind, ElementState};
 use crate::store::Sealer;
 use crate::store::elements::{ElementRow, Progress};
 use crate::store::plant::{UNPROVISIONED, config_file_name, parse_config_file_name};
@@ -30,7 +32,7 @@ struct Inner {
     sealer: Sealer,
     snapshot: Option<PathBuf>,
     settings: RwLock<PlantSettings>,
-    modems: RwLock<HashMap<MacAddress, Modem>>,
+    devices: RwLock<HashMap<DeviceKey, Device>>,
     files: Mutex<Files>,
     fetches: Mutex<HashMap<i64, Fetch>>,
     fetched: Notify,
@@ -41,7 +43,10 @@ struct Inner {
 type Files = HashMap<FileKey, Arc<[u8]>>;
 
 /// Whose file, which revision, and behind which CMTS it is served.
-type FileKey = (MacAddress, i64, Option<Arc<str>>);
+type FileKey = (DeviceKey, i64, Option<Arc<str>>);
+
+/// A modem and an MTA are devices of their own, whatever their addresses.
+pub(super) type DeviceKey = (DeviceKind, MacAddress);
 
 /// What the files of the installation depend on besides the modems; from the configuration.
 #[derive(Debug, Clone)]
@@ -65,15 +70,19 @@ impl PlantSettings {
     }
 }
 
-/// One modem: what it must get now, and what it may still ask for because it was told so before.
+/// One modem or MTA: what it must get now, and what it may still ask for because it was told so before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Modem {
+pub(super) struct Device {
+    pub kind: DeviceKind,
     pub mac: MacAddress,
     pub element_id: i64,
     pub revision: i64,
     /// `None`: removed; none of its files is served any more.
-    pub content: Option<CmContent>,
-    pub previous: Option<CmContent>,
+    pub content: Option<Content>,
+    pub previous: Option<Content>,
+    /// In clear here and sealed with everything else in the snapshot: files are built while the database is away.
+    #[serde(with = "snapshot::opened", default)]
+    pub secrets: OpenedSecrets,
 }
 
 /// What a name stands for.
@@ -81,8 +90,8 @@ pub(super) struct Modem {
 pub enum Found {
     File(File),
     /// The name is genuine and speaks of a revision this process has not heard of yet.
-    Later(MacAddress),
-    /// Nobody's name, a removed modem's, or a revision before the previous one.
+    Later(DeviceKind, MacAddress),
+    /// Nobody's name, a removed device's, or a revision before the previous one.
     Nothing,
     /// The content makes no valid file; the reason is for NOC.
     Broken(String),
@@ -96,9 +105,10 @@ pub struct File {
     pub owner: Option<FileOwner>,
 }
 
-/// The modem and revision of a file.
+/// The device and revision of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileOwner {
+    pub kind: DeviceKind,
     pub mac: MacAddress,
     pub element_id: i64,
     pub revision: i64,
@@ -120,7 +130,7 @@ impl Plant {
     /// A plant as the snapshot left it, or an empty one.
     pub fn open(sealer: Sealer, settings: impl Into<PlantSettings>, snapshot: Option<PathBuf>) -> Self {
         let known = snapshot.as_deref().map_or_else(Vec::new, |path| match snapshot::read(path, &sealer) {
-            Ok(modems) => modems,
+            Ok(devices) => devices,
             Err(reason) => {
                 tracing::warn!(
                     "Modems of the last run are not known: {}: {reason}. They are read from the database.",
@@ -129,12 +139,12 @@ impl Plant {
                 Vec::new()
             }
         });
-        let modems = known.into_iter().map(|modem| (modem.mac, modem)).collect();
+        let devices = known.into_iter().map(|device| (device.key(), device)).collect();
         Self(Arc::new(Inner {
             sealer,
             snapshot,
             settings: RwLock::new(settings.into()),
-            modems: RwLock::new(modems),
+            devices: RwLock::new(devices),
             files: Mutex::default(),
             fetches: Mutex::default(),
             fetched: Notify::new(),
@@ -142,49 +152,64 @@ impl Plant {
         }))
     }
 
-    /// Takes over the desired content of a `cm` element; older news than it has are passed over.
-    pub fn learn(&self, element: &ElementRow) {
-        let Some(modem) = Modem::of(element) else { return };
-        let mut modems = self.modems_mut();
-        if modems.get(&modem.mac).is_some_and(|known| *known == modem || known.revision > modem.revision) {
+    /// Takes over the desired content of a device's element, with the secrets its content names; older news than it has
+    /// are passed over.
+    pub fn learn(&self, element: &ElementRow, secrets: OpenedSecrets) {
+        let Some(device) = Device::of(element, secrets) else { return };
+        let mut devices = self.devices_mut();
+        let key = device.key();
+        if devices.get(&key).is_some_and(|known| *known == device || known.revision > device.revision) {
             return;
         }
-        modems.insert(modem.mac, modem);
+        let repeated = devices.insert(key, device).is_some_and(|known| known.revision == element.desired_revision);
+        drop(devices);
+        if repeated {
+            // The same revision with another secret: what was built before is of no use.
+            lock(&self.0.files).retain(|(of, ..), _| *of != key);
+        }
         self.0.changed.store(true, Ordering::Relaxed);
     }
 
     /// Makes the plant exactly what the store was read to hold, from end to end: a restored database counts, whatever
     /// the snapshot says.
-    pub(super) fn replace(&self, elements: impl IntoIterator<Item = ElementRow>) {
+    pub(super) fn replace(&self, elements: impl IntoIterator<Item = (ElementRow, OpenedSecrets)>) {
+        let device = |(element, secrets): (ElementRow, OpenedSecrets)| Device::of(&element, secrets);
         let fresh: HashMap<_, _> =
-            elements.into_iter().filter_map(|element| Modem::of(&element)).map(|modem| (modem.mac, modem)).collect();
-        let mut modems = self.modems_mut();
-        if *modems == fresh {
+            elements.into_iter().filter_map(device).map(|device| (device.key(), device)).collect();
+        let mut devices = self.devices_mut();
+        if *devices == fresh {
             return;
         }
-        *modems = fresh;
-        drop(modems);
+        *devices = fresh;
+        drop(devices);
         lock(&self.0.files).clear();
         self.0.changed.store(true, Ordering::Relaxed);
     }
 
-    /// Brings a `cm` element to where it can be brought without the modem: its file is built, proven and on offer.
+    /// Brings a device's element to where it can be brought without the device: its file is built, proven and on offer.
     ///
     /// **Errors**: a sentence for NOC; a person must mend catalog or account, trying again changes nothing.
-    pub fn apply(&self, element: &ElementRow) -> Result<Progress, String> {
-        let content = match &element.desired {
-            Content::Cm(content) => content,
+    pub fn apply(&self, element: &ElementRow, secrets: OpenedSecrets) -> Result<Progress, String> {
+        let (kind, mac) = match &element.desired {
+            Content::Cm(content) => (DeviceKind::Cm, content.mac),
+            Content::Mta(content) => (DeviceKind::Mta, content.mac),
             Content::Absent => {
-                self.learn(element);
+                self.learn(element, secrets);
                 let evidence = "removed; its file is served no longer".to_owned();
                 return Ok(Progress { state: ElementState::Gone, evidence, applied: true });
             }
-            _ => return Err(format!("element {} is no cable modem", element.key)),
+            Content::Mailbox(_) | Content::Aaa(_) => {
+                return Err(format!("element {} is no cable modem and no MTA", element.key));
+            }
         };
-        build(content, &self.settings().modem)?;
-        self.learn(element);
-        let name = config_file_name(&self.0.sealer, content.mac, element.desired_revision);
-        let evidence = format!("offered {name}; waiting for the modem to fetch it");
+        file_of(&element.desired, &secrets, &self.settings().modem)?;
+        self.learn(element, secrets);
+        let name = config_file_name(&self.0.sealer, kind, mac, element.desired_revision);
+        let what = match kind {
+            DeviceKind::Cm => "modem",
+            DeviceKind::Mta => "MTA",
+        };
+        let evidence = format!("offered {name}; waiting for the {what} to fetch it");
         Ok(Progress { state: ElementState::Pending, evidence, applied: false })
     }
 
@@ -197,15 +222,15 @@ impl Plant {
                 Err(reason) => Found::Broken(reason),
             };
         }
-        let Some((mac, revision)) = parse_config_file_name(&self.0.sealer, name) else { return Found::Nothing };
-        let modems = self.modems();
-        let Some(modem) = modems.get(&mac).filter(|modem| modem.revision >= revision) else {
-            return Found::Later(mac);
+        let Some((kind, mac, revision)) = parse_config_file_name(&self.0.sealer, name) else { return Found::Nothing };
+        let devices = self.devices();
+        let Some(device) = devices.get(&(kind, mac)).filter(|device| device.revision >= revision) else {
+            return Found::Later(kind, mac);
         };
-        let Some(content) = modem.content_of(revision) else { return Found::Nothing };
-        match self.built(mac, revision, content, cmts.as_deref()) {
+        let Some(content) = device.content_of(revision) else { return Found::Nothing };
+        match self.built(device, revision, content, cmts.as_deref()) {
             Ok(bytes) => {
-                let owner = FileOwner { mac, element_id: modem.element_id, revision };
+                let owner = FileOwner { kind, mac, element_id: device.element_id, revision };
                 Found::File(File { bytes, owner: Some(owner) })
             }
             Err(reason) => Found::Broken(reason),
@@ -234,9 +259,9 @@ impl Plant {
         self.settings().cmts.of_relay(relay).cloned()
     }
 
-    /// How many modems are known.
-    pub fn modem_count(&self) -> usize {
-        self.modems().len()
+    /// How many modems and MTAs are known.
+    pub fn device_count(&self) -> usize {
+        self.devices().len()
     }
 
     /// Waits for a fetch to record.
@@ -262,22 +287,22 @@ impl Plant {
         if !self.0.changed.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
-        let modems: Vec<Modem> = self.modems().values().cloned().collect();
-        snapshot::write(path, &self.0.sealer, &modems).inspect_err(|_| self.0.changed.store(true, Ordering::Relaxed))
+        let devices: Vec<Device> = self.devices().values().cloned().collect();
+        snapshot::write(path, &self.0.sealer, &devices).inspect_err(|_| self.0.changed.store(true, Ordering::Relaxed))
     }
 
     fn built(
         &self,
-        mac: MacAddress,
+        device: &Device,
         revision: i64,
-        content: &CmContent,
+        content: &Content,
         cmts: Option<&Cmts>,
     ) -> Result<Arc<[u8]>, String> {
-        let key = (mac, revision, cmts.map(|cmts| cmts.name.as_str().into()));
+        let key = (device.key(), revision, cmts.map(|cmts| cmts.name.as_str().into()));
         if let Some(bytes) = lock(&self.0.files).get(&key) {
             return Ok(bytes.clone());
         }
-        let bytes: Arc<[u8]> = build(content, &self.settings().behind(cmts))?.into();
+        let bytes: Arc<[u8]> = file_of(content, &device.secrets, &self.settings().behind(cmts))?.into();
         let mut files = lock(&self.0.files);
         if files.len() >= MOST_FILES {
             files.clear();
@@ -290,36 +315,46 @@ impl Plant {
         self.0.settings.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn modems(&self) -> RwLockReadGuard<'_, HashMap<MacAddress, Modem>> {
-        self.0.modems.read().unwrap_or_else(PoisonError::into_inner)
+    fn devices(&self) -> RwLockReadGuard<'_, HashMap<DeviceKey, Device>> {
+        self.0.devices.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn modems_mut(&self) -> RwLockWriteGuard<'_, HashMap<MacAddress, Modem>> {
-        self.0.modems.write().unwrap_or_else(PoisonError::into_inner)
+    fn devices_mut(&self) -> RwLockWriteGuard<'_, HashMap<DeviceKey, Device>> {
+        self.0.devices.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Modem {
-    fn of(element: &ElementRow) -> Option<Self> {
-        if element.kind != ElementKind::Cm {
-            return None;
-        }
+/// The file a content stands for.
+fn file_of(content: &Content, secrets: &OpenedSecrets, settings: &ModemSettings) -> Result<Vec<u8>, String> {
+    match content {
+        Content::Cm(content) => build(content, settings, &Serving::default()),
+        Content::Mta(content) => mta::build(content, secrets),
+        Content::Mailbox(_) | Content::Aaa(_) | Content::Absent => Err("this is the content of no device".to_owned()),
+    }
+}
+
+impl Device {
+    fn of(element: &ElementRow, secrets: OpenedSecrets) -> Option<Self> {
+        let kind = element.kind.device()?;
         let mac = element.key.parse().ok()?;
-        let cm = |content: &Content| match content {
-            Content::Cm(content) => Some(content.clone()),
-            _ => None,
-        };
+        let known = |content: &Content| matches!(content, Content::Cm(_) | Content::Mta(_)).then(|| content.clone());
         Some(Self {
+            kind,
             mac,
             element_id: element.id,
             revision: element.desired_revision,
-            content: cm(&element.desired),
-            previous: element.previous.as_ref().and_then(cm),
+            content: known(&element.desired),
+            previous: element.previous.as_ref().and_then(known),
+            secrets,
         })
     }
 
-    /// What a revision says: the current one, or the one before while the modem is not removed.
-    fn content_of(&self, revision: i64) -> Option<&CmContent> {
+    pub(super) fn key(&self) -> DeviceKey {
+        (self.kind, self.mac)
+    }
+
+    /// What a revision says: the current one, or the one before while the device is not removed.
+    fn content_of(&self, revision: i64) -> Option<&Content> {
         let current = self.content.as_ref()?;
         match self.revision - revision {
             0 => Some(current),

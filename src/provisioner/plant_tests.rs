@@ -1,7 +1,7 @@
 //! The plant as TFTP and the jobs see it.
 
 use super::*;
-use crate::provision::CmAccess;
+use crate::provision::{CmAccess, ElementKind};
 use crate::provisioner::modem::tests::{content, settings};
 
 /// Behind no CMTS that is known.
@@ -49,7 +49,7 @@ fn garden() -> Content {
 }
 
 fn name(revision: i64) -> String {
-    config_file_name(&sealer(), "00:11:22:33:44:55".parse().expect("a MAC"), revision)
+    config_file_name(&sealer(), DeviceKind::Cm, "00:11:22:33:44:55".parse().expect("a MAC"), revision)
 }
 
 fn bytes(plant: &Plant, revision: i64) -> Option<Arc<[u8]>> {
@@ -62,19 +62,19 @@ fn bytes(plant: &Plant, revision: i64) -> Option<Arc<[u8]>> {
 #[test]
 fn the_current_and_the_previous_revision_are_served_and_no_older_one() {
     let plant = plant();
-    plant.learn(&element(3, garden(), Some(active())));
+    plant.learn(&element(3, garden(), Some(active())), OpenedSecrets::new());
     let (current, previous) = (bytes(&plant, 3).expect("current"), bytes(&plant, 2).expect("previous"));
     assert_ne!(current, previous);
     assert_eq!(plant.find(&name(1), FROM), Found::Nothing);
     assert_eq!(plant.find("3-001122334455-0000000000.cm", FROM), Found::Nothing);
-    assert!(matches!(plant.find(&name(4), FROM), Found::Later(_)));
+    assert!(matches!(plant.find(&name(4), FROM), Found::Later(..)));
 }
 
 #[test]
 fn a_removed_modem_gets_nothing_but_the_file_for_the_unknown() {
     let plant = plant();
-    plant.learn(&element(3, active(), None));
-    let gone = plant.apply(&element(4, Content::Absent, Some(active()))).expect("removed");
+    plant.learn(&element(3, active(), None), OpenedSecrets::new());
+    let gone = plant.apply(&element(4, Content::Absent, Some(active())), OpenedSecrets::new()).expect("removed");
     assert_eq!((gone.state, gone.applied), (ElementState::Gone, true));
     assert_eq!(plant.find(&name(3), FROM), Found::Nothing);
     assert_eq!(plant.find(&name(4), FROM), Found::Nothing);
@@ -84,7 +84,7 @@ fn a_removed_modem_gets_nothing_but_the_file_for_the_unknown() {
 #[test]
 fn an_applied_element_is_on_offer_and_waits_for_its_modem() {
     let plant = plant();
-    let progress = plant.apply(&element(3, active(), None)).expect("a file");
+    let progress = plant.apply(&element(3, active(), None), OpenedSecrets::new()).expect("a file");
     assert_eq!((progress.state, progress.applied), (ElementState::Pending, false));
     assert!(progress.evidence.contains(&name(3)), "{}", progress.evidence);
     let Found::File(file) = plant.find(&name(3), FROM) else { panic!("it is on offer") };
@@ -94,16 +94,16 @@ fn an_applied_element_is_on_offer_and_waits_for_its_modem() {
 #[test]
 fn old_news_change_nothing() {
     let plant = plant();
-    plant.learn(&element(3, garden(), Some(active())));
+    plant.learn(&element(3, garden(), Some(active())), OpenedSecrets::new());
     let current = bytes(&plant, 3);
-    plant.learn(&element(2, active(), None));
+    plant.learn(&element(2, active(), None), OpenedSecrets::new());
     assert_eq!(bytes(&plant, 3), current);
 }
 
 #[test]
 fn a_new_shared_secret_builds_the_files_anew() {
     let plant = plant();
-    plant.learn(&element(3, active(), None));
+    plant.learn(&element(3, active(), None), OpenedSecrets::new());
     let before = bytes(&plant, 3);
     plant.reload(ModemSettings { shared_secret: crate::vocabulary::Secret::new("rotated"), community: None });
     assert_ne!(bytes(&plant, 3), before);
@@ -130,7 +130,7 @@ fn the_snapshot_serves_the_same_bytes_without_a_database() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = snapshot::beside(&dir.path().join("lastmile.db"));
     let first = Plant::open(sealer(), settings(), Some(path.clone()));
-    first.learn(&element(3, garden(), Some(active())));
+    first.learn(&element(3, garden(), Some(active())), OpenedSecrets::new());
     first.save().expect("written");
     let second = Plant::open(sealer(), settings(), Some(path.clone()));
     assert_eq!(bytes(&second, 3), bytes(&first, 3));
@@ -139,7 +139,7 @@ fn the_snapshot_serves_the_same_bytes_without_a_database() {
     assert_eq!(mode & 0o777, 0o600);
     let sealed = std::fs::read(&path).expect("the file");
     assert!(!sealed.windows(4).any(|octets| octets == b"plan"));
-    assert_eq!(Plant::open(Sealer::from_key([4; 32]), settings(), Some(path)).modem_count(), 0);
+    assert_eq!(Plant::open(Sealer::from_key([4; 32]), settings(), Some(path)).device_count(), 0);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_file_is_signed_for_the_cmts_its_modem_is_behind() {
     };
     let table = CmtsTable::new(vec![cmts("cmts1", &[], &["10.1.0.0/16"]), own]);
     let plant = Plant::open(sealer(), PlantSettings { modem: settings(), cmts: table }, None);
-    plant.apply(&element(1, active(), None)).expect("a file");
+    plant.apply(&element(1, active(), None), OpenedSecrets::new()).expect("a file");
     let secret_of = |from: &str, file: &str| {
         let Found::File(file) = plant.find(file, from.parse().expect("an address")) else { panic!("{from}") };
         let good = |secret: &str| {

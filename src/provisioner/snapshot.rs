@@ -1,16 +1,16 @@
 //! The last known good plant in a file, so that modems boot while the database is away.
 //!
-//! **Shape**: JSON of all modems, sealed with the installation's key; mode 0600, replaced atomically.
+//! **Shape**: JSON of all devices with the secrets of their lines, sealed with the installation's key; mode 0600, replaced atomically.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::plant::Modem;
+use super::plant::Device;
 use crate::store::Sealer;
 
-const PLACE: &str = "plant snapshot 1";
+const PLACE: &str = "plant snapshot 2";
 
 /// Where the snapshot lies beside a SQLite database: `lastmile.db` → `lastmile-plant.sealed`.
 pub fn beside(database: &Path) -> PathBuf {
@@ -18,8 +18,8 @@ pub fn beside(database: &Path) -> PathBuf {
     database.with_file_name(format!("{stem}-plant.sealed"))
 }
 
-/// The modems of the file; none when there is no file.
-pub(super) fn read(path: &Path, sealer: &Sealer) -> Result<Vec<Modem>, String> {
+/// The devices of the file; none when there is no file.
+pub(super) fn read(path: &Path, sealer: &Sealer) -> Result<Vec<Device>, String> {
     let sealed = match fs::read(path) {
         Ok(sealed) => sealed,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -30,8 +30,8 @@ pub(super) fn read(path: &Path, sealer: &Sealer) -> Result<Vec<Modem>, String> {
 }
 
 /// Replaces the file: a crash leaves the old or the new one whole.
-pub(super) fn write(path: &Path, sealer: &Sealer, modems: &[Modem]) -> Result<(), String> {
-    let clear = serde_json::to_vec(modems).map_err(|error| error.to_string())?;
+pub(super) fn write(path: &Path, sealer: &Sealer, devices: &[Device]) -> Result<(), String> {
+    let clear = serde_json::to_vec(devices).map_err(|error| error.to_string())?;
     let sealed = sealer.seal_bytes(PLACE, &clear).map_err(|error| error.to_string())?;
     replace(path, &sealed).map_err(|error| format!("{}: {error}", path.display()))
 }
@@ -46,5 +46,24 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
         _ => Ok(()),
+    }
+}
+
+/// Secrets in clear, for the JSON that is sealed at once.
+pub(super) mod opened {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::provisioner::mta::OpenedSecrets;
+    use crate::vocabulary::Secret;
+
+    pub fn serialize<S: Serializer>(secrets: &OpenedSecrets, serializer: S) -> Result<S::Ok, S::Error> {
+        let clear: Vec<(&str, &str, &str)> =
+            secrets.iter().map(|((service, field), secret)| (&**service, &**field, secret.expose())).collect();
+        clear.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OpenedSecrets, D::Error> {
+        let clear: Vec<(String, String, Secret)> = Vec::deserialize(deserializer)?;
+        Ok(clear.into_iter().map(|(service, field, secret)| ((service, field), secret)).collect())
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::follow;
 use super::pktinfo;
 use super::plant::{Fetch, File, Found, Plant};
+use crate::provision::DeviceKind;
 use crate::store::Store;
 use crate::telemetry::{Heartbeat, Metrics, Outcome as ResultLabel};
 use crate::tftp::{ErrorCode, Outcome, Request, Step, Transfer, error_datagram, is_error, parse_request};
@@ -104,7 +105,7 @@ impl TftpServer {
         };
         let file = match follow::find(&self.plant, &self.store, &request.name, peer.ip()).await {
             Found::File(file) => file,
-            Found::Nothing | Found::Later(_) => {
+            Found::Nothing | Found::Later(..) => {
                 tracing::debug!(tftp.peer = %peer, "TFTP {:?} asked by {peer}: no such file.", request.name);
                 refuse(&socket, peer, ErrorCode::NotFound, "file not found").await;
                 return "not_found";
@@ -170,7 +171,11 @@ impl TftpServer {
             tracing::debug!("{} fetched by {from}: a modem without account.", request.name);
             return;
         };
-        tracing::info!(modem.mac = %owner.mac, "Modem {} fetched {} from {from}.", owner.mac, request.name);
+        let what = match owner.kind {
+            DeviceKind::Cm => "Modem",
+            DeviceKind::Mta => "MTA",
+        };
+        tracing::info!(modem.mac = %owner.mac, "{what} {} fetched {} from {from}.", owner.mac, request.name);
         let fetch = Fetch { revision: owner.revision, from, name: request.name.clone(), at: self.clock.now() };
         self.plant.note_fetch(owner.element_id, fetch);
     }

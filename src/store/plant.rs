@@ -1,9 +1,9 @@
-//! The cable plant as stored: the names of configuration files, and devices as people and programs list them.
+//! The cable plant as stored: the names of configuration files, and modems and MTAs as people and programs list them.
 
 use serde::Serialize;
 
 use super::{Sealer, StoreError, Tx, on};
-use crate::provision::{CmContent, Content, ElementState};
+use crate::provision::{CmContent, Content, DeviceKind, ElementKind, ElementState, MtaContent};
 use crate::vocabulary::{MacAddress, Timestamp, from_micros};
 
 /// The file for modems that belong to no account: network access off.
@@ -16,6 +16,7 @@ pub struct Device {
     #[serde(skip)]
     pub id: i64,
     pub mac: String,
+    /// `cm` or `mta`.
     pub kind: &'static str,
     /// External id of the account.
     pub account: String,
@@ -47,16 +48,16 @@ pub struct DeviceFilter {
     pub limit: i64,
 }
 
-const KIND: &str = "cm";
 const TAG_LABEL: &str = "tftp-name";
+const MTA_TAG_LABEL: &str = "tftp-name of an mta";
 const TAG_DIGITS: usize = 10;
 
-const LIST: &str = "SELECT element.id, account.external_id AS account, element.key, element.services, element.desired,
+const LIST: &str = "SELECT element.id, account.external_id AS account, element.kind, element.key, element.services, element.desired,
             element.previous, element.state, element.desired_revision, element.offered_revision,
             element.fetched_revision, element.confirmed_revision, element.last_seen_at, element.last_error
      FROM element
      JOIN account ON account.id = element.account_id
-     WHERE element.kind = 'cm'
+     WHERE element.kind IN ('cm', 'mta')
        AND ($1 IS NULL OR element.tenant = $1)
        AND ($2 IS NULL OR account.source = $2)
        AND ($3 IS NULL OR account.external_id = $3)
@@ -65,24 +66,26 @@ const LIST: &str = "SELECT element.id, account.external_id AS account, element.k
        AND element.id > $5
      ORDER BY element.id LIMIT $6";
 
-/// The name under which the file of one revision of a modem is served.
+/// The name under which the file of one revision of a device is served.
 ///
-/// **Shape**: `<revision>-<12 hex digits of the MAC>-<10 hex digits of an HMAC over both>.cm`. Nobody without the
-/// installation's key can name another modem's file, and a modem that reports its file's name reports its revision.
-pub fn config_file_name(sealer: &Sealer, mac: MacAddress, revision: i64) -> String {
+/// **Shape**: `<revision>-<12 hex digits of the MAC>-<10 hex digits of an HMAC over both>.cm`, or `.mta`. Nobody without
+/// the installation's key can name another device's file, and a device that reports its file's name reports its revision.
+pub fn config_file_name(sealer: &Sealer, kind: DeviceKind, mac: MacAddress, revision: i64) -> String {
     let digits: String = mac.octets().iter().map(|octet| format!("{octet:02x}")).collect();
-    format!("{revision}-{digits}-{}.cm", tag(sealer, mac, revision))
+    format!("{revision}-{digits}-{}.{}", tag(sealer, kind, mac, revision), kind.as_str())
 }
 
-/// The revision and MAC a file name speaks of; `None` when its tag was not made with our key.
-pub fn parse_config_file_name(sealer: &Sealer, name: &str) -> Option<(MacAddress, i64)> {
+/// The kind of device, MAC and revision a file name speaks of; `None` when its tag was not made with our key.
+pub fn parse_config_file_name(sealer: &Sealer, name: &str) -> Option<(DeviceKind, MacAddress, i64)> {
     use subtle::ConstantTimeEq;
-    let mut parts = name.strip_suffix(".cm")?.split('-');
+    let (stem, ending) = name.rsplit_once('.')?;
+    let kind = DeviceKind::ALL.into_iter().find(|kind| kind.as_str() == ending)?;
+    let mut parts = stem.split('-');
     let (revision, digits, found) = (parts.next()?, parts.next()?, parts.next()?);
     let mac: MacAddress = digits.parse().ok().filter(|_| digits.len() == 12 && parts.next().is_none())?;
     let revision: i64 = revision.parse().ok()?;
-    let genuine: bool = tag(sealer, mac, revision).as_bytes().ct_eq(found.as_bytes()).into();
-    genuine.then_some((mac, revision))
+    let genuine: bool = tag(sealer, kind, mac, revision).as_bytes().ct_eq(found.as_bytes()).into();
+    genuine.then_some((kind, mac, revision))
 }
 
 /// Devices that are or should be there, in the order of their rows; those removed as desired are left out.
@@ -99,8 +102,12 @@ pub async fn devices(tx: &mut Tx, sealer: &Sealer, filter: &DeviceFilter) -> Res
     rows.into_iter().map(|row| row.device(sealer)).collect()
 }
 
-fn tag(sealer: &Sealer, mac: MacAddress, revision: i64) -> String {
-    let hash = sealer.keyed_hash(TAG_LABEL, format!("{mac}|{revision}").as_bytes());
+fn tag(sealer: &Sealer, kind: DeviceKind, mac: MacAddress, revision: i64) -> String {
+    let label = match kind {
+        DeviceKind::Cm => TAG_LABEL,
+        DeviceKind::Mta => MTA_TAG_LABEL,
+    };
+    let hash = sealer.keyed_hash(label, format!("{mac}|{revision}").as_bytes());
     hash.iter().take(TAG_DIGITS / 2).map(|octet| format!("{octet:02x}")).collect()
 }
 
@@ -108,6 +115,7 @@ fn tag(sealer: &Sealer, mac: MacAddress, revision: i64) -> String {
 struct Row {
     id: i64,
     account: String,
+    kind: String,
     key: String,
     services: String,
     desired: String,
@@ -125,19 +133,20 @@ impl Row {
     fn device(self, sealer: &Sealer) -> Result<Device, StoreError> {
         let id = self.id;
         let corrupt = |column: &'static str| StoreError::Corrupt { table: "element", column, id: id.to_string() };
+        let kind = self.kind.parse().ok().and_then(ElementKind::device).ok_or_else(|| corrupt("kind"))?;
         let mac: MacAddress = self.key.parse().map_err(|_| corrupt("key"))?;
         let services: Vec<String> = serde_json::from_str(&self.services).map_err(|_| corrupt("services"))?;
         let desired: Content = serde_json::from_str(&self.desired).map_err(|_| corrupt("desired"))?;
         let state: ElementState = self.state.parse().map_err(|_| corrupt("state"))?;
         let past = || self.previous.as_deref().and_then(|text| serde_json::from_str(text).ok());
         let config_file = match &desired {
-            Content::Cm(_) => config_file_name(sealer, mac, self.desired_revision),
+            Content::Cm(_) | Content::Mta(_) => config_file_name(sealer, kind, mac, self.desired_revision),
             _ => UNPROVISIONED.to_owned(),
         };
         Ok(Device {
             id,
             mac: self.key,
-            kind: KIND,
+            kind: kind.as_str(),
             account: self.account,
             service: services.into_iter().next(),
             model: model(&desired).or_else(|| past().as_ref().and_then(model)),
@@ -158,7 +167,7 @@ impl Row {
 
 fn model(content: &Content) -> Option<String> {
     match content {
-        Content::Cm(CmContent { model, .. }) => model.clone(),
+        Content::Cm(CmContent { model, .. }) | Content::Mta(MtaContent { model, .. }) => model.clone(),
         _ => None,
     }
 }
@@ -171,9 +180,12 @@ mod tests {
     fn a_name_tells_its_revision_only_to_who_has_the_key() {
         let sealer = Sealer::from_key([7; 32]);
         let mac: MacAddress = "00:11:22:33:44:55".parse().expect("a MAC");
-        let name = config_file_name(&sealer, mac, 12);
+        let name = config_file_name(&sealer, DeviceKind::Cm, mac, 12);
         assert!(name.starts_with("12-001122334455-") && name.len() == 29, "{name}");
-        assert_eq!(parse_config_file_name(&sealer, &name), Some((mac, 12)));
+        assert_eq!(parse_config_file_name(&sealer, &name), Some((DeviceKind::Cm, mac, 12)));
+        let of_mta = config_file_name(&sealer, DeviceKind::Mta, mac, 12);
+        assert_eq!(parse_config_file_name(&sealer, &of_mta), Some((DeviceKind::Mta, mac, 12)));
+        assert_eq!(parse_config_file_name(&sealer, &of_mta.replace(".mta", ".cm")), None);
         assert_eq!(parse_config_file_name(&Sealer::from_key([8; 32]), &name), None);
         for forged in
             [name.replace("12-", "13-"), name.replace("55-", "56-"), name.replace(".cm", "0.cm"), format!("{name}.cm")]

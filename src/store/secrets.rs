@@ -1,7 +1,10 @@
 //! Recoverable secrets of accounts (RADIUS and mailbox passwords), sealed to the place they stand at. They come in with
 //! a push and are opened only by the provisioner, at the moment it applies them.
 
+use std::collections::HashMap;
+
 use super::{Sealer, StoreError, Tx, on};
+use crate::provision::ElementKind;
 use crate::vocabulary::{Secret, Timestamp, to_micros};
 
 /// Where a secret stands.
@@ -20,6 +23,10 @@ const PUT: &str = "INSERT INTO secret (account_id, service, field, sealed, diges
      ON CONFLICT (account_id, service, field) DO UPDATE
      SET sealed = excluded.sealed, digest = excluded.digest, updated_at = excluded.updated_at";
 const OPEN: &str = "SELECT sealed FROM secret WHERE account_id = $1 AND service = $2 AND field = $3";
+const OF_ELEMENTS: &str = "SELECT DISTINCT element.tenant, secret.account_id, secret.service, secret.field, secret.sealed
+     FROM element JOIN secret ON secret.account_id = element.account_id
+     WHERE element.kind = $1 AND element.id > $2 AND element.id <= $3 AND secret.field LIKE 'lines.%'
+     ORDER BY secret.account_id, secret.service, secret.field LIMIT 1000000";
 const REMOVE: &str = "DELETE FROM secret WHERE account_id = $1 AND service = $2 AND field = $3";
 const REMOVE_OF_ACCOUNT: &str = "DELETE FROM secret WHERE account_id = $1";
 const DIGESTS: &str =
@@ -58,6 +65,29 @@ pub async fn open(tx: &mut Tx, sealer: &Sealer, place: SecretPlace<'_>) -> Resul
         .fetch_optional(c)
         .await)?;
     sealed.map(|sealed| sealer.open(&bound_to(place), &sealed)).transpose()
+}
+
+/// The SIP passwords of the accounts that elements of a kind with ids in (`after`, `last`] belong to, by account, service
+/// and field. What does not open is left out, for one row must not hide the others.
+pub async fn open_of_elements(
+    tx: &mut Tx,
+    sealer: &Sealer,
+    kind: ElementKind,
+    after: i64,
+    last: i64,
+) -> Result<HashMap<(i64, String, String), Secret>, StoreError> {
+    let rows: Vec<(String, i64, String, String, Vec<u8>)> = on!(tx, c => sqlx::query_as(OF_ELEMENTS)
+        .bind(kind.as_str())
+        .bind(after)
+        .bind(last)
+        .fetch_all(c)
+        .await)?;
+    let open = |(tenant, account_id, service, field, sealed): (String, i64, String, String, Vec<u8>)| {
+        let place = SecretPlace { tenant: &tenant, account_id, service: &service, field: &field };
+        let secret = sealer.open(&bound_to(place), &sealed).ok()?;
+        Some(((account_id, service, field), secret))
+    };
+    Ok(rows.into_iter().filter_map(open).collect())
 }
 
 /// Removes a secret; nothing happens when none stands there.

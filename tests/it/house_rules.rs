@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 /// The pure rooms and what each may import besides the vocabulary.
 const FLOOR_1: &[(&str, &[&str])] = &[
-    ("account", &[]),
+    ("account", &["docsis"]),
     ("usage", &[]),
     ("docsis", &[]),
     ("tftp", &[]),
-    ("provision", &["account"]),
+    ("provision", &["account", "docsis"]),
     ("radius", &["usage"]),
     ("billing", &["account", "usage"]),
-    ("catalog", &["account", "billing", "provision"]),
+    ("catalog", &["account", "billing", "docsis", "provision"]),
 ];
 /// Services never import one another.
 const FLOOR_3: &[&str] = &["intake", "collector", "provisioner", "biller"];

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use lastmile::daemon::datagrams;
 use lastmile::docsis::decode;
-use lastmile::provision::{CmAccess, CmContent, Content, ElementDesired, ElementKind, ElementState};
+use lastmile::provision::{CmAccess, CmContent, Content, DeviceKind, ElementDesired, ElementKind, ElementState};
 use lastmile::provisioner::follow;
 use lastmile::provisioner::modem::ModemSettings;
+use lastmile::provisioner::mta::OpenedSecrets;
 use lastmile::provisioner::plant::Plant;
 use lastmile::provisioner::snapshot;
 use lastmile::provisioner::tftp::TftpServer;
@@ -89,7 +90,7 @@ impl Bench {
 
     fn name(&self, revision: i64) -> String {
         let mac: MacAddress = MAC.parse().expect("a MAC");
-        config_file_name(self.store.sealer(), mac, revision)
+        config_file_name(self.store.sealer(), DeviceKind::Cm, mac, revision)
     }
 
     async fn curl(&self, name: &str, more: &[&str]) -> Output {
@@ -149,7 +150,7 @@ async fn the_old_revision_is_served_beside_the_new_one_and_proves_nothing() {
     let element = bench.until_fetched(2).await;
     assert_eq!((element.state, element.desired_revision), (ElementState::Pending, 3));
     // curl reports "file not found" as 68.
-    bench.plant.learn(&bench.element().await);
+    bench.plant.learn(&bench.element().await, OpenedSecrets::new());
     assert_eq!(bench.curl(&bench.name(1), &[]).await.status.code(), Some(68));
 }
 
@@ -216,7 +217,7 @@ async fn a_start_without_database_serves_what_was_known() {
     bench.until_fetched(1).await;
     let path = snapshot::beside(&bench.folder.path().join("lastmile.db"));
     for _ in 0..300 {
-        if Plant::open(bench.store.sealer().clone(), settings(), Some(path.clone())).modem_count() == 1 {
+        if Plant::open(bench.store.sealer().clone(), settings(), Some(path.clone())).device_count() == 1 {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

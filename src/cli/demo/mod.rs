@@ -120,13 +120,13 @@ async fn provision(
     checks: &mut Checks,
 ) -> Result<(), CliError> {
     checks.step("The household's gateway boots and fetches its configuration file by TFTP");
-    let name = wait("the modem's file is offered", || async {
+    let offered = |mac: String| async move {
         let devices = api(daemon, key, "GET", "/v1/tenants/acme/devices", None).await.ok()?;
         let devices = devices.body["items"].as_array()?.clone();
-        let device = devices.into_iter().find(|device| device["mac"] == json!(scenario.household.mac))?;
+        let device = devices.into_iter().find(|device| device["mac"] == json!(mac))?;
         device["config_file"].as_str().map(str::to_owned)
-    })
-    .await?;
+    };
+    let name = wait("the modem's file is offered", || offered(scenario.household.mac.clone())).await?;
     let server = daemon.addresses.tftp.ok_or_else(|| CliError::failed("the demo has no TFTP server"))?;
     let file = peers::tftp(server, &name).await?;
     checks.say(&format!("   {name}: {} octets", file.len()));
@@ -134,6 +134,11 @@ async fn provision(
     checks.holds("CM MIC and CMTS MIC verify", verified.is_ok(), describe(verified));
     let wrong = docsis::verify(&file, &Secret::new("another secret"));
     checks.holds("with another shared secret they do not", wrong.is_err(), "refused");
+    let name = wait("the MTA's file is offered", || offered(scenario.mta_mac())).await?;
+    let of_mta = peers::tftp(server, &name).await?;
+    checks.say(&format!("   {name}: {} octets", of_mta.len()));
+    let verified = docsis::verify_mta(&of_mta, Some(docsis::HashFamily::Na));
+    checks.holds("the hash in the MTA's file verifies", verified.is_ok(), describe(verified));
     let unknown = peers::tftp(server, "unprovisioned.cm").await?;
     checks.holds("a modem nobody knows gets a file of its own", unknown != file, format!("{} octets", unknown.len()));
     let stranger = peers::tftp(server, "../lastmile.toml").await;

@@ -260,7 +260,7 @@ impl Scenario {
         format!("{of}-{:016x}", SplitMix(self.seed ^ of.len() as u64).next())
     }
 
-    fn mta_mac(&self) -> String {
+    pub fn mta_mac(&self) -> String {
         let mut random = SplitMix(self.seed.wrapping_add(1));
         mac(&mut random)
     }
