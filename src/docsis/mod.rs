@@ -27,8 +27,8 @@ pub use build::{CmSettings, Flow, Generation, SnmpAccess, cm_file, verify};
 pub use effective::effective_digest;
 pub use mta::HashFamily;
 pub use mta_file::{
-    CALL_AGENT_PORT, CallAgent, LineSettings, MOST_LINES, MtaAnnouncement, MtaSettings, announce, interface_of, mta_file,
-    mta_object, verify_mta,
+    CALL_AGENT_PORT, CallAgent, LineSettings, MOST_LINES, MtaAnnouncement, MtaSettings, announce, interface_of,
+    mta_file, mta_object, verify_mta,
 };
 pub use samis::{FlowDirection, FlowReport, FlowUsage, SamisFault, SamisReader};
 pub use text::{Decoded, DocsisError, Encoded, decode, encode};

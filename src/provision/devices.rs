@@ -101,8 +101,7 @@ pub(super) fn mta(basis: &Basis, device: &Device, now: Timestamp) -> Option<Elem
     let works = |service: &Service| {
         !prepared_only(basis, service, now) && treatment(basis, service, now) < Treatment::BlockVoice
     };
-    let mut lines: Vec<MtaLine> =
-        services.iter().flat_map(|service| lines(basis, service, works(service))).collect();
+    let mut lines: Vec<MtaLine> = services.iter().flat_map(|service| lines(basis, service, works(service))).collect();
     lines.sort_by(|a, b| (a.port, &a.service).cmp(&(b.port, &b.service)));
     let location = |service: &&Service| {
         let address = service.service_address.clone()?;
@@ -157,4 +156,3 @@ pub(super) fn throttled_rates(profile: &str, known: &Known) -> (BitRate, BitRate
         .and_then(|plan| plan.docsis.as_ref())
         .map_or((slow, slow), |docsis| (docsis.downstream, docsis.upstream))
 }
-

@@ -31,8 +31,7 @@ pub enum ElementKind {
 pub struct ElementKindError(String);
 
 impl ElementKind {
-    pub const ALL: [ElementKind; 4] =
-        [ElementKind::Cm, ElementKind::Mta, ElementKind::Mailbox, ElementKind::Aaa];
+    pub const ALL: [ElementKind; 4] = [ElementKind::Cm, ElementKind::Mta, ElementKind::Mailbox, ElementKind::Aaa];
 
     pub fn as_str(self) -> &'static str {
         match self {

@@ -11,8 +11,6 @@ pub use element::{
     AaaAccess, AaaContent, CmAccess, CmContent, Content, DeviceKind, ElementDesired, ElementKind, ElementKindError,
     MailboxContent, MtaContent, MtaFlow, MtaLine, MtaLocation, MtaSip, SecretRef,
 };
-pub use elements::{
-    Basis, DEFAULT_QUOTA_MB, OperatorHold, elements, next_change, treatment,
-};
+pub use elements::{Basis, DEFAULT_QUOTA_MB, OperatorHold, elements, next_change, treatment};
 pub use job::{JobError, JobEvent, JobState, backoff};
 pub use state::{ElementState, ElementStateError};

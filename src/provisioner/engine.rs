@@ -361,7 +361,9 @@ fn name(element: &ElementRow) -> String {
 /// The reason as far as it is about machines.
 fn said(kind: ElementKind, error: &ApplyError) -> String {
     match (kind, error) {
-        (ElementKind::Cm | ElementKind::Mta, error) | (_, error @ (ApplyError::Away(_) | ApplyError::NotHere(_))) => error.to_string(),
+        (ElementKind::Cm | ElementKind::Mta, error) | (_, error @ (ApplyError::Away(_) | ApplyError::NotHere(_))) => {
+            error.to_string()
+        }
         (_, ApplyError::Retry(_) | ApplyError::Fail(_)) => "see `lastmile job list`".to_owned(),
     }
 }

@@ -55,12 +55,7 @@ pub fn announcement(content: &MtaContent, url: &str, file: &[u8]) -> Option<MtaA
 }
 
 fn line(line: &MtaLine) -> LineSettings {
-    LineSettings {
-        port: line.port,
-        enabled: line.enabled,
-        call_agent: line.call_agent.clone(),
-        objects: Vec::new(),
-    }
+    LineSettings { port: line.port, enabled: line.enabled, call_agent: line.call_agent.clone(), objects: Vec::new() }
 }
 
 #[cfg(test)]

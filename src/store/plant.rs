@@ -52,7 +52,8 @@ const TAG_LABEL: &str = "tftp-name";
 const MTA_TAG_LABEL: &str = "tftp-name of an mta";
 const TAG_DIGITS: usize = 10;
 
-const LIST: &str = "SELECT element.id, account.external_id AS account, element.kind, element.key, element.services, element.desired,
+const LIST: &str =
+    "SELECT element.id, account.external_id AS account, element.kind, element.key, element.services, element.desired,
             element.previous, element.state, element.desired_revision, element.offered_revision,
             element.fetched_revision, element.confirmed_revision, element.last_seen_at, element.last_error
      FROM element

@@ -23,7 +23,8 @@ const PUT: &str = "INSERT INTO secret (account_id, service, field, sealed, diges
      ON CONFLICT (account_id, service, field) DO UPDATE
      SET sealed = excluded.sealed, digest = excluded.digest, updated_at = excluded.updated_at";
 const OPEN: &str = "SELECT sealed FROM secret WHERE account_id = $1 AND service = $2 AND field = $3";
-const OF_ELEMENTS: &str = "SELECT DISTINCT element.tenant, secret.account_id, secret.service, secret.field, secret.sealed
+const OF_ELEMENTS: &str =
+    "SELECT DISTINCT element.tenant, secret.account_id, secret.service, secret.field, secret.sealed
      FROM element JOIN secret ON secret.account_id = element.account_id
      WHERE element.kind = $1 AND element.id > $2 AND element.id <= $3 AND secret.field LIKE 'lines.%'
      ORDER BY secret.account_id, secret.service, secret.field LIMIT 1000000";
