@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::intake::{IntakeError, Settings};
-use crate::provisioner::plant::Plant;
+use crate::provisioner::device::Devices;
 use crate::store::{Durability, Store, StoreError};
 use crate::telemetry::{Heartbeats, Metrics};
 use crate::tls::TlsFault;
@@ -62,7 +62,7 @@ pub struct Daemon {
     up: watch::Receiver<bool>,
     intake: Settings,
     nas: Option<NasSwitch>,
-    plant: Option<Plant>,
+    devices: Option<Devices>,
 }
 
 impl Daemon {
@@ -109,8 +109,9 @@ impl Daemon {
         };
         let plant = sockets.tftp.map(|socket| services::start_tftp(&ground, config, socket, &mut parts));
         services::start_biller(&ground, &mut parts);
-        services::start_provisioner(&ground, config, plant.clone(), &mut parts)?;
-        Ok(Self { ground, addresses, parts, up: up_seen, intake, nas, plant })
+        let devices = plant.map(|plant| Devices::new(plant, services::device_settings(config)));
+        services::start_provisioner(&ground, config, devices.clone(), &mut parts)?;
+        Ok(Self { ground, addresses, parts, up: up_seen, intake, nas, devices })
     }
 
     /// Whether the database was up and migrated at least once.
@@ -128,8 +129,9 @@ impl Daemon {
         {
             tracing::error!("RadSec keeps its certificates: [radius] radsec_tls.{error}");
         }
-        if let Some(plant) = &self.plant {
-            plant.reload(services::plant_settings(config));
+        if let Some(devices) = &self.devices {
+            devices.plant().reload(services::plant_settings(config));
+            devices.reload(services::device_settings(config));
         }
     }
 

@@ -16,7 +16,8 @@ use crate::collector::keeper::{Keeper, Keeping};
 use crate::collector::{self, NasClient, NasTable, RadSecSettings, Ready};
 use crate::intake::billing::BillRefusal;
 use crate::intake::{self, Intake, IntakeError, Settings};
-use crate::provisioner::cmts::CmtsTable;
+use crate::provisioner::cmts::{Cmts, CmtsTable};
+use crate::provisioner::device::{DeviceSettings, Devices};
 use crate::provisioner::modem::ModemSettings;
 use crate::provisioner::plant::{Plant, PlantSettings};
 use crate::provisioner::{Backends, Engine, follow, snapshot, tftp};
@@ -210,17 +211,27 @@ pub fn start_tftp(ground: &Ground, config: &Config, socket: UdpSocket, parts: &m
     plant
 }
 
+/// How devices are reached.
+pub fn device_settings(config: &Config) -> DeviceSettings {
+    DeviceSettings {
+        modems: config.snmp.as_ref().and_then(|snmp| snmp.modems.clone()),
+        lines: config.reset.line_status.clone(),
+        voice_any: config.reset.voice_any,
+        window: config.reset.window.clone(),
+    }
+}
+
 /// The engine that works off provisioning jobs.
 ///
 /// **Errors**: a `[mail]` or `[aaa]` URL of neither kind of database.
 pub fn start_provisioner(
     ground: &Ground,
     config: &Config,
-    plant: Option<Plant>,
+    devices: Option<Devices>,
     parts: &mut Parts,
 ) -> Result<(), StoreError> {
     let backends = Backends {
-        plant,
+        devices,
         mail: config.mail.as_ref().map(|mail| MailDatabase::open(&mail.url)).transpose()?,
         aaa: config.aaa.as_ref().map(|aaa| AaaDatabase::open(&aaa.url)).transpose()?,
     };
@@ -244,7 +255,9 @@ pub fn start_biller(ground: &Ground, parts: &mut Parts) {
 
 /// What modem files depend on besides the modems.
 pub fn plant_settings(config: &Config) -> PlantSettings {
-    PlantSettings { modem: modem_settings(config), cmts: CmtsTable::new(config.cmts.clone()) }
+    let snmp = config.snmp.as_ref().is_some_and(|snmp| snmp.modems.is_some());
+    let asked = snmp || config.cmts.iter().any(Cmts::can_be_asked);
+    PlantSettings { modem: modem_settings(config), cmts: CmtsTable::new(config.cmts.clone()), asked }
 }
 
 /// Where no CMTS is known the secret is that of `[docsis]`, else of the first CMTS that has one.

@@ -4,13 +4,14 @@
 //! configuration does not name lets its jobs wait, with the reason.
 
 use super::aaa;
+use super::device::{DeviceOutcome, Devices};
 use super::mailbox;
 use super::mta::{OpenedSecrets, secrets_of};
-use super::plant::Plant;
 use crate::provision::{Content, ElementKind, SecretRef};
 use crate::store::elements::{ElementRow, Progress};
 use crate::store::foreign::aaa::AaaDatabase;
 use crate::store::foreign::mail::MailDatabase;
+use crate::store::jobs::ClaimedJob;
 use crate::store::secrets::{self, SecretPlace};
 use crate::store::{Store, StoreError};
 use crate::vocabulary::{Secret, Timestamp};
@@ -18,9 +19,18 @@ use crate::vocabulary::{Secret, Timestamp};
 /// Where elements are brought. `None`: the section is missing from the configuration.
 #[derive(Clone, Default)]
 pub struct Backends {
-    pub plant: Option<Plant>,
+    pub devices: Option<Devices>,
     pub mail: Option<MailDatabase>,
     pub aaa: Option<AaaDatabase>,
+}
+
+/// How far an attempt came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Rows of another program: they stand.
+    Reached(Progress),
+    /// A device: one step of several.
+    Device(Box<DeviceOutcome>),
 }
 
 /// Why an element was not brought to its desired state. The sentence goes to `job list` and the API.
@@ -56,26 +66,33 @@ impl Backends {
         }
     }
 
-    /// Brings an element to its desired content. Safe to repeat.
-    pub async fn apply(&self, store: &Store, element: &ElementRow, now: Timestamp) -> Result<Progress, ApplyError> {
+    /// Brings an element to its desired content, or a step nearer. Safe to repeat. `random` spreads what is tried again.
+    pub async fn apply(
+        &self,
+        store: &Store,
+        job: &ClaimedJob,
+        random: u64,
+        now: Timestamp,
+    ) -> Result<Outcome, ApplyError> {
+        let element = &job.element;
         match element.kind {
             ElementKind::Cm | ElementKind::Mta => {
-                let plant = self.plant.as_ref().ok_or_else(|| missing("[tftp]", "modems"))?;
+                let devices = self.devices.as_ref().ok_or_else(|| missing("[tftp]", "modems"))?;
                 let mut opened = OpenedSecrets::new();
                 for reference in secrets_of(&element.desired) {
                     if let Some(secret) = open_secret(store, element, reference).await? {
                         opened.insert((reference.service.clone(), reference.field.clone()), secret);
                     }
                 }
-                plant.apply(element, opened).map_err(ApplyError::Fail)
+                devices.apply(store, job, opened, random, now).await
             }
             ElementKind::Mailbox => {
                 let mail = self.mail.as_ref().ok_or_else(|| missing("[mail]", "mailboxes"))?;
-                mailbox::apply(mail, store, element, now).await
+                mailbox::apply(mail, store, element, now).await.map(Outcome::Reached)
             }
             ElementKind::Aaa => {
                 let aaa = self.aaa.as_ref().ok_or_else(|| missing("[aaa]", "RADIUS logins"))?;
-                aaa::apply(aaa, store, element, now).await
+                aaa::apply(aaa, store, element, now).await.map(Outcome::Reached)
             }
         }
     }

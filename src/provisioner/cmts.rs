@@ -118,6 +118,11 @@ impl CmtsTable {
 }
 
 impl Cmts {
+    /// Whether it tells about its modems by SNMP.
+    pub fn can_be_asked(&self) -> bool {
+        self.address.is_some() && self.community.is_some()
+    }
+
     /// Whether the CMTS itself has this address: then it speaks for a modem and is not one.
     pub fn is_itself(&self, address: IpAddr) -> bool {
         self.address == Some(address) || self.relays.iter().any(|relay| IpAddr::from(*relay) == address)

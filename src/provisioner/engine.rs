@@ -12,16 +12,23 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::backend::{ApplyError, Backends};
+use super::backend::{ApplyError, Backends, Outcome};
+use super::device::DeviceOutcome;
 use crate::provision::{ElementKind, JobState};
-use crate::store::elements::{ElementRow, Progress};
+use crate::store::elements::ElementRow;
 use crate::store::jobs::{self, ClaimedJob, Ending};
 use crate::store::{Dialect, Store, StoreError, Tx, exceptions};
 use crate::telemetry::{Heartbeat, Heartbeats, Metrics, Target, TargetState};
 use crate::vocabulary::{Clock, Timestamp};
 
-/// Jobs of one kind under way at once.
+/// Jobs of one kind under way at once, where another program's database does the work.
 const WORKERS: usize = 4;
+/// Devices looked at at once: most of the time goes by waiting for an answer that may never come.
+const DEVICE_WORKERS: usize = 256;
+/// Jobs claimed in one transaction.
+const CLAIM_MOST: usize = 64;
+/// The part of the workers that bulk jobs leave to single pushes.
+const RESERVED: usize = 4;
 /// How often due jobs are looked for when nobody calls.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Calls that come together are one: a storm of pushes must not become a storm of claims.
@@ -160,7 +167,7 @@ impl Lane {
             return 0;
         }
         self.not_before = None;
-        let workers = if self.backend_away { 1 } else { WORKERS };
+        let workers = if self.backend_away { 1 } else { workers(self.kind) };
         workers.saturating_sub(self.running.len())
     }
 
@@ -204,8 +211,12 @@ impl Lane {
             return Ok(Vec::new());
         }
         let mut tx = begin(store).await?;
-        let limit = i64::try_from(room).unwrap_or(1);
-        let claimed = jobs::claim(&mut tx, self.kind, store.owner(), limit, now, LEASE).await?;
+        let reserved = workers(self.kind) / RESERVED;
+        let limits = jobs::Limits {
+            all: i64::try_from(room.min(CLAIM_MOST)).unwrap_or(1),
+            bulk: i64::try_from(room.saturating_sub(reserved)).unwrap_or(0).max(i64::from(self.backend_away)),
+        };
+        let claimed = jobs::claim(&mut tx, self.kind, store.owner(), limits, now, LEASE).await?;
         tx.commit().await?;
         Ok(claimed)
     }
@@ -236,10 +247,17 @@ impl Lane {
     }
 }
 
+fn workers(kind: ElementKind) -> usize {
+    match kind {
+        ElementKind::Cm | ElementKind::Mta => DEVICE_WORKERS,
+        ElementKind::Mailbox | ElementKind::Aaa => WORKERS,
+    }
+}
+
 impl Engine {
     async fn attempt(&self, job: ClaimedJob) -> Met {
         let started = Instant::now();
-        let applied = self.backends.apply(&self.store, &job.element, self.clock.now());
+        let applied = self.backends.apply(&self.store, &job, random(), self.clock.now());
         let applied = tokio::time::timeout(ATTEMPT_LIMIT, applied)
             .await
             .unwrap_or_else(|_| Err(ApplyError::Away(format!("no answer in {ATTEMPT_LIMIT:?}"))));
@@ -247,6 +265,7 @@ impl Engine {
         self.metrics.job_seconds.get_or_create(&Target::new(kind)).observe(started.elapsed().as_secs_f64());
         let met = if matches!(applied, Err(ApplyError::Away(_))) { Met::NoBackend } else { Met::Backend };
         let outcome = match &applied {
+            Ok(Outcome::Device(device)) if device.again.is_some() => "step",
             Ok(_) => "done",
             Err(ApplyError::Away(_) | ApplyError::Retry(_) | ApplyError::NotHere(_)) => "retry",
             Err(ApplyError::Fail(_)) => "failed",
@@ -294,9 +313,12 @@ async fn begin(store: &Store) -> Result<Tx, StoreError> {
     }
 }
 
-fn ending(applied: Result<Progress, ApplyError>) -> Ending {
+fn ending(applied: Result<Outcome, ApplyError>) -> Ending {
     match applied {
-        Ok(progress) => Ending::Succeeded(progress),
+        Ok(Outcome::Reached(progress)) => Ending::Succeeded(progress),
+        Ok(Outcome::Device(device)) => {
+            Ending::Device { progress: device.progress, notes: device.notes, again: device.again }
+        }
         Err(ApplyError::Away(reason) | ApplyError::Retry(reason) | ApplyError::NotHere(reason)) => {
             Ending::Retry { reason, random: random() }
         }
@@ -312,11 +334,11 @@ fn random() -> u64 {
 }
 
 /// One line a journey for NOC. Addresses and user names of people stay out of it; the job's number leads to them.
-fn log(job: &ClaimedJob, applied: &Result<Progress, ApplyError>, state: &JobState, now: Timestamp) {
+fn log(job: &ClaimedJob, applied: &Result<Outcome, ApplyError>, state: &JobState, now: Timestamp) {
     let element = &job.element;
     let name = name(element);
     match (applied, state) {
-        (Ok(progress), _) => tracing::info!(
+        (Ok(Outcome::Reached(progress)), _) => tracing::info!(
             job.id = job.id,
             job.attempt = job.attempts,
             account.id = element.account_id,
@@ -324,6 +346,7 @@ fn log(job: &ClaimedJob, applied: &Result<Progress, ApplyError>, state: &JobStat
             "{name} provisioned: {}.",
             progress.state
         ),
+        (Ok(Outcome::Device(device)), _) => log_device(job, &name, device),
         (Err(ApplyError::NotHere(reason)), _) => tracing::debug!(job.id = job.id, "{name} not provisioned: {reason}."),
         (Err(error), JobState::Waiting { retry_at, .. }) => tracing::warn!(
             job.id = job.id,
@@ -345,6 +368,41 @@ fn log(job: &ClaimedJob, applied: &Result<Progress, ApplyError>, state: &JobStat
             job.id = job.id,
             account.id = element.account_id,
             "{name} not provisioned as it was wanted before {now:.0}; the newer state is tried at once."
+        ),
+    }
+}
+
+/// What a step did to a device. Waiting is no event; a device in trouble is one each time it is looked at.
+fn log_device(job: &ClaimedJob, name: &str, device: &DeviceOutcome) {
+    let element = &job.element;
+    let (id, attempt, account) = (job.id, job.attempts, element.account_id);
+    let evidence = &device.progress.evidence;
+    match (&device.notes.trouble, &device.again) {
+        (Some(trouble), Some((at, _))) => tracing::warn!(
+            job.id = id,
+            job.attempt = attempt,
+            modem.mac = element.key,
+            account.id = account,
+            "{name} not provisioned: {trouble}. Looking again at {at:.0}."
+        ),
+        (Some(trouble), None) => tracing::warn!(
+            job.id = id,
+            job.attempt = attempt,
+            modem.mac = element.key,
+            account.id = account,
+            "{name} not provisioned: {trouble}."
+        ),
+        (None, Some(_)) if device.notes.reset.is_none() => {
+            tracing::debug!(job.id = id, modem.mac = element.key, "{name}: {evidence}.");
+        }
+        (None, _) => tracing::info!(
+            job.id = id,
+            job.attempt = attempt,
+            modem.mac = element.key,
+            account.id = account,
+            revision = element.desired_revision,
+            "{name} {}: {evidence}.",
+            if device.again.is_some() { "under way" } else { device.progress.state.as_str() }
         ),
     }
 }

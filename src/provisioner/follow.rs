@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::mta::{OpenedSecrets, secrets_of};
 use super::plant::{Fetch, Found, Plant};
 use crate::provision::DeviceKind;
+use crate::store::devices::Fetched;
 use crate::store::elements::ElementRow;
 use crate::store::secrets::{self, SecretPlace};
 use crate::store::{Store, StoreError, Tx, elements};
@@ -218,7 +219,7 @@ async fn record(plant: &Plant, store: &Store) -> Result<(), StoreError> {
     let mut waiting = plant.take_fetches();
     while !waiting.is_empty() {
         let ids: Vec<i64> = waiting.keys().copied().take(MOST_FETCHES).collect();
-        if let Err(error) = record_some(store, &waiting, &ids).await {
+        if let Err(error) = record_some(store, &waiting, &ids, plant.modems_are_asked()).await {
             plant.return_fetches(waiting);
             return Err(error);
         }
@@ -229,13 +230,14 @@ async fn record(plant: &Plant, store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn record_some(store: &Store, waiting: &HashMap<i64, Fetch>, ids: &[i64]) -> Result<(), StoreError> {
+async fn record_some(store: &Store, waiting: &HashMap<i64, Fetch>, ids: &[i64], asked: bool) -> Result<(), StoreError> {
     let mut tx = store.write().await?;
     for id in ids {
         let fetch = &waiting[id];
         let evidence = format!("fetched {} from {} at {:.0}", fetch.name, fetch.from, fetch.at);
-        let from = fetch.from.to_string();
-        elements::record_fetched(&mut tx, *id, fetch.revision, &from, &evidence, fetch.at).await?;
+        let evidence = (!asked).then_some(evidence.as_str());
+        let fetched = Fetched { revision: fetch.revision, digest: &fetch.digest, at: fetch.at, evidence };
+        elements::record_fetched(&mut tx, *id, &fetched, &fetch.from.to_string()).await?;
     }
     tx.commit().await
 }

@@ -4,8 +4,10 @@
 mod aaa;
 pub mod backend;
 pub mod cmts;
+pub mod device;
 pub mod engine;
 pub mod follow;
+pub mod lines;
 mod mailbox;
 pub mod modem;
 pub mod mta;
@@ -13,7 +15,9 @@ pub mod password;
 mod pktinfo;
 pub mod plant;
 pub mod snapshot;
+pub mod snmp;
 pub mod tftp;
+pub mod window;
 
 pub use backend::Backends;
 pub use engine::{Engine, run};

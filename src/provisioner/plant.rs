@@ -18,9 +18,10 @@ use super::cmts::{Cmts, CmtsTable};
 use super::modem::{ModemSettings, Serving, build, build_unprovisioned};
 use super::mta::{self, OpenedSecrets};
 use super::snapshot;
-use crate::provision::{Content, DeviceKind, ElementState};
+use crate::docsis::effective_digest;
+use crate::provision::{Content, DeviceKind};
 use crate::store::Sealer;
-use crate::store::elements::{ElementRow, Progress};
+use crate::store::elements::ElementRow;
 use crate::store::plant::{UNPROVISIONED, config_file_name, parse_config_file_name};
 use crate::vocabulary::{MacAddress, Timestamp};
 
@@ -54,11 +55,13 @@ pub struct PlantSettings {
     /// Where no CMTS is known, or it says nothing of its own.
     pub modem: ModemSettings,
     pub cmts: CmtsTable,
+    /// Whether modems or their CMTSs are asked what they run; otherwise a fetch is all the proof there is.
+    pub asked: bool,
 }
 
 impl From<ModemSettings> for PlantSettings {
     fn from(modem: ModemSettings) -> Self {
-        Self { modem, cmts: CmtsTable::default() }
+        Self { modem, cmts: CmtsTable::default(), asked: false }
     }
 }
 
@@ -83,6 +86,14 @@ pub(super) struct Device {
     /// In clear here and sealed with everything else in the snapshot: files are built while the database is away.
     #[serde(with = "snapshot::opened", default)]
     pub secrets: OpenedSecrets,
+}
+
+/// A file on offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    pub name: String,
+    /// Effective digest of its bytes: a modem that runs the same one need not boot.
+    pub digest: String,
 }
 
 /// What a name stands for.
@@ -120,6 +131,8 @@ pub struct Fetch {
     pub revision: i64,
     pub from: IpAddr,
     pub name: String,
+    /// Effective digest of the bytes.
+    pub digest: String,
     pub at: Timestamp,
 }
 
@@ -186,31 +199,25 @@ impl Plant {
         self.0.changed.store(true, Ordering::Relaxed);
     }
 
-    /// Brings a device's element to where it can be brought without the device: its file is built, proven and on offer.
+    /// Builds and proves the file of a device's element and puts it on offer; `None`: it is removed and offered no longer.
     ///
     /// **Errors**: a sentence for NOC; a person must mend catalog or account, trying again changes nothing.
-    pub fn apply(&self, element: &ElementRow, secrets: OpenedSecrets) -> Result<Progress, String> {
+    pub fn offer(&self, element: &ElementRow, secrets: OpenedSecrets) -> Result<Option<Offer>, String> {
         let (kind, mac) = match &element.desired {
             Content::Cm(content) => (DeviceKind::Cm, content.mac),
             Content::Mta(content) => (DeviceKind::Mta, content.mac),
             Content::Absent => {
                 self.learn(element, secrets);
-                let evidence = "removed; its file is served no longer".to_owned();
-                return Ok(Progress { state: ElementState::Gone, evidence, applied: true });
+                return Ok(None);
             }
             Content::Mailbox(_) | Content::Aaa(_) => {
                 return Err(format!("element {} is no cable modem and no MTA", element.key));
             }
         };
-        file_of(&element.desired, &secrets, &self.settings().modem)?;
+        let bytes = file_of(&element.desired, &secrets, &self.settings().modem)?;
         self.learn(element, secrets);
         let name = config_file_name(&self.0.sealer, kind, mac, element.desired_revision);
-        let what = match kind {
-            DeviceKind::Cm => "modem",
-            DeviceKind::Mta => "MTA",
-        };
-        let evidence = format!("offered {name}; waiting for the {what} to fetch it");
-        Ok(Progress { state: ElementState::Pending, evidence, applied: false })
+        Ok(Some(Offer { name, digest: effective_digest(&bytes) }))
     }
 
     /// The file of a name, as TFTP asks for it: signed for the CMTS behind which `from` is.
@@ -257,6 +264,11 @@ impl Plant {
     /// The CMTS that relays DHCP with this address (giaddr).
     pub fn cmts_of_relay(&self, relay: Ipv4Addr) -> Option<Arc<Cmts>> {
         self.settings().cmts.of_relay(relay).cloned()
+    }
+
+    /// Whether a modem's fetch is only the beginning of its proof.
+    pub fn modems_are_asked(&self) -> bool {
+        self.settings().asked
     }
 
     /// How many modems and MTAs are known.

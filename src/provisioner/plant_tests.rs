@@ -1,7 +1,7 @@
 //! The plant as TFTP and the jobs see it.
 
 use super::*;
-use crate::provision::{CmAccess, ElementKind};
+use crate::provision::{CmAccess, ElementKind, ElementState};
 use crate::provisioner::modem::tests::{content, settings};
 
 /// Behind no CMTS that is known.
@@ -74,8 +74,8 @@ fn the_current_and_the_previous_revision_are_served_and_no_older_one() {
 fn a_removed_modem_gets_nothing_but_the_file_for_the_unknown() {
     let plant = plant();
     plant.learn(&element(3, active(), None), OpenedSecrets::new());
-    let gone = plant.apply(&element(4, Content::Absent, Some(active())), OpenedSecrets::new()).expect("removed");
-    assert_eq!((gone.state, gone.applied), (ElementState::Gone, true));
+    let gone = plant.offer(&element(4, Content::Absent, Some(active())), OpenedSecrets::new()).expect("removed");
+    assert_eq!(gone, None);
     assert_eq!(plant.find(&name(3), FROM), Found::Nothing);
     assert_eq!(plant.find(&name(4), FROM), Found::Nothing);
     assert!(matches!(plant.find("unprovisioned.cm", FROM), Found::File(File { owner: None, .. })));
@@ -84,10 +84,10 @@ fn a_removed_modem_gets_nothing_but_the_file_for_the_unknown() {
 #[test]
 fn an_applied_element_is_on_offer_and_waits_for_its_modem() {
     let plant = plant();
-    let progress = plant.apply(&element(3, active(), None), OpenedSecrets::new()).expect("a file");
-    assert_eq!((progress.state, progress.applied), (ElementState::Pending, false));
-    assert!(progress.evidence.contains(&name(3)), "{}", progress.evidence);
+    let offer = plant.offer(&element(3, active(), None), OpenedSecrets::new()).expect("a file").expect("there is one");
+    assert_eq!(offer.name, name(3));
     let Found::File(file) = plant.find(&name(3), FROM) else { panic!("it is on offer") };
+    assert_eq!(offer.digest, effective_digest(&file.bytes));
     assert_eq!(file.owner.map(|owner| (owner.element_id, owner.revision)), Some((9, 3)));
 }
 
@@ -116,6 +116,7 @@ fn a_fetch_that_could_not_be_recorded_yields_to_a_newer_one() {
         revision,
         from: "10.0.0.9".parse().expect("an address"),
         name: name(revision),
+        digest: "a".to_owned(),
         at: Timestamp::UNIX_EPOCH,
     };
     plant.note_fetch(9, fetch(2));
@@ -151,8 +152,8 @@ fn a_file_is_signed_for_the_cmts_its_modem_is_behind() {
         ..cmts("cmts2", &["10.2.0.1"], &["10.2.0.0/16"])
     };
     let table = CmtsTable::new(vec![cmts("cmts1", &[], &["10.1.0.0/16"]), own]);
-    let plant = Plant::open(sealer(), PlantSettings { modem: settings(), cmts: table }, None);
-    plant.apply(&element(1, active(), None), OpenedSecrets::new()).expect("a file");
+    let plant = Plant::open(sealer(), PlantSettings { modem: settings(), cmts: table, asked: false }, None);
+    plant.offer(&element(1, active(), None), OpenedSecrets::new()).expect("a file");
     let secret_of = |from: &str, file: &str| {
         let Found::File(file) = plant.find(file, from.parse().expect("an address")) else { panic!("{from}") };
         let good = |secret: &str| {

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::follow;
 use super::pktinfo;
 use super::plant::{Fetch, File, Found, Plant};
+use crate::docsis::effective_digest;
 use crate::provision::DeviceKind;
 use crate::store::Store;
 use crate::telemetry::{Heartbeat, Metrics, Outcome as ResultLabel};
@@ -176,7 +177,13 @@ impl TftpServer {
             DeviceKind::Mta => "MTA",
         };
         tracing::info!(modem.mac = %owner.mac, "{what} {} fetched {} from {from}.", owner.mac, request.name);
-        let fetch = Fetch { revision: owner.revision, from, name: request.name.clone(), at: self.clock.now() };
+        let fetch = Fetch {
+            revision: owner.revision,
+            from,
+            name: request.name.clone(),
+            digest: effective_digest(&file.bytes),
+            at: self.clock.now(),
+        };
         self.plant.note_fetch(owner.element_id, fetch);
     }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use super::devices::{self, DeviceNotes, Fetched};
 use super::{StoreError, Tx, jobs, on};
 use crate::provision::{Content, ElementDesired, ElementKind, ElementState};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
@@ -102,6 +103,12 @@ const SUCCEEDED: &str = "UPDATE element
 const OFFERED: &str = "UPDATE element
      SET offered_revision = $2, state = CASE WHEN applied_revision = $2 THEN state ELSE $3 END,
          evidence = CASE WHEN applied_revision = $2 THEN evidence ELSE $4 END, last_error = NULL, updated_at = $5
+     WHERE id = $1";
+// What a device proved stays proved: only its newest revision's progress is written here, and a fetch that came
+// meanwhile has its own row.
+const DEVICE: &str = "UPDATE element
+     SET offered_revision = $2, state = $3, evidence = $4, last_error = $5,
+         confirmed_revision = COALESCE($6, confirmed_revision), updated_at = $7
      WHERE id = $1";
 const TROUBLED: &str = "UPDATE element SET state = $2, last_error = $3, updated_at = $4 WHERE id = $1";
 const FETCHED: &str = "UPDATE element
@@ -339,26 +346,32 @@ pub async fn reprovision(
     Ok(woken)
 }
 
-/// Notes that a modem fetched the file of `revision`; in force when that is the newest. `false`: no such element.
-pub async fn record_fetched(
-    tx: &mut Tx,
-    id: i64,
-    revision: i64,
-    from: &str,
-    evidence: &str,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
+/// Notes that a device fetched a file from `from`. Whether that is proof enough is its job's to say, which is woken when
+/// there is something to find out. `false`: no such element.
+pub async fn record_fetched(tx: &mut Tx, id: i64, fetched: &Fetched<'_>, from: &str) -> Result<bool, StoreError> {
     let Some(row) = by_id_locked(tx, id).await? else { return Ok(false) };
+    let now = fetched.at;
     on!(tx, c => sqlx::query(FETCHED)
         .bind(id)
-        .bind(revision)
+        .bind(fetched.revision)
         .bind(to_micros(now))
         .bind(from)
         .execute(c)
         .await.map(drop))?;
-    if revision == row.desired_revision && row.desired != Content::Absent {
-        let progress = Progress { state: ElementState::Applied, evidence: evidence.to_owned(), applied: true };
-        record_progress(tx, &row, revision, &progress, now).await?;
+    devices::record_fetch(tx, id, fetched).await?;
+    if row.desired == Content::Absent {
+        return Ok(true);
+    }
+    let newest = fetched.revision == row.desired_revision;
+    // After a power cut a whole city boots with files it ran before: nothing is new then.
+    let known = row.state == ElementState::Applied && row.applied_revision == Some(row.desired_revision);
+    match fetched.evidence {
+        Some(evidence) if newest => {
+            let progress = Progress { state: ElementState::Applied, evidence: evidence.to_owned(), applied: true };
+            record_progress(tx, &row, fetched.revision, &progress, now).await?;
+        }
+        _ if newest && known => {}
+        _ => jobs::wake_for_news(tx, id, now).await?,
     }
     Ok(true)
 }
@@ -392,6 +405,30 @@ pub(super) async fn record_progress(
             .execute(c)
             .await.map(drop))?;
     }
+    Ok(())
+}
+
+/// Writes how far a device is after a step of its job; `row` is the element as it was when claimed.
+pub(super) async fn record_device(
+    tx: &mut Tx,
+    row: &ElementRow,
+    progress: &Progress,
+    notes: &DeviceNotes,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if progress.applied {
+        record_progress(tx, row, row.desired_revision, progress, now).await?;
+    }
+    on!(tx, c => sqlx::query(DEVICE)
+        .bind(row.id)
+        .bind(row.desired_revision)
+        .bind(progress.state.as_str())
+        .bind(&progress.evidence)
+        .bind(&notes.trouble)
+        .bind(notes.confirmed_revision)
+        .bind(to_micros(now))
+        .execute(c)
+        .await.map(drop))?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::devices::{self, DeviceNotes};
 use super::elements::{self, ElementRow, Progress};
 use super::{StoreError, Tx, exceptions, on};
 use crate::provision::{ElementKind, ElementState, JobError, JobEvent, JobState};
@@ -20,6 +21,8 @@ pub const LANE_BULK: i64 = 1;
 
 /// Kind of the exception that a failed job opens.
 pub const EXCEPTION_KIND: &str = "provisioning";
+/// Kind of the exception of a device that runs otherwise than desired.
+pub const DEVICE_EXCEPTION: &str = "device";
 /// Who releases that exception when the element is fine again.
 const RELEASED_BY: &str = "provisioner";
 
@@ -56,6 +59,8 @@ pub struct ClaimedJob {
     pub id: i64,
     /// Attempts made, this one included.
     pub attempts: u32,
+    /// `LANE_SINGLE`: somebody waits for it. `LANE_BULK`: one of thousands.
+    pub lane: i64,
     /// The element as it was when claimed: the content to apply is `element.desired`.
     pub element: ElementRow,
 }
@@ -64,6 +69,12 @@ pub struct ClaimedJob {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
     Succeeded(Progress),
+    /// A step on a device; the next one is due when `again` says, because of its reason.
+    Device {
+        progress: Progress,
+        notes: DeviceNotes,
+        again: Option<(Timestamp, String)>,
+    },
     /// A passing fault; `random` spreads the next attempt.
     Retry {
         reason: String,
@@ -148,6 +159,9 @@ const ACTIVE_OF_ACCOUNT: &str = "SELECT element_id, id FROM job
      WHERE account_id = $1 AND finished_at IS NULL ORDER BY id LIMIT 10000";
 const HURRY: &str = "UPDATE job SET run_at = $2, updated_at = $2
      WHERE finished_at IS NULL AND state = 'waiting' AND kind = $1 AND run_at > $2";
+const HURRY_ELEMENT: &str = "UPDATE job SET run_at = $2, updated_at = $2
+     WHERE finished_at IS NULL AND element_id = $1 AND state IN ('waiting', 'pending') AND run_at > $2";
+const IS_ACTIVE: &str = "SELECT COUNT(*) FROM job WHERE finished_at IS NULL AND element_id = $1";
 const FORGET: &str = "DELETE FROM job
      WHERE id IN (SELECT id FROM job WHERE finished_at < $1 ORDER BY id LIMIT $2)";
 const OF_DEAD: &str = "SELECT id FROM job WHERE finished_at IS NULL AND state = 'running' AND claimed_by <> $1
@@ -186,6 +200,16 @@ pub async fn wake(tx: &mut Tx, element_id: i64, lane: i64, now: Timestamp) -> Re
     Ok(job.id)
 }
 
+/// Something new was seen of a device: its job looks at it now. A running one looks again by itself soon.
+pub(super) async fn wake_for_news(tx: &mut Tx, element_id: i64, now: Timestamp) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(HURRY_ELEMENT).bind(element_id).bind(to_micros(now)).execute(c).await.map(drop))?;
+    let active: i64 = on!(tx, c => sqlx::query_scalar(IS_ACTIVE).bind(element_id).fetch_one(c).await)?;
+    if active == 0 {
+        begin(tx, &[element_id], LANE_BULK, now).await?;
+    }
+    Ok(())
+}
+
 /// Jobs for elements that have no active one, for example because they were made in this transaction.
 /// Returns (element, job).
 pub(super) async fn begin(
@@ -211,19 +235,34 @@ pub(super) async fn begin(
     })
 }
 
+/// How many jobs are claimed at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub all: i64,
+    /// Of them, bulk ones at most.
+    pub bulk: i64,
+}
+
+impl From<i64> for Limits {
+    fn from(all: i64) -> Self {
+        Self { all, bulk: all }
+    }
+}
+
 /// Takes due jobs of one kind, single pushes first, for `owner` until `lease` from now. Commit before acting.
 pub async fn claim(
     tx: &mut Tx,
     kind: ElementKind,
     owner: &str,
-    limit: i64,
+    limits: impl Into<Limits>,
     now: Timestamp,
     lease: Duration,
 ) -> Result<Vec<ClaimedJob>, StoreError> {
+    let limits = limits.into();
     let lease_until = now.checked_add(lease).unwrap_or(Timestamp::MAX);
     let mut claimed = Vec::new();
-    for lane in [LANE_SINGLE, LANE_BULK] {
-        let room = limit - i64::try_from(claimed.len()).unwrap_or(limit);
+    for (lane, most) in [(LANE_SINGLE, limits.all), (LANE_BULK, limits.bulk)] {
+        let room = most.min(limits.all - i64::try_from(claimed.len()).unwrap_or(limits.all));
         if room <= 0 {
             break;
         }
@@ -253,7 +292,7 @@ async fn claim_one(
     let JobState::Running { attempts, .. } = state else { return Ok(None) };
     job.claimed_by = Some(owner.to_owned());
     store(tx, &job, state, now).await?;
-    Ok(Some(ClaimedJob { id, attempts, element }))
+    Ok(Some(ClaimedJob { id, attempts, lane: job.lane, element }))
 }
 
 /// Ends an attempt. Returns the job's new state, or `None` when it was not ours any more and nothing was written.
@@ -273,7 +312,8 @@ pub async fn end(
     }
     let newer = element.desired_revision != claimed.element.desired_revision;
     let event = match &ending {
-        Ending::Succeeded(_) => JobEvent::Succeed,
+        Ending::Succeeded(_) | Ending::Device { again: None, .. } => JobEvent::Succeed,
+        Ending::Device { again: Some((at, reason)), .. } => JobEvent::Later { at: *at, reason: reason.clone() },
         Ending::Retry { reason, random } => JobEvent::Retry { now, random: *random, reason: reason.clone() },
         Ending::Failed { reason } => JobEvent::Fail { reason: reason.clone() },
     };
@@ -288,6 +328,24 @@ pub async fn end(
             let revision = claimed.element.desired_revision;
             elements::record_progress(tx, &claimed.element, revision, &progress, now).await?;
             exceptions::release_subject(tx, EXCEPTION_KIND, &subject, RELEASED_BY, now).await?;
+        }
+        Ending::Device { mut progress, notes, .. } => {
+            let revision = claimed.element.desired_revision;
+            if newer {
+                progress.state = ElementState::Pending;
+            }
+            devices::record(tx, element.id, revision, &notes).await?;
+            elements::record_device(tx, &claimed.element, &progress, &notes, now).await?;
+            match &notes.trouble {
+                Some(trouble) if notes.alarm && !newer => {
+                    exceptions::open(tx, Some(&element.tenant), DEVICE_EXCEPTION, &subject, trouble, now).await?;
+                }
+                _ if progress.applied => {
+                    exceptions::release_subject(tx, DEVICE_EXCEPTION, &subject, RELEASED_BY, now).await?;
+                    exceptions::release_subject(tx, EXCEPTION_KIND, &subject, RELEASED_BY, now).await?;
+                }
+                _ => {}
+            }
         }
         Ending::Retry { reason, .. } => {
             elements::record_trouble(tx, element.id, ElementState::Pending, &reason, now).await?;

@@ -18,6 +18,7 @@ mod bulk;
 pub mod catalog;
 pub mod clock;
 pub mod cycles;
+pub mod devices;
 pub mod elements;
 mod error;
 pub mod exceptions;

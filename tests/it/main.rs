@@ -24,6 +24,7 @@ mod kill;
 mod load;
 mod mail;
 mod main_job;
+mod modems;
 mod ops;
 mod outage;
 mod ports;

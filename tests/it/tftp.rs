@@ -14,6 +14,7 @@ use lastmile::provisioner::mta::OpenedSecrets;
 use lastmile::provisioner::plant::Plant;
 use lastmile::provisioner::snapshot;
 use lastmile::provisioner::tftp::TftpServer;
+use lastmile::store::devices::Fetched;
 use lastmile::store::elements::{self, ElementRow};
 use lastmile::store::plant::{Device, DeviceFilter, config_file_name, devices};
 use lastmile::store::{Store, StoreConfig};
@@ -359,7 +360,8 @@ fn devices_and_their_fetches_are_stored_alike_on_postgresql() {
         let mut tx = store.write().await.expect("a transaction");
         let id = elements::by_key(&mut tx, ElementKind::Cm, MAC).await.expect("a row").expect("the modem").id;
         let now = at("2026-11-21T10:00:00Z");
-        assert!(elements::record_fetched(&mut tx, id, 1, "10.7.3.9", "fetched", now).await.expect("recorded"));
+        let fetched = Fetched { revision: 1, digest: "a", at: now, evidence: Some("fetched") };
+        assert!(elements::record_fetched(&mut tx, id, &fetched, "10.7.3.9").await.expect("recorded"));
         tx.commit().await.expect("committed");
         let mut tx = store.read().await.expect("a transaction");
         let filter = DeviceFilter {

@@ -5,6 +5,7 @@
 //! beside the configuration file. Unknown keys are faults.
 
 mod cmts;
+mod devices;
 mod probe;
 mod radsec;
 mod reader;
@@ -13,6 +14,8 @@ mod sections;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub use devices::{Reset, Snmp};
 
 use crate::collector::{CertificateName, RadSecSettings};
 use crate::provisioner::cmts::Cmts;
@@ -35,6 +38,7 @@ pub struct Config {
     pub docsis: Option<Docsis>,
     pub cmts: Vec<Cmts>,
     pub snmp: Option<Snmp>,
+    pub reset: Reset,
     pub samis: Option<Samis>,
     pub dhcp: Option<Dhcp>,
     pub mail: Option<Backend>,
@@ -136,12 +140,6 @@ pub struct Samis {
     /// What the CMTS counts as an octet: `L2` (Ethernet frames, the default, as DOCSIS defines the counters) or `L3`. It
     /// is kept with each record and shown; nothing is converted.
     pub octets: String,
-}
-
-/// `[snmp]`.
-#[derive(Debug, Clone)]
-pub struct Snmp {
-    pub community: Option<Secret>,
 }
 
 /// `[dhcp]`. This version prepares the names it would hand out and writes no reservation.

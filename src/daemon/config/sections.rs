@@ -10,8 +10,7 @@ use toml::de::DeTable;
 use super::radsec::Certificates;
 use super::reader::{Found, Reader, Section};
 use super::{
-    Api, Backend, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Samis, Secrets, Snmp, Tftp,
-    probe,
+    Api, Backend, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Samis, Secrets, Tftp, probe,
 };
 use crate::collector::{CertificateName, dictionaries, profiles};
 use crate::daemon::log;
@@ -39,6 +38,7 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
     let docsis = root.table("docsis").map(|section| door.docsis(section));
     let cmts = door.all_cmts(root.tables("cmts"));
     let snmp = root.table("snmp").map(|section| door.snmp(section));
+    let reset = root.table("reset").map(|section| door.reset(section));
     let samis = root.table("samis").map(|section| door.samis(section));
     let dhcp = root.table("dhcp").map(|section| door.dhcp(section));
     let mail = root.table("mail").map(|section| door.backend(section, "postfixadmin"));
@@ -54,7 +54,8 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
         tftp: optional(tftp)?,
         docsis,
         cmts: cmts?,
-        snmp,
+        snmp: optional(snmp)?,
+        reset: optional(reset)?.unwrap_or_default(),
         samis: optional(samis)?,
         dhcp: dhcp.flatten(),
         mail: mail.flatten(),
@@ -287,12 +288,6 @@ impl Door<'_, '_> {
         let shared_secret = self.secret(&section, "shared_secret", "shared_secret_file").flatten();
         section.close();
         Docsis { shared_secret }
-    }
-
-    fn snmp(&self, section: Section<'_, '_>) -> Snmp {
-        let community = self.secret(&section, "community", "community_file").flatten();
-        section.close();
-        Snmp { community }
     }
 
     fn samis(&self, section: Section<'_, '_>) -> Option<Samis> {

@@ -7,6 +7,7 @@ pub mod desk;
 pub mod disk;
 pub mod http;
 pub mod mailhost;
+pub mod modem;
 pub mod nas;
 pub mod pki;
 pub mod postgres;

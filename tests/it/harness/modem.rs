@@ -1,0 +1,225 @@
+//! A cable modem made of real parts: Debian's snmpd with its answers in files, and a TFTP fetch whenever it is reset.
+//!
+//! `snmpd` passes the modem's objects to a small shell script that reads one file an object; what is set is written down.
+//! A thread sees a reset, lets the modem be silent for its boot, fetches the file that DHCP would name and comes up.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::wait_for;
+
+pub const COMMUNITY: &str = "plant-community";
+/// SNMPv3 user of every test modem.
+pub const USER: &str = "noc";
+pub const AUTH_PASSWORD: &str = "auth-password-1";
+pub const PRIVACY_PASSWORD: &str = "privacy-password-1";
+
+pub const RESET_NOW: &str = "1.3.6.1.2.1.69.1.1.3.0";
+pub const CONFIG_FILE: &str = "1.3.6.1.2.1.69.1.4.5.0";
+pub const BOOT_STATE: &str = "1.3.6.1.2.1.69.1.4.1.0";
+pub const CM3_STATUS: &str = "1.3.6.1.4.1.4491.2.1.20.1.1.1.1.2";
+
+/// An SNMP agent of a modem or CMTS on an address of its own.
+pub struct Agent {
+    child: Child,
+    folder: PathBuf,
+    _keep: tempfile::TempDir,
+    pub address: Ipv4Addr,
+}
+
+/// One modem: its agent and its life.
+pub struct Modem {
+    pub agent: Arc<Agent>,
+    boots: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    life: Option<JoinHandle<()>>,
+}
+
+/// What a modem does when it boots.
+#[derive(Clone)]
+pub struct Behaviour {
+    pub tftp: SocketAddr,
+    /// The file's name that DHCP would hand out now.
+    pub file: Arc<dyn Fn() -> String + Send + Sync>,
+    pub boot: Duration,
+    /// docsIf3CmStatusValue after a boot with network access on.
+    pub operational: i64,
+    /// Whether it comes up with the file at all; a CMTS with another secret refuses it.
+    pub registers: Arc<AtomicBool>,
+}
+
+impl Agent {
+    /// Starts snmpd on `address:port` with the objects given.
+    pub fn start(address: Ipv4Addr, port: u16, objects: &[(&str, &str, &str)]) -> Self {
+        let keep = super::temp_dir();
+        let folder = keep.path().to_path_buf();
+        std::fs::create_dir_all(folder.join("objects")).expect("a folder");
+        std::fs::write(folder.join("pass.sh"), PASS).expect("a script");
+        let passes: String = ["1.3.6.1.2.1.69", "1.3.6.1.2.1.10.127", "1.3.6.1.4.1"]
+            .map(|oid| format!("pass .{oid} /bin/sh {} {}\n", folder.join("pass.sh").display(), folder.display()))
+            .concat();
+        let text = format!(
+            "rwcommunity {COMMUNITY}\nagentaddress udp:{address}:{port}\ncreateUser {USER} SHA-256 \"{AUTH_PASSWORD}\" AES \
+             \"{PRIVACY_PASSWORD}\"\nrwuser {USER} priv\n{passes}"
+        );
+        std::fs::write(folder.join("snmpd.conf"), text).expect("a configuration");
+        let log = std::fs::File::create(folder.join("snmpd.log")).expect("a log file");
+        let child = Command::new("snmpd")
+            .args(["-f", "-Lo", "-C", "-c"])
+            .arg(folder.join("snmpd.conf"))
+            .env("SNMP_PERSISTENT_DIR", &folder)
+            .env("MIBS", "")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log file"))
+            .stderr(log)
+            .spawn()
+            .expect("snmpd (Debian package snmpd) runs");
+        let agent = Self { child, folder, _keep: keep, address };
+        for (oid, kind, value) in objects {
+            agent.set(oid, kind, value);
+        }
+        wait_for("snmpd listens", Duration::from_secs(10), || {
+            std::fs::read_to_string(agent.folder.join("snmpd.log")).ok().filter(|log| log.contains("NET-SNMP version"))
+        });
+        agent
+    }
+
+    /// Gives an object a value; `kind` as snmpd's `pass` names it: integer, string, gauge, counter, timeticks.
+    pub fn set(&self, oid: &str, kind: &str, value: &str) {
+        let path = self.folder.join("objects").join(oid);
+        let fresh = path.with_extension("new");
+        std::fs::write(&fresh, format!("{kind}\n{value}\n")).expect("an object");
+        std::fs::rename(fresh, path).expect("an object");
+    }
+
+    /// What was set from outside, in order: object and value.
+    pub fn sets(&self) -> Vec<(String, String)> {
+        let text = std::fs::read_to_string(self.folder.join("sets")).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(oid, value)| (oid.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    /// Lets the agent be silent, as a modem that is booting or off.
+    pub fn silence(&self, silent: bool) {
+        let signal = if silent { "-STOP" } else { "-CONT" };
+        super::run("procps", "kill", &[signal, &self.child.id().to_string()]);
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Modem {
+    /// A modem that is off; `boot` turns it on.
+    pub fn new(address: Ipv4Addr, port: u16, behaviour: Behaviour) -> Self {
+        let agent = Arc::new(Agent::start(address, port, &[(BOOT_STATE, "integer", "1"), (CONFIG_FILE, "string", "")]));
+        agent.silence(true);
+        let (boots, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let life = {
+            let (agent, boots, stop) = (Arc::clone(&agent), Arc::clone(&boots), Arc::clone(&stop));
+            std::thread::spawn(move || live(&agent, &behaviour, &boots, &stop))
+        };
+        Self { agent, boots, stop, life: Some(life) }
+    }
+
+    /// Turns it on, or off and on.
+    pub fn power_cycle(&self) {
+        std::fs::write(self.agent.folder.join("power"), "").expect("a file");
+    }
+
+    /// How often it booted.
+    pub fn boots(&self) -> u64 {
+        self.boots.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Modem {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(life) = self.life.take() {
+            let _ = life.join();
+        }
+    }
+}
+
+fn live(agent: &Agent, behaviour: &Behaviour, boots: &AtomicU64, stop: &AtomicBool) {
+    let mut resets = 0;
+    while !stop.load(Ordering::SeqCst) {
+        let asked = agent.sets().iter().filter(|(oid, _)| oid == RESET_NOW).count();
+        let power = agent.folder.join("power");
+        if asked == resets && !power.exists() {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        }
+        resets = asked;
+        let _ = std::fs::remove_file(power);
+        agent.silence(true);
+        boots.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(behaviour.boot);
+        let name = (behaviour.file)();
+        let Some(bytes) = fetch(agent.address, behaviour.tftp, &name) else { continue };
+        if behaviour.registers.load(Ordering::SeqCst) {
+            come_up(agent, behaviour, &name, &bytes);
+        }
+    }
+    agent.silence(false);
+}
+
+/// What the modem tells once it runs a file.
+fn come_up(agent: &Agent, behaviour: &Behaviour, name: &str, bytes: &[u8]) {
+    // TLV 3 is the first of our files.
+    let forwards = bytes.starts_with(&[3, 1, 1]);
+    agent.set(CONFIG_FILE, "string", name);
+    agent.set(CM3_STATUS, "integer", &if forwards { behaviour.operational } else { 20 }.to_string());
+    agent.set(BOOT_STATE, "integer", if forwards { "1" } else { "8" });
+    agent.silence(false);
+}
+
+/// Fetches a file from an address of the modem's own, as its TFTP client would; `None` when it is refused.
+pub fn fetch(from: Ipv4Addr, server: SocketAddr, name: &str) -> Option<Vec<u8>> {
+    let socket = UdpSocket::bind((from, 0)).expect("an address of the modem");
+    socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a time limit");
+    let request = [&[0, 1], name.as_bytes(), &[0], b"octet", &[0]].concat();
+    let (mut blocks, mut buffer) = (BTreeMap::new(), [0u8; 1024]);
+    let begun = Instant::now();
+    socket.send_to(&request, server).ok()?;
+    while begun.elapsed() < Duration::from_secs(10) {
+        let Ok((octets, peer)) = socket.recv_from(&mut buffer) else {
+            socket.send_to(&request, server).ok()?;
+            continue;
+        };
+        match &buffer[..octets] {
+            [0, 3, high, low, data @ ..] => {
+                blocks.insert([*high, *low], data.to_vec());
+                socket.send_to(&[0, 4, *high, *low], peer).ok()?;
+                if data.len() < 512 {
+                    return Some(blocks.into_values().flatten().collect());
+                }
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// snmpd's `pass` protocol: `-g OID` prints the object's name, type and value; `-s OID TYPE VALUE` sets it.
+const PASS: &str = r#"
+folder=$1; action=$2; oid=${3#.}
+case $action in
+  -g) [ -f "$folder/objects/$oid" ] && { echo ".$oid"; cat "$folder/objects/$oid"; } ;;
+  -s) shift 4; echo "$oid $*" >> "$folder/sets" ;;
+esac
+exit 0
+"#;

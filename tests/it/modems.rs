@@ -1,0 +1,262 @@
+//! A push reaches the modem: it is reset by SNMP, fetches its new file and proves itself that it runs it; with Debian's
+//! snmpd as modems and CMTS.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::acme::CATALOG;
+use crate::harness::daemon::{Daemon, Site};
+use crate::harness::modem::{
+    AUTH_PASSWORD, Agent, BOOT_STATE, Behaviour, COMMUNITY, Modem, PRIVACY_PASSWORD, USER, fetch,
+};
+use crate::harness::{free_udp_port, http, wait_for};
+
+const SOON: Duration = Duration::from_secs(30);
+const FIRST: &str = "00:11:22:33:44:55";
+const SECOND: &str = "00:11:22:33:44:66";
+
+#[test]
+fn a_push_is_in_force_when_the_modem_says_so_on_sqlite() {
+    journey(Plant::new(Site::sqlite(), "[snmp]\ncommunity = \"plant-community\"\n", 21));
+}
+
+#[test]
+fn a_push_is_in_force_when_the_modem_says_so_on_postgres() {
+    journey(Plant::new(Site::postgres(), "[snmp]\ncommunity = \"plant-community\"\n", 22));
+}
+
+fn journey(plant: Plant) {
+    plant.push(FIRST, |_| {});
+    let modem = plant.modem(FIRST, 1);
+    let waiting = plant.until(FIRST, |device| device["offered_revision"] == 1);
+    assert_eq!(waiting["state"], "pending", "{waiting:#}");
+    assert!(plant.evidence().contains("waiting for the modem to fetch it"), "{}", plant.evidence());
+
+    // It is turned on by its subscriber, and tells itself that it runs its file.
+    modem.power_cycle();
+    let device = plant.until(FIRST, |device| device["state"] == "applied");
+    assert_eq!((&device["fetched_revision"], &device["confirmed_revision"]), (&json!(1), &json!(1)), "{device:#}");
+    assert!(plant.evidence().contains("reports operational"), "{}", plant.evidence());
+
+    // Another plan: one reset, another file, proven again.
+    plant.push(FIRST, |account| account["services"][0]["plan"] = json!("res-300"));
+    let device = plant.until(FIRST, |device| device["confirmed_revision"] == 2);
+    assert_eq!((device["state"].as_str(), modem.boots()), (Some("applied"), 2), "{device:#}");
+
+    // What does not change its file costs no boot.
+    plant.push(FIRST, |account| {
+        account["services"][0]["plan"] = json!("res-300");
+        account["name"] = json!("Augusta Ada King");
+    });
+    // Who has not paid sees the garden; the modem still reports operational.
+    plant.push(FIRST, |account| account["status"] = json!("suspended"));
+    let device = plant.until(FIRST, |device| device["confirmed_revision"] == 3);
+    assert_eq!((device["state"].as_str(), modem.boots()), (Some("applied"), 3), "{device:#}");
+
+    // A blocked modem proves itself by not forwarding.
+    plant.push(FIRST, |account| account["holds"] = json!([{"kind": "abuse"}]));
+    let device = plant.until(FIRST, |device| device["confirmed_revision"] == 4);
+    assert_eq!((device["state"].as_str(), modem.boots()), (Some("applied"), 4), "{device:#}");
+    assert!(plant.evidence().contains("reports forwarding disabled"), "{}", plant.evidence());
+
+    // A swap: the old modem is reset so that it loses the service, the new one is another device.
+    plant.push(FIRST, |account| account["devices"][0]["cm_mac"] = json!(SECOND));
+    wait_for("the old modem is reset and finds no file of its own", SOON, || (modem.boots() == 5).then_some(()));
+    assert_eq!(plant.file(FIRST), "unprovisioned.cm");
+    plant.until(SECOND, |device| device["offered_revision"] == 1);
+}
+
+#[test]
+fn a_modem_that_speaks_only_snmpv3_is_reset_and_proven() {
+    let settings = format!(
+        "[snmp]\n[snmp.user]\nname = \"{USER}\"\nauth = \"sha256\"\nauth_password = \"{AUTH_PASSWORD}\"\n\
+         privacy = \"aes\"\nprivacy_password = \"{PRIVACY_PASSWORD}\"\n"
+    );
+    let plant = Plant::new(Site::sqlite(), &settings, 23);
+    plant.push(FIRST, |_| {});
+    let modem = plant.modem(FIRST, 1);
+    modem.power_cycle();
+    plant.until(FIRST, |device| device["confirmed_revision"] == 1);
+    plant.push(FIRST, |account| account["services"][0]["plan"] = json!("res-300"));
+    plant.until(FIRST, |device| device["confirmed_revision"] == 2);
+    assert_eq!(modem.boots(), 2);
+}
+
+#[test]
+fn a_silent_modem_is_reset_through_its_cmts_and_delays_nobody() {
+    let cmts = Ipv4Addr::new(127, 0, 24, 200);
+    let settings = format!(
+        "[snmp]\ncommunity = \"plant-community\"\n[[cmts]]\nname = \"cmts1\"\naddress = \"{cmts}\"\n\
+         community = \"{COMMUNITY}\"\nreset = \"cisco\"\nnetworks = [\"127.0.24.0/24\"]\n"
+    );
+    let plant = Plant::new(Site::sqlite(), &settings, 24);
+    let agent =
+        Agent::start(cmts, plant.snmp_port, &[("1.3.6.1.2.1.10.127.1.3.7.1.2.0.17.34.51.68.85", "integer", "77")]);
+    let (silent, lively) = (plant.modem(FIRST, 1), plant.modem(SECOND, 2));
+    plant.push(FIRST, |_| {});
+    plant.push(SECOND, |_| {});
+    for modem in [&silent, &lively] {
+        modem.power_cycle();
+    }
+    for mac in [FIRST, SECOND] {
+        plant.until(mac, |device| device["confirmed_revision"] == 1);
+    }
+    silent.agent.silence(true);
+
+    plant.push(FIRST, |account| account["services"][0]["plan"] = json!("res-300"));
+    let begun = Instant::now();
+    plant.push(SECOND, |account| account["services"][0]["plan"] = json!("res-300"));
+    wait_for("the other modem is reset", SOON, || (lively.boots() == 2).then_some(()));
+    assert!(begun.elapsed() < Duration::from_secs(5), "the silent one held it up for {:?}", begun.elapsed());
+    let told = wait_for("the CMTS is told", SOON, || agent.sets().into_iter().next());
+    assert_eq!(told, ("1.3.6.1.4.1.9.9.116.1.3.1.1.9.0.17.34.51.68.85".to_owned(), "1".to_owned()));
+
+    // It boots without ever speaking SNMP: registered at the CMTS is what can be seen.
+    agent.set("1.3.6.1.2.1.10.127.1.3.3.1.9.77", "integer", "8");
+    let name = plant.file(FIRST);
+    assert!(fetch(silent.agent.address, plant.tftp(), &name).is_some());
+    let device = plant.until(FIRST, |device| device["state"] == "applied" && device["fetched_revision"] == 2);
+    assert_eq!(device["confirmed_revision"], 1, "only its own word confirms: {device:#}");
+    assert!(plant.evidence().contains("registered at cmts1"), "{}", plant.evidence());
+}
+
+#[test]
+fn a_modem_that_the_cmts_refuses_is_told_in_words() {
+    let plant = Plant::new(Site::sqlite(), "[snmp]\ncommunity = \"plant-community\"\n", 25);
+    plant.push(FIRST, |_| {});
+    let modem = plant.modem(FIRST, 1);
+    modem.power_cycle();
+    plant.until(FIRST, |device| device["state"] == "applied");
+    // It answers, with another file than it fetched last: the CMTS sent it back to the old one.
+    plant.registers.store(false, Ordering::SeqCst);
+    plant.push(FIRST, |account| account["services"][0]["plan"] = json!("res-300"));
+    wait_for("it boots", SOON, || (modem.boots() == 2).then_some(()));
+    plant.until(FIRST, |device| device["fetched_revision"] == 2);
+    modem.agent.set(BOOT_STATE, "integer", "7");
+    modem.agent.silence(false);
+    let trouble = wait_for("the refusal is seen", SOON, || {
+        Some(plant.evidence()).filter(|evidence| evidence.contains("the CMTS refused the file"))
+    });
+    assert!(trouble.contains("shared secret"), "{trouble}");
+}
+
+#[test]
+fn garbage_for_an_answer_is_no_answer() {
+    let plant = Plant::new(Site::sqlite(), "[snmp]\ncommunity = \"plant-community\"\n", 26);
+    plant.push(FIRST, |_| {});
+    let address = Ipv4Addr::new(127, 0, 26, 1);
+    let socket = UdpSocket::bind((address, plant.snmp_port)).expect("the modem's port");
+    socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a time limit");
+    let done = Arc::new(AtomicBool::new(false));
+    let gibberish = {
+        let done = Arc::clone(&done);
+        std::thread::spawn(move || {
+            let mut buffer = [0u8; 2048];
+            while !done.load(Ordering::SeqCst) {
+                if let Ok((octets, peer)) = socket.recv_from(&mut buffer) {
+                    for answer in [&b"\x30\x84\xff\xff\xff\xff"[..], &buffer[..octets], b"", &[0x30; 900]] {
+                        let _ = socket.send_to(answer, peer);
+                    }
+                }
+            }
+        })
+    };
+    assert!(fetch(address, plant.tftp(), &plant.file(FIRST)).is_some());
+    plant.until(FIRST, |device| device["fetched_revision"] == 1);
+    let evidence = wait_for("the modem is asked", SOON, || Some(plant.evidence()).filter(|text| text.contains("SNMP")));
+    assert!(evidence.contains("fetched"), "{evidence}");
+    assert_ne!(plant.device(FIRST).expect("it is listed")["state"], "applied");
+    done.store(true, Ordering::SeqCst);
+    gibberish.join().expect("it ends");
+}
+
+/// A daemon with modems around it.
+struct Plant {
+    site: Site,
+    daemon: Daemon,
+    key: String,
+    snmp_port: u16,
+    /// The second octet of every address: tests run side by side.
+    net: u8,
+    registers: Arc<AtomicBool>,
+}
+
+impl Plant {
+    fn new(site: Site, settings: &str, net: u8) -> Self {
+        let snmp_port = free_udp_port();
+        let timing = format!("[snmp]\nport = {snmp_port}\ntimeout_ms = 300\nretries = 1\npoll_minutes = 0\n");
+        let settings = settings.replacen("[snmp]\n", &timing, 1);
+        site.edit("[log]", &format!("{settings}[reset]\nvoice = \"any\"\n[log]"));
+        site.prepare(CATALOG);
+        let key = site.key("acme", "admin");
+        let daemon = site.start();
+        Self { site, daemon, key, snmp_port, net, registers: Arc::new(AtomicBool::new(true)) }
+    }
+
+    fn tftp(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.site.tftp_port))
+    }
+
+    /// A modem that is off.
+    fn modem(&self, mac: &'static str, number: u8) -> Modem {
+        let (port, key) = (self.site.http_port, self.key.clone());
+        let file = move || file_of(port, &key, mac);
+        let behaviour = Behaviour {
+            tftp: self.tftp(),
+            file: Arc::new(file),
+            boot: Duration::from_millis(300),
+            operational: 12,
+            registers: Arc::clone(&self.registers),
+        };
+        Modem::new(Ipv4Addr::new(127, 0, self.net, number), self.snmp_port, behaviour)
+    }
+
+    /// Pushes the account of a modem, changed.
+    fn push(&self, mac: &str, change: impl Fn(&mut Value)) {
+        let id = format!("10{}", mac.replace(':', ""));
+        let mut account = json!({
+            "status": "active", "bill_cycle": "c15",
+            "devices": [{"id": "gw1", "cm_mac": mac}],
+            "services": [{"id": format!("{id}-1"), "type": "internet", "plan": "res-100", "device": "gw1"}]
+        });
+        change(&mut account);
+        let answer = self.daemon.api(&self.key, "PUT", &format!("acme/accounts/{id}"), Some(&account));
+        assert!(matches!(answer.status, 200 | 201), "{} {}", answer.status, answer.body);
+    }
+
+    fn device(&self, mac: &str) -> Option<Value> {
+        device(self.site.http_port, &self.key, mac)
+    }
+
+    fn file(&self, mac: &str) -> String {
+        file_of(self.site.http_port, &self.key, mac)
+    }
+
+    fn until(&self, mac: &str, is: impl Fn(&Value) -> bool) -> Value {
+        wait_for(&format!("{mac} gets there; it is {:#?}", self.device(mac)), SOON, || self.device(mac).filter(&is))
+    }
+
+    /// The evidence of the first account's service.
+    fn evidence(&self) -> String {
+        let id = format!("10{}", FIRST.replace(':', ""));
+        let account = self.daemon.api(&self.key, "GET", &format!("acme/accounts/{id}"), None).json();
+        account["services"][0]["provisioning"]["evidence"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+fn device(port: u16, key: &str, mac: &str) -> Option<Value> {
+    let bearer = format!("Bearer {key}");
+    let path = format!("/v1/tenants/acme/devices?mac={mac}");
+    let answer = http::request(port, "GET", &path, &[("Authorization", &bearer)], None).ok()?.json();
+    answer["items"].as_array().and_then(|items| items.first()).cloned()
+}
+
+/// What DHCP would hand out now.
+fn file_of(port: u16, key: &str, mac: &str) -> String {
+    let name = device(port, key, mac).and_then(|device| device["config_file"].as_str().map(str::to_owned));
+    name.unwrap_or_else(|| "unprovisioned.cm".to_owned())
+}
