@@ -32,6 +32,8 @@ pub struct Known {
     pub zone: Option<Zone>,
     /// RADIUS group of logins in the walled garden; missing: `DEFAULT_GARDEN_GROUP`.
     pub garden_group: Option<String>,
+    /// RADIUS group of logins that a hold blocks; missing: they are refused.
+    pub blocked_group: Option<String>,
 }
 
 /// A plan's technical profile.
@@ -54,11 +56,61 @@ pub struct DocsisProfile {
     pub version: Option<String>,
 }
 
-/// What a plan puts into the AAA tables.
+/// What a plan puts into the AAA tables; an add-on's is laid over its service's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RadiusProfile {
     pub group: Option<String>,
-    pub reply: BTreeMap<String, String>,
+    pub reply: BTreeMap<String, ReplyValues>,
+    /// The login needs its password in clear: CHAP and MS-CHAP work with nothing less.
+    pub chap: bool,
+}
+
+/// The values of one reply attribute, in order; most have one, `Cisco-AVPair` and `Framed-Route` often several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "OneOrMany", into = "OneOrMany")]
+pub struct ReplyValues(Vec<String>);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl ReplyValues {
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+impl From<&str> for ReplyValues {
+    fn from(value: &str) -> Self {
+        Self(vec![value.to_owned()])
+    }
+}
+
+impl From<Vec<String>> for ReplyValues {
+    fn from(values: Vec<String>) -> Self {
+        Self(values)
+    }
+}
+
+impl From<OneOrMany> for ReplyValues {
+    fn from(values: OneOrMany) -> Self {
+        match values {
+            OneOrMany::One(value) => Self(vec![value]),
+            OneOrMany::Many(values) => Self(values),
+        }
+    }
+}
+
+impl From<ReplyValues> for OneOrMany {
+    fn from(values: ReplyValues) -> Self {
+        match <[String; 1]>::try_from(values.0) {
+            Ok([value]) => Self::One(value),
+            Err(values) => Self::Many(values),
+        }
+    }
 }
 
 /// Where the catalog names no group for the walled garden.

@@ -20,7 +20,9 @@ pub use digest::hex;
 pub use digest::{SecretDigests, content_tag};
 pub use facts::ServiceFacts;
 pub use hold::{Hold, HoldBilling, HoldError, HoldKind, Treatment};
-pub use known::{DEFAULT_GARDEN_GROUP, DocsisProfile, Known, KnownPlan, RadiusProfile, ServiceType, ServiceTypeError};
+pub use known::{
+    DEFAULT_GARDEN_GROUP, DocsisProfile, Known, KnownPlan, RadiusProfile, ReplyValues, ServiceType, ServiceTypeError,
+};
 pub use model::{
     Account, Addon, Address, Device, MAILBOX_PASSWORD, Mailbox, Moment, NextCycle, PriceOverride, Promo, Pushed,
     RADIUS_PASSWORD, Radius, Scheduled, ScheduledAt, SecretChange, Service, Sip, Status, VoiceLine, sip_password,

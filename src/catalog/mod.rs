@@ -40,6 +40,8 @@ pub struct Catalog {
     pub backdate_days: u32,
     pub holds: BTreeMap<HoldKind, HoldDefault>,
     pub garden_group: Option<String>,
+    /// RADIUS group of logins that a hold blocks; missing: they are refused.
+    pub blocked_group: Option<String>,
     pub cycles: BTreeMap<String, Cycle>,
     pub plans: BTreeMap<String, Plan>,
     pub tariffs: Vec<Tariff>,
@@ -99,6 +101,7 @@ impl Catalog {
             treatments: self.holds.iter().filter_map(treatment).collect(),
             zone: Some(self.zone.clone()),
             garden_group: self.garden_group.clone(),
+            blocked_group: self.blocked_group.clone(),
         }
     }
 

@@ -34,9 +34,9 @@ pub fn read(bundle: &Bundle) -> Result<Catalog, Vec<Fault>> {
 fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> Option<Catalog> {
     let tenant = root.required("tenant").and_then(|value| value.section()).and_then(tenant);
     let timezone = tenant.as_ref().map(|tenant| tenant.timezone.clone());
-    let (holds, garden_group) = match root.value("holds") {
+    let Holds { holds, garden_group, blocked_group } = match root.value("holds") {
         Some(value) => value.section().and_then(holds)?,
-        None => (BTreeMap::new(), None),
+        None => Holds::default(),
     };
     let cycles = keyed(
         root.sections("bill_cycle").into_iter().map(|section| cycle(section, timezone.as_deref())),
@@ -78,6 +78,7 @@ fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> 
         backdate_days: tenant.backdate_days,
         holds,
         garden_group,
+        blocked_group,
         cycles,
         plans,
         tariffs,
@@ -152,10 +153,15 @@ fn corrections(mut section: Section<'_>) -> Option<CorrectionPolicy> {
     Some(CorrectionPolicy { debit_max_age_days: age?, min_amount: least? })
 }
 
-type Holds = (BTreeMap<HoldKind, HoldDefault>, Option<String>);
+#[derive(Default)]
+struct Holds {
+    holds: BTreeMap<HoldKind, HoldDefault>,
+    garden_group: Option<String>,
+    blocked_group: Option<String>,
+}
 
 fn holds(mut section: Section<'_>) -> Option<Holds> {
-    let garden_group = section.text("garden_group");
+    let (garden_group, blocked_group) = (section.text("garden_group"), section.text("blocked_group"));
     let mut defaults = BTreeMap::new();
     for (key, kind) in HOLD_KINDS {
         let Some(value) = section.value(key) else { continue };
@@ -172,7 +178,7 @@ fn holds(mut section: Section<'_>) -> Option<Holds> {
         defaults.insert(*kind, HoldDefault { treatment, billing: word });
     }
     section.finish();
-    Some((defaults, garden_group))
+    Some(Holds { holds: defaults, garden_group, blocked_group })
 }
 
 fn cycle(mut section: Section<'_>, tenant_zone: Option<&str>) -> Option<Cycle> {
@@ -291,11 +297,23 @@ fn radius(mut section: Section<'_>) -> Option<RadiusProfile> {
     let mut reply = BTreeMap::new();
     if let Some(value) = section.value("reply") {
         for (attribute, value) in value.section()?.entries() {
-            reply.insert(attribute, value.text()?.to_owned());
+            let values = match value.is_text() {
+                true => value.text()?.into(),
+                false => {
+                    let values: Option<Vec<String>> =
+                        value.list()?.iter().map(|value| value.text().map(str::to_owned)).collect();
+                    values?.into()
+                }
+            };
+            reply.insert(attribute, values);
         }
     }
+    let chap = match section.value("chap") {
+        Some(value) => value.flag()?,
+        None => false,
+    };
     section.finish();
-    Some(RadiusProfile { group, reply })
+    Some(RadiusProfile { group, reply, chap })
 }
 
 /// A tariff in place or in the file it names.

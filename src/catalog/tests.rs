@@ -88,3 +88,20 @@ fn cycle_keeps_its_calendar() {
     let moved = read(&Bundle::single("c.toml", sample().replace("anchor_day = 15", "anchor_day = 1"))).expect("sound");
     assert!(compare(&moved, Some(&catalog), &BTreeMap::new()).is_err());
 }
+
+#[test]
+fn radius_values_of_plans_and_the_groups_of_holds_are_read() {
+    let text = sample()
+        + "\n[holds]\ngarden_group = \"walled\"\nblocked_group = \"nothing\"\n[[plan]]\nid = \"pppoe\"\n\
+        service = \"internet\"\nradius = { chap = true, reply = { A = \"1\", \"Cisco-AVPair\" = [\"a=1\", \"b=2\"] } }\n";
+    let known = read(&Bundle::single("c.toml", text.clone())).expect("a sound catalog").known();
+    assert_eq!((known.garden_group(), known.blocked_group.as_deref()), ("walled", Some("nothing")));
+    let radius = known.plans["pppoe"].radius.clone().expect("radius values");
+    assert!(radius.chap);
+    assert_eq!(radius.reply["Cisco-AVPair"].iter().collect::<Vec<_>>(), ["a=1", "b=2"]);
+    assert_eq!(serde_json::to_string(&radius.reply).expect("JSON"), r#"{"A":"1","Cisco-AVPair":["a=1","b=2"]}"#);
+    for (good, bad) in [("chap = true", "chap = 1"), ("\"a=1\"", "7"), ("A = \"1\"", "A = {}")] {
+        let found = faults(&text.replace(good, bad));
+        assert!(found.len() == 1 && found[0].contains("is expected"), "{found:?}");
+    }
+}

@@ -20,7 +20,7 @@ use crate::provisioner::cmts::{Cmts, CmtsTable};
 use crate::provisioner::device::{DeviceSettings, Devices};
 use crate::provisioner::modem::ModemSettings;
 use crate::provisioner::plant::{Plant, PlantSettings};
-use crate::provisioner::{Backends, Engine, follow, snapshot, tftp};
+use crate::provisioner::{Aaa, Backends, Engine, follow, snapshot, tftp};
 use crate::store::foreign::aaa::AaaDatabase;
 use crate::store::foreign::mail::MailDatabase;
 use crate::store::rating::RatingError;
@@ -233,7 +233,10 @@ pub fn start_provisioner(
     let backends = Backends {
         devices,
         mail: config.mail.as_ref().map(|mail| MailDatabase::open(&mail.url)).transpose()?,
-        aaa: config.aaa.as_ref().map(|aaa| AaaDatabase::open(&aaa.url)).transpose()?,
+        aaa: match &config.aaa {
+            Some(aaa) => Some(Aaa::new(AaaDatabase::open(&aaa.url)?, aaa.password)),
+            None => None,
+        },
     };
     let engine = Engine {
         store: ground.store.clone(),

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::account::Address;
+use crate::account::{Address, ReplyValues};
 use crate::docsis::{CallAgent, HashFamily};
 use crate::vocabulary::{BitRate, MacAddress};
 
@@ -251,9 +251,12 @@ pub struct AaaContent {
     pub username: String,
     pub access: AaaAccess,
     pub group: Option<String>,
-    pub reply: BTreeMap<String, String>,
+    pub reply: BTreeMap<String, ReplyValues>,
     pub framed_ip: Option<IpAddr>,
     pub ipv6_delegated: Option<String>,
+    /// The password must stand there in clear, for CHAP.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub chap: bool,
     pub password: SecretRef,
 }
 
@@ -264,6 +267,10 @@ pub enum AaaAccess {
     Accept,
     /// Accepted, but into a restricted group.
     Garden {
+        group: String,
+    },
+    /// Accepted, but into a group that lets nothing through: a router that is refused asks again for ever.
+    Blocked {
         group: String,
     },
     Reject,

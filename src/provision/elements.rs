@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use super::devices::{cm, mta, throttled_rates};
 use super::element::{AaaAccess, AaaContent, Content, ElementDesired, ElementKind, MailboxContent, SecretRef};
 use crate::account::{
-    Account, Hold, HoldKind, Known, KnownPlan, MAILBOX_PASSWORD, RADIUS_PASSWORD, SecretDigests, Service, Status,
-    Treatment,
+    Account, Addon, Hold, HoldKind, Known, KnownPlan, MAILBOX_PASSWORD, Moment, RADIUS_PASSWORD, RadiusProfile,
+    SecretDigests, Service, Status, Treatment,
 };
 use crate::vocabulary::{Timestamp, Zone};
 
@@ -72,7 +72,9 @@ pub fn next_change(basis: &Basis, now: Timestamp) -> Option<Timestamp> {
     let holds = basis.account.holds.iter().chain(basis.operator_holds.iter().map(|held| &held.hold));
     let edges = holds.flat_map(|hold| [hold.from, hold.until]).flatten();
     let starts = living(basis.account).filter_map(|service| network_from(service, basis.known));
-    edges.chain(starts).filter(|at| *at > now).min()
+    let addons = living(basis.account).flat_map(|service| &service.addons);
+    let addons = addons.flat_map(|addon| self::edges(addon, basis.known)).flatten();
+    edges.chain(starts).chain(addons).filter(|at| *at > now).min()
 }
 
 /// What the strictest hold in force does to a service, `Treatment::None` without one.
@@ -118,15 +120,16 @@ pub(super) fn prepared_only(basis: &Basis, service: &Service, now: Timestamp) ->
 
 fn aaa(basis: &Basis, service: &Service, now: Timestamp) -> Option<ElementDesired> {
     let radius = service.radius.as_ref()?;
-    let own = plan(basis, service).and_then(|plan| plan.radius.clone()).unwrap_or_default();
-    let mut group = own.group;
-    let mut reply = own.reply;
+    let RadiusProfile { mut group, mut reply, chap } = radius_profile(basis, service, now);
     let access = match prepared_only(basis, service, now) {
         true => AaaAccess::Reject,
         false => match treatment(basis, service, now) {
             Treatment::None => AaaAccess::Accept,
             Treatment::Garden => AaaAccess::Garden { group: basis.known.garden_group().to_owned() },
-            Treatment::Block | Treatment::BlockVoice => AaaAccess::Reject,
+            Treatment::Block | Treatment::BlockVoice => match &basis.known.blocked_group {
+                Some(group) => AaaAccess::Blocked { group: group.clone() },
+                None => AaaAccess::Reject,
+            },
             Treatment::Throttle(profile) => {
                 let slow = basis.known.plans.get(&profile).and_then(|plan| plan.radius.clone()).unwrap_or_default();
                 group = Some(slow.group.unwrap_or(profile));
@@ -142,9 +145,34 @@ fn aaa(basis: &Basis, service: &Service, now: Timestamp) -> Option<ElementDesire
         reply,
         framed_ip: radius.framed_ip.map(IpAddr::V4),
         ipv6_delegated: radius.ipv6_delegated.clone(),
+        chap,
         password: secret(basis, service, RADIUS_PASSWORD),
     };
     Some(one_service(ElementKind::Aaa, &radius.username, service, Content::Aaa(content)))
+}
+
+/// What the service's plan says of its login, with its add-ons of today laid over: an attribute that an add-on names
+/// replaces the plan's, a group too, and of several add-ons the last in the document wins.
+fn radius_profile(basis: &Basis, service: &Service, now: Timestamp) -> RadiusProfile {
+    let mut profile = plan(basis, service).and_then(|plan| plan.radius.clone()).unwrap_or_default();
+    for addon in service.addons.iter().filter(|addon| in_force(addon, basis.known, now)) {
+        let Some(own) = basis.known.plans.get(&addon.plan).and_then(|plan| plan.radius.as_ref()) else { continue };
+        profile.group = own.group.clone().or(profile.group);
+        profile.reply.extend(own.reply.clone());
+        profile.chap |= own.chap;
+    }
+    profile
+}
+
+fn in_force(addon: &Addon, known: &Known, now: Timestamp) -> bool {
+    let [from, until] = edges(addon, known);
+    from.is_none_or(|from| from <= now) && until.is_none_or(|until| now < until)
+}
+
+/// When an add-on begins and ends: at the midnights of its days.
+fn edges(addon: &Addon, known: &Known) -> [Option<Timestamp>; 2] {
+    let zone = known.zone.clone().unwrap_or(Zone::UTC);
+    [addon.from, addon.until].map(|day| day.map(|day| Moment::Day(day).at(&zone)))
 }
 
 fn mailbox(basis: &Basis, service: &Service, now: Timestamp) -> Option<ElementDesired> {

@@ -60,6 +60,15 @@ fn account(document: &Value) -> Account {
     parse(document, &key, &known()).expect("a good document").account
 }
 
+fn account_with(document: &Value, known: &Known) -> Account {
+    let key = AccountKey {
+        tenant: TenantId::parse("acme").expect("tenant"),
+        source: SourceId::default(),
+        external_id: "a1".to_owned(),
+    };
+    parse(document, &key, known).expect("a good document").account
+}
+
 fn at(text: &str) -> Timestamp {
     text.parse().expect("an instant of the test")
 }
@@ -235,5 +244,70 @@ proptest! {
         };
         let all: Vec<Value> = holds.iter().chain(&more).cloned().collect();
         prop_assert!(strictness(&all) >= strictness(&holds));
+    }
+}
+
+fn login(basis: &Basis, now: Timestamp) -> AaaContent {
+    let found = elements(basis, &[], now).into_iter().find_map(|element| match element.content {
+        Content::Aaa(content) => Some(content),
+        _ => None,
+    });
+    found.expect("a login")
+}
+
+#[test]
+fn addons_lay_their_radius_values_over_the_plan_s_while_they_last() {
+    let mut known = known();
+    let mut addon = |id: &str, group: Option<&str>, reply: &[(&str, &str)], chap: bool| {
+        let reply = reply.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+        let radius = RadiusProfile { group: group.map(str::to_owned), reply, chap };
+        known.plans.insert(id.to_owned(), KnownPlan { radius: Some(radius), ..KnownPlan::default() });
+    };
+    addon("turbo", None, &[("Mikrotik-Rate-Limit", "40M/200M")], false);
+    addon("gold", Some("gold"), &[("Mikrotik-Rate-Limit", "1G/1G"), ("Framed-Pool", "gold")], true);
+    let plan = known.plans.get_mut("res-100").and_then(|plan| plan.radius.as_mut()).expect("a plan");
+    plan.reply =
+        [("Mikrotik-Rate-Limit".to_owned(), "20M/100M".into()), ("Idle-Timeout".to_owned(), "0".into())].into();
+    known.zone = Some(Zone::get("America/Chicago").expect("a zone"));
+    let mut document = document(json!([]));
+    document["services"][0]["addons"] = json!([
+        {"id": "t", "plan": "turbo", "from": "2026-11-10"},
+        {"id": "g", "plan": "gold", "from": "2026-11-20", "until": "2026-11-25"}]);
+    let account = account_with(&document, &known);
+    let secrets = SecretDigests::default();
+    let basis = Basis { account: &account, known: &known, operator_holds: &[], secrets: &secrets, closed: false };
+    // (instant, group, rate, pool, chap, next change): midnights are Chicago's.
+    for (now, group, rate, pool, chap, next) in [
+        ("2026-11-10T05:59:59Z", "res-100", "20M/100M", None, false, Some("2026-11-10T06:00:00Z")),
+        ("2026-11-10T06:00:00Z", "res-100", "40M/200M", None, false, Some("2026-11-20T06:00:00Z")),
+        ("2026-11-20T06:00:00Z", "gold", "1G/1G", Some("gold"), true, Some("2026-11-25T06:00:00Z")),
+        ("2026-11-25T06:00:00Z", "res-100", "40M/200M", None, false, None),
+    ] {
+        let now: Timestamp = now.parse().expect("an instant");
+        let login = login(&basis, now);
+        let value = |name: &str| login.reply.get(name).and_then(|values| values.iter().next());
+        assert_eq!(login.group.as_deref(), Some(group), "{now}");
+        assert_eq!(
+            (value("Mikrotik-Rate-Limit"), value("Framed-Pool"), value("Idle-Timeout")),
+            (Some(rate), pool, Some("0"))
+        );
+        assert_eq!(login.chap, chap, "{now}");
+        assert_eq!(next_change(&basis, now), next.map(|at| at.parse().expect("an instant")), "{now}");
+    }
+}
+
+#[test]
+fn who_is_blocked_is_refused_unless_there_is_a_group_for_that() {
+    let mut known = known();
+    let document = document(json!([{"kind": "abuse"}]));
+    let now: Timestamp = "2026-11-20T00:00:00Z".parse().expect("an instant");
+    let secrets = SecretDigests::default();
+    for (group, access) in
+        [(None, AaaAccess::Reject), (Some("blocked"), AaaAccess::Blocked { group: "blocked".to_owned() })]
+    {
+        known.blocked_group = group.map(str::to_owned);
+        let account = account_with(&document, &known);
+        let basis = Basis { account: &account, known: &known, operator_holds: &[], secrets: &secrets, closed: false };
+        assert_eq!(login(&basis, now).access, access);
     }
 }

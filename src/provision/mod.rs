@@ -1,5 +1,6 @@
 //! From an account to the elements that must exist for it, and the life of the job that brings each there.
 
+mod authorization;
 mod convergence;
 mod devices;
 mod element;
@@ -8,6 +9,7 @@ mod job;
 mod proof;
 mod state;
 
+pub use authorization::{Authorization, Login, SessionMeans, SessionPush};
 pub use convergence::{BOOT_ALLOWANCE, DeviceFacts, Means, ResetSent, Running, Settled, Step, next_step};
 pub use devices::{DEFAULT_DOCSIS, THROTTLED_RATE_BPS};
 pub use element::{

@@ -3,13 +3,12 @@
 //! Comes in: an element as claimed. Goes out: `Progress`, or an `ApplyError` that says what next. A backend that the
 //! configuration does not name lets its jobs wait, with the reason.
 
-use super::aaa;
+use super::aaa::{self, Aaa};
 use super::device::{DeviceOutcome, Devices};
 use super::mailbox;
 use super::mta::{OpenedSecrets, secrets_of};
 use crate::provision::{Content, ElementKind, SecretRef};
 use crate::store::elements::{ElementRow, Progress};
-use crate::store::foreign::aaa::AaaDatabase;
 use crate::store::foreign::mail::MailDatabase;
 use crate::store::jobs::ClaimedJob;
 use crate::store::secrets::{self, SecretPlace};
@@ -21,7 +20,7 @@ use crate::vocabulary::{Secret, Timestamp};
 pub struct Backends {
     pub devices: Option<Devices>,
     pub mail: Option<MailDatabase>,
-    pub aaa: Option<AaaDatabase>,
+    pub aaa: Option<Aaa>,
 }
 
 /// How far an attempt came.

@@ -1,7 +1,7 @@
 //! Devices out: brings elements from applied to desired. Jobs come from the store, one lane a kind; modems get their
 //! files by TFTP from memory, mailboxes and RADIUS logins their rows in the databases of the programs that serve them.
 
-mod aaa;
+pub mod aaa;
 pub mod backend;
 pub mod cmts;
 pub mod device;
@@ -19,5 +19,6 @@ pub mod snmp;
 pub mod tftp;
 pub mod window;
 
+pub use aaa::{Aaa, PasswordStorage};
 pub use backend::Backends;
 pub use engine::{Engine, run};

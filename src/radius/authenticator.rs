@@ -67,8 +67,15 @@ pub fn response_is_genuine(datagram: &[u8], identifier: u8, request_authenticato
     let Ok(view) = PacketView::parse(datagram) else { return false };
     view.code() == code::ACCOUNTING_RESPONSE
         && view.identifier() == identifier
-        && equal(&signature(view.octets(), request_authenticator, secret.expose().as_bytes()), &view.authenticator())
-        && message_authenticator_holds(&view, request_authenticator, secret) != Some(false)
+        && reply_is_signed(&view, request_authenticator, secret)
+}
+
+/// Whether an answer was signed for the request with this authenticator; a Message-Authenticator must hold if there is one.
+///
+/// **Source**: RFC 2865 section 3, RFC 3579 section 3.2.
+pub(super) fn reply_is_signed(view: &PacketView<'_>, request_authenticator: &[u8; 16], secret: &Secret) -> bool {
+    equal(&signature(view.octets(), request_authenticator, secret.expose().as_bytes()), &view.authenticator())
+        && message_authenticator_holds(view, request_authenticator, secret) != Some(false)
 }
 
 /// MD5 over a packet whose authenticator field is replaced by `authenticator`, followed by the secret.

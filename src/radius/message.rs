@@ -68,6 +68,11 @@ impl RequestBuilder {
         Self::new(code::STATUS_SERVER, identifier, random).message_authenticator()
     }
 
+    /// A Disconnect-Request or CoA-Request; its authenticator follows from the content (RFC 5176 section 2.3).
+    pub(super) fn dynamic(code: u8, identifier: u8) -> Self {
+        Self::new(code, identifier, [0; 16])
+    }
+
     fn new(code: u8, identifier: u8, authenticator: [u8; 16]) -> Self {
         let mut octets = vec![code, identifier, 0, 0];
         octets.extend_from_slice(&authenticator);
@@ -135,7 +140,7 @@ impl RequestBuilder {
             let signed = message_signature(&self.octets, offset, &authenticator, key);
             self.octets[offset..offset + 16].copy_from_slice(&signed);
         }
-        if self.octets[0] == code::ACCOUNTING_REQUEST {
+        if [code::ACCOUNTING_REQUEST, code::DISCONNECT_REQUEST, code::COA_REQUEST].contains(&self.octets[0]) {
             let signed = signature(&self.octets, &[0; 16], key);
             self.octets[4..HEADER_OCTETS].copy_from_slice(&signed);
         }

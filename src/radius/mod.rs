@@ -3,13 +3,14 @@
 //!
 //! In: bytes, secrets, an arrival time, a NAS profile. Out: what they mean, and the bytes of an answer. No socket, no
 //! clock, no randomness; nothing here panics on any input.
-//! Sources: RFC 2865, 2866, 2868, 2869, 3162, 5080, 5997, 6613, 6614, 6929, 9765.
+//! Sources: RFC 2865, 2866, 2868, 2869, 3162, 5080, 5176, 5997, 6613, 6614, 6929, 9765.
 
 mod authenticator;
 
 mod decode;
 mod detail;
 mod dictionary;
+mod dynamic;
 mod encode;
 mod message;
 mod numbers;
@@ -26,6 +27,10 @@ pub use authenticator::{Refusal, response_is_genuine, verify};
 pub use decode::{Decoded, decode};
 pub use detail::{DetailAttribute, DetailFault, DetailParser, DetailRecord, LINE_MAX, parse as parse_detail};
 pub use dictionary::{AttributeDefinition, Dictionary, Kind, Source, VendorDefinition};
+pub use dynamic::{
+    DynamicAnswer, DynamicKind, DynamicRequest, NoAnswer, SESSION_CONTEXT_NOT_FOUND, dynamic_answer, error_cause,
+    may_pass,
+};
 pub use encode::{Encoded, Printed, Unencodable, encode, parse_date};
 pub use message::{BuildError, RequestBuilder, answer, redacted};
 pub use numbers::{attribute, code};

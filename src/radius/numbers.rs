@@ -6,8 +6,10 @@ pub mod code {
     pub const ACCOUNTING_RESPONSE: u8 = 5;
     pub const STATUS_SERVER: u8 = 12;
     pub const DISCONNECT_REQUEST: u8 = 40;
+    pub const DISCONNECT_ACK: u8 = 41;
     pub const DISCONNECT_NAK: u8 = 42;
     pub const COA_REQUEST: u8 = 43;
+    pub const COA_ACK: u8 = 44;
     pub const COA_NAK: u8 = 45;
     pub const PROTOCOL_ERROR: u8 = 52;
 }

@@ -208,7 +208,7 @@ async fn check_removals(tx: &mut Tx, tenant: &str, effect: &Effect) -> Result<()
 async fn wake(tx: &mut Tx, new: &Catalog, old: Option<&Catalog>, effect: &Effect, at: i64) -> Result<(), StoreError> {
     let Some(old) = old else { return Ok(()) };
     let tenant = new.tenant.as_str();
-    if new.holds != old.holds || new.garden_group != old.garden_group {
+    if new.holds != old.holds || new.garden_group != old.garden_group || new.blocked_group != old.blocked_group {
         on!(tx, c => sqlx::query(WAKE_ALL).bind(tenant).bind(at).execute(c).await.map(drop))?;
         return Ok(());
     }

@@ -37,7 +37,7 @@ fn journey(site: &Site) {
     }
     let (desk, _daemon, radius) = begin(site);
     let ada = "ada@acme";
-    push(&desk, 1, ada, "correct horse", AaaAccess::Accept);
+    push_chap(&desk, 1, ada, "correct horse", AaaAccess::Accept);
     let accepted = radius.radclient("auth", "User-Name = \"ada@acme\"\nUser-Password = \"correct horse\"\n");
     for line in [
         "Received Access-Accept",
@@ -56,11 +56,22 @@ fn journey(site: &Site) {
         assert_eq!(radius.login("nobody@acme", "correct horse", method), Verdict::Reject);
     }
 
+    // Without a plan that asks for CHAP only a hash stands there, and the same one as long as the password stays.
+    push(&desk, 1, ada, "correct horse", AaaAccess::Accept);
+    assert_eq!(radius.login(ada, "correct horse", Method::Pap), Verdict::Accept);
+    assert_eq!(radius.login(ada, "wrong", Method::Pap), Verdict::Reject);
+    assert_eq!(radius.login(ada, "correct horse", Method::Chap), Verdict::Reject, "a hash is no use to CHAP");
+    let hash = password_rows(&site.aaa_url, ada);
+    assert!(hash.len() == 1 && hash[0].starts_with("Crypt-Password $6$"), "{hash:?}");
+
+    rows_that_somebody_changed_are_noticed_and_healed(site, &desk, &hash);
+
     // Who has not paid gets into the garden, without what the plan promises.
     push(&desk, 1, ada, "correct horse", AaaAccess::Garden { group: "garden".to_owned() });
     let garden = radius.radclient("auth", "User-Name = \"ada@acme\"\nUser-Password = \"correct horse\"\n");
     assert!(garden.contains("Filter-Id = \"walled-garden\""), "{garden}");
     assert!(!garden.contains("Mikrotik-Rate-Limit") && !garden.contains("Acct-Interim-Interval"), "{garden}");
+    assert_eq!(password_rows(&site.aaa_url, ada), hash, "the password did not change");
 
     // A treatment that blocks refuses.
     push(&desk, 1, ada, "correct horse", AaaAccess::Reject);
@@ -68,11 +79,37 @@ fn journey(site: &Site) {
     assert_eq!(radius.login(ada, "correct horse", Method::Chap), Verdict::Reject);
 
     push(&desk, 1, ada, "another horse", AaaAccess::Accept);
+    assert_eq!(radius.login(ada, "another horse", Method::Pap), Verdict::Accept);
+    assert_eq!(radius.login(ada, "correct horse", Method::Pap), Verdict::Reject);
+    push_chap(&desk, 1, ada, "another horse", AaaAccess::Accept);
     assert_eq!(radius.login(ada, "correct horse", Method::Pap), Verdict::Reject);
     assert_eq!(radius.login(ada, "another horse", Method::Chap), Verdict::Accept);
 
     desk.close(1, ElementKind::Aaa, ada);
     assert_eq!(radius.login(ada, "another horse", Method::Pap), Verdict::Reject);
+}
+
+fn rows_that_somebody_changed_are_noticed_and_healed(site: &Site, desk: &Desk, hash: &[String]) {
+    let ada = "ada@acme";
+    assert_eq!(desk.drift(&site.aaa_url, ada), None);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    for statement in [
+        "UPDATE radcheck SET value = '$6$other$hash' WHERE attribute = 'Crypt-Password'",
+        "UPDATE radreply SET value = '1G/1G' WHERE attribute = 'Mikrotik-Rate-Limit'",
+        "DELETE FROM radusergroup",
+    ] {
+        runtime.block_on(texts(&site.aaa_url, statement)).expect("tampered");
+    }
+    assert_eq!(
+        desk.drift(&site.aaa_url, ada).as_deref(),
+        Some(
+            "radcheck has another password in Crypt-Password; radreply has Mikrotik-Rate-Limit = 1G/1G, not = 20M/100M; \
+             radusergroup has no group, not res-100"
+        )
+    );
+    desk.reprovision(1);
+    wait_for("the rows are healed", Duration::from_secs(20), || desk.drift(&site.aaa_url, ada).is_none().then_some(()));
+    assert_eq!(password_rows(&site.aaa_url, ada), hash, "the hash that was made first");
 }
 
 /// FreeRADIUS reads its value column with escapes and quotes, and looks names up escaped: nobody must notice.
@@ -97,6 +134,12 @@ fn odd_names_and_passwords_log_in() {
     ];
     for (account, (user, password)) in (1..).zip(odd) {
         push(&desk, account, user, password, AaaAccess::Accept);
+    }
+    for (user, password) in odd {
+        assert_eq!(radius.login(user, password, Method::Pap), Verdict::Accept, "{user} {password:?} hashed");
+    }
+    for (account, (user, password)) in (1..).zip(odd) {
+        push_chap(&desk, account, user, password, AaaAccess::Accept);
     }
     for (user, password) in odd {
         for method in [Method::Pap, Method::Chap] {
@@ -149,30 +192,53 @@ fn begin(site: &Site) -> (Desk, Daemon, FreeRadius) {
 }
 
 async fn add_groups(url: &str) -> Result<(), sqlx::Error> {
-    use sqlx::Connection;
-    if url.starts_with("sqlite") {
-        let mut connection = sqlx::SqliteConnection::connect(url).await?;
-        for statement in GROUPS {
-            sqlx::query(statement).execute(&mut connection).await?;
-        }
-    } else {
-        let mut connection = sqlx::PgConnection::connect(url).await?;
-        for statement in GROUPS {
-            sqlx::query(statement).execute(&mut connection).await?;
-        }
+    for statement in GROUPS {
+        texts(url, statement).await?;
     }
     Ok(())
 }
 
+/// The first column of what a statement gives in the AAA database.
+async fn texts(url: &str, statement: &'static str) -> Result<Vec<String>, sqlx::Error> {
+    use sqlx::Connection;
+    if url.starts_with("sqlite") {
+        let mut connection = sqlx::SqliteConnection::connect(url).await?;
+        sqlx::query_scalar(statement).fetch_all(&mut connection).await
+    } else {
+        let mut connection = sqlx::PgConnection::connect(url).await?;
+        sqlx::query_scalar(statement).fetch_all(&mut connection).await
+    }
+}
+
+/// Every row of `radcheck` that holds a user's password.
+fn password_rows(url: &str, username: &str) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let sql = "SELECT username || ' ' || attribute || ' ' || value FROM radcheck WHERE attribute LIKE '%Password' ORDER BY id";
+    let rows = runtime.block_on(texts(url, sql)).expect("rows");
+    let prefix = format!("{username} ");
+    rows.iter().filter_map(|row| row.strip_prefix(&prefix)).map(str::to_owned).collect()
+}
+
+/// A login whose plan asks for PAP only.
 fn push(desk: &Desk, account: i64, username: &str, clear: &str, access: AaaAccess) {
+    push_as(desk, account, username, clear, access, false);
+}
+
+/// A login whose plan asks for CHAP.
+fn push_chap(desk: &Desk, account: i64, username: &str, clear: &str, access: AaaAccess) {
+    push_as(desk, account, username, clear, access, true);
+}
+
+fn push_as(desk: &Desk, account: i64, username: &str, clear: &str, access: AaaAccess, chap: bool) {
     let password = desk.secret("radius.password", clear);
     let content = AaaContent {
         username: username.to_owned(),
         access,
         group: Some("res-100".to_owned()),
-        reply: [("Mikrotik-Rate-Limit".to_owned(), "20M/100M".to_owned())].into(),
+        reply: [("Mikrotik-Rate-Limit".to_owned(), "20M/100M".into())].into(),
         framed_ip: Some("10.0.0.7".parse().expect("an address")),
         ipv6_delegated: Some("2001:db8:7::/56".to_owned()),
+        chap,
         password: password.clone(),
     };
     desk.push(account, ElementKind::Aaa, username, Content::Aaa(content), &password, clear);

@@ -228,7 +228,9 @@ fn roles_bound_what_a_key_may_do() {
 
 #[test]
 fn an_absent_secret_stays_and_null_removes_it() {
-    let api = Api::over(Site::sqlite());
+    let site = Site::sqlite();
+    site.edit("driver = \"freeradius-sql\"", "driver = \"freeradius-sql\"\npassword = \"cleartext\"");
+    let api = Api::over(site);
     assert_eq!(api.put("a1", &internet(1)).status, 201);
     let password = || {
         let sql = "SELECT value FROM radcheck WHERE username='user1@acme' AND attribute='Cleartext-Password'";

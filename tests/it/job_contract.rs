@@ -165,6 +165,7 @@ fn login(username: &str, group: &str) -> ElementDesired {
         reply: Default::default(),
         framed_ip: None,
         ipv6_delegated: None,
+        chap: false,
         password: SecretRef { service: "1".to_owned(), field: "radius.password".to_owned(), digest: None },
     };
     ElementDesired {

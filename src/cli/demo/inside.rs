@@ -49,10 +49,12 @@ pub async fn check_mailbox(config: &Config, address: &str, pushed: &str, checks:
 pub async fn check_aaa(config: &Config, username: &str, pushed: &str, checks: &mut Checks) -> Result<(), CliError> {
     let Some(aaa) = &config.aaa else { return Err(CliError::failed("the demo has no [aaa]")) };
     let rows = AaaDatabase::open(&aaa.url)?.checked_by(username).await?;
-    let password = rows.iter().any(|(attribute, _, value)| attribute == "Cleartext-Password" && value == pushed);
+    let hashed = rows.iter().any(|(attribute, _, value)| attribute == "Crypt-Password" && value.starts_with("$6$"));
     let rejected = rows.iter().any(|(attribute, _, _)| attribute == "Auth-Type");
     let names: Vec<&str> = rows.iter().map(|(attribute, _, _)| attribute.as_str()).collect();
-    checks.holds(&format!("FreeRADIUS would let {username} in"), password && !rejected, names.join(", "));
+    checks.holds(&format!("FreeRADIUS would let {username} in"), hashed && !rejected, names.join(", "));
+    let in_clear = rows.iter().any(|(_, _, value)| value.contains(pushed));
+    checks.holds("the password itself is not in the table", !in_clear, "only its hash");
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 pub use devices::{Reset, Snmp};
 
 use crate::collector::{CertificateName, RadSecSettings};
+use crate::provisioner::PasswordStorage;
 use crate::provisioner::cmts::Cmts;
 use crate::radius::{IdentityRule, Profile};
 use crate::store::StoreConfig;
@@ -42,7 +43,7 @@ pub struct Config {
     pub samis: Option<Samis>,
     pub dhcp: Option<Dhcp>,
     pub mail: Option<Backend>,
-    pub aaa: Option<Backend>,
+    pub aaa: Option<AaaTables>,
     pub log: Log,
 }
 
@@ -148,7 +149,15 @@ pub struct Dhcp {
     pub url: Option<String>,
 }
 
-/// `[mail]` and `[aaa]`: the database whose tables we write.
+/// `[aaa]`: FreeRADIUS's database and how passwords stand in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AaaTables {
+    pub url: String,
+    /// `crypt` (the default) or `cleartext`.
+    pub password: PasswordStorage,
+}
+
+/// `[mail]`: the database whose tables we write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
     pub url: String,

@@ -10,10 +10,12 @@ use toml::de::DeTable;
 use super::radsec::Certificates;
 use super::reader::{Found, Reader, Section};
 use super::{
-    Api, Backend, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Samis, Secrets, Tftp, probe,
+    AaaTables, Api, Backend, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Samis, Secrets,
+    Tftp, probe,
 };
 use crate::collector::{CertificateName, dictionaries, profiles};
 use crate::daemon::log;
+use crate::provisioner::PasswordStorage;
 use crate::radius::{IdentityRule, Profile, Profiles};
 use crate::tls::TlsFiles;
 use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
@@ -42,7 +44,7 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
     let samis = root.table("samis").map(|section| door.samis(section));
     let dhcp = root.table("dhcp").map(|section| door.dhcp(section));
     let mail = root.table("mail").map(|section| door.backend(section, "postfixadmin"));
-    let aaa = root.table("aaa").map(|section| door.backend(section, "freeradius-sql"));
+    let aaa = root.table("aaa").map(|section| door.aaa(section));
     let log = root.table("log").map(|section| door.log(section)).unwrap_or_default();
     root.close();
     Some(Config {
@@ -311,7 +313,18 @@ impl Door<'_, '_> {
         driver.then_some(Dhcp { url })
     }
 
-    /// `[mail]` and `[aaa]`: `None` when the driver is `none`.
+    /// `None` when the driver is `none`.
+    fn aaa(&self, section: Section<'_, '_>) -> Option<AaaTables> {
+        let on = section.word("driver", &[("freeradius-sql", true), ("none", false)]).unwrap_or(true);
+        let url = if on { section.required("url") } else { section.string("url") };
+        let url = url.and_then(|found| self.url(&found));
+        let words = [("crypt", PasswordStorage::Crypt), ("cleartext", PasswordStorage::Cleartext)];
+        let password = section.word("password", &words).unwrap_or_default();
+        section.close();
+        on.then_some(AaaTables { url: url?, password })
+    }
+
+    /// `[mail]`: `None` when the driver is `none`.
     fn backend(&self, section: Section<'_, '_>, driver: &'static str) -> Option<Backend> {
         let on = section.word("driver", &[(driver, true), ("none", false)]).unwrap_or(true);
         let url = if on { section.required("url") } else { section.string("url") };

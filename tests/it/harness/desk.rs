@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use lastmile::provision::{Content, ElementDesired, ElementKind, ElementState, SecretRef};
+use lastmile::provisioner::{Aaa, PasswordStorage, aaa};
+use lastmile::store::foreign::aaa::AaaDatabase;
 use lastmile::store::secrets::{self, SecretPlace};
 use lastmile::store::{Store, StoreConfig, elements, jobs};
 use lastmile::vocabulary::{Secret, Timestamp};
@@ -74,6 +76,26 @@ impl Desk {
             tx.commit().await.expect("committed");
         });
         self.wait(kind, key, ElementState::Gone);
+    }
+
+    /// How the rows of a login differ from what is desired.
+    pub fn drift(&self, aaa_url: &str, username: &str) -> Option<String> {
+        self.runtime.block_on(async {
+            let aaa = Aaa::new(AaaDatabase::open(aaa_url).expect("a URL"), PasswordStorage::default());
+            let mut tx = self.store.read().await.expect("a transaction");
+            let row = elements::by_key(&mut tx, ElementKind::Aaa, username).await.expect("read").expect("an element");
+            drop(tx);
+            aaa::check(&aaa, &self.store, &row).await.expect("checked")
+        })
+    }
+
+    /// Asks for an account's elements again, as an operator does.
+    pub fn reprovision(&self, account: i64) {
+        self.runtime.block_on(async {
+            let mut tx = self.store.write().await.expect("a transaction");
+            elements::reprovision(&mut tx, account, None, now()).await.expect("woken");
+            tx.commit().await.expect("committed");
+        });
     }
 
     fn wait(&self, kind: ElementKind, key: &str, state: ElementState) {
