@@ -15,7 +15,7 @@
 //!      telemetry ───── counters and heartbeats every service keeps
 //!      tls ─────────── certificate files made into a server's settings
 //! ── 1 pure rooms ──── account ← provision    account, usage ← billing    usage ← radius
-//!                      account, billing ← catalog    docsis, tftp: codecs; docsis ← account, provision, catalog
+//!                      account, billing ← catalog    docsis, dhcp, tftp; docsis ← account, provision, catalog
 //!                      they decide everything and touch nothing: no socket, no SQL, no clock, no randomness
 //! ── 0 vocabulary ──── identifiers, addresses, rates, money, instants, secrets
 //! ```
@@ -52,6 +52,7 @@ pub mod catalog;
 pub mod cli;
 pub mod collector;
 pub mod daemon;
+pub mod dhcp;
 pub mod docsis;
 pub mod intake;
 pub mod provision;

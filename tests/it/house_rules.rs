@@ -9,6 +9,7 @@ const FLOOR_1: &[(&str, &[&str])] = &[
     ("usage", &[]),
     ("docsis", &[]),
     ("tftp", &[]),
+    ("dhcp", &[]),
     ("provision", &["account", "docsis"]),
     ("radius", &["usage"]),
     ("billing", &["account", "usage"]),
