@@ -20,13 +20,16 @@
 //! ── 0 vocabulary ──── identifiers, addresses, rates, money, instants, secrets
 //! ```
 //!
-//! ## Four journeys, each read, decide, write
+//! ## Five journeys, each read, decide, write
 //!
 //! - **Account push**: `intake` parses the document (`account`: an account, or every fault) → reads what is stored →
 //!   decides (`account::decide`), works out the elements (`provision::elements`) → writes account, holders, sealed
 //!   secrets, elements, jobs and audit row in one transaction, many pushes to a commit → answers. Behind it the
 //!   `provisioner` claims the job, acts through its backend, and records what is really applied. A job is
 //!   level-triggered: it brings an element from applied to desired, and the newest desired state wins.
+//! - **Boot of a modem**: `provisioner::dhcp` receives what a CMTS relays → `dhcp` decides from the table of leases and what
+//!   the plant knows of the account → a new lease is written to its journal and synced → answer with the newest file's
+//!   name. TFTP builds that file for this CMTS and address. Behind both, leases, offers and fetches go to the store.
 //! - **Accounting packet**: `collector` receives → `radius` verifies → `store::journal` appends, COMMIT → answer. Behind
 //!   it, in order, the fold: `radius` reads the record, `usage` folds it into its session, and sessions, ledger
 //!   entries, totals and the watermark are written in one transaction. Behind that the keeper seals, archives and drops

@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
+use crate::store::leases::{self, UnknownDevice};
 use crate::store::Store;
 use crate::store::plant::{Device, DeviceFilter, devices};
 use crate::vocabulary::MacAddress;
@@ -22,6 +23,9 @@ pub enum DeviceCommand {
         /// Only those of this account.
         #[arg(long)]
         account: Option<String>,
+        /// Instead those that asked for an address or a file and that no account has.
+        #[arg(long, conflicts_with_all = ["tenant", "source", "account"])]
+        unknown: bool,
         /// At most so many.
         #[arg(long, default_value_t = 100_000)]
         limit: usize,
@@ -43,7 +47,8 @@ const PAGE: i64 = 1000;
 pub async fn run(command: DeviceCommand, context: &Context) -> Result<Exit, CliError> {
     let store = context.store().await?;
     match command {
-        DeviceCommand::List { tenant, source, account, limit } => {
+        DeviceCommand::List { unknown: true, limit, .. } => list_unknown(&store, limit, context).await,
+        DeviceCommand::List { tenant, source, account, limit, .. } => {
             let filter = DeviceFilter { tenant, source, account, limit: PAGE, ..DeviceFilter::default() };
             list(&store, filter, limit, context).await
         }
@@ -72,6 +77,43 @@ async fn list(store: &Store, mut filter: DeviceFilter, limit: usize, context: &C
         context.print_json(&listed)?;
     } else {
         let headings = ["MAC", "ACCOUNT", "SERVICE", "STATE", "DESIRED", "FETCHED", "LAST SEEN", "LAST ERROR"];
+        let rows: Vec<Vec<String>> = listed.into_iter().map(row).collect();
+        context.print_table(&headings, &rows)?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn list_unknown(store: &Store, limit: usize, context: &Context) -> Result<Exit, CliError> {
+    let mut listed: Vec<UnknownDevice> = Vec::new();
+    loop {
+        let mut tx = store.read().await?;
+        let after = listed.last().map_or(String::new(), |device| device.mac.clone());
+        let page = leases::unknown(&mut tx, &after, PAGE).await?;
+        let more = page.len() as i64 == PAGE;
+        listed.extend(page);
+        if !more || listed.len() >= limit {
+            break;
+        }
+    }
+    listed.truncate(limit);
+    if context.json {
+        context.print_json(&listed)?;
+    } else {
+        let headings = ["MAC", "KIND", "CMTS", "RELAY", "VENDOR", "MODEL", "SERIAL", "SOFTWARE", "FIRST SEEN", "LAST SEEN"];
+        let row = |device: UnknownDevice| {
+            vec![
+                device.mac,
+                device.kind,
+                device.cmts,
+                device.relay,
+                device.vendor,
+                device.model,
+                device.serial,
+                device.software,
+                format!("{:.0}", device.first_seen),
+                format!("{:.0}", device.last_seen),
+            ]
+        };
         let rows: Vec<Vec<String>> = listed.into_iter().map(row).collect();
         context.print_table(&headings, &rows)?;
     }

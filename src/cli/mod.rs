@@ -29,6 +29,7 @@ mod session;
 mod shell;
 mod tariff;
 mod usage;
+mod who;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -110,6 +111,14 @@ pub enum Command {
     /// Show what subscribers used.
     #[command(subcommand)]
     Usage(usage::UsageCommand),
+    /// Tell whose an address was: by DHCP, by RADIUS, as a static address.
+    Who {
+        /// The address.
+        address: std::net::IpAddr,
+        /// When, with its offset from UTC; absent: now.
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+    },
     /// Write out sessions or usage, as CSV or JSON lines.
     #[command(subcommand)]
     Export(export::ExportCommand),
@@ -181,6 +190,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Session(command) => session::run(command, context).await,
         Command::Nas(command) => nas::run(command, context).await,
         Command::Usage(command) => usage::run(command, context).await,
+        Command::Who { address, at } => who::run(address, at, context).await,
         Command::Export(command) => export::run(command, context).await,
         Command::Import(command) => import::run(command, context).await,
         Command::Backup { file } => backup::backup(&file, context).await,

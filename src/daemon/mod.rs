@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::intake::{IntakeError, Settings};
 use crate::provisioner::device::Devices;
+use crate::provisioner::dhcp::SettingsHandle;
 use crate::store::{Durability, Store, StoreError};
 use crate::telemetry::{Heartbeats, Metrics};
 use crate::tls::TlsFault;
@@ -63,6 +64,7 @@ pub struct Daemon {
     intake: Settings,
     nas: Option<NasSwitch>,
     devices: Option<Devices>,
+    dhcp: Option<SettingsHandle>,
 }
 
 impl Daemon {
@@ -107,11 +109,26 @@ impl Daemon {
                 )
             }
         };
-        let plant = sockets.tftp.map(|socket| services::start_tftp(&ground, config, socket, &mut parts));
+        let leases = services::start_leases(&ground, config, &mut parts);
+        // DHCP names the files that TFTP serves: either of them needs the plant.
+        let serves = sockets.tftp.is_some() || sockets.dhcp.is_some();
+        let plant = serves.then(|| services::start_plant(&ground, config, &mut parts));
+        if let (Some(plant), Some(socket)) = (&plant, sockets.tftp) {
+            services::start_tftp(&ground, plant, leases.clone(), socket, &mut parts);
+        }
+        let dhcp = match (&plant, &leases, sockets.dhcp) {
+            (Some(plant), Some(leases), Some(socket)) => {
+                Some(services::start_dhcp(&ground, config, plant, leases, socket, &mut parts)?)
+            }
+            _ => None,
+        };
+        if let Some((socket, listener)) = sockets.tod {
+            services::start_tod(&ground, socket, listener, &mut parts);
+        }
         services::start_biller(&ground, &mut parts);
         let devices = plant.map(|plant| Devices::new(plant, services::device_settings(config)));
         services::start_provisioner(&ground, config, devices.clone(), &mut parts)?;
-        Ok(Self { ground, addresses, parts, up: up_seen, intake, nas, devices })
+        Ok(Self { ground, addresses, parts, up: up_seen, intake, nas, devices, dhcp })
     }
 
     /// Whether the database was up and migrated at least once.
@@ -132,6 +149,9 @@ impl Daemon {
         if let Some(devices) = &self.devices {
             devices.plant().reload(services::plant_settings(config));
             devices.reload(services::device_settings(config));
+        }
+        if let (Some(running), Some(settings)) = (&self.dhcp, services::dhcp_settings(config)) {
+            running.replace(settings);
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::config::Config;
+use super::config::{Config, DhcpDriver};
 use super::log::LevelHandle;
 use super::{Daemon, DaemonError, clock, log, notify};
 use crate::telemetry::Outcome;
@@ -119,6 +119,11 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let accounting = |config: &Config| config.radius.as_ref().map(|radius| radius.accounting.clone());
     let listen = |radius: &super::config::Radius| radius.radsec.as_ref().map(|radsec| radsec.listen.clone());
     let radsec = |config: &Config| config.radius.as_ref().and_then(listen);
+    let dhcp = |config: &Config| match config.dhcp.as_ref().map(|dhcp| &dhcp.driver) {
+        Some(DhcpDriver::Builtin(builtin)) => Some((Some(builtin.listen), None)),
+        Some(DhcpDriver::Kea { url }) => Some((None, Some(url.clone()))),
+        None => None,
+    };
     [
         ("[database]", old.database != new.database),
         ("[secrets]", old.secrets != new.secrets),
@@ -127,6 +132,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[radius] accounting", accounting(old) != accounting(new)),
         ("[radius] radsec", radsec(old) != radsec(new)),
         ("[tftp]", old.tftp != new.tftp),
+        ("[dhcp] listen", dhcp(old) != dhcp(new)),
+        ("[tod]", old.tod != new.tod),
         ("[mail]", old.mail != new.mail),
         ("[aaa]", old.aaa != new.aaa),
         ("[log] format", old.log.format != new.log.format),

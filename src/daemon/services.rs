@@ -8,7 +8,8 @@ use serde_json::json;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
 
-use super::config::Config;
+use super::DaemonError;
+use super::config::{Config, DhcpDriver};
 use super::parts::Parts;
 use crate::biller::{self, AutoClose, BillerError};
 use crate::collector::fold::Fold;
@@ -20,7 +21,9 @@ use crate::provisioner::cmts::{Cmts, CmtsTable};
 use crate::provisioner::device::{DeviceSettings, Devices};
 use crate::provisioner::modem::ModemSettings;
 use crate::provisioner::plant::{Plant, PlantSettings};
-use crate::provisioner::{Aaa, Backends, Engine, follow, snapshot, tftp};
+use crate::provisioner::dhcp::{DhcpServer, DhcpSettings, SettingsHandle};
+use crate::provisioner::leases::{self, Leases};
+use crate::provisioner::{Aaa, Backends, Engine, follow, lease_journal, snapshot, tftp, tod};
 use crate::store::foreign::aaa::AaaDatabase;
 use crate::store::foreign::mail::MailDatabase;
 use crate::store::rating::RatingError;
@@ -186,26 +189,23 @@ pub fn nas_table(config: &Config) -> NasTable {
     NasTable::new(clients.collect())
 }
 
-/// The cable plant from its snapshot, followed in the store and served by TFTP.
-pub fn start_tftp(ground: &Ground, config: &Config, socket: UdpSocket, parts: &mut Parts) -> Plant {
-    for cmts in config.cmts.iter().filter(|cmts| cmts.tftp_source_check) {
-        tracing::warn!(
-            "[[cmts]] {}: tftp_source_check needs the modems' leases, which this version does not read; a file is served to any address that knows its name.",
-            cmts.name
-        );
-    }
-    let snapshot = snapshot_file(config, &ground.store);
+/// Who has which address, recorded in the store; `None`: nobody hands out addresses that we know of.
+pub fn start_leases(ground: &Ground, config: &Config, parts: &mut Parts) -> Option<Leases> {
+    let dhcp = config.dhcp.as_ref()?;
+    let leases = Leases::default();
+    let (store, clock) = (ground.store.clone(), ground.clock.clone());
+    let beat = ground.hearts.register("leases");
+    parts.spawn("leases", leases::record(leases.clone(), store, clock, dhcp.keep_days, beat, parts.stopping()));
+    Some(leases)
+}
+
+/// The cable plant from its snapshot, followed in the store.
+pub fn start_plant(ground: &Ground, config: &Config, parts: &mut Parts) -> Plant {
+    let snapshot = state_file(config, &ground.store, "plant.sealed");
     let plant = Plant::open(ground.store.sealer().clone(), plant_settings(config), Some(snapshot));
-    let server = tftp::TftpServer {
-        plant: plant.clone(),
-        store: ground.store.clone(),
-        metrics: ground.metrics.clone(),
-        clock: ground.clock.clone(),
-    };
     let changes = follow::changes(plant.clone(), ground.store.clone(), ground.hearts.register("modem changes"));
     let beat = ground.hearts.register("modem fetches");
     let fetches = follow::fetches(plant.clone(), ground.store.clone(), beat, parts.stopping());
-    parts.spawn_dropped("TFTP", server.serve(socket, ground.hearts.register("TFTP")));
     parts.spawn_dropped("modem changes", changes);
     parts.spawn("modem fetches", fetches);
     plant
@@ -219,6 +219,75 @@ pub fn device_settings(config: &Config) -> DeviceSettings {
         voice_any: config.reset.voice_any,
         window: config.reset.window.clone(),
     }
+}
+
+/// TFTP from the plant.
+pub fn start_tftp(ground: &Ground, plant: &Plant, leases: Option<Leases>, socket: UdpSocket, parts: &mut Parts) {
+    let server = tftp::TftpServer {
+        plant: plant.clone(),
+        store: ground.store.clone(),
+        leases,
+        metrics: ground.metrics.clone(),
+        clock: ground.clock.clone(),
+    };
+    parts.spawn_dropped("TFTP", server.serve(socket, ground.hearts.register("TFTP")));
+}
+
+/// The builtin DHCP server, from its journal; on a machine that has none, from what the database says.
+///
+/// **Errors**: the journal cannot be read or written.
+pub fn start_dhcp(
+    ground: &Ground,
+    config: &Config,
+    plant: &Plant,
+    leases: &Leases,
+    socket: UdpSocket,
+    parts: &mut Parts,
+) -> Result<SettingsHandle, DaemonError> {
+    let path = state_file(config, &ground.store, "leases.journal");
+    let journal = lease_journal::open(&path, leases, ground.clock.now()).map_err(|error| {
+        let told = format!("the journal of leases {} cannot be opened: {error}", path.display());
+        std::io::Error::new(error.kind(), told)
+    })?;
+    let settings = dhcp_settings(config).ok_or_else(|| std::io::Error::other("[dhcp] is not builtin"))?;
+    let settings = SettingsHandle::new(settings);
+    let taken_over = journal.was_empty.then(|| ground.store.clone());
+    let server = DhcpServer {
+        plant: plant.clone(),
+        leases: leases.clone(),
+        journal,
+        settings: settings.clone(),
+        metrics: ground.metrics.clone(),
+        clock: ground.clock.clone(),
+    };
+    let (leases, clock) = (leases.clone(), ground.clock.clone());
+    let beat = ground.hearts.register("DHCP");
+    parts.spawn_dropped("DHCP", async move {
+        if let Some(store) = taken_over {
+            leases::take_over(&leases, &store, clock.now(), &beat).await;
+        }
+        server.serve(socket, beat).await
+    });
+    Ok(settings)
+}
+
+/// What the builtin DHCP server is told; `None`: it is not configured.
+pub fn dhcp_settings(config: &Config) -> Option<DhcpSettings> {
+    let DhcpDriver::Builtin(builtin) = &config.dhcp.as_ref()?.driver else { return None };
+    Some(DhcpSettings {
+        cmts: CmtsTable::new(config.cmts.clone()),
+        options: builtin.options.clone(),
+        zone: builtin.zone.clone(),
+        tells_time: config.tod.is_some(),
+    })
+}
+
+/// Time of day over UDP and TCP.
+pub fn start_tod(ground: &Ground, socket: UdpSocket, listener: tokio::net::TcpListener, parts: &mut Parts) {
+    let (clock, metrics) = (ground.clock.clone(), ground.metrics.clone());
+    let beat = ground.hearts.register("time of day");
+    parts.spawn_dropped("time of day", tod::serve_udp(socket, clock.clone(), metrics.clone(), beat));
+    parts.spawn_dropped("time of day over TCP", tod::serve_tcp(listener, clock, metrics));
 }
 
 /// The engine that works off provisioning jobs.
@@ -274,12 +343,12 @@ fn modem_settings(config: &Config) -> ModemSettings {
 }
 
 /// Beside a SQLite database; with PostgreSQL in the state folder systemd gives us, else beside the configuration.
-fn snapshot_file(config: &Config, store: &Store) -> PathBuf {
+fn state_file(config: &Config, store: &Store, name: &str) -> PathBuf {
     if let Some(database) = store.sqlite_file() {
-        return snapshot::beside(database);
+        return snapshot::named_beside(database, name);
     }
     // systemd joins several folders with colons; the first is ours.
     let folders = std::env::var("STATE_DIRECTORY").ok();
     let folder = folders.and_then(|folders| folders.split(':').next().map(PathBuf::from));
-    folder.unwrap_or_else(|| config.path.with_file_name("")).join("lastmile-plant.sealed")
+    folder.unwrap_or_else(|| config.path.with_file_name("")).join(format!("lastmile-{name}"))
 }

@@ -7,7 +7,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
 use super::DaemonError;
-use super::config::Config;
+use super::config::{Config, DhcpDriver};
 
 /// All sockets, bound and not yet served.
 pub struct Sockets {
@@ -15,6 +15,8 @@ pub struct Sockets {
     pub accounting: Vec<UdpSocket>,
     pub radsec: Vec<TcpListener>,
     pub tftp: Option<UdpSocket>,
+    pub dhcp: Option<UdpSocket>,
+    pub tod: Option<(UdpSocket, TcpListener)>,
 }
 
 /// Where the daemon answers; a configured port 0 has become a real one.
@@ -24,6 +26,8 @@ pub struct Addresses {
     pub accounting: Vec<SocketAddr>,
     pub radsec: Vec<SocketAddr>,
     pub tftp: Option<SocketAddr>,
+    pub dhcp: Option<SocketAddr>,
+    pub tod: Option<SocketAddr>,
 }
 
 impl std::fmt::Display for Addresses {
@@ -37,6 +41,12 @@ impl std::fmt::Display for Addresses {
         }
         if let Some(address) = self.tftp {
             write!(f, ", TFTP on {address}")?;
+        }
+        if let Some(address) = self.dhcp {
+            write!(f, ", DHCP on {address}")?;
+        }
+        if let Some(address) = self.tod {
+            write!(f, ", time of day on {address}")?;
         }
         f.write_str(".")
     }
@@ -65,7 +75,22 @@ impl Sockets {
                 Some(socket.map_err(|error| bind_error("[tftp] listen", tftp.listen, error))?)
             }
         };
-        Ok(Self { api, accounting, radsec, tftp })
+        let dhcp = match config.dhcp.as_ref().map(|dhcp| &dhcp.driver) {
+            Some(DhcpDriver::Builtin(builtin)) => {
+                let socket = datagrams(builtin.listen, DHCP_BUFFER_BYTES);
+                Some(socket.map_err(|error| bind_error("[dhcp] listen", builtin.listen, error))?)
+            }
+            Some(DhcpDriver::Kea { .. }) | None => None,
+        };
+        let tod = match &config.tod {
+            None => None,
+            Some(tod) => {
+                let both = datagrams(tod.listen, TOD_BUFFER_BYTES)
+                    .and_then(|socket| Ok((socket, listener(tod.listen).and_then(TcpListener::from_std)?)));
+                Some(both.map_err(|error| bind_error("[tod] listen", tod.listen, error))?)
+            }
+        };
+        Ok(Self { api, accounting, radsec, tftp, dhcp, tod })
     }
 
     pub fn addresses(&self) -> std::io::Result<Addresses> {
@@ -74,6 +99,8 @@ impl Sockets {
             accounting: self.accounting.iter().map(UdpSocket::local_addr).collect::<Result<_, _>>()?,
             radsec: self.radsec.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?,
             tftp: self.tftp.as_ref().map(UdpSocket::local_addr).transpose()?,
+            dhcp: self.dhcp.as_ref().map(UdpSocket::local_addr).transpose()?,
+            tod: self.tod.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?,
         })
     }
 }
@@ -122,3 +149,6 @@ fn bind_error(what: &'static str, address: SocketAddr, error: std::io::Error) ->
 const BACKLOG: i32 = 1024;
 const ACCOUNTING_BUFFER_BYTES: usize = 8 << 20;
 const TFTP_BUFFER_BYTES: usize = 1 << 20;
+/// After an outage a whole plant asks at once.
+const DHCP_BUFFER_BYTES: usize = 8 << 20;
+const TOD_BUFFER_BYTES: usize = 1 << 20;

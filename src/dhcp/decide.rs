@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::ClientKind;
 use super::message::{MessageType, Request};
 use super::network::{Network, NetworkKind};
-use super::reply::{Body, Options, ReplyKind, encode, sub};
+use super::reply::{Body, Options, ReplyKind, encode, realm_labels, sub};
 use super::table::{Lease, LeaseState, Table, later};
 use crate::vocabulary::{MacAddress, Timestamp};
 
@@ -58,6 +58,8 @@ pub struct Facts<'a> {
     pub subscriber: Option<&'a Subscriber>,
     /// File for a modem or MTA.
     pub boot_file: Option<&'a str>,
+    /// 122.6: how the MTA is provisioned.
+    pub realm: Option<&'a str>,
     /// Whether an address is the static address of another modem's account.
     pub reserved: &'a dyn Fn(Ipv4Addr) -> bool,
 }
@@ -474,8 +476,8 @@ impl<'a> Machine<'a> {
         if let Some(provisioning) = &self.context.options.mta_provisioning {
             sub(&mut out, 3, provisioning);
         }
-        if let Some(realm) = &self.context.options.mta_realm {
-            sub(&mut out, 6, realm);
+        if let Some(realm) = self.facts.realm.and_then(realm_labels) {
+            sub(&mut out, 6, &realm);
         }
         out
     }

@@ -26,7 +26,7 @@ proptest! {
         if let Ok(request) = Request::parse(&octets) {
             let mut desk = Desk::new();
             let asker = Asker::of(&request, &desk.table);
-            let facts = Facts { subscriber: None, boot_file: None, reserved: &|_| false };
+            let facts = Facts { subscriber: None, boot_file: None, realm: None, reserved: &|_| false };
             let site = desk.site.clone();
             let context = Context {
                 now: desk.now,

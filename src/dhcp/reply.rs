@@ -22,8 +22,6 @@ pub struct Options {
     pub voice_server: Option<Ipv4Addr>,
     /// 122.3: 0 and a name in DNS labels, or 1 and an IPv4 address. RFC 3495 section 5.1.
     pub mta_provisioning: Option<Vec<u8>>,
-    /// 122.6, in DNS labels.
-    pub mta_realm: Option<Vec<u8>>,
     pub unknown_lease_seconds: u32,
     pub garden_lease_seconds: u32,
 }

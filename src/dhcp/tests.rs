@@ -51,7 +51,6 @@ impl Desk {
             options: Options {
                 time_servers: vec![SERVER],
                 time_offset: Some(-3600),
-                mta_realm: realm_labels("BASIC.1"),
                 unknown_lease_seconds: 300,
                 garden_lease_seconds: 120,
                 ..Options::default()
@@ -80,6 +79,7 @@ impl Desk {
         let facts = Facts {
             subscriber: self.subscriber.as_ref().filter(|_| known),
             boot_file: Some(if known { "12-001018000001-0123456789.cm" } else { "unprovisioned.cm" }),
+            realm: (asker.kind == ClientKind::Mta).then_some("BASIC.1"),
             reserved: if self.options.log_servers.is_empty() { &none } else { &reserved },
         };
         let context =

@@ -11,6 +11,7 @@ use super::App;
 use super::caller::{Caller, READERS};
 use super::problem::Problem;
 use super::request::{Asked, cursor, limit, page};
+use crate::store::leases;
 use crate::store::plant::{DeviceFilter, devices};
 use crate::vocabulary::MacAddress;
 
@@ -25,6 +26,8 @@ struct DeviceQuery {
     source: Option<String>,
     /// In any of the usual spellings.
     mac: Option<String>,
+    /// Instead devices that asked and that no account has; for who may see every tenant's.
+    unknown: Option<bool>,
     limit: Option<i64>,
     cursor: Option<String>,
 }
@@ -32,7 +35,7 @@ struct DeviceQuery {
 /// Devices of the tenant, in the order they came.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/devices", responses((status = 200, description = "A page of devices")),
     params(("tenant" = String, Path), ("account" = Option<String>, Query), ("source" = Option<String>, Query),
-        ("mac" = Option<String>, Query), ("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query)))]
+        ("mac" = Option<String>, Query), ("unknown" = Option<bool>, Query), ("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query)))]
 async fn list(
     State(app): State<App>,
     caller: Caller,
@@ -40,6 +43,9 @@ async fn list(
 ) -> Result<Json<Value>, Problem> {
     caller.may(READERS)?;
     let limit = limit(query.limit)?;
+    if query.unknown == Some(true) {
+        return unknown(&app, &query, limit).await;
+    }
     let mac: Option<MacAddress> = query
         .mac
         .map(|text| text.parse())
@@ -64,6 +70,19 @@ async fn list(
     let mut tx = app.store.read().await?;
     let listed = devices(&mut tx, app.store.sealer(), &filter).await?;
     let last = listed.last().map(|device| device.id.to_string());
+    let shown = listed.iter().map(|device| json!(device)).collect();
+    Ok(Json(page(shown, limit, last)))
+}
+
+/// What asked and belongs to no account: whichever tenant sells the subscriber, it is found here.
+async fn unknown(app: &App, query: &DeviceQuery, limit: i64) -> Result<Json<Value>, Problem> {
+    if query.account.is_some() || query.source.is_some() || query.mac.is_some() {
+        return Err(Problem::bad_request("unknown: such devices have no account, source or known MAC to ask by.".to_owned()));
+    }
+    let after = query.cursor.clone().unwrap_or_default();
+    let mut tx = app.store.read().await?;
+    let listed = leases::unknown(&mut tx, &after, limit).await?;
+    let last = listed.last().map(|device| device.mac.clone());
     let shown = listed.iter().map(|device| json!(device)).collect();
     Ok(Json(page(shown, limit, last)))
 }

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use crate::dhcp::Network;
 use crate::vocabulary::{Cidr, Secret};
 
 /// `[[cmts]]`: one cable modem termination system.
@@ -16,8 +17,10 @@ pub struct Cmts {
     pub address: Option<IpAddr>,
     /// Addresses with which it relays DHCP (giaddr).
     pub relays: Vec<Ipv4Addr>,
-    /// Where the addresses of its modems and MTAs are. Over all CMTS the longest prefix wins.
+    /// Where the addresses of its modems and MTAs are, besides `dhcp_networks`. Over all CMTS the longest prefix wins.
     pub networks: Vec<Cidr>,
+    /// What DHCP hands out behind it.
+    pub dhcp_networks: Vec<Network>,
     /// `None`: that of `[docsis]`.
     pub shared_secret: Option<Secret>,
     /// What the CMTS accepted before `shared_secret`, while it is being rotated.
@@ -108,8 +111,12 @@ impl CmtsTable {
     /// address it is, for a CMTS that fetches files for its modems.
     pub fn of_address(&self, address: IpAddr) -> Option<&Arc<Cmts>> {
         let address = address.to_canonical();
-        let longest =
-            |cmts: &Cmts| cmts.networks.iter().filter(|net| net.contains(address)).map(|net| net.prefix()).max();
+        let longest = |cmts: &Cmts| {
+            let said = cmts.networks.iter().filter(|net| net.contains(address)).map(|net| net.prefix());
+            let IpAddr::V4(v4) = address else { return said.max() };
+            let own = cmts.dhcp_networks.iter().map(|network| network.subnet);
+            said.chain(own.filter(|subnet| subnet.contains(v4)).map(|subnet| subnet.prefix())).max()
+        };
         let within = self.0.iter().filter_map(|cmts| Some((longest(cmts)?, cmts)));
         // Of equal ones, which the configuration refuses, the first.
         let found = within.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, cmts)| cmts);
@@ -139,6 +146,7 @@ pub(super) mod tests {
             address: None,
             relays: relays.iter().map(|text| text.parse().expect("an address")).collect(),
             networks: networks.iter().map(|text| text.parse().expect("a network")).collect(),
+            dhcp_networks: Vec::new(),
             shared_secret: None,
             previous_shared_secret: None,
             tftp_source_check: false,

@@ -100,11 +100,11 @@ pub async fn fetches(
 }
 
 /// The file of a name, asking the store once when the name is genuine and newer than what is known.
-pub async fn find(plant: &Plant, store: &Store, name: &str, from: IpAddr) -> Found {
-    let found = plant.find(name, from);
+pub async fn find(plant: &Plant, store: &Store, name: &str, from: IpAddr, now: Timestamp) -> Found {
+    let found = plant.find(name, from, now);
     let Found::Later(kind, mac) = found else { return found };
     match tokio::time::timeout(ASK_LIMIT, ask(plant, store, kind, mac)).await {
-        Ok(Ok(())) => plant.find(name, from),
+        Ok(Ok(())) => plant.find(name, from, now),
         Ok(Err(_)) | Err(_) => found,
     }
 }

@@ -1,13 +1,13 @@
 //! Receives a datagram together with the local address it was sent to, so that the answer comes from there: a modem
 //! drops an answer from another address of the same server.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt::Ipv4PacketInfo,
-    sockopt::Ipv6RecvPacketInfo,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg, setsockopt,
+    sockopt::Ipv4PacketInfo, sockopt::Ipv6RecvPacketInfo,
 };
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -57,4 +57,36 @@ fn peer_address(storage: &SockaddrStorage) -> Option<SocketAddr> {
         return Some(SocketAddr::from((v4.ip(), v4.port())));
     }
     storage.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into()))
+}
+
+/// The next datagram if one has come already.
+pub fn try_receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Received> {
+    let bound = socket.local_addr()?.ip();
+    socket.try_io(Interest::READABLE, || receive_now(socket.as_raw_fd(), buffer, bound))
+}
+
+/// Sends from one of our addresses without waiting; from any thread.
+///
+/// **Errors**: the kernel has no room for it, or no way there.
+pub fn send(socket: &UdpSocket, octets: &[u8], to: SocketAddr, local: IpAddr) -> io::Result<()> {
+    let parts = [IoSlice::new(octets)];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    match (to, local.to_canonical()) {
+        (SocketAddr::V4(to), IpAddr::V4(local)) => {
+            let from = nix::libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: nix::libc::in_addr { s_addr: u32::from(local).to_be() },
+                ipi_addr: nix::libc::in_addr { s_addr: 0 },
+            };
+            let told = [ControlMessage::Ipv4PacketInfo(&from)];
+            sendmsg(socket.as_raw_fd(), &parts, &told, flags, Some(&SockaddrIn::from(to)))?;
+        }
+        (SocketAddr::V6(to), _) => {
+            sendmsg(socket.as_raw_fd(), &parts, &[], flags, Some(&SockaddrIn6::from(to)))?;
+        }
+        (SocketAddr::V4(to), IpAddr::V6(_)) => {
+            sendmsg(socket.as_raw_fd(), &parts, &[], flags, Some(&SockaddrIn::from(to)))?;
+        }
+    }
+    Ok(())
 }

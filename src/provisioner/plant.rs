@@ -18,8 +18,10 @@ use super::cmts::{Cmts, CmtsTable};
 use super::modem::{ModemSettings, Serving, build, build_unprovisioned};
 use super::mta::{self, OpenedSecrets};
 use super::snapshot;
+use super::tod::seconds_since_1900;
+use crate::dhcp::{Access, Subscriber};
 use crate::docsis::effective_digest;
-use crate::provision::{Content, DeviceKind};
+use crate::provision::{CmAccess, Content, DeviceKind};
 use crate::store::Sealer;
 use crate::store::elements::ElementRow;
 use crate::store::plant::{UNPROVISIONED, config_file_name, parse_config_file_name};
@@ -34,6 +36,8 @@ struct Inner {
     snapshot: Option<PathBuf>,
     settings: RwLock<PlantSettings>,
     devices: RwLock<HashMap<DeviceKey, Device>>,
+    /// Static addresses of CPEs, by the modem of their account.
+    statics: RwLock<HashMap<Ipv4Addr, MacAddress>>,
     files: Mutex<Files>,
     fetches: Mutex<HashMap<i64, Fetch>>,
     fetched: Notify,
@@ -96,6 +100,16 @@ pub struct Offer {
     pub digest: String,
 }
 
+/// What DHCP tells a device about its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootFile {
+    pub name: String,
+    pub element_id: i64,
+    pub revision: i64,
+    /// How an MTA is provisioned.
+    pub realm: Option<&'static str>,
+}
+
 /// What a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
@@ -152,12 +166,14 @@ impl Plant {
                 Vec::new()
             }
         });
-        let devices = known.into_iter().map(|device| (device.key(), device)).collect();
+        let devices: HashMap<_, _> = known.into_iter().map(|device| (device.key(), device)).collect();
+        let statics = statics_of(devices.values());
         Self(Arc::new(Inner {
             sealer,
             snapshot,
             settings: RwLock::new(settings.into()),
             devices: RwLock::new(devices),
+            statics: RwLock::new(statics),
             files: Mutex::default(),
             fetches: Mutex::default(),
             fetched: Notify::new(),
@@ -174,8 +190,18 @@ impl Plant {
         if devices.get(&key).is_some_and(|known| *known == device || known.revision > device.revision) {
             return;
         }
-        let repeated = devices.insert(key, device).is_some_and(|known| known.revision == element.desired_revision);
+        let reserved: Vec<Ipv4Addr> = device.static_addresses().collect();
+        let before = devices.insert(key, device);
         drop(devices);
+        let repeated = before.as_ref().is_some_and(|known| known.revision == element.desired_revision);
+        let mut statics = self.0.statics.write().unwrap_or_else(PoisonError::into_inner);
+        for address in before.iter().flat_map(Device::static_addresses) {
+            if statics.get(&address) == Some(&key.1) {
+                statics.remove(&address);
+            }
+        }
+        statics.extend(reserved.into_iter().map(|address| (address, key.1)));
+        drop(statics);
         if repeated {
             // The same revision with another secret: what was built before is of no use.
             lock(&self.0.files).retain(|(of, ..), _| *of != key);
@@ -193,8 +219,10 @@ impl Plant {
         if *devices == fresh {
             return;
         }
+        let statics = statics_of(fresh.values());
         *devices = fresh;
         drop(devices);
+        *self.0.statics.write().unwrap_or_else(PoisonError::into_inner) = statics;
         lock(&self.0.files).clear();
         self.0.changed.store(true, Ordering::Relaxed);
     }
@@ -214,14 +242,15 @@ impl Plant {
                 return Err(format!("element {} is no cable modem and no MTA", element.key));
             }
         };
-        let bytes = file_of(&element.desired, &secrets, &self.settings().modem)?;
+        let bytes = file_of(&element.desired, &secrets, &self.settings().modem, &Serving::default())?;
         self.learn(element, secrets);
         let name = config_file_name(&self.0.sealer, kind, mac, element.desired_revision);
         Ok(Some(Offer { name, digest: effective_digest(&bytes) }))
     }
 
-    /// The file of a name, as TFTP asks for it: signed for the CMTS behind which `from` is.
-    pub fn find(&self, name: &str, from: IpAddr) -> Found {
+    /// The file of a name, as TFTP asks for it: signed for the CMTS behind which `from` is, and for this address and
+    /// instant alone where that CMTS is said to check them.
+    pub fn find(&self, name: &str, from: IpAddr, now: Timestamp) -> Found {
         let cmts = self.cmts_of(from);
         if name == UNPROVISIONED {
             return match build_unprovisioned(&self.settings().behind(cmts.as_deref())) {
@@ -235,7 +264,14 @@ impl Plant {
             return Found::Later(kind, mac);
         };
         let Some(content) = device.content_of(revision) else { return Found::Nothing };
-        match self.built(device, revision, content, cmts.as_deref()) {
+        let built = match cmts.as_deref().and_then(|cmts| serving(cmts, from, now)) {
+            Some(serving) => {
+                let settings = self.settings().behind(cmts.as_deref());
+                file_of(content, &device.secrets, &settings, &serving).map(Into::into)
+            }
+            None => self.built(device, revision, content, cmts.as_deref()),
+        };
+        match built {
             Ok(bytes) => {
                 let owner = FileOwner { kind, mac, element_id: device.element_id, revision };
                 Found::File(File { bytes, owner: Some(owner) })
@@ -269,6 +305,41 @@ impl Plant {
     /// Whether a modem's fetch is only the beginning of its proof.
     pub fn modems_are_asked(&self) -> bool {
         self.settings().asked
+    }
+
+    /// What the account of a modem allows the devices behind it; `None`: no account has the modem.
+    pub fn subscriber(&self, modem: MacAddress) -> Option<Subscriber> {
+        let devices = self.devices();
+        let Some(Content::Cm(content)) = devices.get(&(DeviceKind::Cm, modem))?.content.as_ref() else { return None };
+        Some(Subscriber {
+            access: match content.access {
+                CmAccess::Active | CmAccess::Throttled { .. } => Access::Open,
+                CmAccess::Garden => Access::Garden,
+                CmAccess::VoiceOnly => Access::VoiceOnly,
+                CmAccess::Blocked => Access::Blocked,
+            },
+            voice: content.voice,
+            mta: content.mta_mac,
+            static_addresses: v4(&content.static_ips).collect(),
+            most_cpes: content.max_cpe,
+        })
+    }
+
+    /// The newest file of a device; `None`: no account has it.
+    pub fn boot_file(&self, kind: DeviceKind, mac: MacAddress) -> Option<BootFile> {
+        let devices = self.devices();
+        let device = devices.get(&(kind, mac))?;
+        let realm = match device.content.as_ref()? {
+            Content::Mta(content) => Some(content.flow.as_str()),
+            _ => None,
+        };
+        let name = config_file_name(&self.0.sealer, kind, mac, device.revision);
+        Some(BootFile { name, element_id: device.element_id, revision: device.revision, realm })
+    }
+
+    /// The modem whose account has a static address.
+    pub fn modem_with_static(&self, address: Ipv4Addr) -> Option<MacAddress> {
+        self.0.statics.read().unwrap_or_else(PoisonError::into_inner).get(&address).copied()
     }
 
     /// How many modems and MTAs are known.
@@ -314,7 +385,7 @@ impl Plant {
         if let Some(bytes) = lock(&self.0.files).get(&key) {
             return Ok(bytes.clone());
         }
-        let bytes: Arc<[u8]> = file_of(content, &device.secrets, &self.settings().behind(cmts))?.into();
+        let bytes: Arc<[u8]> = file_of(content, &device.secrets, &self.settings().behind(cmts), &Serving::default())?.into();
         let mut files = lock(&self.0.files);
         if files.len() >= MOST_FILES {
             files.clear();
@@ -337,12 +408,38 @@ impl Plant {
 }
 
 /// The file a content stands for.
-fn file_of(content: &Content, secrets: &OpenedSecrets, settings: &ModemSettings) -> Result<Vec<u8>, String> {
+fn file_of(
+    content: &Content,
+    secrets: &OpenedSecrets,
+    settings: &ModemSettings,
+    serving: &Serving,
+) -> Result<Vec<u8>, String> {
     match content {
-        Content::Cm(content) => build(content, settings, &Serving::default()),
+        Content::Cm(content) => build(content, settings, serving),
         Content::Mta(content) => mta::build(content, secrets),
         Content::Mailbox(_) | Content::Aaa(_) | Content::Absent => Err("this is the content of no device".to_owned()),
     }
+}
+
+fn statics_of<'d>(devices: impl Iterator<Item = &'d Device>) -> HashMap<Ipv4Addr, MacAddress> {
+    devices.flat_map(|device| device.static_addresses().map(|address| (address, device.mac))).collect()
+}
+
+fn v4(list: &[IpAddr]) -> impl Iterator<Item = Ipv4Addr> {
+    list.iter().filter_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    })
+}
+
+/// What a file served behind this CMTS says about who asked for it and when; `None`: nothing.
+fn serving(cmts: &Cmts, from: IpAddr, now: Timestamp) -> Option<Serving> {
+    let IpAddr::V4(address) = from.to_canonical() else { return None };
+    // What the CMTS fetches is for a modem whose address is not seen here.
+    (cmts.address_in_file && !cmts.is_itself(from)).then(|| Serving {
+        modem_address: Some(address),
+        tftp_timestamp: Some(seconds_since_1900(now)),
+    })
 }
 
 impl Device {
@@ -359,6 +456,15 @@ impl Device {
             previous: element.previous.as_ref().and_then(known),
             secrets,
         })
+    }
+
+    /// Addresses that only CPEs behind this modem get.
+    fn static_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        let list = match &self.content {
+            Some(Content::Cm(content)) => content.static_ips.as_slice(),
+            _ => &[],
+        };
+        v4(list)
     }
 
     pub(super) fn key(&self) -> DeviceKey {

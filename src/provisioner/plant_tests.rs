@@ -7,6 +7,8 @@ use crate::provisioner::modem::tests::{content, settings};
 /// Behind no CMTS that is known.
 const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
 
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
 fn sealer() -> Sealer {
     Sealer::from_key([3; 32])
 }
@@ -53,7 +55,7 @@ fn name(revision: i64) -> String {
 }
 
 fn bytes(plant: &Plant, revision: i64) -> Option<Arc<[u8]>> {
-    match plant.find(&name(revision), FROM) {
+    match plant.find(&name(revision), FROM, NOW) {
         Found::File(file) => Some(file.bytes),
         _ => None,
     }
@@ -65,9 +67,9 @@ fn the_current_and_the_previous_revision_are_served_and_no_older_one() {
     plant.learn(&element(3, garden(), Some(active())), OpenedSecrets::new());
     let (current, previous) = (bytes(&plant, 3).expect("current"), bytes(&plant, 2).expect("previous"));
     assert_ne!(current, previous);
-    assert_eq!(plant.find(&name(1), FROM), Found::Nothing);
-    assert_eq!(plant.find("3-001122334455-0000000000.cm", FROM), Found::Nothing);
-    assert!(matches!(plant.find(&name(4), FROM), Found::Later(..)));
+    assert_eq!(plant.find(&name(1), FROM, NOW), Found::Nothing);
+    assert_eq!(plant.find("3-001122334455-0000000000.cm", FROM, NOW), Found::Nothing);
+    assert!(matches!(plant.find(&name(4), FROM, NOW), Found::Later(..)));
 }
 
 #[test]
@@ -76,9 +78,9 @@ fn a_removed_modem_gets_nothing_but_the_file_for_the_unknown() {
     plant.learn(&element(3, active(), None), OpenedSecrets::new());
     let gone = plant.offer(&element(4, Content::Absent, Some(active())), OpenedSecrets::new()).expect("removed");
     assert_eq!(gone, None);
-    assert_eq!(plant.find(&name(3), FROM), Found::Nothing);
-    assert_eq!(plant.find(&name(4), FROM), Found::Nothing);
-    assert!(matches!(plant.find("unprovisioned.cm", FROM), Found::File(File { owner: None, .. })));
+    assert_eq!(plant.find(&name(3), FROM, NOW), Found::Nothing);
+    assert_eq!(plant.find(&name(4), FROM, NOW), Found::Nothing);
+    assert!(matches!(plant.find("unprovisioned.cm", FROM, NOW), Found::File(File { owner: None, .. })));
 }
 
 #[test]
@@ -86,7 +88,7 @@ fn an_applied_element_is_on_offer_and_waits_for_its_modem() {
     let plant = plant();
     let offer = plant.offer(&element(3, active(), None), OpenedSecrets::new()).expect("a file").expect("there is one");
     assert_eq!(offer.name, name(3));
-    let Found::File(file) = plant.find(&name(3), FROM) else { panic!("it is on offer") };
+    let Found::File(file) = plant.find(&name(3), FROM, NOW) else { panic!("it is on offer") };
     assert_eq!(offer.digest, effective_digest(&file.bytes));
     assert_eq!(file.owner.map(|owner| (owner.element_id, owner.revision)), Some((9, 3)));
 }
@@ -155,7 +157,7 @@ fn a_file_is_signed_for_the_cmts_its_modem_is_behind() {
     let plant = Plant::open(sealer(), PlantSettings { modem: settings(), cmts: table, asked: false }, None);
     plant.offer(&element(1, active(), None), OpenedSecrets::new()).expect("a file");
     let secret_of = |from: &str, file: &str| {
-        let Found::File(file) = plant.find(file, from.parse().expect("an address")) else { panic!("{from}") };
+        let Found::File(file) = plant.find(file, from.parse().expect("an address"), NOW) else { panic!("{from}") };
         let good = |secret: &str| {
             let toml = decode(&file.bytes, Some(secret.as_bytes())).map(|decoded| decoded.toml).unwrap_or_default();
             toml.contains("{ CmtsMic = \"automatic\" }")

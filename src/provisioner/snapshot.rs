@@ -14,8 +14,13 @@ const PLACE: &str = "plant snapshot 2";
 
 /// Where the snapshot lies beside a SQLite database: `lastmile.db` → `lastmile-plant.sealed`.
 pub fn beside(database: &Path) -> PathBuf {
+    named_beside(database, "plant.sealed")
+}
+
+/// A file of ours beside a SQLite database: `lastmile.db` → `lastmile-NAME`.
+pub fn named_beside(database: &Path, name: &str) -> PathBuf {
     let stem = database.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    database.with_file_name(format!("{stem}-plant.sealed"))
+    database.with_file_name(format!("{stem}-{name}"))
 }
 
 /// The devices of the file; none when there is no file.

@@ -18,6 +18,7 @@ use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::follow;
+use super::leases::Leases;
 use super::pktinfo;
 use super::plant::{Fetch, File, Found, Plant};
 use crate::docsis::effective_digest;
@@ -25,7 +26,7 @@ use crate::provision::DeviceKind;
 use crate::store::Store;
 use crate::telemetry::{Heartbeat, Metrics, Outcome as ResultLabel};
 use crate::tftp::{ErrorCode, Outcome, Request, Step, Transfer, error_datagram, is_error, parse_request};
-use crate::vocabulary::Clock;
+use crate::vocabulary::{Clock, Timestamp};
 
 /// Transfers at once. Each holds a socket; a modem that vanished holds one for a minute.
 pub const MOST_TRANSFERS: usize = 8192;
@@ -45,6 +46,8 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
 pub struct TftpServer {
     pub plant: Plant,
     pub store: Store,
+    /// `None`: nobody here knows the devices' addresses, and nothing is checked.
+    pub leases: Option<Leases>,
     pub metrics: Metrics,
     pub clock: Clock,
 }
@@ -104,7 +107,17 @@ impl TftpServer {
                 return "busy";
             }
         };
-        let file = match follow::find(&self.plant, &self.store, &request.name, peer.ip()).await {
+        let now = self.clock.now();
+        let file = match follow::find(&self.plant, &self.store, &request.name, peer.ip(), now).await {
+            Found::File(file) if self.is_strange(&file, peer.ip(), now) => {
+                tracing::warn!(
+                    "TFTP {} refused to {}: that is not the address its device has leased. The device itself gets it.",
+                    request.name,
+                    peer.ip()
+                );
+                refuse(&socket, peer, ErrorCode::Access, "not for this address").await;
+                return "wrong_source";
+            }
             Found::File(file) => file,
             Found::Nothing | Found::Later(..) => {
                 tracing::debug!(tftp.peer = %peer, "TFTP {:?} asked by {peer}: no such file.", request.name);
@@ -130,6 +143,13 @@ impl TftpServer {
                 "failed"
             }
         }
+    }
+
+    /// Whether a file is asked for from an address that its device does not have, behind a CMTS where that counts.
+    fn is_strange(&self, file: &File, from: IpAddr, now: Timestamp) -> bool {
+        let (Some(leases), Some(owner)) = (&self.leases, file.owner) else { return false };
+        let enforced = self.plant.cmts_of(from).is_some_and(|cmts| cmts.tftp_source_check);
+        enforced && leases.at(from, now).is_none_or(|lease| lease.mac != owner.mac)
     }
 
     async fn transfer(

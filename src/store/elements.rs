@@ -111,6 +111,8 @@ const DEVICE: &str = "UPDATE element
          confirmed_revision = COALESCE($6, confirmed_revision), updated_at = $7
      WHERE id = $1";
 const TROUBLED: &str = "UPDATE element SET state = $2, last_error = $3, updated_at = $4 WHERE id = $1";
+const TOLD: &str = "UPDATE element SET offered_revision = $2
+     WHERE id = $1 AND (offered_revision IS NULL OR offered_revision <> $2)";
 const FETCHED: &str = "UPDATE element
      SET fetched_revision = $2, last_seen_at = $3, last_seen_from = $4, updated_at = $3
      WHERE id = $1";
@@ -344,6 +346,12 @@ pub async fn reprovision(
         woken.push(jobs::wake(tx, row.id, jobs::LANE_SINGLE, now).await?);
     }
     Ok(woken)
+}
+
+/// Notes that DHCP told a device the name of the file of `revision`.
+pub async fn record_offered(tx: &mut Tx, id: i64, revision: i64) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(TOLD).bind(id).bind(revision).execute(c).await.map(drop))?;
+    Ok(())
 }
 
 /// Notes that a device fetched a file from `from`. Whether that is proof enough is its job's to say, which is woken when

@@ -31,6 +31,7 @@ pub mod imports;
 pub mod jobs;
 pub mod journal;
 pub mod keys;
+pub mod leases;
 pub mod ledger;
 pub mod migrate;
 pub mod nas;

@@ -9,6 +9,7 @@ mod billing;
 mod chaos;
 mod database_faults;
 mod demo;
+mod dhcp;
 mod disk_faults;
 mod docsis;
 mod flood;

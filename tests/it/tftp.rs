@@ -61,6 +61,7 @@ impl Bench {
         let server = TftpServer {
             plant: plant.clone(),
             store: store.clone(),
+            leases: None,
             metrics: metrics.clone(),
             clock: Clock::fixed(at("2026-11-21T10:00:00Z")),
         };
@@ -231,6 +232,7 @@ async fn a_start_without_database_serves_what_was_known() {
     let server = TftpServer {
         plant: plant.clone(),
         store: bench.store.clone(),
+        leases: None,
         metrics: Metrics::new(),
         clock: Clock::fixed(at("2026-11-21T11:00:00Z")),
     };

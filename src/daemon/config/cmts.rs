@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::dhcp::Subnets;
 use super::reader::{Found, Section};
 use super::sections::Door;
 use crate::provisioner::cmts::{Cmts, ResetDriver};
@@ -15,6 +16,7 @@ struct Told {
     names: Vec<(String, String)>,
     relays: Vec<(String, Ipv4Addr)>,
     networks: Vec<(String, Cidr)>,
+    subnets: Subnets,
 }
 
 impl Door<'_, '_> {
@@ -52,7 +54,12 @@ impl Door<'_, '_> {
         let resets_per_minute = section.number("resets_per_minute", 1).unwrap_or(DEFAULT_RESETS_PER_MINUTE);
         let areas = section.strings("areas").unwrap_or_default();
         let areas = areas.iter().filter_map(|found| section.parse(found)).map(|found| found.value).collect();
-        if tftp_source_check && networks.is_empty() && relays.is_empty() {
+        let dhcp_networks = self.networks(&section, &mut told.subnets);
+        if tftp_source_check
+            && networks.is_empty()
+            && relays.is_empty()
+            && dhcp_networks.as_ref().is_some_and(Vec::is_empty)
+        {
             section.fault("tftp_source_check needs networks or relays: they tell which modems are behind this CMTS");
         }
         section.close();
@@ -61,6 +68,7 @@ impl Door<'_, '_> {
             address,
             relays,
             networks,
+            dhcp_networks: dhcp_networks?,
             shared_secret: shared_secret?,
             previous_shared_secret: previous?,
             tftp_source_check,

@@ -6,6 +6,7 @@
 
 mod cmts;
 mod devices;
+mod dhcp;
 mod probe;
 mod radsec;
 mod reader;
@@ -19,11 +20,12 @@ pub use devices::{Reset, Snmp};
 
 use crate::collector::{CertificateName, RadSecSettings};
 use crate::provisioner::PasswordStorage;
+use crate::dhcp::Options;
 use crate::provisioner::cmts::Cmts;
 use crate::radius::{IdentityRule, Profile};
 use crate::store::StoreConfig;
 use crate::tls::TlsFiles;
-use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
+use crate::vocabulary::{BitRate, Cidr, Secret, TenantId, Zone};
 
 pub use reader::ConfigFault;
 
@@ -36,6 +38,7 @@ pub struct Config {
     pub api: Api,
     pub radius: Option<Radius>,
     pub tftp: Option<Tftp>,
+    pub tod: Option<Tod>,
     pub docsis: Option<Docsis>,
     pub cmts: Vec<Cmts>,
     pub snmp: Option<Snmp>,
@@ -143,10 +146,35 @@ pub struct Samis {
     pub octets: String,
 }
 
-/// `[dhcp]`. This version prepares the names it would hand out and writes no reservation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// `[dhcp]`: who hands out addresses.
+#[derive(Debug, Clone)]
 pub struct Dhcp {
-    pub url: Option<String>,
+    pub driver: DhcpDriver,
+    /// Days for which it is known who had which address.
+    pub keep_days: u32,
+}
+
+/// `driver`.
+#[derive(Debug, Clone)]
+pub enum DhcpDriver {
+    /// Kea, whose PostgreSQL tables we write and read.
+    Kea { url: String },
+    /// This daemon itself, for what CMTS relay to it.
+    Builtin(Box<BuiltinDhcp>),
+}
+
+/// What the builtin server needs; `listen` defaults to port 67 on every IPv4 address.
+#[derive(Debug, Clone)]
+pub struct BuiltinDhcp {
+    pub listen: SocketAddr,
+    pub options: Options,
+    pub zone: Option<Zone>,
+}
+
+/// `[tod]`: time of day (RFC 868) over UDP and TCP; `listen` defaults to port 37 on every IPv4 address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tod {
+    pub listen: SocketAddr,
 }
 
 /// `[aaa]`: FreeRADIUS's database and how passwords stand in it.

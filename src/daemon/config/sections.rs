@@ -10,7 +10,7 @@ use toml::de::DeTable;
 use super::radsec::Certificates;
 use super::reader::{Found, Reader, Section};
 use super::{
-    AaaTables, Api, Backend, Config, Database, Dhcp, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Samis, Secrets,
+    AaaTables, Api, Backend, Config, Database, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Samis, Secrets,
     Tftp, probe,
 };
 use crate::collector::{CertificateName, dictionaries, profiles};
@@ -37,12 +37,14 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
     }
     let radius = root.table("radius").map(|section| door.radius(section));
     let tftp = root.table("tftp").map(|section| door.tftp(section));
+    let tod = root.table("tod").map(|section| door.tod(section));
     let docsis = root.table("docsis").map(|section| door.docsis(section));
     let cmts = door.all_cmts(root.tables("cmts"));
     let snmp = root.table("snmp").map(|section| door.snmp(section));
     let reset = root.table("reset").map(|section| door.reset(section));
     let samis = root.table("samis").map(|section| door.samis(section));
     let dhcp = root.table("dhcp").map(|section| door.dhcp(section));
+    door.about_addresses(&root, &cmts, tftp.is_some(), &dhcp);
     let mail = root.table("mail").map(|section| door.backend(section, "postfixadmin"));
     let aaa = root.table("aaa").map(|section| door.aaa(section));
     let log = root.table("log").map(|section| door.log(section)).unwrap_or_default();
@@ -54,12 +56,13 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
         api: api??,
         radius: optional(radius)?,
         tftp: optional(tftp)?,
+        tod: optional(tod)?,
         docsis,
         cmts: cmts?,
         snmp: optional(snmp)?,
         reset: optional(reset)?.unwrap_or_default(),
         samis: optional(samis)?,
-        dhcp: dhcp.flatten(),
+        dhcp: optional(dhcp)?.flatten(),
         mail: mail.flatten(),
         aaa: aaa.flatten(),
         log,
@@ -303,16 +306,6 @@ impl Door<'_, '_> {
         Some(Samis { service_classes, octets: octets.to_owned() })
     }
 
-    fn dhcp(&self, section: Section<'_, '_>) -> Option<Dhcp> {
-        let driver = section.word("driver", &[("none", false), ("kea-sql", true)]).unwrap_or(false);
-        let url = section.string("url").and_then(|found| self.url(&found));
-        if driver {
-            self.reader.warn(section.at(), "dhcp", "this version writes no Kea reservations yet; the section is kept");
-        }
-        section.close();
-        driver.then_some(Dhcp { url })
-    }
-
     /// `None` when the driver is `none`.
     fn aaa(&self, section: Section<'_, '_>) -> Option<AaaTables> {
         let on = section.word("driver", &[("freeradius-sql", true), ("none", false)]).unwrap_or(true);
@@ -354,7 +347,7 @@ impl Door<'_, '_> {
     }
 
     /// A database's URL: a scheme we speak, and a path or host.
-    fn url(&self, found: &Found<&str>) -> Option<String> {
+    pub(super) fn url(&self, found: &Found<&str>) -> Option<String> {
         let known = [("sqlite://", "a path, as in sqlite:///var/lib/lastmile/lastmile.db"), ("postgres://", "a host")];
         let scheme = known.iter().find(|(scheme, _)| found.value.starts_with(scheme));
         let detail = match scheme {

@@ -1,6 +1,7 @@
 //! What journeys need: temporary folders, free ports, a throw-away PostgreSQL, the daemon as a process, a small HTTP client.
 
 pub mod acme;
+pub mod cable;
 pub mod chaos;
 pub mod daemon;
 pub mod desk;
