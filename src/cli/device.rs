@@ -4,8 +4,8 @@ use clap::Subcommand;
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
-use crate::store::leases::{self, UnknownDevice};
 use crate::store::Store;
+use crate::store::leases::{self, UnknownDevice};
 use crate::store::plant::{Device, DeviceFilter, devices};
 use crate::vocabulary::MacAddress;
 
@@ -99,7 +99,8 @@ async fn list_unknown(store: &Store, limit: usize, context: &Context) -> Result<
     if context.json {
         context.print_json(&listed)?;
     } else {
-        let headings = ["MAC", "KIND", "CMTS", "RELAY", "VENDOR", "MODEL", "SERIAL", "SOFTWARE", "FIRST SEEN", "LAST SEEN"];
+        let headings =
+            ["MAC", "KIND", "CMTS", "RELAY", "VENDOR", "MODEL", "SERIAL", "SOFTWARE", "FIRST SEEN", "LAST SEEN"];
         let row = |device: UnknownDevice| {
             vec![
                 device.mac,

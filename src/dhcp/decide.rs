@@ -186,7 +186,13 @@ const LEASES_PER_CPE: usize = 2;
 const LEAST_CPE_LEASES: usize = 4;
 
 /// Decides one message.
-pub fn decide(table: &mut Table, request: &Request<'_>, asker: Asker, facts: &Facts<'_>, context: &Context<'_>) -> Outcome {
+pub fn decide(
+    table: &mut Table,
+    request: &Request<'_>,
+    asker: Asker,
+    facts: &Facts<'_>,
+    context: &Context<'_>,
+) -> Outcome {
     if request.relay.is_unspecified() && !renews_directly(request, context) {
         return Outcome::Silent(Silence::NotRelayed);
     }
@@ -358,9 +364,8 @@ impl<'a> Machine<'a> {
         wanted: Option<Ipv4Addr>,
     ) -> Result<(Ipv4Addr, &'a Network), Silence> {
         let (mac, now) = (self.request.mac, self.context.now);
-        let network_of = |address: Ipv4Addr| {
-            terms.networks.iter().copied().find(|network| network.subnet.is_host(address))
-        };
+        let network_of =
+            |address: Ipv4Addr| terms.networks.iter().copied().find(|network| network.subnet.is_host(address));
         let mine = |table: &Table, address: Ipv4Addr| {
             table.at(address).is_some_and(|lease| lease.mac == mac && lease.state != LeaseState::Declined)
         };
@@ -383,8 +388,11 @@ impl<'a> Machine<'a> {
             return Ok(found);
         }
         // The newest first: an older one may be of a place it has left.
-        let mut own: Vec<(Timestamp, Ipv4Addr)> =
-            table.of(mac).filter(|lease| mine(table, lease.address)).map(|lease| (lease.seen_at, lease.address)).collect();
+        let mut own: Vec<(Timestamp, Ipv4Addr)> = table
+            .of(mac)
+            .filter(|lease| mine(table, lease.address))
+            .map(|lease| (lease.seen_at, lease.address))
+            .collect();
         own.sort_unstable_by(|a, b| b.cmp(a));
         let has_live = own.iter().any(|(_, address)| table.at(*address).is_some_and(|lease| lease.is_live(now)));
         if let Some(found) = own.iter().find_map(|(_, address)| pooled(table, *address)) {
@@ -400,9 +408,10 @@ impl<'a> Machine<'a> {
             return Ok(found);
         }
         let reserved = self.facts.reserved;
-        let free = terms.networks.iter().find_map(|network| {
-            table.free(network, mac, now, reserved).map(|address| (address, *network))
-        });
+        let free = terms
+            .networks
+            .iter()
+            .find_map(|network| table.free(network, mac, now, reserved).map(|address| (address, *network)));
         free.ok_or(Silence::Full)
     }
 
@@ -432,12 +441,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn body(
-        &self,
-        address: Option<Ipv4Addr>,
-        network: Option<&'a Network>,
-        lease_seconds: Option<u32>,
-    ) -> Body<'a> {
+    fn body(&self, address: Option<Ipv4Addr>, network: Option<&'a Network>, lease_seconds: Option<u32>) -> Body<'a> {
         let (options, local) = (self.context.options, self.context.local);
         let plain = Body { address, network, lease_seconds, ..Body::default() };
         match self.asker.kind {

@@ -71,7 +71,8 @@ impl Subnet {
     /// Whether a device can have this address: inside, and neither the network's own nor its broadcast address.
     pub fn is_host(self, address: Ipv4Addr) -> bool {
         let number = u32::from(address);
-        self.contains(address) && (self.prefix >= 31 || (number != self.base && number != self.base | !self.mask_bits()))
+        self.contains(address)
+            && (self.prefix >= 31 || (number != self.base && number != self.base | !self.mask_bits()))
     }
 
     /// Whether the two have an address in common.
@@ -130,10 +131,8 @@ impl FromStr for Pool {
     fn from_str(text: &str) -> Result<Self, PoolError> {
         let fault = || PoolError(text.chars().take(60).collect());
         let (first, last) = text.split_once('-').ok_or_else(fault)?;
-        let pool = Self {
-            first: first.trim().parse().map_err(|_| fault())?,
-            last: last.trim().parse().map_err(|_| fault())?,
-        };
+        let pool =
+            Self { first: first.trim().parse().map_err(|_| fault())?, last: last.trim().parse().map_err(|_| fault())? };
         if pool.first <= pool.last { Ok(pool) } else { Err(fault()) }
     }
 }

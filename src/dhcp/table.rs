@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use super::network::{Network, Pool};
 use super::ClientKind;
+use super::network::{Network, Pool};
 use crate::vocabulary::{MacAddress, Timestamp};
 
 /// An address and the device that has it.

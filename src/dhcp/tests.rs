@@ -82,8 +82,7 @@ impl Desk {
             realm: (asker.kind == ClientKind::Mta).then_some("BASIC.1"),
             reserved: if self.options.log_servers.is_empty() { &none } else { &reserved },
         };
-        let context =
-            Context { now: self.now, local: SERVER, source, options: &self.options, site: Some(&self.site) };
+        let context = Context { now: self.now, local: SERVER, source, options: &self.options, site: Some(&self.site) };
         decide(&mut self.table, &request, asker, &facts, &context)
     }
 
@@ -111,8 +110,7 @@ impl Desk {
     pub fn boot(&mut self, from: &ClientMessage) -> ServerReply {
         let offer = self.answer(&ClientMessage { kind: Discover, ..from.clone() });
         assert_eq!(offer.kind, 2);
-        let ask =
-            ClientMessage { kind: Ask, requested: Some(offer.address), server: offer.server(), ..from.clone() };
+        let ask = ClientMessage { kind: Ask, requested: Some(offer.address), server: offer.server(), ..from.clone() };
         let ack = self.answer(&ask);
         assert_eq!((ack.kind, ack.address), (5, offer.address));
         ack
@@ -346,8 +344,7 @@ fn what_a_restart_restores_is_kept_for_as_long_as_it_may_have_been_renewed() {
 fn an_offer_of_a_moved_modem_fits_the_new_place() {
     let mut desk = Desk::new();
     desk.boot(&cm(1));
-    desk.site =
-        Site { cmts: "cmts2".into(), networks: vec![network(NetworkKind::Cm, 9)] };
+    desk.site = Site { cmts: "cmts2".into(), networks: vec![network(NetworkKind::Cm, 9)] };
     let moved = cm(1).behind(Ipv4Addr::new(10, 10, 9, 1), mac(1));
     assert_eq!(desk.boot(&moved).address, Ipv4Addr::new(10, 10, 9, 10));
     let old = ClientMessage { kind: Ask, requested: Some(Ipv4Addr::new(10, 10, 1, 10)), ..moved };
@@ -372,7 +369,8 @@ fn options_in_pieces_and_in_other_fields_are_read() {
 
 #[test]
 fn a_device_tells_what_it_is() {
-    let vendor = [&[2, 3][..], b"ECM", &[4, 4], b"S-01", &[6, 3], b"1.2", &[9, 6], b"TM\x00402", &[10, 4], b"Acme"].concat();
+    let vendor =
+        [&[2, 3][..], b"ECM", &[4, 4], b"S-01", &[6, 3], b"1.2", &[9, 6], b"TM\x00402", &[10, 4], b"Acme"].concat();
     let octets = ClientMessage { vendor, ..cm(1) }.encode();
     let about = About::of(&Request::parse(&octets).expect("a message"));
     let told = (about.class.as_str(), about.vendor.as_str(), about.model.as_str(), about.serial.as_str());

@@ -77,7 +77,9 @@ async fn list(
 /// What asked and belongs to no account: whichever tenant sells the subscriber, it is found here.
 async fn unknown(app: &App, query: &DeviceQuery, limit: i64) -> Result<Json<Value>, Problem> {
     if query.account.is_some() || query.source.is_some() || query.mac.is_some() {
-        return Err(Problem::bad_request("unknown: such devices have no account, source or known MAC to ask by.".to_owned()));
+        return Err(Problem::bad_request(
+            "unknown: such devices have no account, source or known MAC to ask by.".to_owned(),
+        ));
     }
     let after = query.cursor.clone().unwrap_or_default();
     let mut tx = app.store.read().await?;

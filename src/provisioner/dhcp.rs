@@ -23,8 +23,8 @@ use super::leases::Leases;
 use super::pktinfo::{self, Received};
 use super::plant::{BootFile, Plant};
 use crate::dhcp::{
-    About, Answer, Asker, Change, ClientKind, Context, Facts, MessageType, Options, Outcome, ReplyKind, Request, Silence,
-    Site, Subscriber, decide,
+    About, Answer, Asker, Change, ClientKind, Context, Facts, MessageType, Options, Outcome, ReplyKind, Request,
+    Silence, Site, Subscriber, decide,
 };
 use crate::provision::DeviceKind;
 use crate::store::leases::SeenDevice;
@@ -226,8 +226,7 @@ impl Desk {
         let known = Known::of(&self.plant, request, asker);
         let modem = asker.modem;
         let plant = &self.plant;
-        let reserved =
-            |address: Ipv4Addr| plant.modem_with_static(address).is_some_and(|owner| Some(owner) != modem);
+        let reserved = |address: Ipv4Addr| plant.modem_with_static(address).is_some_and(|owner| Some(owner) != modem);
         let facts = Facts {
             subscriber: known.subscriber.as_ref(),
             boot_file: known.file_name(asker.kind),

@@ -321,8 +321,7 @@ mod tests {
         let leases = Leases::default();
         let opened = open(&path, &leases, at(1_800_000_000)).expect("a new file");
         assert!(opened.was_empty);
-        let journal =
-            opened.start(leases.clone(), Metrics::new(), Clock::fixed(at(1_800_000_000))).expect("a thread");
+        let journal = opened.start(leases.clone(), Metrics::new(), Clock::fixed(at(1_800_000_000))).expect("a thread");
         let (told, answers) = std::sync::mpsc::channel();
         for last in 2..12 {
             let lease = lease(last, LeaseState::Binding);

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg, setsockopt,
-    sockopt::Ipv4PacketInfo, sockopt::Ipv6RecvPacketInfo,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg,
+    setsockopt, sockopt::Ipv4PacketInfo, sockopt::Ipv6RecvPacketInfo,
 };
 use tokio::io::Interest;
 use tokio::net::UdpSocket;

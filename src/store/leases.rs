@@ -200,8 +200,7 @@ pub async fn living(
 pub async fn holders_at(tx: &mut Tx, address: IpAddr, at: Timestamp) -> Result<Vec<Holder>, StoreError> {
     let (text, micros) = (address.to_string(), to_micros(at));
     let mut found = Vec::new();
-    let leased: Option<LeaseRow> =
-        on!(tx, c => sqlx::query_as(AT).bind(&text).bind(micros).fetch_optional(c).await)?;
+    let leased: Option<LeaseRow> = on!(tx, c => sqlx::query_as(AT).bind(&text).bind(micros).fetch_optional(c).await)?;
     if let Some(lease) = leased.map(LeaseRow::lease).transpose()? {
         // A device is known by its own MAC, a CPE by the modem it is behind.
         let known = if lease.kind == ClientKind::Cpe { lease.behind } else { Some(lease.mac) };
@@ -232,7 +231,11 @@ pub async fn holders_at(tx: &mut Tx, address: IpAddr, at: Timestamp) -> Result<V
             source: "session",
             tenant: row.tenant,
             account: row.external_id,
-            mac: row.calling_station.as_ref().and_then(|text| text.parse::<MacAddress>().ok()).map(|mac| mac.to_string()),
+            mac: row
+                .calling_station
+                .as_ref()
+                .and_then(|text| text.parse::<MacAddress>().ok())
+                .map(|mac| mac.to_string()),
             kind: None,
             modem: None,
             cmts: None,
@@ -285,8 +288,7 @@ pub async fn unknown(tx: &mut Tx, after: &str, limit: i64) -> Result<Vec<Unknown
 
 /// What a modem or MTA told of itself when it asked last; `None`: it never asked.
 pub async fn facts(tx: &mut Tx, mac: MacAddress) -> Result<Option<DeviceFacts>, StoreError> {
-    let row: Option<FactsRow> =
-        on!(tx, c => sqlx::query_as(FACTS).bind(mac.to_string()).fetch_optional(c).await)?;
+    let row: Option<FactsRow> = on!(tx, c => sqlx::query_as(FACTS).bind(mac.to_string()).fetch_optional(c).await)?;
     let facts = |row: FactsRow| {
         Ok(DeviceFacts {
             first_seen: instant(row.first_seen_at, "device_seen", "first_seen_at")?,
@@ -345,11 +347,8 @@ struct LeaseRow {
 
 impl LeaseRow {
     fn lease(self) -> Result<Lease, StoreError> {
-        let corrupt = |column: &'static str| StoreError::Corrupt {
-            table: "address_lease",
-            column,
-            id: self.id.to_string(),
-        };
+        let corrupt =
+            |column: &'static str| StoreError::Corrupt { table: "address_lease", column, id: self.id.to_string() };
         Ok(Lease {
             address: self.address.parse().map_err(|_| corrupt("address"))?,
             mac: self.mac.parse().map_err(|_| corrupt("mac"))?,

@@ -160,7 +160,8 @@ fn a_gateway_boots_and_gets_its_new_revision_with_the_next_offer() {
     let neighbour = relay.boot(&Device::modem("00:11:22:33:44:99"));
     let refused = plant.fetch(neighbour.address, &first);
     assert_eq!(refused, Err("2: not for this address".to_owned()));
-    let metrics = crate::harness::http::request(plant.site.http_port, "GET", "/metrics", &[], None).expect("metrics").body;
+    let metrics =
+        crate::harness::http::request(plant.site.http_port, "GET", "/metrics", &[], None).expect("metrics").body;
     assert!(metrics.contains("lastmile_tftp_transfers_total{result=\"wrong_source\"} 1\n"), "{metrics}");
 
     // The telephone inside, and a computer behind it.
@@ -201,7 +202,8 @@ fn leases_outlive_kill_9_and_a_lost_journal_is_told_by_the_database() {
     let relay = plant.relay();
     let modems: Vec<Device> = (0..30).map(|n| Device::modem(&format!("00:11:22:33:45:{n:02x}"))).collect();
     let had: Vec<Ipv4Addr> = modems.iter().map(|modem| relay.boot(modem).address).collect();
-    let released = ClientMessage { kind: lastmile::dhcp::MessageType::Release, client: had[0], ..relay.message(&modems[0]) };
+    let released =
+        ClientMessage { kind: lastmile::dhcp::MessageType::Release, client: had[0], ..relay.message(&modems[0]) };
     assert!(relay.is_silent(&released));
     // The journal is all that is needed: the database may not know the last ones.
     daemon.kill();
@@ -275,11 +277,7 @@ fn a_hold_reaches_the_devices_behind_the_modem() {
     let plant = Plant::new(Site::sqlite(), 80);
     let key = plant.site.key("acme", "admin");
     let daemon = plant.site.start();
-    plant.push(
-        &daemon,
-        &key,
-        &changed(1, |document| document["services"][0]["static_ips"] = json!(["10.80.64.7"])),
-    );
+    plant.push(&daemon, &key, &changed(1, |document| document["services"][0]["static_ips"] = json!(["10.80.64.7"])));
     let relay = plant.relay();
     let (modem, mta, cpe) = (Device::modem(CM), Device::mta(MTA, CM), Device::cpe(CPE, CM));
     wait_for("the account is known", SOON, || (relay.offer(&modem).file == plant.name(CM)).then_some(()));
@@ -319,12 +317,18 @@ fn only_relays_that_are_known_are_answered_and_junk_changes_nothing() {
     let relay = plant.relay();
     let ack = relay.boot(&modem);
     // It gives the address back itself, from that address.
-    let release = ClientMessage { kind: Release, client: ack.address, relay: Ipv4Addr::UNSPECIFIED, ..relay.message(&modem) };
+    let release =
+        ClientMessage { kind: Release, client: ack.address, relay: Ipv4Addr::UNSPECIFIED, ..relay.message(&modem) };
     let own = UdpSocket::bind((ack.address, 0)).expect("its address");
     own.send_to(&release.encode(), ("127.0.0.1", plant.dhcp_port)).expect("sent");
     wait_for("the release counts", SOON, || (relay.rebind(&modem, ack.address) == 5).then_some(()));
-    let metrics = crate::harness::http::request(plant.site.http_port, "GET", "/metrics", &[], None).expect("metrics").body;
-    for part in ["dropped_total{reason=\"unknown_relay\"} 1", "dropped_total{reason=\"not_relayed\"} 1", "{reason=\"malformed\"} 6"] {
+    let metrics =
+        crate::harness::http::request(plant.site.http_port, "GET", "/metrics", &[], None).expect("metrics").body;
+    for part in [
+        "dropped_total{reason=\"unknown_relay\"} 1",
+        "dropped_total{reason=\"not_relayed\"} 1",
+        "{reason=\"malformed\"} 6",
+    ] {
         assert!(metrics.contains(&format!("{part}\n")), "{part}: {metrics}");
     }
     drop(daemon);

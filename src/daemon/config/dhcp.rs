@@ -39,7 +39,11 @@ impl Door<'_, '_> {
         let zone = section.string("timezone").and_then(|found| match Zone::get(found.value) {
             Ok(zone) => Some(zone),
             Err(_) => {
-                self.reader.fault(found.at, &found.key, format!("{:?} is no time zone; write for example Europe/Berlin", found.value));
+                self.reader.fault(
+                    found.at,
+                    &found.key,
+                    format!("{:?} is no time zone; write for example Europe/Berlin", found.value),
+                );
                 None
             }
         });
@@ -89,11 +93,19 @@ impl Door<'_, '_> {
                     self.reader.warn(root.at(), "dhcp", "no [[cmts]] has a [[cmts.network]]: nobody gets an address");
                 }
                 if !tftp && builtin.options.tftp_server.is_none() {
-                    self.reader.warn(root.at(), "dhcp.tftp_server", "is not given and there is no [tftp]: modems are sent to us for a file nobody serves");
+                    self.reader.warn(
+                        root.at(),
+                        "dhcp.tftp_server",
+                        "is not given and there is no [tftp]: modems are sent to us for a file nobody serves",
+                    );
                 }
             }
             Some(DhcpDriver::Kea { .. }) if networks().all(|network| network.kea_subnet_id.is_none()) => {
-                self.reader.warn(root.at(), "dhcp", "no [[cmts.network]] has a kea_subnet_id: no reservation can be written");
+                self.reader.warn(
+                    root.at(),
+                    "dhcp",
+                    "no [[cmts.network]] has a kea_subnet_id: no reservation can be written",
+                );
             }
             _ => {}
         }
@@ -137,7 +149,11 @@ impl Door<'_, '_> {
             if let Some(subnet) = &subnet
                 && !subnet.value.is_host(address)
             {
-                self.reader.fault(found.at, &found.key, format!("{address} is no device's address of {}", subnet.value));
+                self.reader.fault(
+                    found.at,
+                    &found.key,
+                    format!("{address} is no device's address of {}", subnet.value),
+                );
             }
         };
         let mut pools: Vec<Pool> = Vec::new();
@@ -181,7 +197,11 @@ impl Door<'_, '_> {
         }
         let named = realm_labels(found.value).map(|labels| [&[0], &labels[..]].concat());
         if named.is_none() {
-            self.reader.fault(found.at, &found.key, format!("{:?} is neither an IPv4 address nor a host name", found.value));
+            self.reader.fault(
+                found.at,
+                &found.key,
+                format!("{:?} is neither an IPv4 address nor a host name", found.value),
+            );
         }
         named
     }

@@ -19,8 +19,8 @@ use std::sync::Arc;
 pub use devices::{Reset, Snmp};
 
 use crate::collector::{CertificateName, RadSecSettings};
-use crate::provisioner::PasswordStorage;
 use crate::dhcp::Options;
+use crate::provisioner::PasswordStorage;
 use crate::provisioner::cmts::Cmts;
 use crate::radius::{IdentityRule, Profile};
 use crate::store::StoreConfig;

@@ -141,7 +141,7 @@ impl Relay {
 pub fn fetch(from: Ipv4Addr, port: u16, name: &str) -> Result<Vec<u8>, String> {
     let socket = UdpSocket::bind((from, 0)).map_err(|error| error.to_string())?;
     socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    let request = [&[0, 1], name.as_bytes(), b"\0octet\0blksize\01448\0"].concat();
+    let request = [&[0, 1], name.as_bytes(), b"\0octet\0blksize\0", b"1448\0"].concat();
     socket.send_to(&request, (Ipv4Addr::LOCALHOST, port)).map_err(|error| error.to_string())?;
     let (mut file, mut buffer, mut next) = (Vec::new(), [0u8; 2000], 1u16);
     loop {
