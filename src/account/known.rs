@@ -34,6 +34,22 @@ pub struct Known {
     pub garden_group: Option<String>,
     /// RADIUS group of logins that a hold blocks; missing: they are refused.
     pub blocked_group: Option<String>,
+    pub quarantine: QuarantineDays,
+}
+
+/// For how many days nobody but its last account may have what an account gave up. 0: not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuarantineDays {
+    /// Mailbox addresses and aliases.
+    pub mailbox: u32,
+    /// Phone numbers.
+    pub number: u32,
+}
+
+impl Default for QuarantineDays {
+    fn default() -> Self {
+        Self { mailbox: 180, number: 90 }
+    }
 }
 
 /// A plan's technical profile.

@@ -21,7 +21,8 @@ pub use digest::{SecretDigests, content_tag};
 pub use facts::ServiceFacts;
 pub use hold::{Hold, HoldBilling, HoldError, HoldKind, Treatment};
 pub use known::{
-    DEFAULT_GARDEN_GROUP, DocsisProfile, Known, KnownPlan, RadiusProfile, ReplyValues, ServiceType, ServiceTypeError,
+    DEFAULT_GARDEN_GROUP, DocsisProfile, Known, KnownPlan, QuarantineDays, RadiusProfile, ReplyValues, ServiceType,
+    ServiceTypeError,
 };
 pub use model::{
     Account, Addon, Address, Device, MAILBOX_PASSWORD, Mailbox, Moment, NextCycle, PriceOverride, Promo, Pushed,

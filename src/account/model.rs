@@ -165,6 +165,17 @@ pub struct Mailbox {
     pub aliases: Vec<String>,
     #[serde(default)]
     pub forward_to: Vec<String>,
+    /// Whether the mailbox keeps what is forwarded.
+    #[serde(default = "keeps", skip_serializing_if = "is_kept")]
+    pub keep_copy: bool,
+}
+
+fn keeps() -> bool {
+    true
+}
+
+fn is_kept(keep_copy: &bool) -> bool {
+    *keep_copy
 }
 
 /// A price of this subscriber alone. Without `charge` it replaces the amount of the plan's recurring charge.

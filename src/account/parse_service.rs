@@ -274,7 +274,7 @@ fn lines(fields: &Fields, around: &mut Surroundings, secrets: &mut Secrets) -> V
 }
 
 fn mailbox(node: &Node, around: &mut Surroundings, secrets: &mut Secrets) -> Option<Mailbox> {
-    let fields = node.fields(&["address", "password", "quota_mb", "aliases", "forward_to"])?;
+    let fields = node.fields(&["address", "password", "quota_mb", "aliases", "forward_to", "keep_copy"])?;
     secrets.take(&fields, || MAILBOX_PASSWORD.to_owned());
     let ours = |node: Node, around: &mut Surroundings| {
         let address = node.checked(text::mailbox)?;
@@ -293,7 +293,12 @@ fn mailbox(node: &Node, around: &mut Surroundings, secrets: &mut Secrets) -> Opt
     }
     let forward_to: Vec<String> =
         fields.list("forward_to", FORWARDS_MAX).iter().filter_map(|node| node.checked(text::email)).collect();
-    Some(Mailbox { address: address?, quota_mb: quota_mb.and_then(|mb| u32::try_from(mb).ok()), aliases, forward_to })
+    let quota_mb = quota_mb.and_then(|mb| u32::try_from(mb).ok());
+    let keep_copy = fields.flag("keep_copy", true);
+    if !keep_copy && forward_to.is_empty() {
+        fields.fault("keep_copy", "without `forward_to` the mail would be nowhere");
+    }
+    Some(Mailbox { address: address?, quota_mb, aliases, forward_to, keep_copy })
 }
 
 fn moment(text: &str) -> Result<Moment, String> {

@@ -13,7 +13,9 @@ pub use bundle::{Bundle, bundles_of_folder, named_files};
 pub use effect::{Effect, PlanChange, compare};
 pub use read::read;
 
-use crate::account::{DocsisProfile, HoldBilling, HoldKind, Known, KnownPlan, RadiusProfile, ServiceType, Treatment};
+use crate::account::{
+    DocsisProfile, HoldBilling, HoldKind, Known, KnownPlan, QuarantineDays, RadiusProfile, ServiceType, Treatment,
+};
 use crate::billing::Straddling;
 use crate::billing::calendar::BillCycle;
 use crate::billing::facts::CorrectionPolicy;
@@ -42,6 +44,7 @@ pub struct Catalog {
     pub garden_group: Option<String>,
     /// RADIUS group of logins that a hold blocks; missing: they are refused.
     pub blocked_group: Option<String>,
+    pub quarantine: QuarantineDays,
     pub cycles: BTreeMap<String, Cycle>,
     pub plans: BTreeMap<String, Plan>,
     pub tariffs: Vec<Tariff>,
@@ -102,6 +105,7 @@ impl Catalog {
             zone: Some(self.zone.clone()),
             garden_group: self.garden_group.clone(),
             blocked_group: self.blocked_group.clone(),
+            quarantine: self.quarantine,
         }
     }
 

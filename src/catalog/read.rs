@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Bundle, Catalog, Close, Cycle, HoldDefault, Plan};
-use crate::account::{DocsisProfile, HoldBilling, HoldKind, RadiusProfile, ServiceType, Treatment};
+use crate::account::{DocsisProfile, HoldBilling, HoldKind, QuarantineDays, RadiusProfile, ServiceType, Treatment};
 use crate::billing::Straddling;
 use crate::billing::calendar::{BillCycle, Every};
 use crate::billing::facts::CorrectionPolicy;
@@ -37,6 +37,10 @@ fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> 
     let Holds { holds, garden_group, blocked_group } = match root.value("holds") {
         Some(value) => value.section().and_then(holds)?,
         None => Holds::default(),
+    };
+    let quarantine = match root.value("quarantine") {
+        Some(value) => value.section().and_then(quarantine)?,
+        None => QuarantineDays::default(),
     };
     let cycles = keyed(
         root.sections("bill_cycle").into_iter().map(|section| cycle(section, timezone.as_deref())),
@@ -79,6 +83,7 @@ fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> 
         holds,
         garden_group,
         blocked_group,
+        quarantine,
         cycles,
         plans,
         tariffs,
@@ -179,6 +184,17 @@ fn holds(mut section: Section<'_>) -> Option<Holds> {
     }
     section.finish();
     Some(Holds { holds: defaults, garden_group, blocked_group })
+}
+
+fn quarantine(mut section: Section<'_>) -> Option<QuarantineDays> {
+    let usual = QuarantineDays::default();
+    let mut days = |key: &'static str, usual: u32| match section.value(key) {
+        Some(value) => value.integer(0..MOST_QUARANTINE_DAYS + 1).and_then(|days| u32::try_from(days).ok()),
+        None => Some(usual),
+    };
+    let (mailbox, number) = (days("mailbox_days", usual.mailbox), days("number_days", usual.number));
+    section.finish();
+    Some(QuarantineDays { mailbox: mailbox?, number: number? })
 }
 
 fn cycle(mut section: Section<'_>, tenant_zone: Option<&str>) -> Option<Cycle> {
@@ -450,6 +466,7 @@ const DEFAULT_GRACE_SECONDS: i64 = 6 * 3600;
 /// As far back as accounting records are accepted.
 const DEFAULT_BACKDATE_DAYS: u64 = 400;
 const MOST_BACKDATE_DAYS: u64 = 3660;
+const MOST_QUARANTINE_DAYS: u64 = 3660;
 const MOST_QUOTA_MB: u64 = 100_000_000;
 
 #[cfg(test)]

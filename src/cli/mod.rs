@@ -21,8 +21,10 @@ mod job;
 mod journal;
 mod key;
 mod line;
+mod mail;
 mod migrate;
 mod nas;
+mod quarantine;
 mod record;
 mod serve;
 mod session;
@@ -84,6 +86,12 @@ pub enum Command {
     /// Subscriber accounts as they are stored.
     #[command(subcommand)]
     Account(account::AccountCommand),
+    /// Mailboxes as the mail host's tables have them.
+    #[command(subcommand)]
+    Mail(mail::MailCommand),
+    /// Addresses and numbers that were given up and are kept from others for a while.
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     /// API keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -181,6 +189,8 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Job(command) => job::run(command, context).await,
         Command::Exception(command) => exception::run(command, context).await,
         Command::Account(command) => account::run(command, context).await,
+        Command::Mail(command) => mail::run(command, context).await,
+        Command::Quarantine(command) => quarantine::run(command, context).await,
         Command::Key(command) => key::run(command, context).await,
         Command::Docsis(command) => docsis::run(command, context),
         Command::Catalog(command) => catalog::run(command, context).await,

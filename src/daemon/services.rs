@@ -9,7 +9,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
 
 use super::DaemonError;
-use super::config::{Config, DhcpDriver};
+use super::config::{Config, DhcpDriver, Mail};
 use super::parts::Parts;
 use crate::biller::{self, AutoClose, BillerError};
 use crate::collector::fold::Fold;
@@ -23,9 +23,8 @@ use crate::provisioner::dhcp::{DhcpServer, DhcpSettings, SettingsHandle};
 use crate::provisioner::leases::{self, Leases};
 use crate::provisioner::modem::ModemSettings;
 use crate::provisioner::plant::{Plant, PlantSettings};
-use crate::provisioner::{Aaa, Backends, Engine, follow, lease_journal, snapshot, tftp, tod};
+use crate::provisioner::{Aaa, Backends, Engine, follow, lease_journal, mail_wakes, snapshot, tftp, tod};
 use crate::store::foreign::aaa::AaaDatabase;
-use crate::store::foreign::mail::MailDatabase;
 use crate::store::rating::RatingError;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Heartbeats, Metrics, Outcome};
@@ -301,12 +300,17 @@ pub fn start_provisioner(
 ) -> Result<(), StoreError> {
     let backends = Backends {
         devices,
-        mail: config.mail.as_ref().map(|mail| MailDatabase::open(&mail.url)).transpose()?,
+        mail: config.mail.as_ref().map(Mail::host).transpose()?,
         aaa: match &config.aaa {
             Some(aaa) => Some(Aaa::new(AaaDatabase::open(&aaa.url)?, aaa.password)),
             None => None,
         },
     };
+    if backends.mail.is_some() {
+        let (store, clock, jobs) = (ground.store.clone(), ground.clock.clone(), ground.jobs.clone());
+        let wakes = mail_wakes::run(store, clock, jobs, ground.hearts.register("mailbox instants"));
+        parts.spawn_dropped("mailbox instants", wakes);
+    }
     let engine = Engine {
         store: ground.store.clone(),
         clock: ground.clock.clone(),

@@ -242,7 +242,25 @@ pub struct MailboxContent {
     pub quota_mb: u32,
     pub aliases: Vec<String>,
     pub forward_to: Vec<String>,
+    /// Whether the mailbox keeps what is forwarded.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub keep_copy: bool,
+    /// Its service has not begun: it is there, and neither takes mail nor lets anybody in.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub prepared: bool,
     pub password: SecretRef,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(flag: &bool) -> bool {
+    *flag
+}
+
+fn is_no(flag: &bool) -> bool {
+    !*flag
 }
 
 /// What the AAA server must hold for one username.

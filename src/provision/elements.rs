@@ -183,6 +183,8 @@ fn mailbox(basis: &Basis, service: &Service, now: Timestamp) -> Option<ElementDe
     let content = MailboxContent {
         address: mailbox.address.clone(),
         active: !held && !prepared_only(basis, service, now),
+        prepared: prepared_only(basis, service, now),
+        keep_copy: mailbox.keep_copy,
         quota_mb: mailbox.quota_mb.or(by_plan).unwrap_or(DEFAULT_QUOTA_MB),
         aliases: sorted(&mailbox.aliases),
         forward_to: sorted(&mailbox.forward_to),

@@ -5,11 +5,10 @@
 
 use super::aaa::{self, Aaa};
 use super::device::{DeviceOutcome, Devices};
-use super::mailbox;
+use super::mailbox::MailHost;
 use super::mta::{OpenedSecrets, secrets_of};
 use crate::provision::{Content, ElementKind, SecretRef};
 use crate::store::elements::{ElementRow, Progress};
-use crate::store::foreign::mail::MailDatabase;
 use crate::store::jobs::ClaimedJob;
 use crate::store::secrets::{self, SecretPlace};
 use crate::store::{Store, StoreError};
@@ -19,7 +18,7 @@ use crate::vocabulary::{Secret, Timestamp};
 #[derive(Clone, Default)]
 pub struct Backends {
     pub devices: Option<Devices>,
-    pub mail: Option<MailDatabase>,
+    pub mail: Option<MailHost>,
     pub aaa: Option<Aaa>,
 }
 
@@ -54,7 +53,7 @@ impl Backends {
     pub async fn prepare(&self, kind: ElementKind) -> Result<(), StoreError> {
         match kind {
             ElementKind::Mailbox => match &self.mail {
-                Some(mail) => mail.prepare().await,
+                Some(mail) => mail.database.prepare().await,
                 None => Ok(()),
             },
             ElementKind::Aaa => match &self.aaa {
@@ -87,7 +86,7 @@ impl Backends {
             }
             ElementKind::Mailbox => {
                 let mail = self.mail.as_ref().ok_or_else(|| missing("[mail]", "mailboxes"))?;
-                mailbox::apply(mail, store, element, now).await.map(Outcome::Reached)
+                mail.apply(store, element, now).await.map(Outcome::Reached)
             }
             ElementKind::Aaa => {
                 let aaa = self.aaa.as_ref().ok_or_else(|| missing("[aaa]", "RADIUS logins"))?;

@@ -62,6 +62,12 @@ const SERVICES_OF_PLAN: &str = "SELECT COUNT(*) FROM service JOIN account ON acc
      WHERE account.tenant = $1 AND service.plan = $2 AND service.ended_at IS NULL";
 const ACCOUNTS_OF_CYCLE: &str =
     "SELECT COUNT(*) FROM account WHERE tenant = $1 AND bill_cycle = $2 AND closed_at IS NULL";
+const LOCK_CATALOGS: &str = "SELECT pg_advisory_xact_lock($1)";
+/// Key of the advisory lock under which catalogs are applied.
+const CATALOGS_LOCK: i64 = 0x6c61_7374_6361_746c;
+// A domain has no letters that LIKE reads otherwise but `_`, which only counts too much.
+const ADDRESSES_IN: &str = "SELECT COUNT(*) FROM holder JOIN account ON account.id = holder.account_id
+     WHERE account.tenant = $1 AND holder.kind = 'mailbox' AND holder.until_at IS NULL AND holder.value LIKE $2";
 const WAKE_OF_PLAN: &str = "UPDATE account SET wake_at = $3
      WHERE tenant = $1 AND closed_at IS NULL AND (wake_at IS NULL OR wake_at > $3)
        AND id IN (SELECT service.account_id FROM service WHERE service.plan = $2 AND service.ended_at IS NULL)";
@@ -123,6 +129,10 @@ pub async fn plan_tariffs(tx: &mut Tx, tenant: &str) -> Result<PlanTariffs, Stor
 pub async fn apply(tx: &mut Tx, catalog: &Catalog, actor: &str, now: Timestamp) -> Result<Applied, ApplyError> {
     let tenant = catalog.tenant.as_str();
     let at = to_micros(now);
+    // What is compared between tenants must not change meanwhile; catalogs are applied one after the other.
+    if let Tx::Postgres(transaction) = tx {
+        sqlx::query(LOCK_CATALOGS).bind(CATALOGS_LOCK).execute(&mut **transaction).await.map_err(StoreError::from)?;
+    }
     let parent = catalog.parent.as_ref().map(|parent| parent.as_str());
     on!(tx, c => sqlx::query(INSERT_TENANT).bind(tenant).bind(&catalog.name).bind(parent).bind(at).execute(c).await
         .map(drop))
@@ -137,6 +147,7 @@ pub async fn apply(tx: &mut Tx, catalog: &Catalog, actor: &str, now: Timestamp) 
         return Ok(Applied { version: before.map_or(0, |before| before.version), effect });
     }
     check_removals(tx, tenant, &effect).await?;
+    check_domains(tx, catalog, old).await?;
     count(tx, tenant, &mut effect).await?;
     wake(tx, catalog, old, &effect, at).await?;
     let version = before.map_or(0, |before| before.version) + 1;
@@ -199,6 +210,34 @@ async fn check_removals(tx: &mut Tx, tenant: &str, effect: &Effect) -> Result<()
         if accounts > 0 {
             let detail = format!("cannot be removed: {accounts} accounts are on it");
             faults.push(Fault { pointer: format!("bill_cycle {cycle}"), detail });
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(ApplyError::Refused(faults)) }
+}
+
+/// A mail domain is one tenant's alone, and stays while there are addresses in it: whoever had it next would get their
+/// mail.
+async fn check_domains(tx: &mut Tx, new: &Catalog, old: Option<&Catalog>) -> Result<(), ApplyError> {
+    let mut faults = Vec::new();
+    let mut add = |detail: String| faults.push(Fault { pointer: "tenant mail_domains".to_owned(), detail });
+    let before = old.map(|old| old.mail_domains.clone()).unwrap_or_default();
+    if new.mail_domains.iter().any(|domain| !before.contains(domain)) {
+        for other in tenants(tx).await?.into_iter().filter(|other| other != new.tenant.as_str()) {
+            let Some(other) = in_force(tx, &other).await? else { continue };
+            for domain in new.mail_domains.intersection(&other.catalog.mail_domains) {
+                add(format!("{domain} is a mail domain of another tenant; a domain is one tenant's alone"));
+            }
+        }
+    }
+    for domain in before.difference(&new.mail_domains) {
+        let addresses: i64 = on!(tx, c => sqlx::query_scalar(ADDRESSES_IN)
+            .bind(new.tenant.as_str())
+            .bind(format!("%@{domain}"))
+            .fetch_one(c)
+            .await)
+        .map_err(StoreError::from)?;
+        if addresses > 0 {
+            add(format!("{domain} cannot be removed: {addresses} addresses are in it"));
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(ApplyError::Refused(faults)) }

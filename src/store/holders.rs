@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use super::quarantine::{self, Kept};
 use super::{StoreError, Tx, on};
-use crate::vocabulary::{Timestamp, to_micros};
+use crate::account::QuarantineDays;
+use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// What can be held. The text form is the `kind` column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +37,30 @@ pub struct Taken {
     pub account: String,
 }
 
+/// Why an account cannot hold what it wants; then the caller must undo the transaction, or its savepoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Refused {
+    pub taken: Vec<Taken>,
+    /// Given up by another account not long ago.
+    pub kept: Vec<Kept>,
+}
+
+impl Refused {
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_empty() && self.kept.is_empty()
+    }
+}
+
+/// Whose holders are settled.
+#[derive(Debug, Clone, Copy)]
+pub struct Holding<'a> {
+    pub account_id: i64,
+    pub tenant: &'a str,
+    pub new_account: bool,
+    /// For how long what it gives up is kept from others.
+    pub quarantine: QuarantineDays,
+}
+
 const OF_ACCOUNT: &str = "SELECT id, kind, value, service_id FROM holder
      WHERE account_id = $1 AND until_at IS NULL ORDER BY id LIMIT 10000";
 const RELEASE: &str = "UPDATE holder SET until_at = $2 WHERE id = $1";
@@ -49,36 +75,41 @@ const CLAIM_POSTGRES: &str = "INSERT INTO holder (kind, value, account_id, servi
      FROM UNNEST($3::TEXT[], $4::TEXT[], $5::BIGINT[]) AS wanted (kind, value, service_id)
      ON CONFLICT (kind, value) WHERE until_at IS NULL DO NOTHING
      RETURNING kind, value";
+const LAST_OF_ACCOUNT: &str = "SELECT until_at FROM holder
+     WHERE kind = $1 AND value = $2 AND account_id = $3 ORDER BY until_at IS NULL DESC, until_at DESC LIMIT 1";
 const HOLDER: &str = "SELECT account.tenant, account.source, account.external_id
      FROM holder JOIN account ON account.id = holder.account_id
      WHERE holder.kind = $1 AND holder.value = $2 AND holder.until_at IS NULL";
 
 /// Makes `wanted` what the account holds: the rest is released, what is missing is claimed.
-///
-/// Returns what others hold; then the caller must undo the transaction, or its savepoint.
 pub async fn settle(
     tx: &mut Tx,
-    account_id: i64,
+    holding: Holding<'_>,
     wanted: &[Held],
-    new_account: bool,
     now: Timestamp,
-) -> Result<Vec<Taken>, StoreError> {
+) -> Result<Refused, StoreError> {
+    let Holding { account_id, tenant, new_account, quarantine } = holding;
     let mut missing: BTreeMap<(&str, &str), Option<i64>> =
         wanted.iter().map(|held| ((held.kind.as_str(), held.value.as_str()), held.service_id)).collect();
     let held: Vec<(i64, String, String, Option<i64>)> = match new_account {
         true => Vec::new(),
         false => on!(tx, c => sqlx::query_as(OF_ACCOUNT).bind(account_id).fetch_all(c).await)?,
     };
+    let mut given_up = Vec::new();
     for (id, kind, value, service_id) in &held {
         let place = (kind.as_str(), value.as_str());
         if missing.get(&place) == Some(service_id) {
             missing.remove(&place);
             continue;
         }
+        if quarantine::is_kept(kind) && !missing.contains_key(&place) {
+            given_up.push(place);
+        }
         on!(tx, c => sqlx::query(RELEASE).bind(*id).bind(to_micros(now)).execute(c).await.map(drop))?;
     }
+    quarantine::keep(tx, account_id, tenant, &given_up, quarantine, now).await?;
     if missing.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Refused::default());
     }
     let claimed = claim(tx, account_id, &missing, now).await?;
     let mut taken = Vec::new();
@@ -90,11 +121,37 @@ pub async fn settle(
         let kind = HeldKind::ALL.into_iter().find(|known| known.as_str() == *kind).unwrap_or(HeldKind::Mac);
         taken.push(Taken { kind, value: (*value).to_owned(), tenant, source, account });
     }
-    Ok(taken)
+    // After claiming: whoever gave one up at the same time has committed by now, and what it left is seen.
+    let claims: Vec<(&str, &str)> = missing.into_keys().filter(|(kind, _)| quarantine::is_kept(kind)).collect();
+    let kept = quarantine::barred(tx, account_id, &claims, now).await?;
+    Ok(Refused { taken, kept })
+}
+
+/// When an account gave something up, the last time. `None`: it never held it, or holds it.
+pub async fn given_up_at(
+    tx: &mut Tx,
+    kind: HeldKind,
+    value: &str,
+    account_id: i64,
+) -> Result<Option<Timestamp>, StoreError> {
+    let until: Option<Option<i64>> = on!(tx, c => sqlx::query_scalar(LAST_OF_ACCOUNT)
+        .bind(kind.as_str())
+        .bind(value)
+        .bind(account_id)
+        .fetch_optional(c)
+        .await)?;
+    Ok(until.flatten().and_then(from_micros))
 }
 
 /// Releases everything an account holds.
-pub async fn release_all(tx: &mut Tx, account_id: i64, now: Timestamp) -> Result<(), StoreError> {
+pub async fn release_all(
+    tx: &mut Tx,
+    account_id: i64,
+    tenant: &str,
+    days: QuarantineDays,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    quarantine::keep_all(tx, account_id, tenant, days, now).await?;
     on!(tx, c => sqlx::query(RELEASE_ALL).bind(account_id).bind(to_micros(now)).execute(c).await.map(drop))?;
     Ok(())
 }

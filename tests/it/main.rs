@@ -30,6 +30,7 @@ mod ops;
 mod outage;
 mod ports;
 mod power;
+mod quarantine;
 mod radsec;
 mod reload;
 mod sources;

@@ -12,7 +12,6 @@ use crate::daemon::Daemon;
 use crate::daemon::config::Config;
 use crate::intake;
 use crate::store::foreign::aaa::AaaDatabase;
-use crate::store::foreign::mail::MailDatabase;
 use crate::store::{accounts, catalog, keys, ledger, rating};
 use crate::vocabulary::{AccountKey, Role, SourceId, TenantId, Timestamp, to_micros};
 
@@ -38,7 +37,7 @@ pub async fn make_key(daemon: &Daemon, tenant: &str) -> Result<String, CliError>
 /// The mailbox is there with a hash Dovecot reads, and the password itself is nowhere.
 pub async fn check_mailbox(config: &Config, address: &str, pushed: &str, checks: &mut Checks) -> Result<(), CliError> {
     let Some(mail) = &config.mail else { return Err(CliError::failed("the demo has no [mail]")) };
-    let stored = MailDatabase::open(&mail.url)?.password(address).await?.unwrap_or_default();
+    let stored = mail.host()?.database.password(address).await?.unwrap_or_default();
     let scheme: String = stored.split_inclusive('$').take(2).collect();
     checks.equal(&format!("scheme of the password of mailbox {address}"), "{SHA512-CRYPT}$6$", scheme);
     checks.holds("the password itself is not in the table", !stored.contains(pushed), "only its hash");

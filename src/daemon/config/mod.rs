@@ -7,6 +7,7 @@
 mod cmts;
 mod devices;
 mod dhcp;
+mod mail;
 mod probe;
 mod radsec;
 mod reader;
@@ -22,8 +23,11 @@ use crate::collector::{CertificateName, RadSecSettings};
 use crate::dhcp::Options;
 use crate::provisioner::PasswordStorage;
 use crate::provisioner::cmts::Cmts;
+use crate::provisioner::doveadm::Doveadm;
+use crate::provisioner::mailbox::{MailHost, MailRules};
 use crate::radius::{IdentityRule, Profile};
-use crate::store::StoreConfig;
+use crate::store::foreign::mail::{MailDatabase, MailMap};
+use crate::store::{StoreConfig, StoreError};
 use crate::tls::TlsFiles;
 use crate::vocabulary::{BitRate, Cidr, Secret, TenantId, Zone};
 
@@ -45,7 +49,7 @@ pub struct Config {
     pub reset: Reset,
     pub samis: Option<Samis>,
     pub dhcp: Option<Dhcp>,
-    pub mail: Option<Backend>,
+    pub mail: Option<Mail>,
     pub aaa: Option<AaaTables>,
     pub log: Log,
 }
@@ -185,10 +189,13 @@ pub struct AaaTables {
     pub password: PasswordStorage,
 }
 
-/// `[mail]`: the database whose tables we write.
+/// `[mail]`: the database whose tables we write, what they are called there, and how mailboxes are treated.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backend {
+pub struct Mail {
     pub url: String,
+    pub map: MailMap,
+    pub rules: MailRules,
+    pub doveadm: Option<Doveadm>,
 }
 
 /// `[log]`; defaults `auto` and `info`.
@@ -271,6 +278,16 @@ impl Config {
             Some(config) if faults.is_empty() => Ok(Loaded { config, warnings }),
             _ => Err(ConfigError::Faults { faults, warnings }),
         }
+    }
+}
+
+impl Mail {
+    /// The mail host it describes; nothing is connected yet.
+    ///
+    /// **Errors**: a URL of neither kind of database.
+    pub fn host(&self) -> Result<MailHost, StoreError> {
+        let database = MailDatabase::open(&self.url, self.map.clone())?;
+        Ok(MailHost { database, rules: self.rules, doveadm: self.doveadm.clone() })
     }
 }
 

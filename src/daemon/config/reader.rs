@@ -40,6 +40,14 @@ pub struct Found<T> {
     pub at: usize,
 }
 
+/// A value without parts.
+#[derive(Debug, Clone, Copy)]
+pub enum Scalar<'t> {
+    Text(&'t str),
+    Number(i64),
+    Flag(bool),
+}
+
 /// The text being read, and what was found wrong with it.
 pub struct Reader<'t> {
     file: String,
@@ -256,6 +264,25 @@ impl<'r, 't> Section<'r, 't> {
             self.reader.fault(found.at, &found.key, format!("is {:?}; it can be {known}", found.value));
         }
         word
+    }
+
+    /// The entries of a table whose keys are the operator's own. Closes it: no key is unknown.
+    pub fn scalars(self) -> Vec<Found<Scalar<'r>>> {
+        let mut all = Vec::new();
+        for (name, value) in self.table {
+            let (key, at) = (self.key(name.get_ref()), value.span().start);
+            let scalar = match value.get_ref() {
+                DeValue::String(text) => Some(Scalar::Text(text)),
+                DeValue::Boolean(flag) => Some(Scalar::Flag(*flag)),
+                DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(Scalar::Number),
+                _ => None,
+            };
+            match scalar {
+                Some(value) => all.push(Found { value, key, at }),
+                None => self.reader.fault(at, &key, "must be a string, a whole number, true or false"),
+            }
+        }
+        all
     }
 
     /// Notes every key nobody asked for, with the nearest known one.

@@ -10,7 +10,7 @@ use toml::de::DeTable;
 use super::radsec::Certificates;
 use super::reader::{Found, Reader, Section};
 use super::{
-    AaaTables, Api, Backend, Config, Database, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Samis, Secrets, Tftp,
+    AaaTables, Api, Config, Database, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Samis, Secrets, Tftp,
     probe,
 };
 use crate::collector::{CertificateName, dictionaries, profiles};
@@ -45,7 +45,7 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
     let samis = root.table("samis").map(|section| door.samis(section));
     let dhcp = root.table("dhcp").map(|section| door.dhcp(section));
     door.about_addresses(&root, &cmts, tftp.is_some(), &dhcp);
-    let mail = root.table("mail").map(|section| door.backend(section, "postfixadmin"));
+    let mail = root.table("mail").map(|section| door.mail(section));
     let aaa = root.table("aaa").map(|section| door.aaa(section));
     let log = root.table("log").map(|section| door.log(section)).unwrap_or_default();
     root.close();
@@ -315,15 +315,6 @@ impl Door<'_, '_> {
         let password = section.word("password", &words).unwrap_or_default();
         section.close();
         on.then_some(AaaTables { url: url?, password })
-    }
-
-    /// `[mail]`: `None` when the driver is `none`.
-    fn backend(&self, section: Section<'_, '_>, driver: &'static str) -> Option<Backend> {
-        let on = section.word("driver", &[(driver, true), ("none", false)]).unwrap_or(true);
-        let url = if on { section.required("url") } else { section.string("url") };
-        let url = url.and_then(|found| self.url(&found));
-        section.close();
-        on.then_some(Backend { url: url? })
     }
 
     fn log(&self, section: Section<'_, '_>) -> Log {

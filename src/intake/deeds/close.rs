@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::push::stale;
 use super::{Close, Done, Ground, Stop, operator_holds};
-use crate::account::{SecretDigests, ServiceFacts, Status};
+use crate::account::{QuarantineDays, SecretDigests, ServiceFacts, Status};
 use crate::intake::catalogs::TenantCatalog;
 use crate::intake::problem::Problem;
 use crate::provision::{self, Basis};
@@ -40,7 +40,7 @@ pub(super) async fn close(asked: &Close, tx: &mut Tx, ground: &Ground, now: Time
             entry("account.close-later", json!({ "close_at": close_at, "source_revision": newest }))
         }
         None => {
-            finish(tx, &row, &asked.key.tenant, newest, now).await?;
+            finish(tx, &row, &asked.key.tenant, catalog.known.quarantine, newest, now).await?;
             entry("account.close", json!({ "source_revision": newest }))
         }
     };
@@ -70,6 +70,7 @@ pub(super) async fn finish(
     tx: &mut Tx,
     row: &AccountRow,
     tenant: &TenantId,
+    quarantine: QuarantineDays,
     source_revision: Option<i64>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
@@ -80,7 +81,7 @@ pub(super) async fn finish(
             accounts::update_service(tx, &known, &facts, true, now).await?;
         }
     }
-    holders::release_all(tx, row.id, now).await?;
+    holders::release_all(tx, row.id, tenant.as_str(), quarantine, now).await?;
     elements::settle(tx, tenant.as_str(), row.id, &[], jobs::LANE_SINGLE, now).await?;
     secrets::remove_all(tx, row.id).await?;
     Ok(())

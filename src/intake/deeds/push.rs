@@ -14,7 +14,7 @@ use crate::intake::view;
 use crate::provision::{self, Basis, ElementDesired};
 use crate::store::accounts::{self, AccountRow, Written};
 use crate::store::elements::{ElementRow, Settled};
-use crate::store::holders::{self, Held, HeldKind, Taken};
+use crate::store::holders::{self, Held, HeldKind, Holding, Refused};
 use crate::store::secrets::{self, SecretPlace};
 use crate::store::{Sealer, StoreError, Tx, audit, elements, exceptions, jobs};
 use crate::vocabulary::{AccountKey, TenantId, Timestamp};
@@ -96,9 +96,15 @@ async fn write(
         }
     };
     let services = settle_services(tx, id, account, &held_by_hand, row.is_none(), now).await?;
-    let taken = holders::settle(tx, id, &held(account, &services), row.is_none(), now).await?;
-    if !taken.is_empty() {
-        return Err(conflict(&taken, &key.tenant).into());
+    let holding = Holding {
+        account_id: id,
+        tenant: key.tenant.as_str(),
+        new_account: row.is_none(),
+        quarantine: catalog.known.quarantine,
+    };
+    let refused = holders::settle(tx, holding, &held(account, &services), now).await?;
+    if !refused.is_empty() {
+        return Err(conflict(&refused, &key.tenant).into());
     }
     keep_secrets(tx, ground, asked, id, before, after, now).await?;
     let desired = provision::elements(&basis, &[], now);
@@ -292,10 +298,23 @@ fn held(account: &Account, services: &[(String, i64)]) -> Vec<Held> {
 }
 
 /// The other account is named only inside the caller's own tenant.
-fn conflict(taken: &[Taken], tenant: &TenantId) -> Problem {
+fn conflict(refused: &Refused, tenant: &TenantId) -> Problem {
     let mut sentences = Vec::new();
     let mut conflicts = Vec::new();
-    for one in taken {
+    for one in &refused.kept {
+        let (word, value, until) = (one.kind.title(), &one.value, one.until_at);
+        let mut conflict = json!({ "kind": one.kind.as_str(), "value": value, "quarantined_until": until });
+        let by = if one.tenant == tenant.as_str() {
+            conflict["account"] = json!(one.account);
+            conflict["source"] = json!(one.source);
+            format!("account {} of source {}", one.account, one.source)
+        } else {
+            "a subscriber of another provider".to_owned()
+        };
+        sentences.push(format!("The {word} {value} was given up by {by} and is kept from others until {until:.0}."));
+        conflicts.push(conflict);
+    }
+    for one in &refused.taken {
         let (word, value) = (one.kind.title(), &one.value);
         if one.tenant == tenant.as_str() {
             sentences.push(format!("The {word} {value} is held by account {} of source {}.", one.account, one.source));
@@ -307,7 +326,11 @@ fn conflict(taken: &[Taken], tenant: &TenantId) -> Problem {
             conflicts.push(json!({ "kind": one.kind.as_str(), "value": value, "held_by": "another provider" }));
         }
     }
-    Problem::conflict("already-held", "Already held", sentences.join(" ")).with("conflicts", conflicts)
+    let (code, title) = match refused.taken.is_empty() {
+        true => ("quarantined", "Given up not long ago"),
+        false => ("already-held", "Already held"),
+    };
+    Problem::conflict(code, title, sentences.join(" ")).with("conflicts", conflicts)
 }
 
 /// This many stale pushes in a row look like a source that was restored from a backup.

@@ -23,7 +23,8 @@ pub(super) async fn wake(account_id: i64, tx: &mut Tx, ground: &Ground, now: Tim
         id: row.id.to_string(),
     })?;
     if row.close_at.is_some_and(|at| at <= now) {
-        finish(tx, &row, &tenant, row.source_revision, now).await?;
+        let catalog = ground.catalogs.current(tx, &tenant).await.map_err(Stop::Refused)?;
+        finish(tx, &row, &tenant, catalog.known.quarantine, row.source_revision, now).await?;
         let subject = format!("{}/{}/{}", row.tenant, row.source, row.external_id);
         let entry = audit::Entry {
             tenant: Some(&row.tenant),

@@ -90,6 +90,9 @@ const SCHEMA_LOCK: i64 = 0x6c61_7374_6d69_6c65;
 const TABLE_EXISTS: &str = "SELECT to_regclass($1) IS NOT NULL";
 const LOCK_SCHEMA: &str = "SELECT pg_advisory_xact_lock($1)";
 
+/// No tables: whoever begins a transaction sees to them itself.
+static NO_SCHEMA: Schema = Schema { landmark: "pg_class", sqlite: &[], postgres: &[] };
+
 impl Foreign {
     fn open(url: &str, schema: &'static Schema) -> Result<Self, StoreError> {
         let place =

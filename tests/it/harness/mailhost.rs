@@ -16,6 +16,22 @@ pub struct MailHost {
     _keep: tempfile::TempDir,
 }
 
+/// `doveadm_api_key` of the test's Dovecot.
+pub const DOVEADM_KEY: &str = "doveadm-secret";
+
+/// An IMAP client that is logged in and waits.
+pub struct Session(std::net::TcpStream);
+
+impl Session {
+    /// Whether the server ends the session within `limit`.
+    pub fn ends_within(&mut self, limit: Duration) -> bool {
+        use std::io::Read;
+        self.0.set_read_timeout(Some(limit)).expect("a timeout");
+        let mut said = Vec::new();
+        self.0.read_to_end(&mut said).is_ok()
+    }
+}
+
 /// What a mail client was told.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Login {
@@ -24,8 +40,8 @@ pub enum Login {
 }
 
 impl MailHost {
-    /// Starts both over the database of a `[mail] url`.
-    pub fn start(url: &str) -> Self {
+    /// Starts both over the database of a `[mail] url`, doveadm's HTTP on a port of which `DOVEADM_KEY` opens it.
+    pub fn start(url: &str, doveadm_port: u16) -> Self {
         let keep = temp_dir();
         let folder = keep.path().to_path_buf();
         let (imap_port, lmtp_port, smtp_port) = (free_tcp_port(), free_tcp_port(), free_tcp_port());
@@ -36,7 +52,7 @@ impl MailHost {
         run("coreutils", "chown", &["postfix", &text(&folder.join("pd"))]);
         let lookup = Lookup::of(url);
         write(&folder, "dovecot-sql.conf", &dovecot_sql(&folder, &lookup));
-        write(&folder, "dovecot.conf", &dovecot_conf(&folder, imap_port, lmtp_port));
+        write(&folder, "dovecot.conf", &dovecot_conf(&folder, imap_port, lmtp_port, doveadm_port));
         write(&folder, "master.cf", &MASTER.replace("SMTP", &format!("127.0.0.1:{smtp_port}")));
         write(&folder, "main.cf", &main_cf(&folder, &lookup, lmtp_port));
         for (name, query) in [
@@ -55,7 +71,7 @@ impl MailHost {
             .expect("dovecot runs (Debian packages dovecot-imapd, dovecot-lmtpd)");
         let started = run("postfix", "postfix", &["-c", &text(&folder), "start"]);
         assert!(started.status.success(), "postfix: {}", String::from_utf8_lossy(&started.stderr));
-        for port in [imap_port, lmtp_port, smtp_port] {
+        for port in [imap_port, lmtp_port, smtp_port, doveadm_port] {
             wait_for("the mail host answers", Duration::from_secs(20), || {
                 std::net::TcpStream::connect(("127.0.0.1", port)).ok()
             });
@@ -71,6 +87,23 @@ impl MailHost {
             Some(67) => Login::Denied,
             _ => panic!("curl: {}\n{}", String::from_utf8_lossy(&output.stderr), self.logs()),
         }
+    }
+
+    /// A client that logs in and stays.
+    pub fn stay(&self, address: &str, password: &str) -> Session {
+        use std::io::{BufRead, BufReader, Write};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.imap_port)).expect("IMAP");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        write!(stream, "a LOGIN {address} {password}\r\n").expect("written");
+        let mut lines = BufReader::new(stream.try_clone().expect("a stream")).lines();
+        let answer = lines.find_map(|line| line.ok().filter(|line| line.starts_with("a "))).expect("an answer");
+        assert!(answer.starts_with("a OK"), "{answer}");
+        Session(stream)
+    }
+
+    /// Folder of a mailbox's mail, by the row's `maildir`.
+    pub fn maildir(&self, maildir: &str) -> PathBuf {
+        self.folder.join("mail").join(maildir)
     }
 
     /// What an IMAP command answers after a login.
@@ -169,7 +202,7 @@ fn dovecot_sql(folder: &Path, lookup: &Lookup) -> String {
     )
 }
 
-fn dovecot_conf(folder: &Path, imap_port: u16, lmtp_port: u16) -> String {
+fn dovecot_conf(folder: &Path, imap_port: u16, lmtp_port: u16, doveadm_port: u16) -> String {
     let folder = folder.display();
     format!(
         r#"protocols = imap lmtp
@@ -215,6 +248,13 @@ service imap-login {{
 }}
 service anvil {{
   chroot =
+}}
+doveadm_api_key = {DOVEADM_KEY}
+auth_cache_size = 1M
+service doveadm {{
+  inet_listener http {{
+    port = {doveadm_port}
+  }}
 }}
 service lmtp {{
   inet_listener lmtp {{

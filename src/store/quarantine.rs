@@ -1,0 +1,258 @@
+//! What was given up and is kept from others for a while: mailbox addresses, so that nobody gets a predecessor's mail,
+//! and phone numbers, so that nobody gets a predecessor's calls. The account that gave one up may have it back at once.
+//!
+//! How long is decided when it is given up, by the tenant's catalog of that day; a later catalog changes what is given
+//! up later.
+
+use super::holders::HeldKind;
+use super::{StoreError, Tx, on};
+use crate::account::QuarantineDays;
+use crate::vocabulary::{Timestamp, from_micros, to_micros};
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    pub kind: HeldKind,
+    pub value: String,
+    pub tenant: String,
+    /// Source and external id of the account that gave it up.
+    pub source: String,
+    pub account: String,
+    pub account_id: i64,
+    pub from_at: Timestamp,
+    /// From when on everybody may have it.
+    pub until_at: Timestamp,
+    /// When an operator ended it early.
+    pub released_at: Option<Timestamp>,
+    pub released_by: Option<String>,
+    /// Whether whoever gets the address next gets the mail in it too.
+    pub with_mail: bool,
+}
+
+/// Which of them a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct KeptFilter {
+    pub tenant: Option<String>,
+    pub kind: Option<HeldKind>,
+    /// Also what is over or released.
+    pub all: bool,
+    /// Only those after this kind and value; lists are in this order.
+    pub after: Option<(String, String)>,
+    pub limit: i64,
+}
+
+const DAY_MICROS: i64 = 86_400_000_000;
+
+macro_rules! select_kept {
+    ($rest:literal) => {
+        concat!(
+            "SELECT quarantine.kind, quarantine.value, quarantine.tenant, account.source,
+                    account.external_id AS account, quarantine.account_id, quarantine.from_at, quarantine.until_at,
+                    quarantine.released_at, quarantine.released_by, quarantine.with_mail
+             FROM quarantine JOIN account ON account.id = quarantine.account_id ",
+            $rest
+        )
+    };
+}
+
+const KEEP: &str = "INSERT INTO quarantine (kind, value, account_id, tenant, from_at, until_at)
+     VALUES ($1, $2, $3, $4, $5, $6)
+     ON CONFLICT (kind, value) DO UPDATE
+     SET account_id = excluded.account_id, tenant = excluded.tenant, from_at = excluded.from_at,
+         until_at = excluded.until_at, released_at = NULL, released_by = NULL, with_mail = FALSE";
+// The condition is for SQLite's parser: without one it takes ON for a join's.
+const KEEP_ALL: &str = "INSERT INTO quarantine (kind, value, account_id, tenant, from_at, until_at)
+     SELECT kind, value, account_id, $2, $3, CASE kind WHEN 'mailbox' THEN $4 ELSE $5 END
+     FROM holder WHERE account_id = $1 AND until_at IS NULL AND kind IN ('mailbox', 'number')
+     ON CONFLICT (kind, value) DO UPDATE
+     SET account_id = excluded.account_id, tenant = excluded.tenant, from_at = excluded.from_at,
+         until_at = excluded.until_at, released_at = NULL, released_by = NULL, with_mail = FALSE";
+const BACK_SQLITE: &str = "DELETE FROM quarantine WHERE account_id = $1 AND (kind, value) IN
+     (SELECT json_extract(wanted.value, '$[0]'), json_extract(wanted.value, '$[1]') FROM json_each($2) AS wanted)";
+const BACK_POSTGRES: &str = "DELETE FROM quarantine WHERE account_id = $1 AND (kind, value) IN
+     (SELECT kind, value FROM UNNEST($2::TEXT[], $3::TEXT[]) AS wanted (kind, value))";
+const BARRED_SQLITE: &str = select_kept!(
+    "WHERE quarantine.account_id <> $1 AND quarantine.until_at > $2 AND quarantine.released_at IS NULL
+       AND (quarantine.kind, quarantine.value) IN
+           (SELECT json_extract(wanted.value, '$[0]'), json_extract(wanted.value, '$[1]') FROM json_each($3) AS wanted)
+     ORDER BY quarantine.kind, quarantine.value"
+);
+const BARRED_POSTGRES: &str = select_kept!(
+    "WHERE quarantine.account_id <> $1 AND quarantine.until_at > $2 AND quarantine.released_at IS NULL
+       AND (quarantine.kind, quarantine.value) IN
+           (SELECT wanted.kind, wanted.value FROM UNNEST($3::TEXT[], $4::TEXT[]) AS wanted (kind, value))
+     ORDER BY quarantine.kind, quarantine.value"
+);
+const ONE: &str = select_kept!("WHERE quarantine.kind = $1 AND quarantine.value = $2");
+const LIST: &str = select_kept!(
+    "WHERE ($1 IS NULL OR quarantine.tenant = $1)
+       AND ($2 IS NULL OR quarantine.kind = $2)
+       AND ($3 OR (quarantine.until_at > $4 AND quarantine.released_at IS NULL))
+       AND (quarantine.kind, quarantine.value) > ($5, $6)
+     ORDER BY quarantine.kind, quarantine.value LIMIT $7"
+);
+const RELEASE: &str = "UPDATE quarantine SET released_at = $3, released_by = $4, with_mail = $5
+     WHERE kind = $1 AND value = $2 AND released_at IS NULL AND until_at > $3";
+
+/// Whether what is given up of this kind is kept.
+pub fn is_kept(kind: &str) -> bool {
+    kind == HeldKind::Mailbox.as_str() || kind == HeldKind::Number.as_str()
+}
+
+/// Keeps what an account gives up now.
+pub(super) async fn keep(
+    tx: &mut Tx,
+    account_id: i64,
+    tenant: &str,
+    given_up: &[(&str, &str)],
+    days: QuarantineDays,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    for (kind, value) in given_up {
+        let days = if *kind == HeldKind::Mailbox.as_str() { days.mailbox } else { days.number };
+        on!(tx, c => sqlx::query(KEEP)
+            .bind(*kind)
+            .bind(*value)
+            .bind(account_id)
+            .bind(tenant)
+            .bind(to_micros(now))
+            .bind(until(now, days))
+            .execute(c)
+            .await.map(drop))?;
+    }
+    Ok(())
+}
+
+/// Keeps all that an account still holds, which it gives up now.
+pub(super) async fn keep_all(
+    tx: &mut Tx,
+    account_id: i64,
+    tenant: &str,
+    days: QuarantineDays,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(KEEP_ALL)
+        .bind(account_id)
+        .bind(tenant)
+        .bind(to_micros(now))
+        .bind(until(now, days.mailbox))
+        .bind(until(now, days.number))
+        .execute(c)
+        .await.map(drop))?;
+    Ok(())
+}
+
+/// What of `wanted` is kept from this account; what it gave up itself is its own again.
+pub(super) async fn barred(
+    tx: &mut Tx,
+    account_id: i64,
+    wanted: &[(&str, &str)],
+    now: Timestamp,
+) -> Result<Vec<Kept>, StoreError> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<Row> = match tx {
+        Tx::Sqlite(held) => {
+            let wanted = serde_json::json!(wanted).to_string();
+            let back = sqlx::query(BACK_SQLITE).bind(account_id).bind(&wanted);
+            back.execute(&mut *held.transaction).await?;
+            let query = sqlx::query_as(BARRED_SQLITE).bind(account_id).bind(to_micros(now)).bind(wanted);
+            query.fetch_all(&mut *held.transaction).await?
+        }
+        Tx::Postgres(transaction) => {
+            let kinds: Vec<&str> = wanted.iter().map(|(kind, _)| *kind).collect();
+            let values: Vec<&str> = wanted.iter().map(|(_, value)| *value).collect();
+            let back = sqlx::query(BACK_POSTGRES).bind(account_id).bind(&kinds).bind(&values);
+            back.execute(&mut **transaction).await?;
+            let query = sqlx::query_as(BARRED_POSTGRES).bind(account_id).bind(to_micros(now));
+            query.bind(kinds).bind(values).fetch_all(&mut **transaction).await?
+        }
+    };
+    rows.into_iter().map(Kept::try_from).collect()
+}
+
+/// One by what it is.
+pub async fn of(tx: &mut Tx, kind: HeldKind, value: &str) -> Result<Option<Kept>, StoreError> {
+    let row: Option<Row> =
+        on!(tx, c => sqlx::query_as(ONE).bind(kind.as_str()).bind(value).fetch_optional(c).await)?;
+    row.map(Kept::try_from).transpose()
+}
+
+/// A page of them by kind and value.
+pub async fn list(tx: &mut Tx, filter: &KeptFilter, now: Timestamp) -> Result<Vec<Kept>, StoreError> {
+    let (kind, value) = filter.after.clone().unwrap_or_default();
+    let rows: Vec<Row> = on!(tx, c => sqlx::query_as(LIST)
+        .bind(filter.tenant.as_deref())
+        .bind(filter.kind.map(HeldKind::as_str))
+        .bind(filter.all)
+        .bind(to_micros(now))
+        .bind(kind)
+        .bind(value)
+        .bind(filter.limit)
+        .fetch_all(c)
+        .await)?;
+    rows.into_iter().map(Kept::try_from).collect()
+}
+
+/// Ends one early; `with_mail` lets the next owner have the mail too. `false`: it is not kept, or not any more.
+pub async fn release(
+    tx: &mut Tx,
+    kind: HeldKind,
+    value: &str,
+    by: &str,
+    with_mail: bool,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let released = on!(tx, c => sqlx::query(RELEASE)
+        .bind(kind.as_str())
+        .bind(value)
+        .bind(to_micros(now))
+        .bind(by)
+        .bind(with_mail)
+        .execute(c)
+        .await.map(|done| done.rows_affected()))?;
+    Ok(released > 0)
+}
+
+fn until(now: Timestamp, days: u32) -> i64 {
+    to_micros(now).saturating_add(i64::from(days).saturating_mul(DAY_MICROS))
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    kind: String,
+    value: String,
+    tenant: String,
+    source: String,
+    account: String,
+    account_id: i64,
+    from_at: i64,
+    until_at: i64,
+    released_at: Option<i64>,
+    released_by: Option<String>,
+    with_mail: bool,
+}
+
+impl TryFrom<Row> for Kept {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        let corrupt = |column: &'static str| StoreError::Corrupt { table: "quarantine", column, id: row.value.clone() };
+        let instant = |at: i64, column: &'static str| from_micros(at).ok_or_else(|| corrupt(column));
+        let kind = HeldKind::ALL.into_iter().find(|known| known.as_str() == row.kind);
+        Ok(Self {
+            kind: kind.ok_or_else(|| corrupt("kind"))?,
+            from_at: instant(row.from_at, "from_at")?,
+            until_at: instant(row.until_at, "until_at")?,
+            released_at: row.released_at.map(|at| instant(at, "released_at")).transpose()?,
+            value: row.value.clone(),
+            tenant: row.tenant,
+            source: row.source,
+            account: row.account,
+            account_id: row.account_id,
+            released_by: row.released_by,
+            with_mail: row.with_mail,
+        })
+    }
+}
