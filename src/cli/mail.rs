@@ -141,9 +141,10 @@ fn login(access: Access) -> &'static str {
 }
 
 fn document(address: &str, standing: &Standing, used: Option<&Used>) -> Value {
-    let quota_use = used.and_then(|used| used.as_ref().ok()).and_then(Option::as_ref).map(|used| {
-        json!({ "octets": used.octets, "messages": used.messages, "limit_octets": used.limit_octets })
-    });
+    let quota_use = used
+        .and_then(|used| used.as_ref().ok())
+        .and_then(Option::as_ref)
+        .map(|used| json!({ "octets": used.octets, "messages": used.messages, "limit_octets": used.limit_octets }));
     json!({
         "address": address,
         "login": matches!(standing.access, Access::Open),
@@ -169,7 +170,13 @@ async fn list(host: &MailHost, all: bool, context: &Context) -> Result<Exit, Cli
     } else {
         let instant = |at: i64| from_micros(at).map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
         let row = |one: &LeftMaildir| {
-            vec![one.maildir.clone(), one.address.clone(), one.owner.clone(), instant(one.left_at), instant(one.remove_at)]
+            vec![
+                one.maildir.clone(),
+                one.address.clone(),
+                one.owner.clone(),
+                instant(one.left_at),
+                instant(one.remove_at),
+            ]
         };
         let headings = ["FOLDER", "ADDRESS", "OWNER", "LEFT", "REMOVE FROM"];
         context.print_table(&headings, &left.iter().map(row).collect::<Vec<_>>())?;

@@ -77,7 +77,11 @@ impl FromStr for DoveadmUrl {
         let shape = || format!("{text:?} is no address of doveadm; write for example http://127.0.0.1:8080");
         let Some(rest) = text.strip_prefix("http://") else {
             let tls = text.starts_with("https://");
-            return Err(if tls { "https is not spoken; let doveadm listen on loopback or in a tunnel".into() } else { shape() });
+            return Err(if tls {
+                "https is not spoken; let doveadm listen on loopback or in a tunnel".into()
+            } else {
+                shape()
+            });
         };
         let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
         let uri: hyper::http::uri::Authority = authority.parse().map_err(|_| shape())?;
@@ -85,13 +89,17 @@ impl FromStr for DoveadmUrl {
             return Err("must not hold a user; the key stands in key or key_file".into());
         }
         let host = uri.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() || (uri.port().is_some() && uri.port_u16().is_none()) {
+        let port = match authority.rsplit_once(':') {
+            Some((_, port)) if !port.ends_with(']') => port.parse().map_err(|_| shape())?,
+            _ => DEFAULT_PORT,
+        };
+        if host.is_empty() {
             return Err(shape());
         }
         let path = path.trim_end_matches('/');
         let path = path.strip_suffix("doveadm/v1").unwrap_or(path).trim_end_matches('/');
         let path = if path.is_empty() { String::new() } else { format!("/{path}") };
-        Ok(Self { authority: authority.to_owned(), host, port: uri.port_u16().unwrap_or(DEFAULT_PORT), path })
+        Ok(Self { authority: authority.to_owned(), host, port, path })
     }
 }
 
@@ -155,16 +163,12 @@ impl Doveadm {
         };
         tokio::pin!(connection);
         tokio::pin!(exchange);
-        let (status, body) = loop {
-            tokio::select! {
-                answered = &mut exchange => break answered?,
-                ended = &mut connection => {
-                    // The whole answer may have come with the end.
-                    if let Err(error) = ended {
-                        return Err(away(error.to_string()));
-                    }
-                    break exchange.await?;
-                }
+        let (status, body) = tokio::select! {
+            answered = &mut exchange => answered?,
+            ended = &mut connection => {
+                // The whole answer may have come with the end.
+                ended.map_err(|error| away(error.to_string()))?;
+                exchange.await?
             }
         };
         read(command, status, &body)

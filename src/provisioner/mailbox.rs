@@ -83,7 +83,12 @@ impl MailHost {
     }
 
     /// Tells in words how the mail host's rows differ from what is desired; `None`: they do not. Applying heals it.
-    pub async fn check(&self, store: &Store, element: &ElementRow, now: Timestamp) -> Result<Option<String>, ApplyError> {
+    pub async fn check(
+        &self,
+        store: &Store,
+        element: &ElementRow,
+        now: Timestamp,
+    ) -> Result<Option<String>, ApplyError> {
         let standing = self.database.standing(&element.key).await.map_err(|error| foreign(DATABASE, error))?;
         let content = match &element.desired {
             Content::Mailbox(content) => content,
@@ -171,10 +176,11 @@ impl MailHost {
                 Ok((gone(evidence), None))
             }
             Fate::Grace { since, until } => {
-                let kick = match self.database.close(&element.key, &owner, self.doveadm.is_some()).await.map_err(away)? {
-                    Closed::NotThere => return Ok((gone(format!("not in the mail tables at {now:.0}")), None)),
-                    Closed::Shut { kick } => kick,
-                };
+                let kick =
+                    match self.database.close(&element.key, &owner, self.doveadm.is_some()).await.map_err(away)? {
+                        Closed::NotThere => return Ok((gone(format!("not in the mail tables at {now:.0}")), None)),
+                        Closed::Shut { kick } => kick,
+                    };
                 let ended = self.end_sessions(&element.key, kick.as_deref()).await;
                 let mut evidence = format!(
                     "closed since {since:.0}: no login, no mail; it comes back with its mail if pushed again before {until:.0}"
@@ -198,7 +204,9 @@ impl MailHost {
         };
         let (siblings, given_up) = read.await.map_err(|error| unread(&error))?;
         let goes_on = siblings.iter().find(|other| {
-            matches!(other.desired, Content::Mailbox(_)) && other.services == element.services && other.key != element.key
+            matches!(other.desired, Content::Mailbox(_))
+                && other.services == element.services
+                && other.key != element.key
         });
         if let Some(other) = goes_on {
             let stands = self.database.address_of(&owner(element)).await.map_err(|error| foreign(DATABASE, error))?;
@@ -266,7 +274,10 @@ impl MailHost {
 enum Fate {
     /// Its service has another address now, at which the same mail is.
     MovesTo(String),
-    Grace { since: Timestamp, until: Timestamp },
+    Grace {
+        since: Timestamp,
+        until: Timestamp,
+    },
     Over,
 }
 

@@ -82,12 +82,7 @@ const HOLDER: &str = "SELECT account.tenant, account.source, account.external_id
      WHERE holder.kind = $1 AND holder.value = $2 AND holder.until_at IS NULL";
 
 /// Makes `wanted` what the account holds: the rest is released, what is missing is claimed.
-pub async fn settle(
-    tx: &mut Tx,
-    holding: Holding<'_>,
-    wanted: &[Held],
-    now: Timestamp,
-) -> Result<Refused, StoreError> {
+pub async fn settle(tx: &mut Tx, holding: Holding<'_>, wanted: &[Held], now: Timestamp) -> Result<Refused, StoreError> {
     let Holding { account_id, tenant, new_account, quarantine } = holding;
     let mut missing: BTreeMap<(&str, &str), Option<i64>> =
         wanted.iter().map(|held| ((held.kind.as_str(), held.value.as_str()), held.service_id)).collect();

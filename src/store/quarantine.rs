@@ -174,8 +174,7 @@ pub(super) async fn barred(
 
 /// One by what it is.
 pub async fn of(tx: &mut Tx, kind: HeldKind, value: &str) -> Result<Option<Kept>, StoreError> {
-    let row: Option<Row> =
-        on!(tx, c => sqlx::query_as(ONE).bind(kind.as_str()).bind(value).fetch_optional(c).await)?;
+    let row: Option<Row> = on!(tx, c => sqlx::query_as(ONE).bind(kind.as_str()).bind(value).fetch_optional(c).await)?;
     row.map(Kept::try_from).transpose()
 }
 

@@ -142,8 +142,11 @@ impl Town {
 
     fn lives(&self) {
         let host = &self.host;
-        self.push("1", &json!({ "address": ADA, "password": "mail-secret-42", "quota_mb": 10,
-            "aliases": ["lovelace@acme.example"] }));
+        self.push(
+            "1",
+            &json!({ "address": ADA, "password": "mail-secret-42", "quota_mb": 10,
+            "aliases": ["lovelace@acme.example"] }),
+        );
         self.push("2", &json!({ "address": BOB, "password": "bob-secret-42", "forward_to": [ADA] }));
         assert_eq!(host.login(ADA, "mail-secret-42"), Login::Accepted, "{}", host.logs());
         assert_eq!(host.login(ADA, "wrong"), Login::Denied);

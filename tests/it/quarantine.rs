@@ -160,7 +160,10 @@ fn mail_domain_is_one_tenants_alone() {
         std::fs::write(&path, &third).expect("a catalog");
         let refused = desk.site.lastmile(&["catalog", "apply", &path.display().to_string()]);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert!(!refused.status.success() && said.contains("acme.example is a mail domain of another tenant"), "{said}");
+        assert!(
+            !refused.status.success() && said.contains("acme.example is a mail domain of another tenant"),
+            "{said}"
+        );
 
         // Over HTTP, by the other tenant's own administrator.
         let admin = desk.site.key("other", "admin");

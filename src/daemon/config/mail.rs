@@ -66,7 +66,8 @@ impl Door<'_, '_> {
         for of in MailTable::ALL {
             let Some(columns) = section.table(of.as_str()) else { continue };
             // Those that are left out first, so that another may take the name.
-            let mut named: Vec<_> = of.roles().iter().filter_map(|role| Some((role, columns.string(role.name)?))).collect();
+            let mut named: Vec<_> =
+                of.roles().iter().filter_map(|role| Some((role, columns.string(role.name)?))).collect();
             named.sort_by_key(|(_, found)| !found.value.is_empty());
             for (role, found) in named {
                 if let Err(detail) = map.name_column(of, role.name, found.value) {

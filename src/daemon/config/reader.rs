@@ -274,7 +274,9 @@ impl<'r, 't> Section<'r, 't> {
             let scalar = match value.get_ref() {
                 DeValue::String(text) => Some(Scalar::Text(text)),
                 DeValue::Boolean(flag) => Some(Scalar::Flag(*flag)),
-                DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(Scalar::Number),
+                DeValue::Integer(number) => {
+                    i64::from_str_radix(number.as_str(), number.radix()).ok().map(Scalar::Number)
+                }
                 _ => None,
             };
             match scalar {

@@ -21,11 +21,8 @@ pub struct Inside {
 impl Inside {
     /// Starts the site's daemon here, its clock on the machine's time, and waits until it is ready.
     pub fn start(site: &Site) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let config = Config::load(&site.config).expect("a configuration").config;
         let clock = Clock::new(now);
         let daemon = runtime.block_on(Daemon::start(&config, clock.clone())).expect("the daemon starts");

@@ -50,7 +50,8 @@ impl MailboxRow {
     fn other_aliases(&self, standing: &Standing) -> Vec<String> {
         let mut told = Vec::new();
         for alias in &self.aliases {
-            let found = standing.aliases.iter().find(|known| known.address == *alias).and_then(|known| known.goto.as_ref());
+            let found =
+                standing.aliases.iter().find(|known| known.address == *alias).and_then(|known| known.goto.as_ref());
             match found {
                 None if self.access == Access::Shut => {}
                 None => told.push(format!("alias {alias} is missing or inactive")),
@@ -89,6 +90,8 @@ mod tests {
     use super::super::{Owner, StandingAlias};
     use super::*;
 
+    type Change = fn(&mut Standing);
+
     fn wanted() -> MailboxRow {
         MailboxRow {
             owner: Owner { tenant: "acme".into(), account_id: 1, service: "m1".into() },
@@ -124,7 +127,7 @@ mod tests {
     fn each_difference_has_its_words() {
         assert_eq!(wanted().differences(Some(&standing())), None);
         assert_eq!(wanted().differences(None).as_deref(), Some("its row is missing"));
-        let cases: [(&str, fn(&mut Standing)); 9] = [
+        let cases: [(&str, Change); 9] = [
             ("a refused login with mail refused instead of an open login", |row| row.access = Access::Shut),
             ("a quota of 20 MB instead of 10 MB", |row| row.quota_bytes = Some(20 * OCTETS_PER_MB)),
             ("another password", |row| row.password_digest = Some("d2".into())),

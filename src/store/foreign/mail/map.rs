@@ -265,7 +265,9 @@ mod tests {
     #[test]
     fn names_that_could_end_a_quoted_name_are_refused() {
         let mut map = MailMap::default();
-        for name in ["mail\"box", "mailbox; DROP TABLE alias", "a'b", "1st", "a b", "mailbox--", "a.b.c", &"x".repeat(64)] {
+        for name in
+            ["mail\"box", "mailbox; DROP TABLE alias", "a'b", "1st", "a b", "mailbox--", "a.b.c", &"x".repeat(64)]
+        {
             assert!(map.name_table(MailTable::Mailbox, name).is_err(), "{name}");
             assert!(map.name_column(MailTable::Mailbox, "name", name).is_err(), "{name}");
             assert!(map.set_constant(MailTable::Mailbox, name, Constant::Number(1)).is_err(), "{name}");

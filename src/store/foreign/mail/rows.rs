@@ -229,7 +229,9 @@ async fn put_aliases(
         on_foreign!(tx, c => sqlx::query(HOLD).bind(alias).bind(&row.address).bind(None::<i64>).execute(&mut *c).await
             .map(drop))?;
     }
-    if let Some(former) = was.filter(|former| terms.former_until > terms.now && !row.aliases.iter().any(|a| a == former)) {
+    if let Some(former) =
+        was.filter(|former| terms.former_until > terms.now && !row.aliases.iter().any(|a| a == former))
+    {
         on_foreign!(tx, c => sqlx::query(HOLD)
             .bind(former)
             .bind(&row.address)
@@ -375,11 +377,7 @@ pub(super) async fn forget_maildir(tx: &mut ForeignTx, maildir: &str) -> Result<
     Ok(gone > 0)
 }
 
-async fn mailbox(
-    tx: &mut ForeignTx,
-    statements: &Statements,
-    address: &str,
-) -> Result<Option<Found>, StoreError> {
+async fn mailbox(tx: &mut ForeignTx, statements: &Statements, address: &str) -> Result<Option<Found>, StoreError> {
     let found: Option<(String, String, i64, i64)> =
         on_foreign!(tx, c => sqlx::query_as(statements.mailbox.sql()).bind(address).fetch_optional(&mut *c).await)?;
     let Some((password, maildir, quota, active)) = found else { return Ok(None) };
@@ -421,7 +419,9 @@ async fn free_maildir(tx: &mut ForeignTx, statements: &Statements, address: &str
             return Ok(folder);
         }
     }
-    Err(StoreError::Database(format!("{FOLDERS_MAX} folders of {domain}/{local_part} are taken; remove those left behind")))
+    Err(StoreError::Database(format!(
+        "{FOLDERS_MAX} folders of {domain}/{local_part} are taken; remove those left behind"
+    )))
 }
 
 async fn add_domains(tx: &mut ForeignTx, statements: &Statements, row: &MailboxRow) -> Result<(), StoreError> {

@@ -71,7 +71,8 @@ enum Kind {
     Instant,
 }
 
-const COLUMNS_SQLITE: &str = "SELECT name, type, (\"notnull\" <> 0 AND dflt_value IS NULL AND NOT (pk = 1 AND UPPER(type) = 'INTEGER'))
+const COLUMNS_SQLITE: &str =
+    "SELECT name, type, (\"notnull\" <> 0 AND dflt_value IS NULL AND NOT (pk = 1 AND UPPER(type) = 'INTEGER'))
      FROM pragma_table_info($1) ORDER BY cid";
 const COLUMNS_POSTGRES: &str = "SELECT CAST(attname AS TEXT), CAST(format_type(atttypid, NULL) AS TEXT),
          CAST(attnotnull AND NOT atthasdef AND attidentity = '' AS BOOLEAN)
@@ -203,7 +204,8 @@ async fn columns(tx: &mut ForeignTx, table: &TableMap) -> Result<Vec<Real>, Stor
             sqlx::query_as(COLUMNS_POSTGRES).bind(table.quoted()).fetch_all(&mut **transaction).await?
         }
     };
-    let column = |(name, kind, must_be_given): (String, String, bool)| Real { name, kind: Kind::of(&kind), must_be_given };
+    let column =
+        |(name, kind, must_be_given): (String, String, bool)| Real { name, kind: Kind::of(&kind), must_be_given };
     Ok(rows.into_iter().map(column).collect())
 }
 
