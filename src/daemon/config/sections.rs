@@ -10,8 +10,7 @@ use toml::de::DeTable;
 use super::radsec::Certificates;
 use super::reader::{Found, Reader, Section};
 use super::{
-    AaaTables, Api, Config, Database, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Samis, Secrets, Tftp,
-    probe,
+    AaaTables, Api, Config, Database, Docsis, Log, LogFormat, Nas, Radius, RateLimit, Samis, Secrets, Tftp, probe,
 };
 use crate::collector::{CertificateName, dictionaries, profiles};
 use crate::daemon::log;
