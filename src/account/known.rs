@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::hold::{HoldKind, Treatment};
-use crate::vocabulary::{BitRate, Zone};
+use super::technical::{AddonProfile, DeviceModel, DocsisProfile, GardenProfile, VoiceProfile};
+use crate::vocabulary::Zone;
 
 /// What an account buys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct Known {
     /// RADIUS group of logins that a hold blocks; missing: they are refused.
     pub blocked_group: Option<String>,
     pub quarantine: QuarantineDays,
+    /// In the order they are tried.
+    pub models: Vec<DeviceModel>,
+    pub garden: GardenProfile,
 }
 
 /// For how many days nobody but its last account may have what an account gave up. 0: not at all.
@@ -58,18 +62,11 @@ pub struct KnownPlan {
     /// `None`: an add-on that fits every type of service and cannot be a service's own plan.
     pub service: Option<ServiceType>,
     pub docsis: Option<DocsisProfile>,
+    pub addon: Option<AddonProfile>,
+    pub voice: Option<VoiceProfile>,
     pub radius: Option<RadiusProfile>,
     /// Mailbox quota where the mailbox names none, in megabytes.
     pub quota_mb: Option<u32>,
-}
-
-/// What a plan puts into a modem's file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DocsisProfile {
-    pub downstream: BitRate,
-    pub upstream: BitRate,
-    pub max_cpe: Option<u8>,
-    pub version: Option<String>,
 }
 
 /// What a plan puts into the AAA tables; an add-on's is laid over its service's.
@@ -140,6 +137,11 @@ impl Known {
     /// What a hold of this kind does when it does not say so itself.
     pub fn treatment(&self, kind: HoldKind) -> Treatment {
         self.treatments.get(&kind).cloned().unwrap_or_else(|| kind.default_treatment())
+    }
+
+    /// The first entry that an account's word for a model fits.
+    pub fn model(&self, model: Option<&str>) -> Option<&DeviceModel> {
+        self.models.iter().find(|entry| entry.is(model.unwrap_or_default()))
     }
 
     pub fn garden_group(&self) -> &str {

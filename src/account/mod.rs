@@ -12,6 +12,7 @@ mod parse_service;
 #[cfg(test)]
 mod parse_tests;
 mod patch;
+mod technical;
 mod text;
 mod walk;
 
@@ -21,8 +22,7 @@ pub use digest::{SecretDigests, content_tag};
 pub use facts::ServiceFacts;
 pub use hold::{Hold, HoldBilling, HoldError, HoldKind, Treatment};
 pub use known::{
-    DEFAULT_GARDEN_GROUP, DocsisProfile, Known, KnownPlan, QuarantineDays, RadiusProfile, ReplyValues, ServiceType,
-    ServiceTypeError,
+    DEFAULT_GARDEN_GROUP, Known, KnownPlan, QuarantineDays, RadiusProfile, ReplyValues, ServiceType, ServiceTypeError,
 };
 pub use model::{
     Account, Addon, Address, Device, MAILBOX_PASSWORD, Mailbox, Moment, NextCycle, PriceOverride, Promo, Pushed,
@@ -31,3 +31,7 @@ pub use model::{
 pub use parse::operator_hold;
 pub use parse::parse;
 pub use patch::merge;
+pub use technical::{
+    AddonProfile, Boost, DeviceModel, DocsisProfile, Firmware, FlowProfile, GardenFilters, GardenProfile, VoiceProfile,
+    VoiceServer,
+};

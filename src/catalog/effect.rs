@@ -101,7 +101,7 @@ fn touches(before: &Plan, after: &Plan, repriced: &BTreeSet<&str>) -> Vec<&'stat
     if before.tariff != after.tariff || after.tariff.as_deref().is_some_and(|tariff| repriced.contains(tariff)) {
         touches.push("price");
     }
-    if before.docsis != after.docsis {
+    if before.docsis != after.docsis || before.addon != after.addon || before.voice != after.voice {
         touches.push("modem");
     }
     if before.radius != after.radius {

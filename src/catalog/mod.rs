@@ -6,6 +6,7 @@
 mod bundle;
 mod effect;
 mod read;
+mod technical;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +15,8 @@ pub use effect::{Effect, PlanChange, compare};
 pub use read::read;
 
 use crate::account::{
-    DocsisProfile, HoldBilling, HoldKind, Known, KnownPlan, QuarantineDays, RadiusProfile, ServiceType, Treatment,
+    AddonProfile, DeviceModel, DocsisProfile, GardenProfile, HoldBilling, HoldKind, Known, KnownPlan, QuarantineDays,
+    RadiusProfile, ServiceType, Treatment, VoiceProfile,
 };
 use crate::billing::Straddling;
 use crate::billing::calendar::BillCycle;
@@ -45,6 +47,9 @@ pub struct Catalog {
     /// RADIUS group of logins that a hold blocks; missing: they are refused.
     pub blocked_group: Option<String>,
     pub quarantine: QuarantineDays,
+    pub garden: GardenProfile,
+    /// In the order they are tried.
+    pub models: Vec<DeviceModel>,
     pub cycles: BTreeMap<String, Cycle>,
     pub plans: BTreeMap<String, Plan>,
     pub tariffs: Vec<Tariff>,
@@ -83,6 +88,8 @@ pub struct Plan {
     pub service: Option<ServiceType>,
     pub tariff: Option<String>,
     pub docsis: Option<DocsisProfile>,
+    pub addon: Option<AddonProfile>,
+    pub voice: Option<VoiceProfile>,
     pub radius: Option<RadiusProfile>,
     pub quota_mb: Option<u32>,
 }
@@ -93,6 +100,8 @@ impl Catalog {
         let plan = |plan: &Plan| KnownPlan {
             service: plan.service,
             docsis: plan.docsis.clone(),
+            addon: plan.addon.clone(),
+            voice: plan.voice.clone(),
             radius: plan.radius.clone(),
             quota_mb: plan.quota_mb,
         };
@@ -106,6 +115,8 @@ impl Catalog {
             garden_group: self.garden_group.clone(),
             blocked_group: self.blocked_group.clone(),
             quarantine: self.quarantine,
+            models: self.models.clone(),
+            garden: self.garden.clone(),
         }
     }
 

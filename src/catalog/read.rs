@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Bundle, Catalog, Close, Cycle, HoldDefault, Plan};
-use crate::account::{DocsisProfile, HoldBilling, HoldKind, QuarantineDays, RadiusProfile, ServiceType, Treatment};
+use super::{Bundle, Catalog, Close, Cycle, HoldDefault, Plan, technical};
+use crate::account::{
+    DeviceModel, GardenProfile, HoldBilling, HoldKind, QuarantineDays, RadiusProfile, ServiceType, Treatment,
+};
 use crate::billing::Straddling;
 use crate::billing::calendar::{BillCycle, Every};
 use crate::billing::facts::CorrectionPolicy;
 use crate::billing::tariff::{Tariff, canonical, read_section};
-use crate::vocabulary::{BitRate, Currency, Exact, Fault, Section, TenantId, TomlFile, Value, Zone};
+use crate::vocabulary::{Currency, Exact, Fault, Section, TenantId, TomlFile, Value, Zone};
 
 /// Reads one catalog. **Errors**: every fault of every file, with its place.
 pub fn read(bundle: &Bundle) -> Result<Catalog, Vec<Fault>> {
@@ -42,6 +44,11 @@ fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> 
         Some(value) => value.section().and_then(quarantine)?,
         None => QuarantineDays::default(),
     };
+    let garden = match root.value("garden") {
+        Some(value) => value.section().and_then(technical::garden),
+        None => Some(GardenProfile::default()),
+    };
+    let models: Option<Vec<DeviceModel>> = root.sections("device_model").into_iter().map(technical::model).collect();
     let cycles = keyed(
         root.sections("bill_cycle").into_iter().map(|section| cycle(section, timezone.as_deref())),
         |cycle: &Cycle| &cycle.calendar.id,
@@ -66,7 +73,13 @@ fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> 
         root,
         "plan",
     );
-    let (tenant, cycles, plans) = (tenant?, cycles?, plans?);
+    let (tenant, cycles, plans, models) = (tenant?, cycles?, plans?, models?);
+    for (index, model) in models.iter().enumerate() {
+        if models[..index].iter().any(|other| other.id == model.id) {
+            root.fault(format!("device_model `{}` is there twice", model.id));
+            return None;
+        }
+    }
     check_profiles(&holds, &plans, root);
     sound.then_some(Catalog {
         tenant: tenant.id,
@@ -84,6 +97,8 @@ fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> 
         garden_group,
         blocked_group,
         quarantine,
+        garden: garden?,
+        models,
         cycles,
         plans,
         tariffs,
@@ -247,7 +262,15 @@ fn plan(mut section: Section<'_>, tariffs: Option<&BTreeSet<&str>>) -> Option<Pl
     let service = section.parsed::<ServiceType>("service");
     let tariff = section.value("tariff");
     let docsis = match section.value("docsis") {
-        Some(value) => value.section().and_then(docsis).map(Some),
+        Some(value) => value.section().and_then(technical::docsis).map(Some),
+        None => Some(None),
+    };
+    let addon = match section.value("docsis_addon") {
+        Some(value) => value.section().and_then(technical::addon).map(Some),
+        None => Some(None),
+    };
+    let voice = match section.value("voice") {
+        Some(value) => value.section().and_then(technical::voice).map(Some),
         None => Some(None),
     };
     let radius = match section.value("radius") {
@@ -279,32 +302,10 @@ fn plan(mut section: Section<'_>, tariffs: Option<&BTreeSet<&str>>) -> Option<Pl
         service,
         tariff,
         docsis: docsis?,
+        addon: addon?,
+        voice: voice?,
         radius: radius?,
         quota_mb: quota_mb?.and_then(|quota| u32::try_from(quota).ok()),
-    })
-}
-
-fn docsis(mut section: Section<'_>) -> Option<DocsisProfile> {
-    let downstream = section.required_parsed::<BitRate>("downstream");
-    let upstream = section.required_parsed::<BitRate>("upstream");
-    let max_cpe = match section.value("max_cpe") {
-        Some(value) => value.integer(0..255).map(|most| u8::try_from(most).ok()),
-        None => Some(None),
-    };
-    let version = match section.value("version") {
-        Some(value) => {
-            const VERSIONS: &[(&str, &str)] =
-                &[("1.0", "1.0"), ("1.1", "1.1"), ("2.0", "2.0"), ("3.0", "3.0"), ("3.1", "3.1"), ("4.0", "4.0")];
-            value.choice(VERSIONS).map(Some)
-        }
-        None => Some(None),
-    };
-    section.finish();
-    Some(DocsisProfile {
-        downstream: downstream?,
-        upstream: upstream?,
-        max_cpe: max_cpe?,
-        version: version?.map(str::to_owned),
     })
 }
 

@@ -1,17 +1,20 @@
 //! A modem's file from a subscriber's settings, and the proof that the file says what was meant.
 //!
 //! Comes in: `CmSettings` and the CMTS' shared secret. Goes out: bytes, always the same for the same settings.
-//! Type by type: 3, 29, 18, 14, 4 or 24 and 25, 19, 20, 11 or 54 and 53, then both MICs.
+//! Type by type: 3, 29, 18, 4 or 24 and 25, the garden's filters, 14, subscriber management (35, 36, 67, 37), firmware
+//! (9, 21), 19, 20, SNMP access (11, or 54 and 53), what templates add, the extended CMTS MIC, then both MICs.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::ber::{Oid, Value, VarBind};
-use super::check::faults;
-use super::mic::{cmts_mic, expected_cm_mic};
-use super::text::seal;
-use super::tlv::{CM_MIC, CMTS_MIC, Framing, Item, Tlv, parse, write};
-use crate::vocabulary::{Fault, Faults, MacAddress, Secret};
+use super::check::faults_of;
+use super::garden::{GardenFilter, drop_classifiers, ip_filters};
+use super::mic::{ExtendedMic, cm_mic_of, cmts_mic_of, extended_setting, extended_verifies};
+use super::tlv::{CM_MIC, CMTS_MIC, END, Framing, PAD, Tlv, View, views};
+use crate::vocabulary::{Fault, MacAddress, Secret};
 
 /// The DOCSIS generation a file is written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +28,7 @@ pub enum Generation {
 }
 
 /// One direction's service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Flow {
     /// Maximum sustained rate in bit/s. `None` = the CMTS' own limit.
     pub rate: Option<u64>,
@@ -33,6 +36,22 @@ pub struct Flow {
     pub peak: Option<u64>,
     /// Maximum burst in octets; `None` = 20 ms at `rate`, at least `LEAST_BURST`.
     pub burst: Option<u32>,
+    /// Traffic priority, 0 to 7.
+    pub priority: Option<u8>,
+    /// Minimum reserved rate in bit/s.
+    pub min_reserved: Option<u64>,
+    /// A service class that the CMTS knows, 1 to 15 octets.
+    pub service_class: Option<String>,
+}
+
+/// How a modem is told who may manage it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnmpStyle {
+    /// TLV 53 and 54, from DOCSIS 3.0.
+    Coexistence,
+    /// docsDevNmAccessTable of RFC 4639, older modems.
+    AccessTable,
 }
 
 /// Who may manage the modem by SNMP.
@@ -42,6 +61,17 @@ pub struct SnmpAccess {
     pub write: bool,
     /// Managers' addresses; none = any.
     pub managers: Vec<Ipv4Addr>,
+    /// `None`: as the generation does.
+    pub style: Option<SnmpStyle>,
+}
+
+/// The software a modem must run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirmwareSource {
+    /// Name on the server, 1 to 64 octets (TLV 9).
+    pub file: String,
+    /// TLV 21; `None` = the server the configuration file came from.
+    pub server: Option<Ipv4Addr>,
 }
 
 /// What a modem's file says.
@@ -56,11 +86,23 @@ pub struct CmSettings {
     pub cpe_macs: Vec<MacAddress>,
     pub upstream: Flow,
     pub downstream: Flow,
+    /// Addresses that belong to the subscriber; the CMTS lets no others of them through (TLV 35, 36, 67).
+    pub static_ips: Vec<IpAddr>,
+    /// Filter groups of the CMTS (TLV 37): subscriber down and up, modem down and up, and up to six more.
+    pub filter_groups: Vec<u16>,
+    /// The walled garden's filters in the modem itself; `None` = everything passes.
+    pub garden: Option<GardenFilter>,
+    pub firmware: Option<FirmwareSource>,
     /// Seconds since 1900 (TLV 19): with it the CMTS refuses the file when it is older than its ToD.
     pub tftp_timestamp: Option<u32>,
     /// The only modem address that may use the file (TLV 20).
     pub modem_address: Option<Ipv4Addr>,
     pub snmp: Option<SnmpAccess>,
+    /// What templates add, in order.
+    pub template: Vec<Tlv>,
+    /// Types of which only the template's TLVs stand in the file; the MICs are never among them.
+    pub replaced: Vec<u8>,
+    pub extended_mic: Option<ExtendedMic>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,17 +111,24 @@ pub struct GenerationError(String);
 
 /// A burst below two full frames stalls a modem. CM-SP-MULPI C.2.2.7.3 names it as default.
 pub const LEAST_BURST: u32 = 3044;
+/// References of the recipe's own service flows.
+pub const UPSTREAM_REFERENCE: u16 = 1;
+pub const DOWNSTREAM_REFERENCE: u16 = 2;
 
 const BURST_PER_SECOND: u64 = 50;
-const UPSTREAM_REFERENCE: u16 = 1;
-const DOWNSTREAM_REFERENCE: u16 = 2;
 const BEST_EFFORT: u8 = 2;
 const ALL_QOS_SETS: u8 = 7;
 const READ_ONLY: u8 = 1;
 const READ_WRITE: u8 = 2;
 const VIEW: &[u8] = b"lastmile";
-/// docsDevNmAccessTable of RFC 4639.
-const NM_ACCESS: &str = "1.3.6.1.2.1.69.1.2.1";
+const ALIGNMENT: usize = 4;
+/// docsDevNmAccessEntry of RFC 4639.
+const NM_ACCESS: [u32; 10] = [1, 3, 6, 1, 2, 1, 69, 1, 2, 1];
+/// docsDevSwAdminStatus.0; 2 = allowProvisioningUpgrade. RFC 4639.
+const SW_ADMIN_STATUS: [u32; 10] = [1, 3, 6, 1, 2, 1, 69, 1, 3, 3];
+const ALLOW_PROVISIONING_UPGRADE: i64 = 2;
+const SUBSCRIBER_ACTIVE: u8 = 1;
+const SUBSCRIBER_LEARNABLE: u8 = 2;
 
 impl FromStr for Generation {
     type Err = GenerationError;
@@ -97,93 +146,153 @@ impl FromStr for Generation {
     }
 }
 
+impl CmSettings {
+    /// A modem that registers and lets nothing pass.
+    pub fn closed(generation: Generation) -> Self {
+        Self {
+            generation,
+            network_access: false,
+            max_cpe: 1,
+            cpe_macs: Vec::new(),
+            upstream: Flow::default(),
+            downstream: Flow::default(),
+            static_ips: Vec::new(),
+            filter_groups: Vec::new(),
+            garden: None,
+            firmware: None,
+            tftp_timestamp: None,
+            modem_address: None,
+            snmp: None,
+            template: Vec::new(),
+            replaced: Vec::new(),
+            extended_mic: None,
+        }
+    }
+}
+
 /// Builds the file.
 ///
 /// **Source**: CM-SP-MULPI Annex C; recipes for each state of an account are the caller's.
 pub fn cm_file(settings: &CmSettings, secret: &Secret) -> Vec<u8> {
-    let mut tlvs = vec![Tlv::new(3, vec![u8::from(settings.network_access)])];
+    let mut file = Writer::new(&settings.replaced);
+    file.add(3, &[u8::from(settings.network_access)]);
     if settings.generation == Generation::V10 {
-        tlvs.push(Tlv::new(18, vec![settings.max_cpe.max(1)]));
-        tlvs.push(Tlv::new(4, class_of_service(settings)));
+        file.add(18, &[settings.max_cpe.max(1)]);
+        file.group(4, |group| class_of_service(settings, group));
     } else {
-        tlvs.push(Tlv::new(29, vec![1]));
-        tlvs.push(Tlv::new(18, vec![settings.max_cpe.max(1)]));
-        tlvs.push(Tlv::new(24, upstream_flow(settings)));
-        tlvs.push(Tlv::new(25, downstream_flow(settings)));
+        file.add(29, &[1]);
+        file.add(18, &[settings.max_cpe.max(1)]);
+        file.group(24, |group| upstream_flow(settings, group));
+        file.group(25, |group| downstream_flow(settings, group));
     }
-    tlvs.extend(settings.cpe_macs.iter().map(|mac| Tlv::new(14, mac.octets().to_vec())));
-    tlvs.extend(settings.tftp_timestamp.map(|seconds| Tlv::new(19, seconds.to_be_bytes().to_vec())));
-    tlvs.extend(settings.modem_address.map(|address| Tlv::new(20, address.octets().to_vec())));
-    if let Some(access) = &settings.snmp {
-        match settings.generation {
-            Generation::V10 | Generation::V11 | Generation::V20 => tlvs.extend(access_table(access)),
-            _ => tlvs.extend(coexistence(access)),
+    if let Some(garden) = &settings.garden {
+        match garden.in_classifiers && settings.generation >= Generation::V30 {
+            true => drop_classifiers(garden).iter().for_each(|tlv| file.add(tlv.code, &tlv.value)),
+            false => ip_filters(garden).iter().for_each(|bind| file.add(11, &bind.encode())),
         }
     }
-    seal(tlvs, secret.expose().as_bytes())
+    for mac in &settings.cpe_macs {
+        file.add(14, &mac.octets());
+    }
+    subscriber_management(settings, &mut file);
+    if let Some(firmware) = &settings.firmware {
+        file.add(9, firmware.file.as_bytes());
+        if let Some(server) = firmware.server {
+            file.add(21, &server.octets());
+        }
+        let status = Oid::of(&[&SW_ADMIN_STATUS[..], &[0]].concat());
+        file.add(11, &VarBind::new(status, Value::Integer(ALLOW_PROVISIONING_UPGRADE)).encode());
+    }
+    if let Some(seconds) = settings.tftp_timestamp {
+        file.add(19, &seconds.to_be_bytes());
+    }
+    if let Some(address) = settings.modem_address {
+        file.add(20, &address.octets());
+    }
+    if let Some(access) = &settings.snmp {
+        let modern = settings.generation >= Generation::V30;
+        match access.style.unwrap_or(if modern { SnmpStyle::Coexistence } else { SnmpStyle::AccessTable }) {
+            SnmpStyle::AccessTable => access_table(access, &mut file),
+            SnmpStyle::Coexistence => coexistence(access, &mut file),
+        }
+    }
+    file.extend_from(&settings.template);
+    file.sealed(secret.expose().as_bytes(), settings.extended_mic.as_ref())
 }
 
 /// Reads a file back and judges it as a modem and its CMTS would.
 ///
 /// **Errors**: every broken rule, and a MIC that does not verify. The file must not be offered then.
 pub fn verify(bytes: &[u8], secret: &Secret) -> Result<(), Vec<Fault>> {
-    let items = match parse(Framing::Cm, bytes) {
-        Ok(items) => items,
+    let tlvs = match views(Framing::Cm, bytes) {
+        Ok(tlvs) => tlvs,
         Err(error) => return Err(vec![Fault { pointer: String::new(), detail: error.to_string() }]),
     };
-    let mut found = Faults::new();
-    let value = |code: u8| {
-        items.iter().find_map(|item| match item {
-            Item::Tlv(tlv) if tlv.code == code => Some(tlv.value.as_slice()),
-            _ => None,
-        })
-    };
-    if value(CM_MIC) != expected_cm_mic(&items).as_ref().map(|mic| mic.as_slice()) {
+    let key = secret.expose().as_bytes();
+    let mut found = faults_of(Framing::Cm, &tlvs);
+    let mic = tlvs.iter().position(|tlv| tlv.code == CM_MIC);
+    // What stands before TLV 6: the distance of its first byte from the file's.
+    let before = mic.map(|at| &bytes[..tlvs[at].whole.as_ptr().addr() - bytes.as_ptr().addr()]);
+    if !mic.zip(before).is_some_and(|(at, before)| tlvs[at].value == cm_mic_of(before)) {
         found.add("6 (CmMic)", "does not verify");
     }
-    if value(CMTS_MIC) != Some(&cmts_mic(&items, secret.expose().as_bytes())) {
-        found.add("7 (CmtsMic)", "does not verify");
-    }
-    for fault in faults(Framing::Cm, &items).into_vec() {
-        found.add(fault.pointer, fault.detail);
+    let last = tlvs.iter().position(|tlv| tlv.code == CMTS_MIC);
+    let covered = &tlvs[..last.unwrap_or(tlvs.len())];
+    let value = last.map(|at| tlvs[at].value);
+    match extended_verifies(covered, value, key) {
+        Some(true) => {}
+        Some(false) => found.add("43.6 (VendorSpecific.ExtendedCMTSMICConfigurationSetting)", "does not verify"),
+        None if value != Some(&cmts_mic_of(covered, key)[..]) => found.add("7 (CmtsMic)", "does not verify"),
+        None => {}
     }
     found.settle(())
 }
 
-fn upstream_flow(settings: &CmSettings) -> Vec<u8> {
-    let mut group = Group::default();
+fn upstream_flow(settings: &CmSettings, group: &mut Group) {
+    let flow = &settings.upstream;
     group.add(1, &UPSTREAM_REFERENCE.to_be_bytes());
-    group.add(6, &[ALL_QOS_SETS]);
-    let unit = add_rates(&mut group, &settings.upstream);
+    let unit = add_service(group, flow);
     // Zero is "no limit": concatenation is not used from DOCSIS 3.0 on, and 1522 octets would strangle older ones.
     group.add(14, &0u16.to_be_bytes());
     group.add(15, &[BEST_EFFORT]);
-    add_peak(&mut group, &settings.upstream, settings.generation, unit);
-    group.bytes
+    add_peak(group, flow, settings.generation, unit);
 }
 
-fn downstream_flow(settings: &CmSettings) -> Vec<u8> {
-    let mut group = Group::default();
+fn downstream_flow(settings: &CmSettings, group: &mut Group) {
+    let flow = &settings.downstream;
     group.add(1, &DOWNSTREAM_REFERENCE.to_be_bytes());
-    group.add(6, &[ALL_QOS_SETS]);
-    let unit = add_rates(&mut group, &settings.downstream);
-    add_peak(&mut group, &settings.downstream, settings.generation, unit);
-    group.bytes
+    let unit = add_service(group, flow);
+    add_peak(group, flow, settings.generation, unit);
 }
 
-/// Rate and burst; gives the unit that both rates of the flow are written in.
-fn add_rates(group: &mut Group, flow: &Flow) -> RateUnit {
-    let Some(rate) = flow.rate else { return RateUnit::Bit };
-    let unit = RateUnit::for_rate(rate.max(peak_of(flow, rate)));
-    group.add(8, &unit.scaled(rate).to_be_bytes());
-    let burst = flow.burst.unwrap_or_else(|| u32::try_from(rate / 8 / BURST_PER_SECOND).unwrap_or(u32::MAX));
-    group.add(9, &burst.max(LEAST_BURST).to_be_bytes());
+/// Class, priority, rates and burst; gives the unit that all rates of the flow are written in.
+fn add_service(group: &mut Group, flow: &Flow) -> RateUnit {
+    if let Some(class) = &flow.service_class {
+        group.add(4, &[class.as_bytes(), &[0]].concat());
+    }
+    group.add(6, &[ALL_QOS_SETS]);
+    if let Some(priority) = flow.priority {
+        group.add(7, &[priority]);
+    }
+    let greatest = flow.rate.map_or(0, |rate| peak_of(flow, rate)).max(flow.min_reserved.unwrap_or(0));
+    let unit = RateUnit::for_rate(greatest);
+    if let Some(rate) = flow.rate {
+        group.add(8, &unit.scaled(rate).to_be_bytes());
+        let burst = flow.burst.unwrap_or_else(|| u32::try_from(rate / 8 / BURST_PER_SECOND).unwrap_or(u32::MAX));
+        group.add(9, &burst.max(LEAST_BURST).to_be_bytes());
+    } else if let Some(burst) = flow.burst {
+        group.add(9, &burst.max(LEAST_BURST).to_be_bytes());
+    }
+    if let Some(reserved) = flow.min_reserved {
+        group.add(10, &unit.scaled(reserved).to_be_bytes());
+    }
     unit
 }
 
 fn add_peak(group: &mut Group, flow: &Flow, generation: Generation, unit: RateUnit) {
-    let Some(rate) = flow.rate.filter(|rate| *rate > 0) else { return };
-    if generation >= Generation::V30 {
+    if let Some(rate) = flow.rate.filter(|rate| *rate > 0)
+        && generation >= Generation::V30
+    {
         group.add(27, &unit.scaled(peak_of(flow, rate)).to_be_bytes());
     }
     if unit != RateUnit::Bit {
@@ -223,57 +332,90 @@ impl RateUnit {
     }
 }
 
-fn class_of_service(settings: &CmSettings) -> Vec<u8> {
-    let rate = |flow: &Flow| flow.rate.map(|rate| u32::try_from(rate).unwrap_or(u32::MAX).to_be_bytes());
-    let mut group = Group::default();
+fn class_of_service(settings: &CmSettings, group: &mut Group) {
+    let bits = |rate: u64| u32::try_from(rate).unwrap_or(u32::MAX).to_be_bytes();
+    let (down, up) = (&settings.downstream, &settings.upstream);
     group.add(1, &[1]);
-    if let Some(down) = rate(&settings.downstream) {
-        group.add(2, &down);
+    if let Some(rate) = down.rate {
+        group.add(2, &bits(rate));
     }
-    if let Some(up) = rate(&settings.upstream) {
-        group.add(3, &up);
+    if let Some(rate) = up.rate {
+        group.add(3, &bits(rate));
     }
-    group.bytes
+    if let Some(priority) = up.priority {
+        group.add(4, &[priority]);
+    }
+    if let Some(reserved) = up.min_reserved {
+        group.add(5, &bits(reserved));
+    }
+    if let Some(burst) = up.burst {
+        group.add(6, &u16::try_from(burst).unwrap_or(u16::MAX).to_be_bytes());
+    }
 }
 
-/// TLV 54 and 53: a view over all of `internet` and the community that may use it. Modems from DOCSIS 3.0.
-fn coexistence(access: &SnmpAccess) -> [Tlv; 2] {
-    let mut view = Group::default();
-    view.add(1, VIEW);
-    view.add(2, &oid("1.3.6.1").encode());
-    view.add(4, &[1]);
-    let mut community = Group::default();
-    community.add(1, access.community.expose().as_bytes());
-    for (address, mask) in managers(access) {
-        let mut transport = Group::default();
-        transport.add(1, &[&address.octets()[..], &[0, 0]].concat());
-        transport.add(2, &[&mask.octets()[..], &[0, 0]].concat());
-        community.add(2, &transport.bytes);
+/// Addresses of the subscriber's own (35, 36, 67) and the CMTS' filter groups (37).
+fn subscriber_management(settings: &CmSettings, file: &mut Writer) {
+    let (v4, v6): (Vec<&IpAddr>, Vec<&IpAddr>) = settings.static_ips.iter().partition(|address| address.is_ipv4());
+    if !settings.static_ips.is_empty() {
+        let most = u16::from(settings.max_cpe).to_be_bytes();
+        file.add(35, &[most[0], most[1], SUBSCRIBER_ACTIVE | SUBSCRIBER_LEARNABLE]);
     }
-    community.add(3, &[if access.write { READ_WRITE } else { READ_ONLY }]);
-    community.add(4, VIEW);
-    [Tlv::new(54, view.bytes), Tlv::new(53, community.bytes)]
+    for (code, addresses) in [(36, v4), (67, v6)] {
+        let mut table = Vec::new();
+        for address in addresses {
+            match address {
+                IpAddr::V4(address) => table.extend(address.octets()),
+                IpAddr::V6(address) => table.extend(address.octets()),
+            }
+        }
+        if !table.is_empty() {
+            file.add(code, &table);
+        }
+    }
+    if !settings.filter_groups.is_empty() {
+        let groups: Vec<u8> = settings.filter_groups.iter().flat_map(|group| group.to_be_bytes()).collect();
+        file.add(37, &groups);
+    }
 }
 
-/// Rows of docsDevNmAccessTable (RFC 4639), for modems before DOCSIS 3.0.
-fn access_table(access: &SnmpAccess) -> Vec<Tlv> {
+/// TLV 54 and 53: a view over all of `internet` and the community that may use it.
+fn coexistence(access: &SnmpAccess, file: &mut Writer) {
+    file.group(54, |view| {
+        view.add(1, VIEW);
+        view.add(2, &Oid::of(&[1, 3, 6, 1]).encode());
+        view.add(4, &[1]);
+    });
+    file.group(53, |community| {
+        community.add(1, access.community.expose().as_bytes());
+        for (address, mask) in managers(access) {
+            community.group(2, |transport| {
+                transport.add(1, &[&address.octets()[..], &[0, 0]].concat());
+                transport.add(2, &[&mask.octets()[..], &[0, 0]].concat());
+            });
+        }
+        community.add(3, &[if access.write { READ_WRITE } else { READ_ONLY }]);
+        community.add(4, VIEW);
+    });
+}
+
+/// Rows of docsDevNmAccessTable (RFC 4639).
+fn access_table(access: &SnmpAccess, file: &mut Writer) {
     let control = if access.write { 3 } else { 2 };
-    let row = |(index, (address, mask)): (usize, (Ipv4Addr, Ipv4Addr))| {
+    for (index, (address, mask)) in managers(access).into_iter().enumerate() {
+        let row = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
         let community = access.community.expose().as_bytes().to_vec();
-        [
+        for (column, value) in [
             (2, Value::Ip(address)),
             (3, Value::Ip(mask)),
             (4, Value::Octets(community)),
             (5, Value::Integer(control)),
             (6, Value::Octets(b"@".to_vec())),
             (7, Value::Integer(4)),
-        ]
-        .map(|(column, value)| {
-            let oid = oid(&format!("{NM_ACCESS}.{column}.{}", index + 1));
-            Tlv::new(11, VarBind::new(oid, value).encode())
-        })
-    };
-    managers(access).into_iter().enumerate().flat_map(row).collect()
+        ] {
+            let oid = Oid::of(&[&NM_ACCESS[..], &[column, row]].concat());
+            file.add(11, &VarBind::new(oid, value).encode());
+        }
+    }
 }
 
 fn managers(access: &SnmpAccess) -> Vec<(Ipv4Addr, Ipv4Addr)> {
@@ -283,19 +425,83 @@ fn managers(access: &SnmpAccess) -> Vec<(Ipv4Addr, Ipv4Addr)> {
     }
 }
 
-fn oid(text: &str) -> Oid {
-    text.parse().expect("the OIDs of this file are well-formed")
+/// A file being written, TLV behind TLV in one buffer.
+struct Writer<'r> {
+    out: Vec<u8>,
+    replaced: &'r [u8],
 }
+
+impl<'r> Writer<'r> {
+    fn new(replaced: &'r [u8]) -> Self {
+        Self { out: Vec::with_capacity(USUAL_OCTETS), replaced }
+    }
+
+    /// Adds a TLV of the recipe, unless the template's stand in its place.
+    fn add(&mut self, code: u8, value: &[u8]) {
+        if !self.replaced.contains(&code) {
+            Group { out: &mut self.out }.add(code, value);
+        }
+    }
+
+    fn group(&mut self, code: u8, fill: impl FnOnce(&mut Group)) {
+        if !self.replaced.contains(&code) {
+            Group { out: &mut self.out }.group(code, fill);
+        }
+    }
+
+    fn extend_from(&mut self, tlvs: &[Tlv]) {
+        for tlv in tlvs {
+            Group { out: &mut self.out }.add(tlv.code, &tlv.value);
+        }
+    }
+
+    /// Both MICs, the end and the padding.
+    fn sealed(mut self, secret: &[u8], extended: Option<&ExtendedMic>) -> Vec<u8> {
+        if let Some(extended) = extended {
+            let setting = extended_setting(extended, &self.tlvs(), secret);
+            Group { out: &mut self.out }.add(setting.code, &setting.value);
+        }
+        let mic = cm_mic_of(&self.out);
+        Group { out: &mut self.out }.add(CM_MIC, &mic);
+        let tlvs = self.tlvs();
+        let mic = match extended.filter(|extended| !extended.explicit) {
+            Some(extended) => extended.digest(&tlvs, secret),
+            None => cmts_mic_of(&tlvs, secret),
+        };
+        Group { out: &mut self.out }.add(CMTS_MIC, &mic);
+        self.out.push(END);
+        let length = self.out.len();
+        self.out.resize(length.next_multiple_of(ALIGNMENT), PAD);
+        self.out
+    }
+
+    fn tlvs(&self) -> Vec<View<'_>> {
+        views(Framing::Cm, &self.out).expect("what was written whole is read whole")
+    }
+}
+
+/// Files of one subscriber are below this.
+const USUAL_OCTETS: usize = 512;
 
 /// Sub-TLVs being put together.
-#[derive(Default)]
-struct Group {
-    bytes: Vec<u8>,
+struct Group<'o> {
+    out: &'o mut Vec<u8>,
 }
 
-impl Group {
+impl Group<'_> {
+    /// A value beyond one length byte is cut; what comes from outside was measured when it was read.
     fn add(&mut self, code: u8, value: &[u8]) {
-        write(Framing::Cm, &Tlv::new(code, value.to_vec()), &mut self.bytes);
+        let value = &value[..value.len().min(usize::from(u8::MAX))];
+        self.out.extend([code, value.len() as u8]);
+        self.out.extend_from_slice(value);
+    }
+
+    fn group(&mut self, code: u8, fill: impl FnOnce(&mut Group)) {
+        self.out.extend([code, 0]);
+        let start = self.out.len();
+        fill(&mut Group { out: self.out });
+        self.out.truncate(start + usize::from(u8::MAX));
+        self.out[start - 1] = (self.out.len() - start) as u8;
     }
 }
 
@@ -310,15 +516,11 @@ mod tests {
 
     fn settings() -> CmSettings {
         CmSettings {
-            generation: Generation::V30,
             network_access: true,
             max_cpe: 2,
-            cpe_macs: Vec::new(),
             upstream: Flow { rate: Some(20_000_000), ..Flow::default() },
             downstream: Flow { rate: Some(100_000_000), ..Flow::default() },
-            tftp_timestamp: None,
-            modem_address: None,
-            snmp: None,
+            ..CmSettings::closed(Generation::V30)
         }
     }
 
@@ -350,7 +552,8 @@ mod tests {
 
     #[test]
     fn snmp_access_is_granted_in_the_way_of_the_generation() {
-        let access = SnmpAccess { community: Secret::new("kept"), write: true, managers: vec![[10, 0, 0, 1].into()] };
+        let managers = vec![[10, 0, 0, 1].into()];
+        let access = SnmpAccess { community: Secret::new("kept"), write: true, managers, style: None };
         let modern = shown(&CmSettings { snmp: Some(access.clone()), ..settings() });
         assert!(modern.contains("SNMPv1v2cCommunityName = \"kept\"") && !modern.contains("SnmpMibObject"), "{modern}");
         assert!(modern.contains("SNMPv1v2cTransportAddress = \"10.0.0.1:0\""), "{modern}");

@@ -3,14 +3,11 @@
 //! Comes in: the items of a file. Goes out: every fault with the path of its TLV. Never stops at the first.
 //! A file with faults can still be shown and kept byte for byte; it is only not made by accident.
 
-use std::collections::BTreeMap;
-
 use super::ber::{Oid, VarBind};
 use super::path::{Occurrences, Path};
 use super::schema::{Field, Kind, VENDOR_ID, by_code, top};
-use super::tlv::{CM_MIC, CMTS_MIC, Framing, Item, Tlv, parse_nested};
+use super::tlv::{CM_MIC, CMTS_MIC, Framing, Item, TlvError, View, nested};
 use super::tree::vendor_table;
-use super::value::show;
 use crate::vocabulary::{Faults, MacAddress};
 
 const NETWORK_ACCESS: u8 = 3;
@@ -19,6 +16,7 @@ const SNMP_OBJECT: u8 = 11;
 const CPE_MAC: u8 = 14;
 const MAX_CPE: u8 = 18;
 const CLASSIFIERS: [u8; 2] = [22, 23];
+const DROP_CLASSIFIER: u8 = 60;
 const FLOWS: [u8; 2] = [24, 25];
 const FILTERS: u8 = 37;
 const COEXISTENCE: u8 = 53;
@@ -32,23 +30,38 @@ const NM_ACCESS_TABLE: [u32; 9] = [1, 3, 6, 1, 2, 1, 69, 1, 2];
 
 /// Every fault of a file.
 pub fn faults(framing: Framing, items: &[Item]) -> Faults {
-    let tlvs: Vec<&Tlv> =
-        items.iter().filter_map(|item| if let Item::Tlv(tlv) = item { Some(tlv) } else { None }).collect();
+    let view = |item: &'_ Item| match item {
+        Item::Tlv(tlv) => Some((tlv.code, tlv.value.clone())),
+        _ => None,
+    };
+    let held: Vec<(u8, Vec<u8>)> = items.iter().filter_map(view).collect();
+    let views: Vec<View> = held.iter().map(|(code, value)| View { code: *code, value, whole: &[] }).collect();
+    faults_of(framing, &views)
+}
+
+/// Every fault of a file given as its TLVs.
+pub fn faults_of(framing: Framing, tlvs: &[View]) -> Faults {
     let mut faults = Faults::new();
-    let mut occurrences = Occurrences::default();
-    for tlv in &tlvs {
-        let field = by_code(top(framing), tlv.code);
-        let path = Path::default().child(tlv.code, occurrences.next(tlv.code), field.map(|field| field.name));
-        if let Some(field) = field {
-            check_field(field, &tlv.value, &path, &mut faults);
-        }
-    }
+    field_faults(framing, tlvs, &mut faults);
     if framing == Framing::Cm {
-        check_presence(&tlvs, &mut faults);
-        check_flows(&tlvs, &mut faults);
-        check_snmp_access(&tlvs, &mut faults);
+        check_presence(tlvs, &mut faults);
+        check_flows(tlvs, &mut faults);
+        check_snmp_access(tlvs, &mut faults);
     }
     faults
+}
+
+/// What is wrong with each TLV by itself, wherever it stands.
+pub fn field_faults(framing: Framing, tlvs: &[View], faults: &mut Faults) {
+    let root = Path::default();
+    let mut occurrences = Occurrences::default();
+    for tlv in tlvs {
+        let field = by_code(top(framing), tlv.code);
+        let path = root.child(tlv.code, occurrences.next(tlv.code), field.map(|field| field.name));
+        if let Some(field) = field {
+            check_field(field, tlv.value, &path, faults);
+        }
+    }
 }
 
 fn check_field(field: &Field, bytes: &[u8], path: &Path, faults: &mut Faults) {
@@ -78,20 +91,19 @@ fn check_field(field: &Field, bytes: &[u8], path: &Path, faults: &mut Faults) {
 }
 
 fn check_nested(table: &'static [Field], group: u8, bytes: &[u8], path: &Path, faults: &mut Faults) {
-    let tlvs = match parse_nested(bytes) {
-        Ok(tlvs) => tlvs,
-        Err(error) => return faults.add(path.to_string(), format!("inside: {error}")),
-    };
     let mut occurrences = Occurrences::default();
-    for tlv in &tlvs {
+    if let Some(error) = nested(bytes).find_map(|tlv: Result<View, TlvError>| tlv.err()) {
+        return faults.add(path.to_string(), format!("inside: {error}"));
+    }
+    for tlv in nested(bytes).flatten() {
         let field = by_code(table, tlv.code);
         let inner = path.child(tlv.code, occurrences.next(tlv.code), field.map(|field| field.name));
         if let Some(field) = field {
-            check_field(field, &tlv.value, &inner, faults);
+            check_field(field, tlv.value, &inner, faults);
         }
     }
     for needed in needed_inside(group, table) {
-        if !tlvs.iter().any(|tlv| tlv.code == *needed) {
+        if !nested(bytes).flatten().any(|tlv| tlv.code == *needed) {
             let name = by_code(table, *needed).map(|field| field.name);
             faults.add(path.child(*needed, 1, name).to_string(), "is missing and must be present");
         }
@@ -144,13 +156,17 @@ fn leaf_fault(kind: Kind, bytes: &[u8]) -> Option<String> {
             Some(format!("must be {} bytes long, is {}", lengths[0], bytes.len()))
         }
         Kind::Mic => in_range(16, 0, u64::MAX),
-        Kind::Oid | Kind::VarBind | Kind::WriteControl => {
-            show(kind, bytes).is_none().then(|| "is not in shortest definite BER".to_owned())
-        }
+        Kind::Oid => ber_fault(matches!(Oid::parse(bytes), Ok((_, [])))),
+        Kind::VarBind => ber_fault(VarBind::parse(bytes).is_ok()),
+        Kind::WriteControl => ber_fault(matches!(Oid::parse(bytes), Ok((_, [_])))),
         Kind::Ip4List => (!bytes.len().is_multiple_of(4)).then(|| "must be a multiple of 4 bytes".to_owned()),
         Kind::U16List => (!bytes.len().is_multiple_of(2)).then(|| "must be a multiple of 2 bytes".to_owned()),
         Kind::U8List | Kind::Hex(_) | Kind::Group(_) | Kind::Vendor => None,
     }
+}
+
+fn ber_fault(sound: bool) -> Option<String> {
+    (!sound).then(|| "is not in shortest definite BER".to_owned())
 }
 
 fn text_fault(bytes: &[u8], least: usize, most: usize) -> Option<String> {
@@ -158,7 +174,7 @@ fn text_fault(bytes: &[u8], least: usize, most: usize) -> Option<String> {
     (!(least..=most).contains(&length)).then(|| format!("must be {least} to {most} bytes long, is {length}"))
 }
 
-fn check_presence(tlvs: &[&Tlv], faults: &mut Faults) {
+fn check_presence(tlvs: &[View], faults: &mut Faults) {
     let count = |code: u8| tlvs.iter().filter(|tlv| tlv.code == code).count();
     let place = |code: u8, nth: usize| {
         Path::default().child(code, nth, by_code(top(Framing::Cm), code).map(|field| field.name)).to_string()
@@ -190,45 +206,62 @@ fn check_presence(tlvs: &[&Tlv], faults: &mut Faults) {
     }
 }
 
-/// References are unique over both directions, and a classifier names a flow that is there.
-fn check_flows(tlvs: &[&Tlv], faults: &mut Faults) {
-    let mut holders: BTreeMap<u16, String> = BTreeMap::new();
+/// References are unique over both directions, and a classifier names a flow that is there. So are the references of
+/// classifiers, the dropping ones (60) among them.
+fn check_flows(tlvs: &[View], faults: &mut Faults) {
+    let root = Path::default();
+    let place = |code: u8, nth: usize| root.child(code, nth, by_code(top(Framing::Cm), code).map(|field| field.name));
+    let mut flows: Vec<(u64, u8, usize)> = Vec::new();
+    let mut classifiers: Vec<(u64, u8, usize)> = Vec::new();
     let mut occurrences = Occurrences::default();
-    for tlv in tlvs.iter().filter(|tlv| FLOWS.contains(&tlv.code)) {
-        let name = by_code(top(Framing::Cm), tlv.code).map(|field| field.name);
-        let path = Path::default().child(tlv.code, occurrences.next(tlv.code), name);
-        if let Some(reference) = sub_u16(tlv, 1)
-            && let Some(holder) = holders.insert(reference, path.to_string())
-        {
-            faults.add(path.to_string(), format!("flow reference {reference} is already used by {holder}"));
+    for tlv in tlvs {
+        let (kind, holders) = match tlv.code {
+            code if FLOWS.contains(&code) => ("flow", &mut flows),
+            code if CLASSIFIERS.contains(&code) || code == DROP_CLASSIFIER => ("classifier", &mut classifiers),
+            _ => continue,
+        };
+        let nth = occurrences.next(tlv.code);
+        let Some(reference) = sub_number(tlv, 1) else { continue };
+        match holders.iter().find(|(of, ..)| *of == reference) {
+            Some((_, code, first)) => {
+                let detail = format!("{kind} reference {reference} is already used by {}", place(*code, *first));
+                faults.add(place(tlv.code, nth).to_string(), detail);
+            }
+            None => holders.push((reference, tlv.code, nth)),
         }
     }
+    let mut occurrences = Occurrences::default();
     for tlv in tlvs.iter().filter(|tlv| CLASSIFIERS.contains(&tlv.code)) {
-        let name = by_code(top(Framing::Cm), tlv.code).map(|field| field.name);
-        let path = Path::default().child(tlv.code, occurrences.next(tlv.code), name);
-        if let Some(reference) = sub_u16(tlv, 3)
-            && !holders.contains_key(&reference)
+        let nth = occurrences.next(tlv.code);
+        if let Some(reference) = sub_number(tlv, 3)
+            && !flows.iter().any(|(of, ..)| *of == reference)
         {
-            faults.add(path.to_string(), format!("names flow reference {reference}, which no 24 or 25 has"));
+            let detail = format!("names flow reference {reference}, which no 24 or 25 has");
+            faults.add(place(tlv.code, nth).to_string(), detail);
         }
     }
 }
 
-fn sub_u16(tlv: &Tlv, code: u8) -> Option<u16> {
-    let inner = parse_nested(&tlv.value).ok()?;
-    let value: [u8; 2] = inner.iter().find(|sub| sub.code == code)?.value.as_slice().try_into().ok()?;
-    Some(u16::from_be_bytes(value))
+/// The number a sub-TLV of one or two octets holds.
+fn sub_number(tlv: &View, code: u8) -> Option<u64> {
+    let sub = nested(tlv.value).flatten().find(|sub| sub.code == code)?;
+    match *sub.value {
+        [low] => Some(low.into()),
+        [high, low] => Some(u16::from_be_bytes([high, low]).into()),
+        _ => None,
+    }
 }
 
-fn check_snmp_access(tlvs: &[&Tlv], faults: &mut Faults) {
+fn check_snmp_access(tlvs: &[View], faults: &mut Faults) {
     let coexistence = tlvs.iter().any(|tlv| [COEXISTENCE, ACCESS_VIEW].contains(&tlv.code));
     let in_table = |oid: &Oid| oid.starts_with(&NM_ACCESS_TABLE);
     let older = tlvs
         .iter()
         .filter(|tlv| tlv.code == SNMP_OBJECT)
-        .position(|tlv| VarBind::parse(&tlv.value).is_ok_and(|bind| in_table(&bind.oid)));
+        .position(|tlv| VarBind::parse(tlv.value).is_ok_and(|bind| in_table(&bind.oid)));
     if coexistence && let Some(index) = older {
-        let path = Path::default().child(SNMP_OBJECT, index + 1, Some("SnmpMibObject"));
+        let root = Path::default();
+        let path = root.child(SNMP_OBJECT, index + 1, Some("SnmpMibObject"));
         faults.add(path.to_string(), "docsDevNmAccessTable must not stand beside coexistence (53, 54)");
     }
 }

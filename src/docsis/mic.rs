@@ -6,13 +6,15 @@
 //! |---|---|---|---|
 //! | CM MIC | 6 | MD5 | every byte of the file before TLV 6 |
 //! | CMTS MIC | 7 | HMAC-MD5, key = shared secret | whole TLVs of the types in `CMTS_ORDER`, type by type |
+//! | extended | 7, or 43.6.3 | HMAC-MD5, key = shared secret | whole TLVs of the types in its bitmap, in the file's order |
 //!
 //! Source: CM-SP-MULPI Annex D.2; checked against two independent encoders.
 
 use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 
-use super::tlv::{CM_MIC, Framing, Item, write, write_item};
+use super::schema::{DOCSIS_EXTENSION, VENDOR_ID};
+use super::tlv::{CM_MIC, CMTS_MIC, Framing, Item, Tlv, View, nested, write, write_item};
 
 /// A MIC's length.
 pub const MIC_OCTETS: usize = 16;
@@ -53,10 +55,143 @@ pub fn cmts_mic(items: &[Item], secret: &[u8]) -> [u8; MIC_OCTETS] {
     mac.finalize().into_bytes().into()
 }
 
-/// The value that stands at `index` of `items` if it is a CM MIC, computed anew.
-pub fn expected_cm_mic(items: &[Item]) -> Option<[u8; MIC_OCTETS]> {
-    let index = items.iter().position(|item| matches!(item, Item::Tlv(tlv) if tlv.code == CM_MIC))?;
-    Some(cm_mic(&items[..index]))
+/// The CM MIC over the bytes before TLV 6.
+pub fn cm_mic_of(before: &[u8]) -> [u8; MIC_OCTETS] {
+    Md5::digest(before).into()
+}
+
+/// As `cmts_mic`, over TLVs where they stand.
+pub fn cmts_mic_of(tlvs: &[View], secret: &[u8]) -> [u8; MIC_OCTETS] {
+    let has_ipv4 = tlvs.iter().any(|tlv| tlv.code == IPV4_MODEM);
+    let mut mac = keyed(secret);
+    for code in CMTS_ORDER {
+        let code = if code == IPV4_MODEM && !has_ipv4 { IPV6_MODEM } else { code };
+        for tlv in tlvs.iter().filter(|tlv| tlv.code == code) {
+            mac.update(tlv.whole);
+        }
+    }
+    mac.finalize().into_bytes().into()
+}
+
+/// The extended CMTS MIC of a file being made. CM-SP-MULPI Annex D.2.1, C.1.1.18.1.6.
+///
+/// **Shape**: `bitmap` is a bit string, the first byte's highest bit stands for type 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtendedMic {
+    /// The digest stands in 43.6.3 beside an ordinary TLV 7; else it is the value of TLV 7.
+    pub explicit: bool,
+    pub bitmap: Vec<u8>,
+}
+
+const VENDOR: u8 = 43;
+const SETTING: u8 = 6;
+const HMAC_TYPE: u8 = 1;
+const BITMAP: u8 = 2;
+const DIGEST: u8 = 3;
+/// HMAC-MD5; the other algorithms of the register (2 = MMH16, 43 = a vendor's) are not computed here.
+const HMAC_MD5: u8 = 1;
+
+impl ExtendedMic {
+    /// Over every type that a file can hold, its two MICs and the capabilities aside; implicit ones cover the CM MIC too.
+    pub fn of_all(explicit: bool) -> Self {
+        let left_out = |code: u8| matches!(code, 0 | 5 | CMTS_MIC) || (explicit && code == CM_MIC);
+        let mut bitmap = vec![0u8; 12];
+        for code in (0..96u8).filter(|code| !left_out(*code)) {
+            bitmap[usize::from(code / 8)] |= 0x80 >> (code % 8);
+        }
+        Self { explicit, bitmap }
+    }
+
+    /// The digest over the TLVs of a file whose setting (43.6) stands in place, its explicit digest as zeros.
+    pub fn digest(&self, tlvs: &[View], secret: &[u8]) -> [u8; MIC_OCTETS] {
+        let mut mac = keyed(secret);
+        for tlv in tlvs.iter().filter(|tlv| covers(&self.bitmap, tlv.code) && tlv.code != CMTS_MIC) {
+            if self.explicit && tlv.code == CM_MIC {
+                continue;
+            }
+            match explicit_at(tlv) {
+                Some(at) if self.explicit => {
+                    mac.update(&tlv.whole[..at]);
+                    mac.update(&[0; MIC_OCTETS]);
+                    mac.update(&tlv.whole[at + MIC_OCTETS..]);
+                }
+                _ => mac.update(tlv.whole),
+            }
+        }
+        mac.finalize().into_bytes().into()
+    }
+}
+
+/// The TLV 43 that tells of the extended MIC, to stand behind `before` and in front of TLV 6.
+pub fn extended_setting(mic: &ExtendedMic, before: &[View], secret: &[u8]) -> Tlv {
+    let value = |digest: &[u8]| {
+        let mut setting = Vec::new();
+        write(Framing::Cm, &Tlv::new(HMAC_TYPE, vec![HMAC_MD5]), &mut setting);
+        write(Framing::Cm, &Tlv::new(BITMAP, mic.bitmap.clone()), &mut setting);
+        if mic.explicit {
+            write(Framing::Cm, &Tlv::new(DIGEST, digest.to_vec()), &mut setting);
+        }
+        let mut inside = Vec::new();
+        write(Framing::Cm, &Tlv::new(VENDOR_ID, DOCSIS_EXTENSION.to_vec()), &mut inside);
+        write(Framing::Cm, &Tlv::new(SETTING, setting), &mut inside);
+        inside
+    };
+    let unsigned = value(&[0; MIC_OCTETS]);
+    if !mic.explicit {
+        return Tlv::new(VENDOR, unsigned);
+    }
+    let mut whole = Vec::new();
+    write(Framing::Cm, &Tlv::new(VENDOR, unsigned), &mut whole);
+    let own = View { code: VENDOR, value: &whole[2..], whole: &whole };
+    let all: Vec<View> = before.iter().copied().chain([own]).collect();
+    Tlv::new(VENDOR, value(&mic.digest(&all, secret)))
+}
+
+/// Whether the extended MIC that a file's TLV 43 announces verifies. `None`: it announces none, or one in an algorithm
+/// that is not computed here; then TLV 7 is an ordinary one.
+///
+/// **Shape**: `tlvs` are those before TLV 7, whose value is `cmts_mic`.
+pub fn extended_verifies(tlvs: &[View], cmts_mic: Option<&[u8]>, secret: &[u8]) -> Option<bool> {
+    let (mic, digest) = extended_of(tlvs)?;
+    let expected = mic.digest(tlvs, secret);
+    match digest {
+        // What the ordinary check covers counts as well.
+        Some(digest) => Some(digest == expected && cmts_mic == Some(&cmts_mic_of(tlvs, secret)[..])),
+        None => Some(cmts_mic == Some(&expected[..])),
+    }
+}
+
+/// The extended MIC that a file announces, with its explicit digest.
+pub fn extended_of<'a>(tlvs: &[View<'a>]) -> Option<(ExtendedMic, Option<&'a [u8]>)> {
+    let setting = tlvs.iter().find_map(setting_of)?;
+    let sub = |code: u8| nested(setting).flatten().find(|tlv| tlv.code == code).map(|tlv| tlv.value);
+    let bitmap = sub(BITMAP)?.to_vec();
+    let digest = sub(DIGEST);
+    let computed = sub(HMAC_TYPE) == Some(&[HMAC_MD5]) && digest.is_none_or(|digest| digest.len() == MIC_OCTETS);
+    computed.then_some((ExtendedMic { explicit: digest.is_some(), bitmap }, digest))
+}
+
+/// The value of 43.6 of DOCSIS' own extension.
+fn setting_of<'a>(tlv: &View<'a>) -> Option<&'a [u8]> {
+    if tlv.code != VENDOR || !tlv.value.starts_with(&[VENDOR_ID, 3, 0xff, 0xff, 0xff]) {
+        return None;
+    }
+    nested(tlv.value).flatten().find(|sub| sub.code == SETTING).map(|sub| sub.value)
+}
+
+/// Where the explicit digest begins in a whole TLV 43.
+fn explicit_at(tlv: &View) -> Option<usize> {
+    let digest = nested(setting_of(tlv)?).flatten().find(|sub| sub.code == DIGEST)?;
+    let at = digest.value.as_ptr().addr() - tlv.whole.as_ptr().addr();
+    (digest.value.len() == MIC_OCTETS).then_some(at)
+}
+
+fn covers(bitmap: &[u8], code: u8) -> bool {
+    bitmap.get(usize::from(code / 8)).is_some_and(|byte| byte & (0x80 >> (code % 8)) != 0)
+}
+
+fn keyed(secret: &[u8]) -> Hmac<Md5> {
+    Hmac::<Md5>::new_from_slice(secret).expect("HMAC takes a key of any length")
 }
 
 #[cfg(test)]
@@ -74,7 +209,8 @@ mod tests {
                 _ => None,
             })
         };
-        assert_eq!(expected_cm_mic(&items).map(Vec::from), value(6));
+        let before = items.iter().position(|item| matches!(item, Item::Tlv(tlv) if tlv.code == CM_MIC)).expect("TLV 6");
+        assert_eq!(Some(cm_mic(&items[..before]).to_vec()), value(6));
         assert_eq!(Some(cmts_mic(&items, b"example-secret-1").to_vec()), value(7));
     }
 

@@ -11,28 +11,36 @@ mod ber;
 mod build;
 mod check;
 mod effective;
+mod garden;
 mod mic;
 mod mta;
 mod mta_file;
 mod path;
 mod samis;
 mod schema;
+mod template;
 mod text;
 mod tlv;
 mod tree;
 mod value;
 
 pub use ber::{BerError, Oid, Value, VarBind};
-pub use build::{CmSettings, Flow, Generation, SnmpAccess, cm_file, verify};
+pub use build::{
+    CmSettings, DOWNSTREAM_REFERENCE, FirmwareSource, Flow, Generation, SnmpAccess, SnmpStyle, UPSTREAM_REFERENCE,
+    cm_file, verify,
+};
 pub use effective::effective_digest;
-pub use mta::HashFamily;
+pub use garden::{GardenFilter, MOST_DESTINATIONS};
+pub use mic::ExtendedMic;
+pub use mta::{HashFamily, MtaFlow};
 pub use mta_file::{
     CALL_AGENT_PORT, CallAgent, LineSettings, MOST_LINES, MtaAnnouncement, MtaSettings, announce, interface_of,
     mta_file, mta_object, verify_mta,
 };
 pub use samis::{FlowDirection, FlowReport, FlowUsage, SamisFault, SamisReader};
+pub use template::{FilledTlv, Filling, Template, sample_of};
 pub use text::{Decoded, DocsisError, Encoded, decode, encode};
-pub use tlv::{MAX_FILE_OCTETS, Tlv, TlvError};
+pub use tlv::{Framing, MAX_FILE_OCTETS, Tlv, TlvError, write as write_tlv};
 
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,42 @@ pub enum HashFamily {
     Ietf,
 }
 
+/// How an MTA is provisioned; DHCP option 122.6 names it. PKT-SP-PROV1.5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum MtaFlow {
+    /// The hash stands in the file; no final INFORM.
+    #[default]
+    #[serde(rename = "BASIC.1")]
+    Basic1,
+    /// The hash stands in the file; the MTA reports the end by an INFORM.
+    #[serde(rename = "BASIC.2")]
+    Basic2,
+    /// No hash in the file: file name and hash are set by SNMP when the MTA enrols.
+    #[serde(rename = "HYBRID.1")]
+    Hybrid1,
+    #[serde(rename = "HYBRID.2")]
+    Hybrid2,
+}
+
+impl MtaFlow {
+    pub const ALL: [MtaFlow; 4] = [MtaFlow::Basic1, MtaFlow::Basic2, MtaFlow::Hybrid1, MtaFlow::Hybrid2];
+
+    /// The realm name that DHCP option 122.6 carries.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MtaFlow::Basic1 => "BASIC.1",
+            MtaFlow::Basic2 => "BASIC.2",
+            MtaFlow::Hybrid1 => "HYBRID.1",
+            MtaFlow::Hybrid2 => "HYBRID.2",
+        }
+    }
+
+    /// Whether the MTA looks for the hash in the file itself.
+    pub fn hash_in_file(self) -> bool {
+        matches!(self, MtaFlow::Basic1 | MtaFlow::Basic2)
+    }
+}
+
 const SNMP_OBJECT: u8 = 11;
 const OPENS: u8 = 1;
 const CLOSES: u8 = 255;

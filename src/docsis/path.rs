@@ -1,44 +1,82 @@
 //! The place of a TLV in a file, in the words of a message: `24[2].8 (UsServiceFlow.MaxRateSustained)`.
+//!
+//! A path only borrows its parents and becomes text when a fault is told: most TLVs have none.
 
 use std::fmt;
 
 /// Types from the top level down, each with its occurrence where it is not the first of its type.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Path {
-    codes: String,
-    names: String,
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Path<'p> {
+    /// `None`: the file itself.
+    parent: Option<&'p Path<'p>>,
+    code: u8,
+    nth: usize,
+    name: Option<&'p str>,
 }
 
-impl Path {
+impl<'p> Path<'p> {
     /// The place of the `nth` (from 1) TLV of a type below this one.
-    pub fn child(&self, code: u8, nth: usize, name: Option<&str>) -> Self {
-        let occurrence = if nth > 1 { format!("[{nth}]") } else { String::new() };
-        let unnamed = format!("Tlv{code}");
-        Self {
-            codes: joined(&self.codes, &format!("{code}{occurrence}")),
-            names: joined(&self.names, name.unwrap_or(&unnamed)),
+    pub fn child(&'p self, code: u8, nth: usize, name: Option<&'p str>) -> Path<'p> {
+        Self { parent: Some(self), code, nth, name }
+    }
+
+    fn codes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.open(f, Self::codes)? {
+            write!(f, "{}", self.code)?;
+            if self.nth > 1 {
+                write!(f, "[{}]", self.nth)?;
+            }
         }
+        Ok(())
+    }
+
+    fn names(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.open(f, Self::names)?, self.name) {
+            (false, _) => Ok(()),
+            (true, Some(name)) => f.write_str(name),
+            (true, None) => write!(f, "Tlv{}", self.code),
+        }
+    }
+
+    /// Writes the parents and a point behind them; tells whether there is anything of its own to write.
+    fn open(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        write: impl Fn(&Path<'p>, &mut fmt::Formatter<'_>) -> fmt::Result,
+    ) -> Result<bool, fmt::Error> {
+        let Some(parent) = self.parent else { return Ok(false) };
+        write(parent, f)?;
+        if parent.parent.is_some() {
+            f.write_str(".")?;
+        }
+        Ok(true)
     }
 }
 
-impl fmt::Display for Path {
+impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.codes, self.names)
+        self.codes(f)?;
+        f.write_str(" (")?;
+        self.names(f)?;
+        f.write_str(")")
     }
 }
 
 /// Counts the occurrences of each type among siblings.
 #[derive(Debug, Default)]
-pub struct Occurrences(std::collections::BTreeMap<u8, usize>);
+pub struct Occurrences(Vec<(u8, usize)>);
 
 impl Occurrences {
     pub fn next(&mut self, code: u8) -> usize {
-        let count = self.0.entry(code).or_default();
-        *count += 1;
-        *count
+        match self.0.iter_mut().find(|(of, _)| *of == code) {
+            Some((_, count)) => {
+                *count += 1;
+                *count
+            }
+            None => {
+                self.0.push((code, 1));
+                1
+            }
+        }
     }
-}
-
-fn joined(parent: &str, child: &str) -> String {
-    if parent.is_empty() { child.to_owned() } else { format!("{parent}.{child}") }
 }

@@ -107,13 +107,6 @@ pub fn encode(text: &str, secret: Option<&[u8]>) -> Result<Encoded, DocsisError>
     Ok(Encoded { bytes: write_all(header.framing, &items), faults })
 }
 
-/// A modem's file from its settings: both MICs, the end and the padding are added.
-pub fn seal(tlvs: Vec<Tlv>, secret: &[u8]) -> Vec<u8> {
-    let drafts = tlvs.into_iter().map(|tlv| Draft::Fixed(Item::Tlv(tlv))).collect();
-    let items = finished(drafts, true, Some(secret)).expect("a secret is given");
-    write_all(Framing::Cm, &items)
-}
-
 struct Header {
     framing: Framing,
     finish: bool,

@@ -21,6 +21,15 @@ pub struct Tlv {
     pub value: Vec<u8>,
 }
 
+/// One TLV where it stands, without a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View<'a> {
+    pub code: u8,
+    pub value: &'a [u8],
+    /// Type, length and value.
+    pub whole: &'a [u8],
+}
+
 /// What can stand in a file on its top level.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
@@ -110,6 +119,49 @@ pub fn parse(framing: Framing, bytes: &[u8]) -> Result<Vec<Item>, TlvError> {
     Ok(items)
 }
 
+/// The TLVs of a whole file where they stand; padding and the end are passed over.
+///
+/// **Errors**: as `parse`.
+pub fn views(framing: Framing, bytes: &[u8]) -> Result<Vec<View<'_>>, TlvError> {
+    if bytes.len() > MAX_FILE_OCTETS {
+        return Err(TlvError::TooLong);
+    }
+    let mut views = Vec::with_capacity(32);
+    let mut offset = 0;
+    while let Some(&code) = bytes.get(offset) {
+        match code {
+            PAD => offset += 1,
+            END if framing == Framing::Cm => break,
+            _ => {
+                let (view, next) = view(framing.long(code), bytes, offset)?;
+                views.push(view);
+                offset = next;
+            }
+        }
+    }
+    Ok(views)
+}
+
+/// The TLVs inside a nested one, up to the first that does not add up.
+pub fn nested(bytes: &[u8]) -> impl Iterator<Item = Result<View<'_>, TlvError>> {
+    let mut offset = 0;
+    std::iter::from_fn(move || {
+        if offset >= bytes.len() {
+            return None;
+        }
+        match view(false, bytes, offset) {
+            Ok((view, next)) => {
+                offset = next;
+                Some(Ok(view))
+            }
+            Err(error) => {
+                offset = bytes.len();
+                Some(Err(error))
+            }
+        }
+    })
+}
+
 /// Cuts the value of a nested TLV. Inside there is neither padding nor an end, and every length is one byte.
 pub fn parse_nested(bytes: &[u8]) -> Result<Vec<Tlv>, TlvError> {
     let mut tlvs = Vec::new();
@@ -155,6 +207,11 @@ pub fn write_all(framing: Framing, items: &[Item]) -> Vec<u8> {
 }
 
 fn one(long: bool, bytes: &[u8], offset: usize) -> Result<(Tlv, usize), TlvError> {
+    let (view, next) = view(long, bytes, offset)?;
+    Ok((Tlv::new(view.code, view.value.to_vec()), next))
+}
+
+fn view(long: bool, bytes: &[u8], offset: usize) -> Result<(View<'_>, usize), TlvError> {
     let code = bytes[offset];
     let head = if long { 3 } else { 2 };
     let length = match (long, bytes.get(offset + 1), bytes.get(offset + 2)) {
@@ -164,7 +221,7 @@ fn one(long: bool, bytes: &[u8], offset: usize) -> Result<(Tlv, usize), TlvError
     };
     let start = offset + head;
     match bytes.get(start..start + length) {
-        Some(value) => Ok((Tlv::new(code, value.to_vec()), start + length)),
+        Some(value) => Ok((View { code, value, whole: &bytes[offset..start + length] }, start + length)),
         None => Err(TlvError::Truncated { code, offset, declared: length, left: bytes.len() - start }),
     }
 }

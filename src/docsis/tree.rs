@@ -7,7 +7,7 @@ use toml::{Table, Value as Toml};
 
 use super::path::{Occurrences, Path};
 use super::schema::{Field, Kind, VENDOR_ID, by_code, by_name, vendor};
-use super::tlv::{Framing, Tlv, parse_nested, write};
+use super::tlv::{Framing, Tlv, nested, parse_nested, write};
 use super::value::{hex, read, show, unhex};
 use crate::vocabulary::Faults;
 
@@ -79,8 +79,8 @@ pub fn entries(value: &Toml) -> Option<Vec<(&String, &Toml)>> {
 
 /// The table inside a vendor extension, by the OUI it opens with.
 pub fn vendor_table(bytes: &[u8]) -> &'static [Field] {
-    let oui = parse_nested(bytes).ok().and_then(|tlvs| tlvs.into_iter().find(|tlv| tlv.code == VENDOR_ID));
-    vendor(&oui.map(|tlv| tlv.value).unwrap_or_default())
+    let oui = nested(bytes).map_while(Result::ok).find(|tlv| tlv.code == VENDOR_ID);
+    vendor(oui.map(|tlv| tlv.value).unwrap_or_default())
 }
 
 fn vendor_table_of(value: &Toml) -> &'static [Field] {

@@ -204,6 +204,10 @@ fn whole<T: TryFrom<i64>>(value: &Toml) -> Result<T, String> {
     let number = match value {
         Toml::Integer(number) => *number,
         Toml::Boolean(flag) => i64::from(*flag),
+        // A placeholder of a template leaves a text behind.
+        Toml::String(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            text.parse().map_err(|_| format!("{text} is too great"))?
+        }
         _ => return Err("should be a whole number".to_owned()),
     };
     let bits = 8 * size_of::<T>();

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::account::{Address, ReplyValues};
-use crate::docsis::{CallAgent, HashFamily};
-use crate::vocabulary::{BitRate, MacAddress};
+use crate::account::{Address, FlowProfile, GardenFilters, ReplyValues};
+use crate::docsis::{CallAgent, FilledTlv, HashFamily, MtaFlow, SnmpStyle};
+use crate::vocabulary::{BitRate, Cidr, MacAddress};
 
 /// What kind of thing is provisioned. The text form is the `kind` column of `element`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -129,6 +129,86 @@ pub struct CmContent {
     pub mta_mac: Option<MacAddress>,
     pub static_ips: Vec<IpAddr>,
     pub plan: Option<String>,
+    /// What the plan says of each direction besides its rate.
+    #[serde(default, skip_serializing_if = "FlowProfile::is_plain")]
+    pub downstream_qos: FlowProfile,
+    #[serde(default, skip_serializing_if = "FlowProfile::is_plain")]
+    pub upstream_qos: FlowProfile,
+    /// `None`: as the generation does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snmp: Option<SnmpStyle>,
+    /// Whether CPEs may be listed by address (TLV 14); `None`: by the model's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpe_mac_list: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<FirmwareContent>,
+    /// The garden's walls, while the modem is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub garden: Option<GardenContent>,
+    /// What templates add: whole TLVs in hexadecimal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub template: Vec<FilledTlv>,
+    /// Types that stand in the template alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced: Vec<u8>,
+    /// Why no file can be made of the catalog for this device; empty when it can.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fault: String,
+}
+
+/// The software a modem must run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirmwareContent {
+    pub file: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<Ipv4Addr>,
+    /// As the modem reports it (docsDevSwCurrentVers) when it runs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// What a modem in the garden lets through.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GardenContent {
+    /// Networks that may be reached, as texts.
+    pub allow: Vec<Cidr>,
+    /// Filter groups of the CMTS (TLV 37).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filter_groups: Vec<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downstream: Option<BitRate>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<BitRate>,
+    /// Whether the modem itself filters: by classifiers, by SNMP rows, or not.
+    pub filters: GardenFilters,
+}
+
+impl CmContent {
+    /// A modem that nobody pays for.
+    pub fn blocked(mac: MacAddress) -> Self {
+        Self {
+            mac,
+            model: None,
+            access: CmAccess::Blocked,
+            downstream: None,
+            upstream: None,
+            max_cpe: 1,
+            docsis: super::devices::DEFAULT_DOCSIS.to_owned(),
+            voice: false,
+            mta_mac: None,
+            static_ips: Vec::new(),
+            plan: None,
+            downstream_qos: FlowProfile::default(),
+            upstream_qos: FlowProfile::default(),
+            snmp: None,
+            cpe_mac_list: None,
+            firmware: None,
+            garden: None,
+            template: Vec::new(),
+            replaced: Vec::new(),
+            fault: String::new(),
+        }
+    }
 }
 
 /// What a modem lets through. The strictest hold decides.
@@ -163,23 +243,12 @@ pub struct MtaContent {
     /// Where the voice services were registered for emergency calls; no part of the file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub locations: Vec<MtaLocation>,
-}
-
-/// How an MTA is provisioned; DHCP option 122.6 names it. PKT-SP-PROV1.5.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum MtaFlow {
-    /// The hash stands in the file; no final INFORM.
-    #[default]
-    #[serde(rename = "BASIC.1")]
-    Basic1,
-    /// The hash stands in the file; the MTA reports the end by an INFORM.
-    #[serde(rename = "BASIC.2")]
-    Basic2,
-    /// No hash in the file: file name and hash are set by SNMP when the MTA enrols.
-    #[serde(rename = "HYBRID.1")]
-    Hybrid1,
-    #[serde(rename = "HYBRID.2")]
-    Hybrid2,
+    /// What templates add for the device as a whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub template: Vec<FilledTlv>,
+    /// Why no file can be made of the catalog for this device; empty when it can.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fault: String,
 }
 
 /// One telephone line of an MTA.
@@ -197,6 +266,9 @@ pub struct MtaLine {
     pub call_agent: Option<CallAgent>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sip: Option<MtaSip>,
+    /// What templates add for this line; a SIP password is put in when the file is built.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub template: Vec<FilledTlv>,
 }
 
 /// The registration of a SIP line.
@@ -213,25 +285,6 @@ pub struct MtaSip {
 pub struct MtaLocation {
     pub service: String,
     pub address: Address,
-}
-
-impl MtaFlow {
-    pub const ALL: [MtaFlow; 4] = [MtaFlow::Basic1, MtaFlow::Basic2, MtaFlow::Hybrid1, MtaFlow::Hybrid2];
-
-    /// The realm name that DHCP option 122.6 carries.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            MtaFlow::Basic1 => "BASIC.1",
-            MtaFlow::Basic2 => "BASIC.2",
-            MtaFlow::Hybrid1 => "HYBRID.1",
-            MtaFlow::Hybrid2 => "HYBRID.2",
-        }
-    }
-
-    /// Whether the MTA looks for the hash in the file itself.
-    pub fn hash_in_file(self) -> bool {
-        matches!(self, MtaFlow::Basic1 | MtaFlow::Basic2)
-    }
 }
 
 /// What the mail system must hold for one address.

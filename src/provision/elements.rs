@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::devices::{cm, mta, throttled_rates};
+use super::devices::{cm, mta};
 use super::element::{AaaAccess, AaaContent, Content, ElementDesired, ElementKind, MailboxContent, SecretRef};
 use crate::account::{
     Account, Addon, Hold, HoldKind, Known, KnownPlan, MAILBOX_PASSWORD, Moment, RADIUS_PASSWORD, RadiusProfile,
@@ -23,6 +23,8 @@ pub struct OperatorHold {
 #[derive(Debug, Clone, Copy)]
 pub struct Basis<'a> {
     pub account: &'a Account,
+    /// The account's id at its billing system.
+    pub external_id: &'a str,
     pub known: &'a Known,
     pub operator_holds: &'a [OperatorHold],
     /// Keyed hashes of the account's secrets.
@@ -97,7 +99,7 @@ pub fn treatment(basis: &Basis, service: &Service, now: Timestamp) -> Treatment 
 fn stricter(a: Treatment, b: Treatment, known: &Known) -> Treatment {
     match (&a, &b) {
         (Treatment::Throttle(first), Treatment::Throttle(second)) => {
-            let rate = |profile: &str| throttled_rates(profile, known).0;
+            let rate = |profile: &str| super::devices::throttled_rates(profile, known).0;
             if (rate(second), second) < (rate(first), first) { b } else { a }
         }
         _ => a.max(b),
@@ -164,7 +166,7 @@ fn radius_profile(basis: &Basis, service: &Service, now: Timestamp) -> RadiusPro
     profile
 }
 
-fn in_force(addon: &Addon, known: &Known, now: Timestamp) -> bool {
+pub(super) fn in_force(addon: &Addon, known: &Known, now: Timestamp) -> bool {
     let [from, until] = edges(addon, known);
     from.is_none_or(|from| from <= now) && until.is_none_or(|until| now < until)
 }

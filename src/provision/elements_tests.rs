@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::account::{DocsisProfile, RadiusProfile, ServiceType, parse};
+use crate::account::{DocsisProfile, FlowProfile, RadiusProfile, ServiceType, parse};
 use crate::provision::{CmAccess, CmContent, MtaContent};
 use crate::vocabulary::{AccountKey, SourceId, TenantId};
 
@@ -15,6 +15,9 @@ fn known() -> Known {
             upstream: up.parse().expect("rate"),
             max_cpe: Some(2),
             version: None,
+            downstream_qos: FlowProfile::default(),
+            upstream_qos: FlowProfile::default(),
+            template: None,
         })
     };
     let radius = |group: &str| Some(RadiusProfile { group: Some(group.to_owned()), ..RadiusProfile::default() });
@@ -22,7 +25,7 @@ fn known() -> Known {
         service: Some(ServiceType::Internet),
         docsis: docsis(down, up),
         radius: radius(group),
-        quota_mb: None,
+        ..KnownPlan::default()
     };
     let of = |service| KnownPlan { service: Some(service), ..KnownPlan::default() };
     Known {
@@ -81,8 +84,14 @@ fn desired(
     existing: &[(ElementKind, String)],
 ) -> Vec<ElementDesired> {
     let (account, known) = (account(document), known());
-    let basis =
-        Basis { account: &account, known: &known, operator_holds, secrets: &SecretDigests::new(), closed: false };
+    let basis = Basis {
+        account: &account,
+        external_id: "a1",
+        known: &known,
+        operator_holds,
+        secrets: &SecretDigests::new(),
+        closed: false,
+    };
     elements(&basis, existing, at(NOON))
 }
 
@@ -175,8 +184,14 @@ fn a_service_is_only_prepared_before_its_day() {
     let all = seen(&early);
     assert_eq!((all.cm.access, all.aaa.access), (CmAccess::VoiceOnly, AaaAccess::Reject));
     let (account, known) = (account(&early), known());
-    let basis =
-        Basis { account: &account, known: &known, operator_holds: &[], secrets: &SecretDigests::new(), closed: false };
+    let basis = Basis {
+        account: &account,
+        external_id: "a1",
+        known: &known,
+        operator_holds: &[],
+        secrets: &SecretDigests::new(),
+        closed: false,
+    };
     assert_eq!(next_change(&basis, at(NOON)), Some(at("2026-11-23T00:00:00Z")));
     assert_eq!(next_change(&basis, at("2026-11-23T00:00:00Z")), None);
 }
@@ -234,7 +249,7 @@ proptest! {
         let strictness = |holds: &[Value]| {
             let (account, known) = (account(&document(json!(holds))), known());
             let basis = Basis {
-                account: &account, known: &known, operator_holds: &[], secrets: &SecretDigests::new(), closed: false,
+                account: &account, external_id: "a1", known: &known, operator_holds: &[], secrets: &SecretDigests::new(), closed: false,
             };
             match treatment(&basis, &account.services[0], at(NOON)) {
                 Treatment::Throttle(profile) if profile == "x" => (Treatment::Throttle(String::new()), 1),

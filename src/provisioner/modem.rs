@@ -15,9 +15,13 @@
 
 use std::net::Ipv4Addr;
 
-use crate::docsis::{CmSettings, Flow, Generation, SnmpAccess, cm_file, verify};
+use crate::account::{FlowProfile, GardenFilters};
+use crate::docsis::{
+    CmSettings, ExtendedMic, Filling, FirmwareSource, Flow, Framing, GardenFilter, Generation, SnmpAccess, SnmpStyle,
+    Tlv, cm_file, verify,
+};
 use crate::provision::{CmAccess, CmContent};
-use crate::vocabulary::Secret;
+use crate::vocabulary::{BitRate, Secret};
 
 /// What every file of the installation has in common.
 #[derive(Debug, Clone)]
@@ -35,6 +39,8 @@ pub struct Serving {
     pub modem_address: Option<Ipv4Addr>,
     /// Seconds since 1900 (TLV 19): the CMTS refuses the file later on.
     pub tftp_timestamp: Option<u32>,
+    /// Where the CMTS checks an extended MIC.
+    pub extended_mic: Option<ExtendedMic>,
 }
 
 /// Walled garden and voice only: enough for a portal and two calls.
@@ -49,13 +55,25 @@ const MODELS_WITHOUT_CPE_LIST: [&str; 1] = ["arris"];
 ///
 /// **Errors**: a sentence for NOC, when the content makes no valid file; a person must mend catalog or account.
 pub fn build(content: &CmContent, settings: &ModemSettings, serving: &Serving) -> Result<Vec<u8>, String> {
+    if !content.fault.is_empty() {
+        return Err(content.fault.clone());
+    }
     let generation: Generation = content
         .docsis
         .parse()
         .map_err(|error| format!("plan {}: {error}", content.plan.as_deref().unwrap_or("(none)")))?;
+    let template: Result<Vec<Tlv>, String> =
+        content.template.iter().map(|tlv| tlv.tlv(Framing::Cm, &|_| Filling::Absent)).collect();
     let file = CmSettings {
+        template: template.map_err(|fault| format!("the template: {fault}"))?,
+        replaced: content.replaced.clone(),
+        firmware: content
+            .firmware
+            .as_ref()
+            .map(|firmware| FirmwareSource { file: firmware.file.clone(), server: firmware.server }),
         modem_address: serving.modem_address,
         tftp_timestamp: serving.tftp_timestamp,
+        extended_mic: serving.extended_mic.clone(),
         ..recipe(content, generation, settings)
     };
     proven(&file, settings)
@@ -63,7 +81,7 @@ pub fn build(content: &CmContent, settings: &ModemSettings, serving: &Serving) -
 
 /// The file of a modem that belongs to no account.
 pub fn build_unprovisioned(settings: &ModemSettings) -> Result<Vec<u8>, String> {
-    proven(&blocked(Generation::V11, settings), settings)
+    proven(&blocked(Generation::V11, None, settings), settings)
 }
 
 /// Builds, then reads back as the modem and its CMTS would.
@@ -78,41 +96,67 @@ fn proven(file: &CmSettings, settings: &ModemSettings) -> Result<Vec<u8>, String
 
 fn recipe(content: &CmContent, generation: Generation, settings: &ModemSettings) -> CmSettings {
     let mtas = u8::from(content.mta_mac.is_some());
-    let slow = Flow { rate: Some(GARDEN_RATE), peak: Some(GARDEN_RATE), burst: None };
-    let sold = |rate: Option<crate::vocabulary::BitRate>| Flow {
-        rate: rate.map(|rate| rate.bits_per_second()),
-        ..Flow::default()
-    };
-    let open = CmSettings { network_access: true, ..blocked(generation, settings) };
+    let slow = || limited(GARDEN_RATE);
+    let open = CmSettings { network_access: true, ..blocked(generation, content.snmp, settings) };
     match &content.access {
         CmAccess::Active | CmAccess::Throttled { .. } => CmSettings {
             max_cpe: content.max_cpe.max(1),
-            upstream: sold(content.upstream),
-            downstream: sold(content.downstream),
+            upstream: sold(content.upstream, &content.upstream_qos),
+            downstream: sold(content.downstream, &content.downstream_qos),
+            static_ips: content.static_ips.clone(),
             ..open
         },
-        CmAccess::Garden => CmSettings { max_cpe: 1 + mtas, upstream: slow, downstream: slow, ..open },
-        CmAccess::VoiceOnly if content.mta_mac.is_some() => {
-            let listed = content.mta_mac.filter(|_| bears_cpe_list(content.model.as_deref()));
-            let cpe_macs = listed.into_iter().collect();
-            CmSettings { max_cpe: 1, cpe_macs, upstream: slow, downstream: slow, ..open }
+        CmAccess::Garden => {
+            let walls = content.garden.as_ref();
+            // The garden is never faster than what was bought.
+            let rate = |named: Option<BitRate>, sold: Option<BitRate>| {
+                let named = named.map_or(GARDEN_RATE, |rate| rate.bits_per_second());
+                limited(sold.map_or(named, |sold| named.min(sold.bits_per_second())))
+            };
+            CmSettings {
+                max_cpe: 1 + mtas,
+                upstream: rate(walls.and_then(|garden| garden.upstream), content.upstream),
+                downstream: rate(walls.and_then(|garden| garden.downstream), content.downstream),
+                filter_groups: walls.map(|garden| garden.filter_groups.clone()).unwrap_or_default(),
+                garden: walls.filter(|garden| garden.filters != GardenFilters::None).map(|garden| GardenFilter {
+                    allow: garden.allow.clone(),
+                    in_classifiers: garden.filters == GardenFilters::Auto,
+                }),
+                ..open
+            }
         }
-        CmAccess::VoiceOnly | CmAccess::Blocked => blocked(generation, settings),
+        CmAccess::VoiceOnly if content.mta_mac.is_some() => {
+            let bears = content.cpe_mac_list.unwrap_or_else(|| bears_cpe_list(content.model.as_deref()));
+            let cpe_macs = content.mta_mac.filter(|_| bears).into_iter().collect();
+            CmSettings { max_cpe: 1, cpe_macs, upstream: slow(), downstream: slow(), ..open }
+        }
+        CmAccess::VoiceOnly | CmAccess::Blocked => blocked(generation, content.snmp, settings),
     }
 }
 
-fn blocked(generation: Generation, settings: &ModemSettings) -> CmSettings {
-    let least = Flow { rate: Some(BLOCKED_RATE), peak: Some(BLOCKED_RATE), burst: None };
+fn sold(rate: Option<BitRate>, qos: &FlowProfile) -> Flow {
+    let bits = |rate: BitRate| rate.bits_per_second();
+    Flow {
+        rate: rate.map(bits),
+        peak: qos.peak.map(bits),
+        burst: qos.burst,
+        priority: qos.priority,
+        min_reserved: qos.min_reserved.map(bits),
+        service_class: qos.service_class.clone(),
+    }
+}
+
+fn limited(rate: u64) -> Flow {
+    Flow { rate: Some(rate), peak: Some(rate), ..Flow::default() }
+}
+
+fn blocked(generation: Generation, style: Option<SnmpStyle>, settings: &ModemSettings) -> CmSettings {
+    let snmp = |community| SnmpAccess { community, write: true, managers: Vec::new(), style };
     CmSettings {
-        generation,
-        network_access: false,
-        max_cpe: 1,
-        cpe_macs: Vec::new(),
-        upstream: least,
-        downstream: least,
-        tftp_timestamp: None,
-        modem_address: None,
-        snmp: settings.community.clone().map(|community| SnmpAccess { community, write: true, managers: Vec::new() }),
+        upstream: limited(BLOCKED_RATE),
+        downstream: limited(BLOCKED_RATE),
+        snmp: settings.community.clone().map(snmp),
+        ..CmSettings::closed(generation)
     }
 }
 
@@ -143,6 +187,7 @@ pub(super) mod tests {
             mta_mac: Some("00:11:22:33:44:56".parse().expect("a MAC")),
             static_ips: Vec::new(),
             plan: Some("res-100".to_owned()),
+            ..CmContent::blocked("00:11:22:33:44:55".parse().expect("a MAC"))
         }
     }
 

@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::docsis::{LineSettings, MtaAnnouncement, MtaSettings, announce, mta_file, verify_mta};
-use crate::provision::{Content, MtaContent, MtaLine, SecretRef};
+use crate::docsis::{
+    FilledTlv, Filling, Framing, LineSettings, MtaAnnouncement, MtaSettings, Tlv, announce, mta_file, verify_mta,
+};
+use crate::provision::{Content, MtaContent, MtaLine, SIP_PASSWORD, SecretRef};
 use crate::vocabulary::Secret;
 
 /// Secrets of an element's content in clear, by service and field.
@@ -23,7 +25,10 @@ pub fn secrets_of(content: &Content) -> Vec<&SecretRef> {
 /// The file of an MTA.
 ///
 /// **Errors**: a sentence for NOC, when the content makes no valid file; a person must mend catalog or account.
-pub fn build(content: &MtaContent, _secrets: &OpenedSecrets) -> Result<Vec<u8>, String> {
+pub fn build(content: &MtaContent, secrets: &OpenedSecrets) -> Result<Vec<u8>, String> {
+    if !content.fault.is_empty() {
+        return Err(content.fault.clone());
+    }
     if let Some(pair) = content.lines.windows(2).find(|pair| pair[0].port == pair[1].port) {
         let [first, second] = pair else { unreachable!("windows of two") };
         return Err(format!(
@@ -37,8 +42,8 @@ pub fn build(content: &MtaContent, _secrets: &OpenedSecrets) -> Result<Vec<u8>, 
         family,
         hash_in_file: hash.is_some(),
         enabled: content.enabled,
-        lines: content.lines.iter().map(line).collect(),
-        objects: Vec::new(),
+        lines: content.lines.iter().map(|of| line(of, secrets)).collect::<Result<_, _>>()?,
+        objects: objects(&content.template, &|_| Filling::Absent)?,
     };
     let bytes = mta_file(&settings);
     verify_mta(&bytes, hash).map_err(|faults| {
@@ -54,15 +59,25 @@ pub fn announcement(content: &MtaContent, url: &str, file: &[u8]) -> Option<MtaA
     (!content.flow.hash_in_file()).then(|| announce(content.family, url, file))
 }
 
-fn line(line: &MtaLine) -> LineSettings {
-    LineSettings { port: line.port, enabled: line.enabled, call_agent: line.call_agent.clone(), objects: Vec::new() }
+fn line(line: &MtaLine, secrets: &OpenedSecrets) -> Result<LineSettings, String> {
+    let password = |name: &str| {
+        let reference = line.sip.as_ref().filter(|_| name == SIP_PASSWORD).map(|sip| &sip.password);
+        let secret = reference.and_then(|of| secrets.get(&(of.service.clone(), of.field.clone())));
+        secret.map_or(Filling::Absent, |secret| Filling::Text(secret.expose().to_owned()))
+    };
+    let objects = objects(&line.template, &password).map_err(|fault| format!("line {}: {fault}", line.port))?;
+    Ok(LineSettings { port: line.port, enabled: line.enabled, call_agent: line.call_agent.clone(), objects })
+}
+
+fn objects(template: &[FilledTlv], secret: &dyn Fn(&str) -> Filling) -> Result<Vec<Tlv>, String> {
+    template.iter().map(|filled| filled.tlv(Framing::Mta, secret)).collect()
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::docsis::MtaFlow;
     use crate::docsis::{CallAgent, HashFamily, decode};
-    use crate::provision::MtaFlow;
 
     pub fn content() -> MtaContent {
         let line = |port: u8, enabled| MtaLine {
@@ -72,6 +87,7 @@ pub(super) mod tests {
             service: format!("v{port}"),
             call_agent: Some(CallAgent { id: "cms1.voice.example".to_owned(), port: 2727 }),
             sip: None,
+            template: Vec::new(),
         };
         MtaContent {
             mac: "00:11:22:33:44:56".parse().expect("a MAC"),
@@ -82,6 +98,8 @@ pub(super) mod tests {
             enabled: true,
             lines: vec![line(1, true), line(2, false)],
             locations: Vec::new(),
+            template: Vec::new(),
+            fault: String::new(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 /// An address and the number of leading bits that count. A bare address is a network of one.
@@ -28,6 +29,11 @@ impl Cidr {
         let address = address.to_canonical();
         let widest = if address.is_ipv4() { 32 } else { 128 };
         (prefix <= widest).then(|| Self { address: masked(address, prefix), prefix })
+    }
+
+    /// The network's first address.
+    pub fn address(self) -> IpAddr {
+        self.address
     }
 
     /// Number of leading bits that count: 0 to 32, or to 128 for IPv6. The longest match wins.
@@ -69,6 +75,18 @@ impl FromStr for Cidr {
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl Serialize for Cidr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cidr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -260,8 +260,36 @@ impl<'d> Value<'d> {
         }
     }
 
+    pub fn is_list(&self) -> bool {
+        matches!(self.value, DeValue::Array(_))
+    }
+
+    /// The value as such, without its place.
+    pub fn plain(&self) -> toml::Value {
+        plain(self.value)
+    }
+
     pub fn is_text(&self) -> bool {
         matches!(self.value, DeValue::String(_))
+    }
+}
+
+fn plain(value: &DeValue<'_>) -> toml::Value {
+    match value {
+        DeValue::String(text) => toml::Value::String(text.to_string()),
+        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
+            .map_or_else(|_| toml::Value::String(integer.as_str().to_owned()), toml::Value::Integer),
+        DeValue::Float(float) => toml::Value::String(float.as_str().to_owned()),
+        DeValue::Boolean(flag) => toml::Value::Boolean(*flag),
+        DeValue::Datetime(at) => toml::Value::Datetime(*at),
+        DeValue::Array(items) => toml::Value::Array(items.iter().map(|item| plain(item.get_ref())).collect()),
+        DeValue::Table(table) => {
+            let entry = |(key, item): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+                let key: &std::borrow::Cow<'_, str> = key.get_ref();
+                (key.to_string(), plain(item.get_ref()))
+            };
+            toml::Value::Table(table.iter().map(entry).collect())
+        }
     }
 }
 

@@ -256,6 +256,7 @@ async fn push(store: &Store, access: CmAccess) {
         mta_mac: None,
         static_ips: Vec::new(),
         plan: Some("res-100".to_owned()),
+        ..CmContent::blocked("00:11:22:33:44:55".parse().expect("a MAC"))
     };
     let desired = ElementDesired {
         kind: ElementKind::Cm,

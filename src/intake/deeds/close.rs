@@ -96,6 +96,7 @@ async fn next_change(
     let held = operator_holds(tx, row.id).await?;
     let basis = Basis {
         account: &row.document,
+        external_id: &row.external_id,
         known: &catalog.known,
         operator_holds: &held,
         secrets: &SecretDigests::new(),

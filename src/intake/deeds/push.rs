@@ -82,6 +82,7 @@ async fn write(
     let basis = Basis {
         account,
         known: &catalog.known,
+        external_id: &key.external_id,
         operator_holds: &held_by_hand,
         secrets: after,
         closed: account.status == Status::Terminated,

@@ -53,6 +53,7 @@ pub(super) async fn reassess(tx: &mut Tx, row: &AccountRow, ground: &Ground, now
     let digests = known_digests(tx, row.id).await?;
     let basis = Basis {
         account: &row.document,
+        external_id: &row.external_id,
         known: &catalog.known,
         operator_holds: &held,
         secrets: &digests,
