@@ -105,3 +105,87 @@ fn radius_values_of_plans_and_the_groups_of_holds_are_read() {
         assert!(found.len() == 1 && found[0].contains("is expected"), "{found:?}");
     }
 }
+
+const TECHNICAL: &str = r#"
+[garden]
+allow = ["192.0.2.10/32", "2001:db8::/64"]
+filter_groups = [1, 2, 3, 4]
+upstream = "512k"
+
+[[device_model]]
+id = "tm"
+match = "arris-tm*"
+docsis = "3.0"
+mta_hash = "eu"
+mta_flow = "HYBRID.2"
+snmp = "access_table"
+cpe_mac_list = false
+garden_filters = "ip_filters"
+firmware = { file = "tm-9.1.bin", server = "192.0.2.9", version = "9.1" }
+cm_template = [ { DocsisTwoEnable = 1 } ]
+mta_template = [ { SnmpMibObject = { oid = "1.3.6.1.4.1.9.1.0", string = "{mac}" } } ]
+sip_template = [ { SnmpMibObject = { oid = "1.3.6.1.4.1.9.2.{line}", string = "{sip_user}:{sip_password}@{registrar}" } } ]
+
+[[plan]]
+id = "gold"
+service = "internet"
+docsis = { downstream = { rate = "1G", peak = "1200M", burst = 500000, priority = 3, min_reserved = "10M", service_class = "gold" }, upstream = "50M", template = { override = ["MaxCPE"], tlv = [ { MaxCPE = 9 } ] } }
+
+[[plan]]
+id = "boost"
+docsis_addon = { downstream = "+100M", upstream = "100M", max_cpe = 1 }
+
+[[plan]]
+id = "sip"
+service = "voice"
+voice = { protocol = "sip", registrar = "sip.example" }
+
+[[plan]]
+id = "ncs"
+service = "voice"
+voice = { protocol = "ncs", call_agent = "ca@cms.example", port = 2727 }
+"#;
+
+#[test]
+fn what_ends_up_in_configuration_files_is_read() {
+    use crate::account::VoiceServer;
+    let catalog = read(&Bundle::single("c.toml", format!("{}{TECHNICAL}", sample()))).expect("a sound catalog");
+    let known = catalog.known();
+    let model = known.model(Some("ARRIS-TM3402")).expect("the model");
+    assert_eq!((model.id.as_str(), model.mta_flow.as_str(), model.cpe_mac_list), ("tm", "HYBRID.2", Some(false)));
+    assert_eq!(known.model(Some("other")), None);
+    assert_eq!(known.garden.filter_groups, [1, 2, 3, 4]);
+    let gold = known.plans["gold"].docsis.as_ref().expect("a profile");
+    assert_eq!((gold.downstream_qos.priority, gold.downstream_qos.burst), (Some(3), Some(500_000)));
+    assert_eq!(gold.template.as_ref().expect("a template").replaced(), [18]);
+    assert_eq!(known.plans["boost"].addon.as_ref().map(|addon| addon.max_cpe), Some(1));
+    let server = |plan: &str| known.plans[plan].voice.as_ref().map(|voice| voice.server.clone());
+    assert!(matches!(server("sip"), Some(VoiceServer::Sip { port: 5060, .. })));
+    assert!(matches!(server("ncs"), Some(VoiceServer::Ncs(_))));
+}
+
+#[test]
+fn a_fault_in_a_template_has_its_place_and_its_tlv() {
+    let line_of = |text: &str, needle: &str| text[..text.find(needle).expect("it is there")].matches('\n').count() + 1;
+    for (right, wrong, expected) in [
+        ("{ DocsisTwoEnable = 1 }", "{ DocsisTwoEnable = 7 }", "39 (DocsisTwoEnable): must be 0 to 1, is 7"),
+        ("{ DocsisTwoEnable = 1 }", "{ MaxCPE = 3 }", "MaxCPE is set by the recipe; name it in `override`"),
+        ("{ DocsisTwoEnable = 1 }", "{ Nonsense = 3 }", "0 (Nonsense): there is no TLV of this name here"),
+        ("\"{mac}\"", "\"{sip_user}\"", "there is no placeholder {sip_user} here"),
+        ("override = [\"MaxCPE\"]", "override = [\"CmMic\"]", "CmMic is computed and cannot be replaced"),
+        ("peak = \"1200M\"", "peak = \"900M\"", "`peak` is 900M, which a rate of 1G cannot have"),
+        (
+            "[1, 2, 3, 4]",
+            "[1, 2]",
+            "4, 6, 8 or 10 groups are expected: subscriber down and up, modem down and up, and so on",
+        ),
+    ] {
+        let text = format!("{}{TECHNICAL}", sample()).replace(right, wrong);
+        let found = faults(&text);
+        let place = format!("c.toml:{}:", line_of(&text, wrong));
+        assert!(
+            found.iter().any(|fault| fault.starts_with(&place) && fault.ends_with(expected)),
+            "{place} {expected}: {found:?}"
+        );
+    }
+}

@@ -14,7 +14,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 
 use super::schema::{DOCSIS_EXTENSION, VENDOR_ID};
-use super::tlv::{CM_MIC, CMTS_MIC, Framing, Item, Tlv, View, nested, write, write_item};
+use super::tlv::{CM_MIC, CMTS_MIC, END, Framing, Item, PAD, Tlv, View, nested, views, write, write_item};
 
 /// A MIC's length.
 pub const MIC_OCTETS: usize = 16;
@@ -34,25 +34,48 @@ pub fn cm_mic(before: &[Item]) -> [u8; MIC_OCTETS] {
     Md5::digest(&bytes).into()
 }
 
-/// The CMTS MIC of a file. `items` holds the CM MIC already; TLV 7, padding and the end are passed over.
-///
-/// Where the modem's address is provisioned as IPv6 only (TLV 59 and no TLV 20), 59 takes the place of 20.
-pub fn cmts_mic(items: &[Item], secret: &[u8]) -> [u8; MIC_OCTETS] {
-    let has_ipv4 = items.iter().any(|item| matches!(item, Item::Tlv(tlv) if tlv.code == IPV4_MODEM));
-    let mut mac = Hmac::<Md5>::new_from_slice(secret).expect("HMAC takes a key of any length");
-    for code in CMTS_ORDER {
-        let code = if code == IPV4_MODEM && !has_ipv4 { IPV6_MODEM } else { code };
-        for item in items {
-            if let Item::Tlv(tlv) = item
-                && tlv.code == code
-            {
-                let mut bytes = Vec::new();
-                write(Framing::Cm, tlv, &mut bytes);
-                mac.update(&bytes);
-            }
+/// The value TLV 7 must have behind `items`: the ordinary CMTS MIC, or the extended one where they announce that it stands
+/// there. Padding is passed over.
+pub fn expected_cmts_mic(items: &[Item], secret: &[u8]) -> [u8; MIC_OCTETS] {
+    let bytes = written(items);
+    let tlvs = views(Framing::Cm, &bytes).expect("what was written whole is read whole");
+    match extended_of(&tlvs) {
+        Some((mic, None)) => mic.digest(&tlvs, secret),
+        _ => cmts_mic_of(&tlvs, secret),
+    }
+}
+
+/// The setting of an extended MIC that stands at the end of `items`, when it is the one that `extended_setting` makes.
+pub fn made_setting(items: &[Item], secret: &[u8]) -> Option<ExtendedMic> {
+    let (last, before) = items.split_last()?;
+    let Item::Tlv(last) = last else { return None };
+    let mut own = Vec::new();
+    write(Framing::Cm, last, &mut own);
+    let own = views(Framing::Cm, &own).ok()?;
+    let (mic, _) = extended_of(&own)?;
+    let bytes = written(before);
+    let before = views(Framing::Cm, &bytes).expect("what was written whole is read whole");
+    (extended_of(&before).is_none() && extended_setting(&mic, &before, secret) == *last).then_some(mic)
+}
+
+/// The setting that stands behind `items`.
+pub fn setting_behind(items: &[Item], mic: &ExtendedMic, secret: &[u8]) -> Tlv {
+    let bytes = written(items);
+    let before = views(Framing::Cm, &bytes).expect("what was written whole is read whole");
+    extended_setting(mic, &before, secret)
+}
+
+fn written(items: &[Item]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for item in items {
+        // A type that is a single byte in a file could not be read again as a TLV; no list holds one.
+        if let Item::Tlv(tlv) = item
+            && !matches!(tlv.code, PAD | END)
+        {
+            write(Framing::Cm, tlv, &mut bytes);
         }
     }
-    mac.finalize().into_bytes().into()
+    bytes
 }
 
 /// The CM MIC over the bytes before TLV 6.
@@ -60,7 +83,9 @@ pub fn cm_mic_of(before: &[u8]) -> [u8; MIC_OCTETS] {
     Md5::digest(before).into()
 }
 
-/// As `cmts_mic`, over TLVs where they stand.
+/// The ordinary CMTS MIC over a file's TLVs, the CM MIC among them and TLV 7 not.
+///
+/// Where the modem's address is provisioned as IPv6 only (TLV 59 and no TLV 20), 59 takes the place of 20.
 pub fn cmts_mic_of(tlvs: &[View], secret: &[u8]) -> [u8; MIC_OCTETS] {
     let has_ipv4 = tlvs.iter().any(|tlv| tlv.code == IPV4_MODEM);
     let mut mac = keyed(secret);
@@ -211,16 +236,42 @@ mod tests {
         };
         let before = items.iter().position(|item| matches!(item, Item::Tlv(tlv) if tlv.code == CM_MIC)).expect("TLV 6");
         assert_eq!(Some(cm_mic(&items[..before]).to_vec()), value(6));
-        assert_eq!(Some(cmts_mic(&items, b"example-secret-1").to_vec()), value(7));
+        assert_eq!(Some(expected_cmts_mic(&items, b"example-secret-1").to_vec()), value(7));
+    }
+
+    #[test]
+    fn an_extended_mic_covers_its_bitmap_in_the_file_s_order() {
+        let tlv = |code, byte| Item::Tlv(Tlv::new(code, vec![byte]));
+        for explicit in [false, true] {
+            let mic = ExtendedMic::of_all(explicit);
+            let sign = |inside: &[Item]| {
+                let mut items = inside.to_vec();
+                items.push(Item::Tlv(setting_behind(&items, &mic, b"k")));
+                items.push(Item::Tlv(Tlv::new(CM_MIC, cm_mic(&items).to_vec())));
+                let last = expected_cmts_mic(&items, b"k");
+                (items, last)
+            };
+            let verdict = |items: &[Item], last: &[u8]| {
+                let bytes = written(items);
+                extended_verifies(&views(Framing::Cm, &bytes).expect("TLVs"), Some(last), b"k")
+            };
+            let (mut items, last) = sign(&[tlv(3, 1), tlv(39, 1)]);
+            assert_eq!(verdict(&items, &last), Some(true), "explicit: {explicit}");
+            assert_ne!(last, sign(&[tlv(39, 1), tlv(3, 1)]).1);
+            // Type 39 is not under the ordinary MIC, and here the CM MIC is left as it was.
+            items[1] = tlv(39, 0);
+            assert_eq!(verdict(&items, &last), Some(false), "explicit: {explicit}");
+            assert_eq!(verdict(&items[..2], &last), None);
+        }
     }
 
     #[test]
     fn the_cmts_check_covers_a_type_wherever_it_stands_but_not_the_unlisted() {
         let tlv = |code, byte| Item::Tlv(Tlv::new(code, vec![byte]));
-        let base = cmts_mic(&[tlv(3, 1), tlv(18, 2)], b"k");
-        assert_eq!(cmts_mic(&[tlv(18, 2), tlv(3, 1)], b"k"), base);
-        assert_eq!(cmts_mic(&[tlv(3, 1), tlv(18, 2), tlv(39, 1)], b"k"), base);
-        assert_ne!(cmts_mic(&[tlv(3, 0), tlv(18, 2)], b"k"), base);
-        assert_ne!(cmts_mic(&[tlv(3, 1), tlv(18, 2)], b"K"), base);
+        let base = expected_cmts_mic(&[tlv(3, 1), tlv(18, 2)], b"k");
+        assert_eq!(expected_cmts_mic(&[tlv(18, 2), tlv(3, 1)], b"k"), base);
+        assert_eq!(expected_cmts_mic(&[tlv(3, 1), tlv(18, 2), tlv(39, 1)], b"k"), base);
+        assert_ne!(expected_cmts_mic(&[tlv(3, 0), tlv(18, 2)], b"k"), base);
+        assert_ne!(expected_cmts_mic(&[tlv(3, 1), tlv(18, 2)], b"K"), base);
     }
 }

@@ -96,6 +96,24 @@ fn odd_files_are_kept_as_they_are() {
 }
 
 #[test]
+fn an_extended_mic_is_made_verified_and_made_again() {
+    let list = "tlv = [ { NetworkAccess = 1 }, { MaxCPE = 1 }, { DocsisTwoEnable = 1 } ]\n";
+    for header in ["explicit = true", "explicit = false", "explicit = true, bitmap = \"1000\""] {
+        let text = format!("kind = \"cm\"\nextended_mic = {{ {header} }}\n{list}");
+        let mut bytes = encode(&text, Some(SECRET)).expect("a file").bytes;
+        let secret = crate::vocabulary::Secret::new("example-secret-1");
+        assert_eq!(super::verify(&bytes, &secret), Ok(()), "{header}");
+        let shown = there_and_back(&bytes, Some(SECRET));
+        assert!(shown.contains(header) && !shown.contains("VendorSpecific"), "{shown}");
+        // Whoever has not the secret sees it as it stands.
+        assert!(there_and_back(&bytes, None).contains("ExtendedCMTSMICBitmap"));
+        bytes[2] = 0;
+        assert!(super::verify(&bytes, &secret).is_err());
+        there_and_back(&bytes, Some(SECRET));
+    }
+}
+
+#[test]
 fn a_cut_file_is_refused_with_the_place() {
     let error = decode(&RESIDENTIAL[..40], None).expect_err("cut");
     assert_eq!(error.to_string(), "TLV 24 at byte 9: 35 bytes are announced, 29 are left");

@@ -12,7 +12,8 @@
 //!   { Tlv201 = "0102" },           # a type without a name here: its value in hex
 //! ]
 //! ```
-//! In a modem's file `CmMic`, `CmtsMic` and the end are appended where the list has none; `finish = "none"` leaves the
+//! `extended_mic = { explicit = true, bitmap = "7fff…" }` adds the setting of an extended CMTS MIC (43.6) to a modem's file;
+//! without `bitmap` it covers everything. In a modem's file `CmMic`, `CmtsMic` and the end are appended where the list has none; `finish = "none"` leaves the
 //! list as it stands. `accept_faults = true` writes a file that breaks rules, on purpose.
 
 use std::fmt::Write as _;
@@ -21,7 +22,7 @@ use thiserror::Error;
 use toml::{Table, Value as Toml};
 
 use super::check::faults;
-use super::mic::{cm_mic, cmts_mic};
+use super::mic::{ExtendedMic, cm_mic, expected_cmts_mic, made_setting, setting_behind};
 use super::mta::{HashFamily, unwrap, wrap};
 use super::path::{Occurrences, Path};
 use super::schema::top;
@@ -70,6 +71,8 @@ enum Draft {
 const AUTOMATIC: &str = "automatic";
 const ALIGNMENT: usize = 4;
 const MAX_PAD: usize = 4096;
+/// A bit for each type.
+const MOST_BITMAP: usize = 32;
 
 /// Shows a file.
 ///
@@ -96,7 +99,7 @@ pub fn encode(text: &str, secret: Option<&[u8]>) -> Result<Encoded, DocsisError>
     let drafts = read_list(header.framing, table.get("tlv"), &mut found);
     found.settle(()).map_err(DocsisError::Faults)?;
     let items = match (header.framing, header.finish) {
-        (Framing::Cm, finish) => finished(drafts, finish, secret)?,
+        (Framing::Cm, finish) => finished(drafts, finish, header.extended.as_ref(), secret)?,
         (Framing::Mta, true) => wrap(fixed(drafts), header.hash),
         (Framing::Mta, false) => fixed(drafts),
     };
@@ -111,12 +114,13 @@ struct Header {
     framing: Framing,
     finish: bool,
     hash: Option<HashFamily>,
+    extended: Option<ExtendedMic>,
     accept_faults: bool,
 }
 
 impl Header {
     fn read(table: &Table, faults: &mut Faults) -> Self {
-        let mut header = Self { framing: Framing::Cm, finish: true, hash: None, accept_faults: false };
+        let mut header = Self { framing: Framing::Cm, finish: true, hash: None, extended: None, accept_faults: false };
         let (mut has_kind, mut has_hash) = (false, false);
         for (key, value) in table {
             match (key.as_str(), value.as_str(), value.as_bool()) {
@@ -133,16 +137,22 @@ impl Header {
                         faults.add("hash", "should be \"na\", \"eu\", \"ietf\" or \"none\"");
                     }
                 }
+                ("extended_mic", ..) => match read_extended(value) {
+                    Ok(mic) => header.extended = Some(mic),
+                    Err(detail) => faults.add("extended_mic", detail),
+                },
                 ("kind", ..) => faults.add("kind", "should be \"cm\" or \"mta\""),
                 ("finish", ..) => faults.add("finish", "should be \"automatic\" or \"none\""),
                 ("accept_faults", ..) => faults.add("accept_faults", "should be true or false"),
-                (other, ..) => {
-                    faults.add(other, "there is no such key; keys are kind, hash, finish, accept_faults, tlv")
-                }
+                (other, ..) => faults
+                    .add(other, "there is no such key; keys are kind, hash, finish, extended_mic, accept_faults, tlv"),
             }
         }
         if !has_kind {
             faults.add("kind", "is missing: \"cm\" or \"mta\"");
+        }
+        if header.extended.is_some() && (header.framing == Framing::Mta || !header.finish) {
+            faults.add("extended_mic", "belongs to a modem's file that is finished here");
         }
         match (header.framing, has_hash, header.finish) {
             (Framing::Cm, true, _) => faults.add("hash", "belongs to an MTA file"),
@@ -155,6 +165,25 @@ impl Header {
             _ => {}
         }
         header
+    }
+}
+
+/// `{ explicit = true, bitmap = "…" }`.
+fn read_extended(value: &Toml) -> Result<ExtendedMic, String> {
+    let form = || "should be { explicit = true or false, bitmap = \"hexadecimal\" }".to_owned();
+    let table = value.as_table().ok_or_else(form)?;
+    if table.keys().any(|key| key != "explicit" && key != "bitmap") {
+        return Err(form());
+    }
+    let explicit = table.get("explicit").and_then(Toml::as_bool).ok_or_else(form)?;
+    match table.get("bitmap") {
+        None => Ok(ExtendedMic::of_all(explicit)),
+        Some(text) => {
+            let bitmap = unhex(text.as_str().ok_or_else(form)?)?;
+            let fits = (1..=MOST_BITMAP).contains(&bitmap.len());
+            fits.then_some(ExtendedMic { explicit, bitmap })
+                .ok_or_else(|| format!("a bitmap has 1 to {MOST_BITMAP} bytes"))
+        }
     }
 }
 
@@ -216,7 +245,12 @@ fn fixed(drafts: Vec<Draft>) -> Vec<Item> {
 }
 
 /// Fills in the MICs and, when `finish` says so, what the list lacks of MICs and end.
-fn finished(mut drafts: Vec<Draft>, finish: bool, secret: Option<&[u8]>) -> Result<Vec<Item>, DocsisError> {
+fn finished(
+    mut drafts: Vec<Draft>,
+    finish: bool,
+    extended: Option<&ExtendedMic>,
+    secret: Option<&[u8]>,
+) -> Result<Vec<Item>, DocsisError> {
     let is = |draft: &Draft, code: u8| match draft {
         Draft::CmMic => code == CM_MIC,
         Draft::CmtsMic => code == CMTS_MIC,
@@ -237,12 +271,16 @@ fn finished(mut drafts: Vec<Draft>, finish: bool, secret: Option<&[u8]>) -> Resu
     let add_end = finish && ended(&drafts).is_none();
     let mut items: Vec<Item> = Vec::with_capacity(drafts.len() + 1);
     for draft in &drafts {
+        if let Some(mic) = extended.filter(|_| is(draft, CM_MIC)) {
+            let secret = secret.ok_or(DocsisError::NoSecret)?;
+            items.push(Item::Tlv(setting_behind(&items, mic, secret)));
+        }
         items.push(match draft {
             Draft::Fixed(item) => item.clone(),
             Draft::CmMic => Item::Tlv(Tlv::new(CM_MIC, cm_mic(&items).to_vec())),
             Draft::CmtsMic => {
                 let secret = secret.ok_or(DocsisError::NoSecret)?;
-                Item::Tlv(Tlv::new(CMTS_MIC, cmts_mic(&items, secret).to_vec()))
+                Item::Tlv(Tlv::new(CMTS_MIC, expected_cmts_mic(&items, secret).to_vec()))
             }
         });
     }
@@ -260,7 +298,8 @@ fn show_cm(items: &[Item], length: usize, secret: Option<&[u8]>, faults: &[Fault
         .map(|(index, item)| match item {
             Item::Tlv(tlv) if tlv.code == CM_MIC && tlv.value == cm_mic(&items[..index]) => Draft::CmMic,
             Item::Tlv(tlv)
-                if tlv.code == CMTS_MIC && secret.is_some_and(|key| tlv.value == cmts_mic(&items[..index], key)) =>
+                if tlv.code == CMTS_MIC
+                    && secret.is_some_and(|key| tlv.value == expected_cmts_mic(&items[..index], key)) =>
             {
                 Draft::CmtsMic
             }
@@ -272,13 +311,22 @@ fn show_cm(items: &[Item], length: usize, secret: Option<&[u8]>, faults: &[Fault
         rest.len() < ALIGNMENT && length.is_multiple_of(ALIGNMENT) && rest.iter().all(|byte| *byte == PAD)
     };
     let closed = has(CM_MIC) && has(CMTS_MIC) && matches!(items.last(), Some(Item::End(rest)) if aligned(rest));
-    let shown = if closed { &drafts[..drafts.len() - 1] } else { &drafts[..] };
+    let mut shown = if closed { drafts[..drafts.len() - 1].to_vec() } else { drafts };
+    // The one setting that stands in front of the one CM MIC is left to be made again.
+    let mics: Vec<usize> =
+        (0..items.len()).filter(|at| matches!(&items[*at], Item::Tlv(tlv) if tlv.code == CM_MIC)).collect();
+    if let (true, [at], Some(key)) = (closed, mics.as_slice(), secret)
+        && let Some(mic) = made_setting(&items[..*at], key)
+    {
+        let _ = writeln!(out, "extended_mic = {{ explicit = {}, bitmap = {:?} }}", mic.explicit, hex(&mic.bitmap));
+        shown.remove(at - 1);
+    }
     if !closed {
         out.push_str("finish = \"none\" # the list is the whole file\n");
     }
     show_faults(faults, out);
     out.push_str("tlv = [\n");
-    for draft in shown {
+    for draft in &shown {
         match draft {
             Draft::Fixed(Item::Tlv(tlv)) if tlv.code == CM_MIC => {
                 show_entry(Framing::Cm, tlv, " # does not verify: kept as it is", out);

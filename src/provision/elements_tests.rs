@@ -290,7 +290,14 @@ fn addons_lay_their_radius_values_over_the_plan_s_while_they_last() {
         {"id": "g", "plan": "gold", "from": "2026-11-20", "until": "2026-11-25"}]);
     let account = account_with(&document, &known);
     let secrets = SecretDigests::default();
-    let basis = Basis { account: &account, known: &known, operator_holds: &[], secrets: &secrets, closed: false };
+    let basis = Basis {
+        account: &account,
+        external_id: "a1",
+        known: &known,
+        operator_holds: &[],
+        secrets: &secrets,
+        closed: false,
+    };
     // (instant, group, rate, pool, chap, next change): midnights are Chicago's.
     for (now, group, rate, pool, chap, next) in [
         ("2026-11-10T05:59:59Z", "res-100", "20M/100M", None, false, Some("2026-11-10T06:00:00Z")),
@@ -322,7 +329,172 @@ fn who_is_blocked_is_refused_unless_there_is_a_group_for_that() {
     {
         known.blocked_group = group.map(str::to_owned);
         let account = account_with(&document, &known);
-        let basis = Basis { account: &account, known: &known, operator_holds: &[], secrets: &secrets, closed: false };
+        let basis = Basis {
+            account: &account,
+            external_id: "a1",
+            known: &known,
+            operator_holds: &[],
+            secrets: &secrets,
+            closed: false,
+        };
         assert_eq!(login(&basis, now).access, access);
+    }
+}
+
+mod technical {
+    //! What device models, add-ons, voice plans and templates make of a gateway's two devices.
+
+    use super::*;
+    use crate::account::{AddonProfile, DeviceModel, GardenFilters, GardenProfile, VoiceProfile, VoiceServer};
+    use crate::docsis::{CallAgent, FilledTlv, Filling, Framing, HashFamily, MtaFlow, SnmpStyle, Template};
+
+    fn template(framing: Framing, text: &str) -> Template {
+        let table: toml::Table = text.parse().expect("TOML of the test");
+        let mut template = Template::new(framing);
+        for (name, value) in table {
+            template.add(name, value, &|_| Filling::Text("7".to_owned())).expect("a sound entry");
+        }
+        template
+    }
+
+    fn model() -> DeviceModel {
+        DeviceModel {
+            id: "tm".to_owned(),
+            matches: "arris-*".to_owned(),
+            version: Some("2.0".to_owned()),
+            mta_hash: HashFamily::Eu,
+            mta_flow: MtaFlow::Hybrid1,
+            snmp: Some(SnmpStyle::AccessTable),
+            cpe_mac_list: Some(false),
+            garden_filters: GardenFilters::IpFilters,
+            firmware: None,
+            cm_template: Some(template(
+                Framing::Cm,
+                "SnmpMibObject = { oid = '1.3.6.1.4.1.9.1', string = '{account}' }",
+            )),
+            mta_template: None,
+            sip_template: Some(template(
+                Framing::Mta,
+                "SnmpMibObject = { oid = '1.3.6.1.4.1.9.2.{line}', string = '{sip_user}:{sip_password}@{registrar}' }",
+            )),
+        }
+    }
+
+    fn world() -> Known {
+        let mut known = known();
+        known.models = vec![model()];
+        known.garden = GardenProfile { allow: vec!["192.0.2.0/24".parse().expect("a network")], ..Default::default() };
+        let addon = AddonProfile {
+            downstream: "+50M".parse().ok(),
+            upstream: "30M".parse().ok(),
+            max_cpe: 2,
+            template: Some(template(Framing::Cm, "DocsisTwoEnable = 1")),
+        };
+        known.plans.insert("boost".to_owned(), KnownPlan { addon: Some(addon), ..KnownPlan::default() });
+        let voice = |server| {
+            let voice = Some(VoiceProfile { server, template: None });
+            KnownPlan { service: Some(ServiceType::Voice), voice, ..KnownPlan::default() }
+        };
+        let sip = VoiceServer::Sip { registrar: "sip.example".to_owned(), proxy: None, port: 5060 };
+        known.plans.insert("sip".to_owned(), voice(sip));
+        let agent = CallAgent { id: "ca@cms.example".to_owned(), port: 2727 };
+        known.plans.insert("ncs".to_owned(), voice(VoiceServer::Ncs(agent)));
+        known
+    }
+
+    fn devices(document: &Value) -> (CmContent, MtaContent) {
+        let known = world();
+        let key = AccountKey {
+            tenant: TenantId::parse("acme").expect("tenant"),
+            source: SourceId::default(),
+            external_id: "a1".to_owned(),
+        };
+        let account = parse(document, &key, &known).expect("a good document").account;
+        let secrets = SecretDigests::new();
+        let basis = Basis {
+            account: &account,
+            external_id: "a1",
+            known: &known,
+            operator_holds: &[],
+            secrets: &secrets,
+            closed: false,
+        };
+        match elements(&basis, &[], at(NOON)).into_iter().map(|element| element.content).collect::<Vec<_>>().as_slice()
+        {
+            [Content::Cm(cm), Content::Mta(mta), ..] => (cm.clone(), mta.clone()),
+            other => panic!("a modem and an MTA, not {other:?}"),
+        }
+    }
+
+    fn gateway(plan: &str, holds: Value) -> Value {
+        let mut document = document(holds);
+        document["devices"][0]["model"] = json!("ARRIS-tm3402");
+        document["services"][0]["addons"] = json!([
+            {"id": "b", "plan": "boost", "quantity": 2},
+            {"id": "late", "plan": "boost", "quantity": 1, "from": "2026-11-23"},
+        ]);
+        document["services"][1]["plan"] = json!(plan);
+        document["services"][1]["service_address"] =
+            json!({"line1": "1 Main St", "city": "Austin", "postal_code": "78701", "country": "US"});
+        document["services"][1]["lines"] = json!([
+            {"port": 2, "number": "+15125550102", "enabled": false},
+            {"port": 1, "number": "+15125550101", "sip": {"user": "u", "password": "p", "display_name": "Ada"}},
+        ]);
+        document
+    }
+
+    #[test]
+    fn the_model_decides_what_the_modem_understands() {
+        let (cm, mta) = devices(&gateway("ncs", json!([])));
+        assert_eq!((cm.docsis.as_str(), cm.snmp, cm.cpe_mac_list), ("2.0", Some(SnmpStyle::AccessTable), Some(false)));
+        assert_eq!((mta.family, mta.flow), (HashFamily::Eu, MtaFlow::Hybrid1));
+        let FilledTlv::Whole(first) = &cm.template[0] else { panic!("no secret in it") };
+        assert!(first.ends_with("6131"), "the account's id a1: {first}");
+    }
+
+    #[test]
+    fn add_ons_in_force_are_counted_by_their_quantity() {
+        let (cm, _) = devices(&gateway("ncs", json!([])));
+        assert_eq!(cm.downstream, "200M".parse().ok());
+        assert_eq!(cm.upstream, "30M".parse().ok());
+        assert_eq!(cm.max_cpe, 2 + 4 + 1, "sold, added, and the MTA");
+        assert_eq!(cm.template.len(), 2, "the model's and that of the one in force");
+    }
+
+    #[test]
+    fn in_the_garden_only_what_the_model_needs_is_added() {
+        let (cm, mta) = devices(&gateway("ncs", json!([{"kind": "nonpay"}])));
+        assert_eq!(cm.template.len(), 1);
+        let garden = cm.garden.expect("walls");
+        assert_eq!((garden.allow.len(), garden.filters), (1, GardenFilters::IpFilters));
+        assert!(mta.lines[0].enabled, "who has not paid can still call");
+        let (open, _) = devices(&gateway("ncs", json!([])));
+        assert_eq!(open.garden, None);
+    }
+
+    #[test]
+    fn an_ncs_line_names_its_call_agent_and_keeps_its_port() {
+        let (_, mta) = devices(&gateway("ncs", json!([])));
+        let ports: Vec<(u8, bool)> = mta.lines.iter().map(|line| (line.port, line.enabled)).collect();
+        assert_eq!(ports, [(1, true), (2, false)]);
+        assert!(mta.lines.iter().all(|line| line.call_agent.is_some() && line.template.is_empty()));
+        assert_eq!(mta.locations[0].address.postal_code.as_deref(), Some("78701"));
+    }
+
+    #[test]
+    fn a_sip_line_carries_its_model_s_objects_and_never_the_password() {
+        let (_, mta) = devices(&gateway("sip", json!([])));
+        let FilledTlv::Open { entry } = &mta.lines[0].template[0] else { panic!("a password belongs into it") };
+        assert!(entry.contains("1.3.6.1.4.1.9.2.9") && entry.contains("u:{sip_password}@sip.example"), "{entry}");
+        assert_eq!(mta.lines[0].sip.as_ref().map(|sip| sip.password.field.as_str()), Some("lines.1.sip.password"));
+        assert!(mta.lines[1].template.is_empty(), "a line without a registration is no SIP line");
+    }
+
+    #[test]
+    fn block_voice_disables_lines_and_nothing_milder_does() {
+        for (treatment, works) in [("garden", true), ("throttle:slow", true), ("block", true), ("block_voice", false)] {
+            let (_, mta) = devices(&gateway("ncs", json!([{"kind": "abuse", "treatment": treatment}])));
+            assert_eq!((mta.enabled, mta.lines[0].enabled), (works, works), "{treatment}");
+        }
     }
 }

@@ -169,6 +169,7 @@ fn bears_cpe_list(model: Option<&str>) -> bool {
 pub(super) mod tests {
     use super::*;
     use crate::docsis::decode;
+    use crate::provision::{FirmwareContent, GardenContent};
 
     pub fn settings() -> ModemSettings {
         ModemSettings { shared_secret: Secret::new("example-secret-1"), community: None }
@@ -212,6 +213,101 @@ pub(super) mod tests {
             assert!(text.contains(&format!("{{ MaxRateSustained = {down} }}")), "{access:?} {text}");
             assert_eq!(text.contains("CpeMacAddress = \"00:11:22:33:44:56\""), lists_mta, "{access:?} {text}");
         }
+    }
+
+    /// Every state on every generation and on models with their ways, as a reviewer reads it.
+    #[test]
+    fn each_state_on_each_generation_and_model_is_as_reviewed() {
+        let mut text = String::new();
+        for (generation, model) in
+            [("1.0", "plain"), ("2.0", "plain"), ("3.0", "plain"), ("3.1", "plain"), ("3.0", "old ways")]
+        {
+            for access in [
+                CmAccess::Active,
+                CmAccess::Throttled { profile: "slow".to_owned() },
+                CmAccess::Garden,
+                CmAccess::VoiceOnly,
+                CmAccess::Blocked,
+            ] {
+                let content = in_state(access.clone(), generation, model == "old ways");
+                let settings = ModemSettings { community: Some(Secret::new("kept")), ..settings() };
+                let bytes = build(&content, &settings, &Serving::default()).expect("a valid file");
+                let shown = decode(&bytes, Some(b"example-secret-1")).expect("our own file");
+                assert!(shown.faults.is_empty(), "{:?}", shown.faults);
+                text.push_str(&format!("\n# {access:?}, DOCSIS {generation}, {model}\n{}", shown.toml));
+            }
+        }
+        golden("states.txt", &text);
+    }
+
+    fn in_state(access: CmAccess, generation: &str, old_ways: bool) -> CmContent {
+        let garden = GardenContent {
+            allow: vec!["192.0.2.10/32".parse().expect("a network")],
+            filter_groups: if old_ways { vec![1, 2, 3, 4] } else { Vec::new() },
+            filters: if old_ways { GardenFilters::IpFilters } else { GardenFilters::Auto },
+            ..GardenContent::default()
+        };
+        let firmware =
+            FirmwareContent { file: "fw-9.1.bin".to_owned(), server: Some([192, 0, 2, 9].into()), version: None };
+        CmContent {
+            docsis: generation.to_owned(),
+            garden: (access == CmAccess::Garden).then_some(garden),
+            static_ips: vec!["192.0.2.77".parse().expect("an address"), "2001:db8::7".parse().expect("an address")],
+            snmp: old_ways.then_some(SnmpStyle::AccessTable),
+            cpe_mac_list: old_ways.then_some(false),
+            firmware: old_ways.then_some(firmware),
+            downstream_qos: FlowProfile {
+                priority: Some(3),
+                service_class: Some("gold".to_owned()),
+                ..FlowProfile::default()
+            },
+            ..content(access)
+        }
+    }
+
+    fn golden(name: &str, text: &str) {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/docsis").join(name);
+        if std::env::var("LASTMILE_GOLDEN").is_ok_and(|mode| mode == "write") {
+            std::fs::write(&path, text).expect("the golden file can be written");
+        }
+        assert_eq!(text, std::fs::read_to_string(&path).unwrap_or_default(), "{name} differs");
+    }
+
+    #[test]
+    fn a_template_adds_and_replaces_and_its_fault_is_told() {
+        let filled = |hex: &str| crate::docsis::FilledTlv::Whole(hex.to_owned());
+        let own = CmContent {
+            template: vec![filled("120109"), filled("270101")],
+            replaced: vec![18],
+            ..content(CmAccess::Active)
+        };
+        let text = shown(&own);
+        assert!(text.contains("{ MaxCPE = 9 }") && text.contains("{ DocsisTwoEnable = 1 }"), "{text}");
+        assert_eq!(text.matches("MaxCPE").count(), 1, "{text}");
+        let odd = CmContent { template: vec![filled("120109")], ..content(CmAccess::Active) };
+        let reason = build(&odd, &settings(), &Serving::default()).expect_err("MaxCPE twice");
+        assert!(reason.contains("18[2] (MaxCPE): may stand once"), "{reason}");
+        let faulty = CmContent { fault: "the template: x".to_owned(), ..content(CmAccess::Active) };
+        assert_eq!(build(&faulty, &settings(), &Serving::default()), Err("the template: x".to_owned()));
+    }
+
+    #[test]
+    fn what_only_signs_or_binds_a_file_has_no_effect() {
+        let digest = |settings: &ModemSettings, serving: &Serving| {
+            let bytes = build(&content(CmAccess::Active), settings, serving).expect("a valid file");
+            crate::docsis::effective_digest(&bytes)
+        };
+        let plain = digest(&settings(), &Serving::default());
+        let bound = Serving {
+            modem_address: Some([10, 10, 0, 9].into()),
+            tftp_timestamp: Some(3_900_000_000),
+            extended_mic: Some(ExtendedMic::of_all(true)),
+        };
+        let rotated = ModemSettings { shared_secret: Secret::new("another"), ..settings() };
+        assert_eq!(digest(&rotated, &bound), plain);
+        let throttled = CmContent { downstream: "1M".parse().ok(), ..content(CmAccess::Active) };
+        let slow = build(&throttled, &settings(), &Serving::default()).expect("a valid file");
+        assert_ne!(crate::docsis::effective_digest(&slow), plain);
     }
 
     #[test]

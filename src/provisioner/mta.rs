@@ -78,6 +78,7 @@ pub(super) mod tests {
     use super::*;
     use crate::docsis::MtaFlow;
     use crate::docsis::{CallAgent, HashFamily, decode};
+    use crate::provision::MtaSip;
 
     pub fn content() -> MtaContent {
         let line = |port: u8, enabled| MtaLine {
@@ -122,6 +123,24 @@ pub(super) mod tests {
         let file = build(&hybrid, &OpenedSecrets::new()).expect("a file");
         assert!(shown(&hybrid).contains("hash = \"none\""));
         assert!(announcement(&hybrid, "tftp://192.0.2.1/x.mta", &file).is_some());
+    }
+
+    #[test]
+    fn a_sip_password_is_put_in_when_the_file_is_built_and_missed_by_name() {
+        let mut sip = content();
+        let password = SecretRef { service: "v1".into(), field: "lines.1.sip.password".into(), digest: None };
+        sip.lines[0].call_agent = None;
+        sip.lines[0].sip = Some(MtaSip { user: "u".into(), display_name: None, password });
+        let entry = "SnmpMibObject = { oid = \"1.3.6.1.4.1.9.2.9\", string = \"u:{sip_password}\" }".to_owned();
+        sip.lines[0].template = vec![FilledTlv::Open { entry }];
+        let key = ("v1".to_owned(), "lines.1.sip.password".to_owned());
+        let secrets = OpenedSecrets::from([(key, Secret::new("s3{cret}"))]);
+        let file = build(&sip, &secrets).expect("a file");
+        assert!(decode(&file, None).expect("our own file").toml.contains("string = \"u:s3{cret}\""));
+        assert_eq!(
+            build(&sip, &OpenedSecrets::new()),
+            Err("line 1: SnmpMibObject needs a secret that is not stored".to_owned())
+        );
     }
 
     #[test]

@@ -171,3 +171,38 @@ fn a_file_is_signed_for_the_cmts_its_modem_is_behind() {
         assert_eq!(secret_of("203.0.113.9", file), (true, false));
     }
 }
+
+#[test]
+fn an_mta_boots_from_the_snapshot_with_its_sip_password() {
+    use crate::docsis::FilledTlv;
+    use crate::provision::{MtaSip, SecretRef};
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("plant.sealed");
+    let mut content = crate::provisioner::mta::tests::content();
+    let password = SecretRef { service: "v1".into(), field: "lines.1.sip.password".into(), digest: None };
+    content.lines[0].sip = Some(MtaSip { user: "u".into(), display_name: None, password });
+    let entry = "SnmpMibObject = { oid = \"1.3.6.1.4.1.9.2.9\", string = \"{sip_password}\" }".to_owned();
+    content.lines[0].template = vec![FilledTlv::Open { entry }];
+    let mac = content.mac;
+    let mut row = element(3, Content::Mta(content), None);
+    (row.kind, row.key) = (ElementKind::Mta, mac.to_string());
+    let key = ("v1".to_owned(), "lines.1.sip.password".to_owned());
+    let secret = |text: &str| OpenedSecrets::from([(key.clone(), crate::vocabulary::Secret::new(text))]);
+    let name = config_file_name(&sealer(), DeviceKind::Mta, mac, 3);
+    let from = "10.0.0.9".parse().expect("an address");
+    let served = |plant: &Plant| match plant.find(&name, from) {
+        Found::File(file) => file.bytes,
+        other => panic!("{other:?}"),
+    };
+    let first = Plant::open(sealer(), settings(), Some(path.clone()));
+    first.learn(&row, secret("first"));
+    let before = served(&first);
+    assert!(before.windows(5).any(|bytes| bytes == b"first"));
+    first.save().expect("saved");
+    let on_disk = std::fs::read(&path).expect("the snapshot");
+    assert!(!on_disk.windows(5).any(|bytes| bytes == b"first"), "sealed");
+    let second = Plant::open(sealer(), settings(), Some(path));
+    assert_eq!(served(&second), before);
+    second.learn(&row, secret("other"));
+    assert!(served(&second).windows(5).any(|bytes| bytes == b"other"), "the newest password counts");
+}
