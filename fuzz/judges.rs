@@ -3,6 +3,7 @@
 //! A judge returns when all is well and panics otherwise.
 
 use jiff::Timestamp;
+use lastmile::docsis::{self, VarBind};
 use lastmile::radius::{
     Dictionary, IdentityRule, NasRule, PacketView, Profile, Source, answer, attribute, decode, parse_detail, record,
     redacted, verify,
@@ -95,6 +96,27 @@ pub fn page(octets: &[u8]) {
     {
         assert_eq!(entries_of_unsealed(&unsealed_page(&entries)), Some(entries));
     }
+}
+
+/// Configuration files of modems and MTAs: what is shown makes the same octets again, with the shared secret and without.
+pub fn config_file(octets: &[u8]) {
+    for secret in [None, Some(&b"example-secret-1"[..])] {
+        let Ok(shown) = docsis::decode(octets, secret) else { return };
+        let again = docsis::encode(&shown.toml, secret).expect("what was shown can be written");
+        assert_eq!(again.bytes, octets, "the same octets again");
+    }
+    // Judged, whatever they are.
+    let _ = docsis::verify(octets, &Secret::new("example-secret-1"));
+    let _ = docsis::verify_mta(octets, None);
+    assert_eq!(docsis::effective_digest(octets).len(), 64);
+}
+
+/// SNMP objects in BER: refused, or written as they were read; their OIDs are read from their own text.
+pub fn ber(octets: &[u8]) {
+    let Ok(bind) = VarBind::parse(octets) else { return };
+    assert_eq!(bind.encode(), octets, "the same octets again");
+    assert_eq!(bind.oid.to_string().parse(), Ok(bind.oid.clone()));
+    assert_eq!(VarBind::new(bind.oid.clone(), bind.value.clone()), bind);
 }
 
 /// The standard dictionary and those of vendors that the product ships.

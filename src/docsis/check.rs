@@ -160,6 +160,7 @@ fn leaf_fault(kind: Kind, bytes: &[u8]) -> Option<String> {
         Kind::VarBind => ber_fault(VarBind::parse(bytes).is_ok()),
         Kind::WriteControl => ber_fault(matches!(Oid::parse(bytes), Ok((_, [_])))),
         Kind::Ip4List => (!bytes.len().is_multiple_of(4)).then(|| "must be a multiple of 4 bytes".to_owned()),
+        Kind::Ip6List => (!bytes.len().is_multiple_of(16)).then(|| "must be a multiple of 16 bytes".to_owned()),
         Kind::U16List => (!bytes.len().is_multiple_of(2)).then(|| "must be a multiple of 2 bytes".to_owned()),
         Kind::U8List | Kind::Hex(_) | Kind::Group(_) | Kind::Vendor => None,
     }

@@ -27,6 +27,7 @@ pub enum Kind {
     /// Four or sixteen octets.
     Ip,
     Ip4List,
+    Ip6List,
     Mac,
     /// A transport address or its mask: IPv4 with port (6 octets) or IPv6 with port (18).
     Transport,
@@ -147,16 +148,21 @@ const CM: &[Field] = &[
     f(64, "CMTSStaticMulticastSessionEncodings", Kind::Group(MULTICAST_SESSION)),
     f(65, "L2VPNMACAgingEncoding", Kind::Group(&[f(1, "L2VPNMACAgingMode", FLAG)])),
     f(66, "ManagementEventControl", U32),
-    f(67, "SubscriberManagementCPEIPv6Table", ANY),
+    f(67, "SubscriberManagementCPEIPv6Table", Kind::Ip6List),
     f(68, "DefaultUpstreamTargetBuffer", U16),
     f(69, "MACAddressLearningControlEncoding", Kind::Group(MAC_LEARNING)),
     f(70, "UpstreamAggregateServiceFlow", Kind::Group(UPSTREAM_AGGREGATE)),
     f(71, "DownstreamAggregateServiceFlow", Kind::Group(DOWNSTREAM_AGGREGATE)),
+    f(72, "MetroEthernetServiceProfile", Kind::Group(SERVICE_PROFILE)),
+    f(73, "NetworkTimingProfile", Kind::Group(SERVICE_PROFILE)),
+    f(74, "EnergyManagementParameters", Kind::Group(ENERGY)),
     f(75, "EnergyManagement1x1ModeIndicator", U8),
     f(76, "CMUpstreamAQMDisable", FLAG),
+    f(79, "UNIControlEncodings", ANY),
     f(81, "ManufacturerCVCChain", ANY),
     f(82, "CoSignerCVCChain", ANY),
     f(83, "DTPModeConfiguration", U8),
+    f(84, "DiplexerBandEdge", Kind::Group(BAND_EDGE)),
     f(91, "LowLatencyDisable", U8),
     f(202, "eRouter", Kind::Group(EROUTER)),
     f(217, "EstbSettings", Kind::Group(ESTB)),
@@ -493,6 +499,27 @@ const DOWNSTREAM_AGGREGATE: &[Field] = &[
     f(27, "DownstreamPeakTrafficRate", U32),
     f(41, "DataRateUnitSetting", Kind::U8(0, 3)),
 ];
+
+const SERVICE_PROFILE: &[Field] = &[f(1, "ProfileReference", U16), f(2, "ProfileName", Kind::TextZero(2, 16))];
+
+/// Energy management. Annex C.1.1.30.
+const ENERGY: &[Field] = &[
+    f(1, "EnergyManagementFeatureControl", U32),
+    f(2, "DownstreamActivityDetection", Kind::Group(ACTIVITY)),
+    f(3, "UpstreamActivityDetection", Kind::Group(ACTIVITY)),
+    f(4, "EnergyManagementCyclePeriod", U16),
+];
+
+const ACTIVITY: &[Field] = &[
+    f(1, "EntryBitrateThreshold", U32),
+    f(2, "EntryTimeThreshold", U16),
+    f(3, "ExitBitrateThreshold", U32),
+    f(4, "ExitTimeThreshold", U16),
+];
+
+/// Band edges of a DOCSIS 3.1 modem's diplexer.
+const BAND_EDGE: &[Field] =
+    &[f(1, "UpstreamUpperBandEdge", U8), f(2, "DownstreamLowerBandEdge", U8), f(3, "DownstreamUpperBandEdge", U8)];
 
 /// Embedded router. CM-SP-eRouter Annex B.
 const EROUTER: &[Field] = &[

@@ -114,6 +114,16 @@ fn an_extended_mic_is_made_verified_and_made_again() {
 }
 
 #[test]
+fn a_long_certificate_is_split_in_order() {
+    let long: String = (0..300u32).map(|n| format!("{:02x}", n % 251)).collect();
+    let text = format!("kind = \"cm\"\ntlv = [ {{ NetworkAccess = 1 }}, {{ ManufacturerCVCChain = \"{long}\" }} ]");
+    let bytes = encode(&text, Some(SECRET)).expect("a file").bytes;
+    assert_eq!(&bytes[3..6], &[81, 254, 0]);
+    assert_eq!(&bytes[3 + 2 + 254..][..3], &[81, 46, 3]);
+    there_and_back(&bytes, Some(SECRET));
+}
+
+#[test]
 fn a_cut_file_is_refused_with_the_place() {
     let error = decode(&RESIDENTIAL[..40], None).expect_err("cut");
     assert_eq!(error.to_string(), "TLV 24 at byte 9: 35 bytes are announced, 29 are left");

@@ -71,6 +71,9 @@ enum Draft {
 const AUTOMATIC: &str = "automatic";
 const ALIGNMENT: usize = 4;
 const MAX_PAD: usize = 4096;
+/// Certificates that go on in the next TLV of their type: 32, 33, 81, 82.
+const SPLIT: [u8; 4] = [32, 33, 81, 82];
+const MOST_OF_A_PIECE: usize = 254;
 /// A bit for each type.
 const MOST_BITMAP: usize = 32;
 
@@ -202,7 +205,10 @@ fn read_list(framing: Framing, list: Option<&Toml>, faults: &mut Faults) -> Vec<
             (Framing::Cm, "EndOfData", value) => {
                 read_zeros(name, value, faults).map(|rest| Draft::Fixed(Item::End(rest)))
             }
-            _ => read_top(framing, name, value, &mut occurrences, faults),
+            _ => {
+                drafts.extend(read_top(framing, name, value, &mut occurrences, faults));
+                None
+            }
         };
         drafts.extend(draft);
     }
@@ -215,18 +221,24 @@ fn read_top(
     value: &Toml,
     occurrences: &mut Occurrences,
     faults: &mut Faults,
-) -> Option<Draft> {
-    let tlv = read_tlv(top(framing), name, value, (&Path::default(), occurrences), faults)?;
+) -> Vec<Draft> {
+    let Some(tlv) = read_tlv(top(framing), name, value, (&Path::default(), occurrences), faults) else {
+        return Vec::new();
+    };
     let most = framing.max_value(tlv.code);
+    if framing == Framing::Cm && SPLIT.contains(&tlv.code) && tlv.value.len() > MOST_OF_A_PIECE {
+        let piece = |bytes: &[u8]| Draft::Fixed(Item::Tlv(Tlv::new(tlv.code, bytes.to_vec())));
+        return tlv.value.chunks(MOST_OF_A_PIECE).map(piece).collect();
+    }
     if tlv.value.len() > most {
         faults.add(name, format!("is {} bytes long, its length field ends at {most}", tlv.value.len()));
-        return None;
+        return Vec::new();
     }
     if tlv.code == PAD || (framing == Framing::Cm && tlv.code == super::tlv::END) {
         faults.add(name, "write { Pad = count } or { EndOfData = count }");
-        return None;
+        return Vec::new();
     }
-    Some(Draft::Fixed(Item::Tlv(tlv)))
+    vec![Draft::Fixed(Item::Tlv(tlv))]
 }
 
 /// `N` zero bytes, or the literal bytes behind an end mark.

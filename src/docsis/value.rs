@@ -23,6 +23,7 @@ pub fn show(kind: Kind, bytes: &[u8]) -> Option<Toml> {
         Kind::Ip6 => fixed::<16>(bytes).map(|octets| text(Ipv6Addr::from(octets))),
         Kind::Ip => show(Kind::Ip4, bytes).or_else(|| show(Kind::Ip6, bytes)),
         Kind::Ip4List => pieces::<4>(bytes, |octets| text(Ipv4Addr::from(octets))),
+        Kind::Ip6List => pieces::<16>(bytes, |octets| text(Ipv6Addr::from(octets))),
         Kind::Mac => fixed::<6>(bytes).and_then(|octets| MacAddress::from_octets(octets).ok()).map(text),
         Kind::Transport => transport(bytes),
         Kind::Text(..) => printable(bytes).map(text),
@@ -58,6 +59,7 @@ pub fn read(kind: Kind, value: &Toml) -> Result<Vec<u8>, String> {
             IpAddr::V6(address) => address.octets().to_vec(),
         }),
         Kind::Ip4List => each(value, |item| read(Kind::Ip4, item)),
+        Kind::Ip6List => each(value, |item| read(Kind::Ip6, item)),
         Kind::Mac => Ok(word::<MacAddress>(value, "a MAC address")?.octets().to_vec()),
         Kind::Transport => {
             let address = word::<SocketAddr>(value, "an address with port, like 10.0.0.1:161")?;

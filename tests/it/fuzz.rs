@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use lastmile::docsis::{Value, VarBind, encode};
 use lastmile::radius::RequestBuilder;
 use lastmile::store::journal::{JournalEntry, unsealed_page};
 use lastmile::vocabulary::Secret;
@@ -75,6 +76,31 @@ fn any_page_of_the_journal_is_read_or_refused() {
         })
         .collect();
     feed("page", &[unsealed_page(&entries)], judges::page);
+}
+
+#[test]
+fn any_configuration_file_is_shown_and_made_again() {
+    let golden = repository().join("tests/golden/docsis");
+    let files = ["v1_res_100_20_d30.cm", "v3_disabled.cm", "v5_mta_na.bin"];
+    let mut seeds: Vec<Vec<u8>> = files.map(|name| std::fs::read(golden.join(name)).expect("a reference file")).into();
+    let extended = "kind = \"cm\"\nextended_mic = { explicit = true }\ntlv = [ { NetworkAccess = 1 }, { MaxCPE = 1 }, \
+        { VendorSpecific = [ { VendorIdentifier = \"00000c\" }, { Tlv9 = \"01\" } ] } ]";
+    seeds.push(encode(extended, Some(b"example-secret-1")).expect("a file").bytes);
+    feed("config_file", &seeds, judges::config_file);
+}
+
+#[test]
+fn any_snmp_object_is_read_or_refused() {
+    let oid = || "1.3.6.1.4.1.4491.2.2.1.1.2.7.0".parse().expect("an OID");
+    let values = [
+        Value::Integer(-129),
+        Value::Octets(vec![7; 300]),
+        Value::Object(oid()),
+        Value::Counter64(u64::MAX),
+        Value::TimeTicks(128),
+        Value::Null,
+    ];
+    feed("ber", &values.map(|value| VarBind::new(oid(), value).encode()), judges::ber);
 }
 
 /// Judges the corpus of one fuzz target and what is made of it; panics with the octets that did not pass.

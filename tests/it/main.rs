@@ -37,4 +37,5 @@ mod sources;
 mod store_contract;
 mod tftp;
 mod tls;
+mod tshark;
 mod two_daemons;
