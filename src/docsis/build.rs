@@ -233,7 +233,7 @@ pub fn verify(bytes: &[u8], secret: &Secret) -> Result<(), Vec<Fault>> {
     let mic = tlvs.iter().position(|tlv| tlv.code == CM_MIC);
     // What stands before TLV 6: the distance of its first byte from the file's.
     let before = mic.map(|at| &bytes[..tlvs[at].whole.as_ptr().addr() - bytes.as_ptr().addr()]);
-    if !mic.zip(before).is_some_and(|(at, before)| tlvs[at].value == cm_mic_of(before)) {
+    if mic.zip(before).is_none_or(|(at, before)| tlvs[at].value != cm_mic_of(before)) {
         found.add("6 (CmMic)", "does not verify");
     }
     let last = tlvs.iter().position(|tlv| tlv.code == CMTS_MIC);

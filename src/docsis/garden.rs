@@ -204,7 +204,7 @@ mod tests {
         for tlv in &tlvs[8..] {
             assert!(tlv.value.ends_with(&[13, 2, 0x47, 0xff]), "{tlv:?}");
         }
-        assert!(ALLOW_PRIORITY > DROP_PRIORITY);
+        const { assert!(ALLOW_PRIORITY > DROP_PRIORITY) };
     }
 
     #[test]

@@ -104,6 +104,7 @@ pub struct ElementDesired {
 /// The desired content of an element. Two equal contents need no job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
+#[expect(clippy::large_enum_variant, reason = "most elements are modems, and a content is held alone")]
 pub enum Content {
     Cm(CmContent),
     Mta(MtaContent),

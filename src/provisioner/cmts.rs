@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::dhcp::Network;
+use crate::docsis::ExtendedMic;
 use crate::vocabulary::{Cidr, Secret};
 
 /// `[[cmts]]`: one cable modem termination system.
@@ -30,6 +31,8 @@ pub struct Cmts {
     /// Whether a file names the address it was served to (TLV 20) and when (TLV 19), so that the CMTS refuses it to another
     /// modem. Default: as `tftp_source_check`.
     pub address_in_file: bool,
+    /// The extended CMTS MIC of its modems' files, where it checks one.
+    pub extended_mic: Option<ExtendedMic>,
     /// SNMP community of the CMTS itself.
     pub community: Option<Secret>,
     pub reset: ResetDriver,
@@ -151,6 +154,7 @@ pub(super) mod tests {
             previous_shared_secret: None,
             tftp_source_check: false,
             address_in_file: false,
+            extended_mic: None,
             community: None,
             reset: ResetDriver::None,
             resets_per_minute: 60,

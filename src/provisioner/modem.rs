@@ -270,7 +270,9 @@ pub(super) mod tests {
         if std::env::var("LASTMILE_GOLDEN").is_ok_and(|mode| mode == "write") {
             std::fs::write(&path, text).expect("the golden file can be written");
         }
-        assert_eq!(text, std::fs::read_to_string(&path).unwrap_or_default(), "{name} differs");
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        let differs = text.lines().zip(kept.lines()).find(|(made, kept)| made != kept);
+        assert!(text == kept, "{name} differs, first at {differs:?}");
     }
 
     #[test]

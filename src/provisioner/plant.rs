@@ -385,8 +385,9 @@ impl Plant {
         if let Some(bytes) = lock(&self.0.files).get(&key) {
             return Ok(bytes.clone());
         }
-        let bytes: Arc<[u8]> =
-            file_of(content, &device.secrets, &self.settings().behind(cmts), &Serving::default())?.into();
+        let extended_mic = cmts.and_then(|cmts| cmts.extended_mic.clone());
+        let serving = Serving { extended_mic, ..Serving::default() };
+        let bytes: Arc<[u8]> = file_of(content, &device.secrets, &self.settings().behind(cmts), &serving)?.into();
         let mut files = lock(&self.0.files);
         if files.len() >= MOST_FILES {
             files.clear();
@@ -437,8 +438,11 @@ fn v4(list: &[IpAddr]) -> impl Iterator<Item = Ipv4Addr> {
 fn serving(cmts: &Cmts, from: IpAddr, now: Timestamp) -> Option<Serving> {
     let IpAddr::V4(address) = from.to_canonical() else { return None };
     // What the CMTS fetches is for a modem whose address is not seen here.
-    (cmts.address_in_file && !cmts.is_itself(from))
-        .then(|| Serving { modem_address: Some(address), tftp_timestamp: Some(seconds_since_1900(now)) })
+    (cmts.address_in_file && !cmts.is_itself(from)).then(|| Serving {
+        modem_address: Some(address),
+        tftp_timestamp: Some(seconds_since_1900(now)),
+        extended_mic: cmts.extended_mic.clone(),
+    })
 }
 
 impl Device {

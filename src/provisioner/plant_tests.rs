@@ -189,8 +189,7 @@ fn an_mta_boots_from_the_snapshot_with_its_sip_password() {
     let key = ("v1".to_owned(), "lines.1.sip.password".to_owned());
     let secret = |text: &str| OpenedSecrets::from([(key.clone(), crate::vocabulary::Secret::new(text))]);
     let name = config_file_name(&sealer(), DeviceKind::Mta, mac, 3);
-    let from = "10.0.0.9".parse().expect("an address");
-    let served = |plant: &Plant| match plant.find(&name, from) {
+    let served = |plant: &Plant| match plant.find(&name, FROM, NOW) {
         Found::File(file) => file.bytes,
         other => panic!("{other:?}"),
     };

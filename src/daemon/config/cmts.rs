@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::dhcp::Subnets;
 use super::reader::{Found, Section};
 use super::sections::Door;
+use crate::docsis::ExtendedMic;
 use crate::provisioner::cmts::{Cmts, ResetDriver};
 use crate::vocabulary::Cidr;
 
@@ -41,6 +42,8 @@ impl Door<'_, '_> {
         let tftp_source_check =
             section.word("tftp_source_check", &[("off", false), ("enforce", true)]).unwrap_or(false);
         let address_in_file = section.flag("address_in_file").unwrap_or(tftp_source_check);
+        let extended_mic =
+            section.word("extended_mic", &[("off", None), ("implicit", Some(false)), ("explicit", Some(true))]);
         let community = self.secret(&section, "community", "community_file");
         let reset = section.word(
             "reset",
@@ -73,6 +76,7 @@ impl Door<'_, '_> {
             previous_shared_secret: previous?,
             tftp_source_check,
             address_in_file,
+            extended_mic: extended_mic.flatten().map(ExtendedMic::of_all),
             community: community?,
             reset: reset.unwrap_or_default(),
             resets_per_minute,
