@@ -49,7 +49,8 @@ struct SourceQuery {
         ("If-None-Match" = Option<String>, Header), ("Lastmile-Actor" = Option<String>, Header)),
     request_body(content = serde_json::Value, description = "The account document"),
     responses((status = 201, description = "Created"), (status = 200, description = "Updated, unchanged or stale"),
-        (status = 409, description = "Revision reused, or something is held by another account"),
+        (status = 409, description = "Revision reused, something is held by another account, or was given up by one not \
+            long ago (`quarantined`: each of `conflicts` has `quarantined_until`)"),
         (status = 412, description = "A condition does not hold"),
         (status = 422, description = "Every fault of the document")))]
 async fn put(

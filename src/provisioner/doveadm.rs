@@ -7,7 +7,8 @@
 
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,11 +23,13 @@ use tokio::net::TcpStream;
 use crate::vocabulary::Secret;
 
 /// Where doveadm listens and what opens it; cheap enough to clone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Doveadm {
-    pub url: DoveadmUrl,
+    url: DoveadmUrl,
     /// `doveadm_api_key`.
-    pub key: Secret,
+    key: Secret,
+    /// When its last failure was logged.
+    told: Arc<Mutex<Option<Instant>>>,
 }
 
 /// `http://host:port`, perhaps with a path before `/doveadm/v1`.
@@ -63,6 +66,7 @@ pub enum DoveadmError {
 
 const DEFAULT_PORT: u16 = 8080;
 const LIMIT: Duration = Duration::from_secs(5);
+const TELL_EVERY: Duration = Duration::from_secs(60);
 const ANSWER_MAX: usize = 256 * 1024;
 /// sysexits.h: EX_NOUSER, of a mailbox that does not exist.
 const NO_USER: i64 = 67;
@@ -103,7 +107,30 @@ impl FromStr for DoveadmUrl {
     }
 }
 
+impl PartialEq for Doveadm {
+    fn eq(&self, other: &Self) -> bool {
+        self.url == other.url && self.key == other.key
+    }
+}
+
+impl Eq for Doveadm {}
+
 impl Doveadm {
+    pub fn new(url: DoveadmUrl, key: Secret) -> Self {
+        Self { url, key, told: Arc::default() }
+    }
+
+    /// Logs a failure, at most once a minute: thousands of mailboxes may wait for the same doveadm.
+    pub fn tell(&self, error: &DoveadmError) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            *told = Some(Instant::now());
+            tracing::warn!(
+                "Sessions of mailboxes are not ended: {error}. The mailboxes are as they must be; trying again every minute."
+            );
+        }
+    }
+
     /// Ends the sessions of a user and forgets what Dovecot remembers of its login and of that of `renamed`, which may
     /// be the same. Nobody logged in is fine.
     pub async fn end_sessions(&self, address: &str, renamed: &str) -> Result<(), DoveadmError> {

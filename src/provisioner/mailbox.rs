@@ -265,7 +265,10 @@ impl MailHost {
     /// Ends the sessions that wait for it. What fails is told and tried again; the mailbox itself is as it must be.
     async fn end_sessions(&self, address: &str, kick: Option<&str>) -> Result<(), String> {
         let (Some(doveadm), Some(kick)) = (&self.doveadm, kick) else { return Ok(()) };
-        doveadm.end_sessions(kick, address).await.map_err(|error| error.to_string())?;
+        if let Err(error) = doveadm.end_sessions(kick, address).await {
+            doveadm.tell(&error);
+            return Err(error.to_string());
+        }
         self.database.kicked(address).await.map_err(|error| error.to_string())
     }
 }
@@ -342,6 +345,7 @@ fn evidence(
         (Access::Shut, _) if content.prepared => "prepared: no login, no mail yet",
         (Access::Shut, _) => "suspended: no login, mail is refused, what is there is kept",
         (Access::Locked, _) => "suspended: no login, mail is taken in and kept",
+        (Access::Open, None) if written.unnamed_password => "login allowed, with the password that was there before",
         (Access::Open, None) => "no login: no password is set",
         (Access::Open, Some(_)) => "login allowed",
     };

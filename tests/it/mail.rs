@@ -226,8 +226,8 @@ impl Town {
         self.refused(ADA);
         self.refused("lovelace@acme.example");
         self.days_pass(29);
-        self.push("1", &ada);
-        assert_eq!(host.login(ADA, "mail-secret-42"), Login::Accepted);
+        self.push("1", &json!({ "address": ADA, "aliases": ["lovelace@acme.example"] }));
+        assert_eq!(host.login(ADA, "mail-secret-42"), Login::Accepted, "with the password of before");
         assert!(host.has(ADA, "mail-secret-42", "first"), "its mail came back: {}", host.logs());
 
         // Closed for good: the rows go, the folder waits for the operator.

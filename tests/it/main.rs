@@ -24,6 +24,7 @@ mod journald;
 mod kill;
 mod load;
 mod mail;
+mod mail_tables;
 mod main_job;
 mod modems;
 mod ops;

@@ -104,6 +104,6 @@ impl Door<'_, '_> {
             section.fault("needs key or key_file: Dovecot's doveadm_api_key");
         }
         section.close();
-        Some(Doveadm { url: url?.value, key: key.flatten()? })
+        Some(Doveadm::new(url?.value, key.flatten()?))
     }
 }

@@ -38,13 +38,16 @@ impl Inside {
         self.clock.advance_micros(days * 86_400_000_000);
     }
 
-    /// One request with a bearer key below `/v1/tenants/`.
+    /// One request with a bearer key below `/v1/tenants/`; sent again as long as the database is too busy (503).
     pub fn api(&self, key: &str, method: &str, path: &str, body: Option<&serde_json::Value>) -> Answer {
         let bearer = format!("Bearer {key}");
         let body = body.map(ToString::to_string);
         let path = format!("/v1/tenants/{path}");
         let headers = [("Authorization", bearer.as_str())];
-        http::request(self.http_port, method, &path, &headers, body.as_deref()).expect("the API answers")
+        wait_for("the API answers", Duration::from_secs(30), || {
+            let answer = http::request(self.http_port, method, &path, &headers, body.as_deref()).expect("an answer");
+            (answer.status != 503).then_some(answer)
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Tells in words how a mailbox's rows differ from what they must be.
 
-use super::rows::{answering, wanted_destinations};
-use super::{Access, MailboxRow, Standing};
+use super::rows::{KEPT, answering, wanted_destinations};
+use super::{Access, MailboxRow, NO_PASSWORD, Standing};
 
 const OCTETS_PER_MB: i64 = 1024 * 1024;
 
@@ -19,6 +19,7 @@ impl MailboxRow {
         }
         match &standing.password_digest {
             None => told.push("the row was not written by us".to_owned()),
+            Some(digest) if digest == KEPT && self.password_digest == NO_PASSWORD => {}
             Some(digest) if *digest != self.password_digest => told.push("another password".to_owned()),
             Some(_) => {}
         }

@@ -125,8 +125,8 @@ pub struct Written {
     pub kick: Option<String>,
     /// When the next former address ends; microseconds since 1970.
     pub former_until: Option<i64>,
-    /// Folder in which the mail is, as the row says.
-    pub maildir: String,
+    /// No password is wanted, and one is there that is not taken away: somebody else's, or from before the close.
+    pub unnamed_password: bool,
 }
 
 /// A mailbox whose owner left it.

@@ -9,6 +9,11 @@ use crate::store::foreign::{ForeignTx, on_foreign};
 
 /// Before a hash: crypt(3) makes no hash with such a setting, so that no password fits. What follows is kept.
 const LOCK: &str = "{CRYPT}!";
+/// Before the digest of a password whose mailbox was closed: with the account its secrets were forgotten, and should it
+/// come back without a word about the password, the one before is meant.
+const CLOSED: &str = "closed:";
+/// Stands for the digest of a password that is kept although none is wanted.
+pub(super) const KEPT: &str = "kept";
 /// Folders of one address that are tried before it is given up.
 const FOLDERS_MAX: usize = 1000;
 const FOLDER_LOCK: i64 = 0x6c61_7374_6d61_696c;
@@ -19,6 +24,7 @@ const PUT_LIST: &str = "INSERT INTO lastmile_mailbox (username, password_digest,
      ON CONFLICT (username) DO UPDATE
      SET password_digest = excluded.password_digest, owner = excluded.owner, kick = excluded.kick";
 const DROP_LIST: &str = "DELETE FROM lastmile_mailbox WHERE username = $1";
+const SET_DIGEST: &str = "UPDATE lastmile_mailbox SET password_digest = $2 WHERE username = $1";
 const SET_KICK: &str = "UPDATE lastmile_mailbox SET kick = $2 WHERE username = $1";
 const HOLDER_OF: &str = "SELECT mailbox, until_at FROM lastmile_alias WHERE address = $1";
 const HELD_BY: &str = "SELECT address, until_at FROM lastmile_alias WHERE mailbox = $1 ORDER BY address LIMIT 10000";
@@ -88,6 +94,7 @@ pub(super) async fn put(
         return Ok(refusal);
     }
     let kick = terms.kick.then(|| kick(standing, row, was.as_deref())).flatten();
+    let unnamed_password = keeps_unnamed(standing, row);
     add_domains(tx, statements, row).await?;
     let maildir = match standing {
         Some(standing) => standing.maildir.clone(),
@@ -114,13 +121,13 @@ pub(super) async fn put(
     }
     on_foreign!(tx, c => sqlx::query(PUT_LIST)
         .bind(&row.address)
-        .bind(&row.password_digest)
+        .bind(if unnamed_password { KEPT } else { &row.password_digest })
         .bind(&owner)
         .bind(kick.as_deref().unwrap_or_default())
         .execute(&mut *c)
         .await.map(drop))?;
     let former_until = put_aliases(tx, statements, row, was.as_deref(), terms).await?;
-    Ok(Put::Written(Written { renamed_from: was, kick, former_until, maildir }))
+    Ok(Put::Written(Written { renamed_from: was, kick, former_until, unnamed_password }))
 }
 
 /// The hash that stands there, if it was made for the wanted password; one that is not ours, if none is wanted.
@@ -128,10 +135,25 @@ fn kept_password(standing: Option<&Found>, row: &MailboxRow) -> Option<String> {
     let standing = standing?;
     let password = unlocked(&standing.password);
     let fits = match &standing.listed {
-        Some(listed) => listed.digest == row.password_digest,
+        Some(listed) => match listed.digest.strip_prefix(CLOSED) {
+            Some(digest) => digest == row.password_digest || row.password_digest == NO_PASSWORD,
+            None => {
+                listed.digest == row.password_digest || (listed.digest == KEPT && row.password_digest == NO_PASSWORD)
+            }
+        },
         None => row.password_digest == NO_PASSWORD,
     };
     (fits && !password.is_empty()).then(|| password.to_owned())
+}
+
+/// Whether a password is kept although none is wanted: one that somebody else set, or that was there before the close.
+fn keeps_unnamed(standing: Option<&Found>, row: &MailboxRow) -> bool {
+    let unnamed = row.password.is_none() && row.password_digest == NO_PASSWORD;
+    unnamed
+        && standing.is_some_and(|standing| match &standing.listed {
+            Some(listed) => listed.digest != NO_PASSWORD && listed.digest != format!("{CLOSED}{NO_PASSWORD}"),
+            None => true,
+        })
 }
 
 fn unlocked(password: &str) -> &str {
@@ -151,7 +173,9 @@ fn kick(standing: Option<&Found>, row: &MailboxRow, was: Option<&str>) -> Option
         return Some(waiting.clone());
     }
     let could_log_in = standing.active && !standing.password.starts_with(LOCK);
-    let other_password = listed.is_some_and(|listed| listed.digest != row.password_digest);
+    let before = listed.map(|listed| listed.digest.strip_prefix(CLOSED).unwrap_or(&listed.digest));
+    let kept = |digest: &str| digest == KEPT && row.password_digest == NO_PASSWORD;
+    let other_password = before.is_some_and(|digest| digest != row.password_digest && !kept(digest));
     let other_access = could_log_in != (row.access == Access::Open);
     (other_password || other_access).then(|| row.address.clone())
 }
@@ -264,6 +288,14 @@ pub(super) async fn close(
 ) -> Result<Closed, StoreError> {
     let Some(found) = ours(tx, statements, address, owner).await? else { return Ok(Closed::NotThere) };
     on_foreign!(tx, c => sqlx::query(statements.shut_mailbox.sql()).bind(address).execute(&mut *c).await.map(drop))?;
+    let digest = found.listed.as_ref().map(|listed| listed.digest.as_str()).unwrap_or_default();
+    if !digest.starts_with(CLOSED) {
+        on_foreign!(tx, c => sqlx::query(SET_DIGEST)
+            .bind(address)
+            .bind(format!("{CLOSED}{digest}"))
+            .execute(&mut *c)
+            .await.map(drop))?;
+    }
     // It may have become a name of another mailbox by now.
     if holder(tx, address).await?.is_none() && alias(tx, statements, address).await?.is_some() {
         put_alias(tx, statements, address, address, false).await?;
