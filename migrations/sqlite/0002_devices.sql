@@ -8,6 +8,8 @@ CREATE TABLE device (
     running_digest TEXT,
     fetched_at BIGINT,
     fetches BIGINT NOT NULL DEFAULT 0,
+    -- Effective digest of the newest file on offer.
+    offered_digest TEXT,
     -- The newest reset sent, how many for its revision, and through whom.
     reset_revision BIGINT,
     reset_at BIGINT,
@@ -16,30 +18,37 @@ CREATE TABLE device (
     -- A reset asked for by an operator or a rollout, not sent yet.
     reset_wanted_at BIGINT,
     reset_wanted_by TEXT,
+    -- Whether it boots even if its file is the same.
+    reset_forced BOOLEAN NOT NULL DEFAULT FALSE,
     -- Since when a reset waits for a call to end.
     deferred_at BIGINT,
     -- What the poller read last: JSON; `answered_at` is when it last answered at all.
     polled_at BIGINT,
     answered_at BIGINT,
-    health TEXT
+    health TEXT,
+    health_before TEXT
 );
 CREATE INDEX device_polled ON device (polled_at);
 
--- An account may stay on the catalog version before, until a rollout moves it.
-CREATE TABLE catalog_pin (
+-- Accounts that do not simply follow the newest catalog: `held` ones stay on version `from_version` until a rollout
+-- moves them; the others are on their way from it, as some of many, and are looked at next.
+CREATE TABLE catalog_follow (
     account_id BIGINT NOT NULL PRIMARY KEY REFERENCES account (id),
-    version BIGINT NOT NULL,
-    pinned_at BIGINT NOT NULL
+    from_version BIGINT NOT NULL,
+    held BOOLEAN NOT NULL,
+    since_at BIGINT NOT NULL
 );
 
+-- Many devices moved with care. `policy` and `counts` are JSON; `state`: running, paused, halted, finished, cancelled,
+-- rolled_back.
 CREATE TABLE rollout (
     id INTEGER PRIMARY KEY,
     tenant TEXT NOT NULL REFERENCES tenant (id),
     reason TEXT NOT NULL,
-    mode TEXT NOT NULL CHECK (mode IN ('reset', 'next_boot')),
     policy TEXT NOT NULL,
     state TEXT NOT NULL,
-    halted_because TEXT,
+    note TEXT,
+    before_version BIGINT NOT NULL,
     created_by TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
@@ -51,7 +60,7 @@ CREATE TABLE rollout_member (
     element_id BIGINT NOT NULL REFERENCES element (id),
     account_id BIGINT NOT NULL REFERENCES account (id),
     position BIGINT NOT NULL,
-    cmts TEXT,
+    cmts TEXT NOT NULL,
     voice BOOLEAN NOT NULL,
     phase TEXT NOT NULL,
     moved_at BIGINT,
@@ -69,3 +78,11 @@ CREATE TABLE drift (
     healed_at BIGINT
 );
 CREATE UNIQUE INDEX drift_open ON drift (element_id) WHERE healed_at IS NULL;
+
+-- How far the sweep that looks for differences is, for each kind of element.
+CREATE TABLE sweep (
+    kind TEXT NOT NULL PRIMARY KEY,
+    after_id BIGINT NOT NULL,
+    started_at BIGINT,
+    finished_at BIGINT
+);

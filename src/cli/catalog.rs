@@ -22,6 +22,9 @@ pub enum CatalogCommand {
         /// Only tell what would change: prices, accounts, modems that must boot.
         #[arg(long)]
         dry_run: bool,
+        /// Leave the accounts it changes on the catalog before, until `rollout start --held` moves them; prices count at once.
+        #[arg(long)]
+        hold: bool,
     },
     /// Print the catalog in force, as it was applied.
     Show {
@@ -34,12 +37,12 @@ pub enum CatalogCommand {
 /// Runs one of them.
 pub async fn run(command: CatalogCommand, context: &Context) -> Result<Exit, CliError> {
     match command {
-        CatalogCommand::Apply { path, dry_run } => apply_path(&path, dry_run, context).await,
+        CatalogCommand::Apply { path, dry_run, hold } => apply_path(&path, dry_run, hold, context).await,
         CatalogCommand::Show { tenant } => show(tenant, context).await,
     }
 }
 
-async fn apply_path(path: &Path, dry_run: bool, context: &Context) -> Result<Exit, CliError> {
+async fn apply_path(path: &Path, dry_run: bool, hold: bool, context: &Context) -> Result<Exit, CliError> {
     let bundles = match bundles(path)? {
         Ok(bundles) => bundles,
         Err(faults) => return refused(&faults, context),
@@ -66,7 +69,7 @@ async fn apply_path(path: &Path, dry_run: bool, context: &Context) -> Result<Exi
     let mut tx = store.write().await?;
     let mut applied = Vec::new();
     for catalog in &catalogs {
-        match apply(&mut tx, catalog, "cli", now).await {
+        match apply(&mut tx, catalog, hold, "cli", now).await {
             Ok(done) => applied.push(done),
             Err(ApplyError::Refused(mut own)) => faults.append(&mut own),
             Err(ApplyError::Store(error)) => return Err(error.into()),
@@ -127,7 +130,7 @@ fn sentence(done: &Applied, dry_run: bool) -> String {
         ));
     }
     text.push_str(&format!(
-        "  {} accounts; {} modems must boot to take it, {} of them with voice\n",
+        "  {} accounts; {} modems take it when they boot, {} of them with voice; none is reset\n",
         effect.accounts, effect.reboots, effect.reboots_with_voice
     ));
     text

@@ -4,9 +4,13 @@ use clap::Subcommand;
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
-use crate::store::Store;
+use crate::provision::{Content, DeviceKind};
+use crate::store::devices::{details, want_reset};
+use crate::store::elements::{self, ElementRow};
+use crate::store::jobs::{self, LANE_SINGLE};
 use crate::store::leases::{self, UnknownDevice};
 use crate::store::plant::{Device, DeviceFilter, devices};
+use crate::store::{Store, audit};
 use crate::vocabulary::MacAddress;
 
 /// The commands of `lastmile device`.
@@ -30,6 +34,14 @@ pub enum DeviceCommand {
         #[arg(long, default_value_t = 100_000)]
         limit: usize,
     },
+    /// Make a device boot, whatever it runs; its job sends the reset. With voice it waits for a silent line.
+    Reset {
+        /// Its MAC address, in any of the usual spellings.
+        mac: MacAddress,
+        /// Only if it is this tenant's.
+        #[arg(long)]
+        tenant: Option<String>,
+    },
     /// Show one device.
     Show {
         /// Its MAC address, in any of the usual spellings.
@@ -52,11 +64,49 @@ pub async fn run(command: DeviceCommand, context: &Context) -> Result<Exit, CliE
             let filter = DeviceFilter { tenant, source, account, limit: PAGE, ..DeviceFilter::default() };
             list(&store, filter, limit, context).await
         }
+        DeviceCommand::Reset { mac, tenant } => reset(&store, mac, tenant.as_deref(), context).await,
         DeviceCommand::Show { mac, tenant } => {
             let filter = DeviceFilter { tenant, mac: Some(mac), limit: 1, ..DeviceFilter::default() };
             show(&store, filter, mac, context).await
         }
     }
+}
+
+async fn reset(store: &Store, mac: MacAddress, tenant: Option<&str>, context: &Context) -> Result<Exit, CliError> {
+    let mut tx = store.write().await?;
+    let mut found = None;
+    for kind in DeviceKind::ALL {
+        let element = elements::by_key(&mut tx, kind.element(), &mac.to_string()).await?;
+        let living = |element: &ElementRow| {
+            element.desired != Content::Absent && tenant.is_none_or(|tenant| tenant == element.tenant)
+        };
+        found = found.or(element.filter(living));
+    }
+    let Some(element) = found else {
+        return Ok(context.not_found(&format!("No account has a device {mac}.")));
+    };
+    let now = context.clock().now();
+    let job = want_reset(&mut tx, element.id, "an operator", true, LANE_SINGLE, now).await?;
+    let (subject, detail) = (jobs::subject(&element), serde_json::json!({ "job": job }));
+    let entry = audit::Entry {
+        tenant: Some(&element.tenant),
+        actor: "cli",
+        action: "device.reset",
+        account_id: Some(element.account_id),
+        subject: &subject,
+        detail: &detail,
+    };
+    audit::append(&mut tx, &entry, now).await?;
+    tx.commit().await?;
+    if context.json {
+        context.print_json(&serde_json::json!({ "mac": element.key, "job": job }))?;
+    } else {
+        context.print(&format!(
+            "Job {job} resets {}; `lastmile device show {}` tells what came of it.\n",
+            element.key, element.key
+        ))?;
+    }
+    Ok(Exit::Done)
 }
 
 async fn list(store: &Store, mut filter: DeviceFilter, limit: usize, context: &Context) -> Result<Exit, CliError> {
@@ -126,8 +176,13 @@ async fn show(store: &Store, filter: DeviceFilter, mac: MacAddress, context: &Co
     let Some(device) = devices(&mut tx, store.sealer(), &filter).await?.pop() else {
         return Ok(context.not_found(&format!("No account has a device {mac}.")));
     };
+    let details = details(&mut tx, device.id).await?;
     if context.json {
-        context.print_json(&device)?;
+        let mut shown = serde_json::json!(device);
+        if let (Some(shown), serde_json::Value::Object(details)) = (shown.as_object_mut(), serde_json::json!(details)) {
+            shown.extend(details);
+        }
+        context.print_json(&shown)?;
         return Ok(Exit::Done);
     }
     let facts = [
@@ -145,7 +200,8 @@ async fn show(store: &Store, filter: DeviceFilter, mac: MacAddress, context: &Co
         ("last seen", text(device.last_seen)),
         ("last error", text(device.last_error.as_ref())),
     ];
-    let rows: Vec<Vec<String>> = facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+    let facts = facts.into_iter().chain(details.facts());
+    let rows: Vec<Vec<String>> = facts.map(|(name, value)| vec![name.to_owned(), value]).collect();
     context.print_table(&["DEVICE", ""], &rows)?;
     Ok(Exit::Done)
 }

@@ -13,6 +13,7 @@ mod context;
 mod demo;
 mod device;
 mod docsis;
+mod drift;
 mod exception;
 mod exit;
 mod export;
@@ -26,6 +27,7 @@ mod migrate;
 mod nas;
 mod quarantine;
 mod record;
+mod rollout;
 mod serve;
 mod session;
 mod shell;
@@ -77,6 +79,9 @@ pub enum Command {
     /// Show modems: what each must have, was offered, and fetched.
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// Differences between what is desired and what is there.
+    #[command(subcommand)]
+    Drift(drift::DriftCommand),
     /// Show and steer provisioning jobs.
     #[command(subcommand)]
     Job(job::JobCommand),
@@ -116,6 +121,9 @@ pub enum Command {
     /// Show who sends accounting, and who is late.
     #[command(subcommand)]
     Nas(nas::NasCommand),
+    /// Many modems moved with care: canary, rate, window, rollback.
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
     /// Show what subscribers used.
     #[command(subcommand)]
     Usage(usage::UsageCommand),
@@ -186,6 +194,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::CheckConfig => check_config::run(context),
         Command::Migrate { dry_run } => migrate::run(dry_run, context).await,
         Command::Device(command) => device::run(command, context).await,
+        Command::Drift(command) => drift::run(command, context).await,
         Command::Job(command) => job::run(command, context).await,
         Command::Exception(command) => exception::run(command, context).await,
         Command::Account(command) => account::run(command, context).await,
@@ -199,6 +208,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Tariff(command) => tariff::run(command, context),
         Command::Session(command) => session::run(command, context).await,
         Command::Nas(command) => nas::run(command, context).await,
+        Command::Rollout(command) => rollout::run(command, context).await,
         Command::Usage(command) => usage::run(command, context).await,
         Command::Who { address, at } => who::run(address, at, context).await,
         Command::Export(command) => export::run(command, context).await,

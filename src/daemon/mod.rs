@@ -126,8 +126,11 @@ impl Daemon {
             services::start_tod(&ground, socket, listener, &mut parts);
         }
         services::start_biller(&ground, &mut parts);
-        let devices = plant.map(|plant| Devices::new(plant, services::device_settings(config)));
+        let devices = plant.map(|plant| Devices::new(plant, leases.clone(), services::device_settings(config)));
         services::start_provisioner(&ground, config, devices.clone(), &mut parts)?;
+        if let Some(devices) = devices.clone() {
+            services::start_rollouts(&ground, devices, &mut parts);
+        }
         Ok(Self { ground, addresses, parts, up: up_seen, intake, nas, devices, dhcp })
     }
 

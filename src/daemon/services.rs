@@ -17,12 +17,16 @@ use crate::collector::keeper::{Keeper, Keeping};
 use crate::collector::{self, NasClient, NasTable, RadSecSettings, Ready};
 use crate::intake::billing::BillRefusal;
 use crate::intake::{self, Intake, IntakeError, Settings};
+use crate::provision::ElementKind;
 use crate::provisioner::cmts::{Cmts, CmtsTable};
 use crate::provisioner::device::{DeviceSettings, Devices};
 use crate::provisioner::dhcp::{DhcpServer, DhcpSettings, SettingsHandle};
+use crate::provisioner::health::Poller;
 use crate::provisioner::leases::{self, Leases};
 use crate::provisioner::modem::ModemSettings;
 use crate::provisioner::plant::{Plant, PlantSettings};
+use crate::provisioner::rollout::Rollouts;
+use crate::provisioner::sweep::Sweeper;
 use crate::provisioner::{Aaa, Backends, Engine, follow, lease_journal, mail_wakes, snapshot, tftp, tod};
 use crate::store::foreign::aaa::AaaDatabase;
 use crate::store::rating::RatingError;
@@ -214,6 +218,7 @@ pub fn start_plant(ground: &Ground, config: &Config, parts: &mut Parts) -> Plant
 pub fn device_settings(config: &Config) -> DeviceSettings {
     DeviceSettings {
         modems: config.snmp.as_ref().and_then(|snmp| snmp.modems.clone()),
+        poll: config.snmp.as_ref().and_then(|snmp| snmp.poll),
         lines: config.reset.line_status.clone(),
         voice_any: config.reset.voice_any,
         window: config.reset.window.clone(),
@@ -311,6 +316,12 @@ pub fn start_provisioner(
         let wakes = mail_wakes::run(store, clock, jobs, ground.hearts.register("mailbox instants"));
         parts.spawn_dropped("mailbox instants", wakes);
     }
+    for kind in ElementKind::ALL.into_iter().filter(|kind| backends.checks(*kind)) {
+        let Some(every) = config.sweep_every else { break };
+        let Ground { store, clock, metrics, hearts, .. } = ground.clone();
+        let sweeper = Sweeper { store, clock, metrics, backends: backends.clone(), every };
+        parts.spawn_dropped("sweep", sweeper.run(kind, hearts.register(format!("sweep {kind}"))));
+    }
     let engine = Engine {
         store: ground.store.clone(),
         clock: ground.clock.clone(),
@@ -320,6 +331,15 @@ pub fn start_provisioner(
     };
     parts.spawn("provisioner", crate::provisioner::run(engine, ground.hearts.clone(), parts.stopping()));
     Ok(())
+}
+
+/// Moves rollouts on, and asks modems how they are.
+pub fn start_rollouts(ground: &Ground, devices: Devices, parts: &mut Parts) {
+    let Ground { store, clock, metrics, hearts, .. } = ground.clone();
+    let poller = Poller { store: store.clone(), clock: clock.clone(), metrics, devices: devices.clone() };
+    parts.spawn_dropped("modem health", poller.run(hearts.register("modem health")));
+    let rollouts = Rollouts { store, clock, devices };
+    parts.spawn("rollouts", rollouts.run(hearts.register("rollouts"), parts.stopping()));
 }
 
 /// Closes the periods of cycles with `close = "auto"` when their grace is over.

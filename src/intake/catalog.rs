@@ -41,11 +41,14 @@ async fn show(State(app): State<App>, caller: Caller) -> Result<Json<Value>, Pro
 struct PutQuery {
     #[serde(default)]
     dry_run: bool,
+    /// What it changes in accounts waits for a rollout.
+    #[serde(default)]
+    hold: bool,
 }
 
 /// Puts a catalog in force: a TOML text, or JSON `{"main", "files"}` as GET shows it. All of it or nothing.
 #[utoipa::path(put, path = "/v1/tenants/{tenant}/catalog",
-    params(("tenant" = String, Path), ("dry_run" = Option<bool>, Query)),
+    params(("tenant" = String, Path), ("dry_run" = Option<bool>, Query), ("hold" = Option<bool>, Query)),
     request_body(content = String, content_type = "application/toml"),
     responses((status = 200, description = "The version in force and what changed"),
         (status = 422, description = "Every fault, each with its place")))]
@@ -68,7 +71,7 @@ async fn put(
         return Err(Problem::invalid(vec![Fault { pointer: bundle.main.clone(), detail }]));
     }
     let mut tx = app.store.write().await?;
-    let applied = match apply(&mut tx, &catalog, &caller.actor, app.clock.now()).await {
+    let applied = match apply(&mut tx, &catalog, query.hold, &caller.actor, app.clock.now()).await {
         Ok(applied) => applied,
         Err(ApplyError::Refused(faults)) => return Err(Problem::invalid(faults)),
         Err(ApplyError::Store(error)) => return Err(error.into()),

@@ -16,12 +16,20 @@ pub struct TenantCatalog {
     pub known: Known,
 }
 
+/// Versions of before that are kept read.
+const OLDS_KEPT: usize = 64;
+
+/// By tenant and version.
+type Olds = HashMap<(TenantId, i64), Arc<TenantCatalog>>;
+
 type Remembered = Arc<Mutex<HashMap<TenantId, Arc<TenantCatalog>>>>;
 
 /// Remembers catalogs by version; cheap to clone.
 #[derive(Clone, Default)]
 pub struct Catalogs {
     remembered: Remembered,
+    /// Versions of before, as far as accounts are still on them.
+    olds: Arc<Mutex<Olds>>,
     /// The catalogs in force as one transaction saw them.
     seen: Option<Remembered>,
 }
@@ -34,7 +42,7 @@ impl Catalogs {
 
     /// The same memory for the deeds of one transaction: each tenant's version is read once in it.
     pub fn of_transaction(&self) -> Self {
-        Self { remembered: self.remembered.clone(), seen: Some(Arc::default()) }
+        Self { remembered: self.remembered.clone(), olds: self.olds.clone(), seen: Some(Arc::default()) }
     }
 
     /// The version in force. **Errors**: 404 when there is no such tenant.
@@ -47,6 +55,31 @@ impl Catalogs {
         let catalog = self.read(tx, tenant).await?;
         locked(seen).insert(tenant.clone(), catalog.clone());
         Ok(catalog)
+    }
+
+    /// A version of before, for accounts that have not moved yet. Few are on their way at once: some are kept read.
+    pub async fn version(&self, tx: &mut Tx, tenant: &TenantId, version: i64) -> Result<Arc<TenantCatalog>, Problem> {
+        let current = self.current(tx, tenant).await?;
+        if current.version == version {
+            return Ok(current);
+        }
+        let key = (tenant.clone(), version);
+        if let Some(known) = self.olds().get(&key).cloned() {
+            return Ok(known);
+        }
+        let document = accounts::catalog_document(tx, tenant, version).await?;
+        let known = document.as_deref().and_then(known).ok_or_else(Problem::internal)?;
+        let catalog = Arc::new(TenantCatalog { version, known });
+        let mut olds = self.olds();
+        if olds.len() >= OLDS_KEPT {
+            olds.clear();
+        }
+        olds.insert(key, catalog.clone());
+        Ok(catalog)
+    }
+
+    fn olds(&self) -> std::sync::MutexGuard<'_, Olds> {
+        self.olds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read(&self, tx: &mut Tx, tenant: &TenantId) -> Result<Arc<TenantCatalog>, Problem> {

@@ -10,13 +10,14 @@ use utoipa_axum::routes;
 use super::App;
 use super::caller::{Caller, READERS};
 use super::problem::Problem;
-use super::request::{Asked, cursor, limit, page};
+use super::request::{Asked, At, cursor, limit, page};
+use crate::store::devices::details;
 use crate::store::leases;
 use crate::store::plant::{DeviceFilter, devices};
 use crate::vocabulary::MacAddress;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show))
 }
 
 #[derive(Debug, Deserialize)]
@@ -30,6 +31,31 @@ struct DeviceQuery {
     unknown: Option<bool>,
     limit: Option<i64>,
     cursor: Option<String>,
+}
+
+/// One device with everything known of it: its evidence, the last reset, its levels and what they mean.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/devices/{mac}",
+    params(("tenant" = String, Path), ("mac" = String, Path)),
+    responses((status = 200, description = "The device"), (status = 404, description = "No account has it")))]
+async fn show(State(app): State<App>, caller: Caller, At(path): At<(String, String)>) -> Result<Json<Value>, Problem> {
+    caller.may(READERS)?;
+    let mac: MacAddress = path.1.parse().map_err(|_| Problem::not_found())?;
+    let source = caller.source(None)?.map(|source| source.to_string());
+    let filter = DeviceFilter {
+        tenant: Some(caller.tenant.to_string()),
+        source,
+        mac: Some(mac),
+        limit: 1,
+        ..DeviceFilter::default()
+    };
+    let mut tx = app.store.read().await?;
+    let device = devices(&mut tx, app.store.sealer(), &filter).await?.pop().ok_or_else(Problem::not_found)?;
+    let details = details(&mut tx, device.id).await?;
+    let mut shown = json!(device);
+    if let (Some(shown), Value::Object(details)) = (shown.as_object_mut(), json!(details)) {
+        shown.extend(details);
+    }
+    Ok(Json(shown))
 }
 
 /// Devices of the tenant, in the order they came.

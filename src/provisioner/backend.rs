@@ -96,6 +96,33 @@ impl Backends {
     }
 }
 
+impl Backends {
+    /// How the rows of another program differ from what is desired, in words; `None`: not at all, or nothing can be read.
+    ///
+    /// **Errors**: the backend is away, or what is needed to compare cannot be read.
+    pub async fn check(
+        &self,
+        store: &Store,
+        element: &ElementRow,
+        now: Timestamp,
+    ) -> Result<Option<String>, ApplyError> {
+        match (element.kind, &self.aaa, &self.mail) {
+            (ElementKind::Aaa, Some(aaa), _) => aaa::check(aaa, store, element).await,
+            (ElementKind::Mailbox, _, Some(mail)) => mail.check(store, element, now).await,
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether `check` can tell anything of a kind.
+    pub fn checks(&self, kind: ElementKind) -> bool {
+        match kind {
+            ElementKind::Aaa => self.aaa.is_some(),
+            ElementKind::Mailbox => self.mail.is_some(),
+            ElementKind::Cm | ElementKind::Mta => false,
+        }
+    }
+}
+
 /// The secret an element's content names. `None`: none is stored.
 pub(super) async fn open_secret(
     store: &Store,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::backend::{ApplyError, Outcome};
 use super::cmts::{Cmts, ResetDriver};
+use super::leases::Leases;
 use super::lines::{LineStatus, Lines};
 use super::mta::OpenedSecrets;
 use super::plant::{Offer, Plant};
@@ -36,6 +37,8 @@ pub struct DeviceSettings {
     pub lines: Vec<LineStatus>,
     /// Modems with voice are reset whatever their lines do.
     pub voice_any: bool,
+    /// How often each modem is asked how it is; `None`: never.
+    pub poll: Option<Duration>,
     /// When a reset that waits for a silent line may go ahead.
     pub window: Window,
 }
@@ -44,6 +47,8 @@ pub struct DeviceSettings {
 #[derive(Clone)]
 pub struct Devices {
     plant: Plant,
+    /// Where DHCP is ours, or Kea's is read.
+    leases: Option<Leases>,
     snmp: Snmp,
     settings: Arc<RwLock<Arc<DeviceSettings>>>,
 }
@@ -79,8 +84,8 @@ const DEFERRAL_MOST: Duration = Duration::from_secs(4 * 3600);
 const LINES_AGAIN: Duration = Duration::from_secs(60);
 
 impl Devices {
-    pub fn new(plant: Plant, settings: DeviceSettings) -> Self {
-        Self { plant, snmp: Snmp::default(), settings: Arc::new(RwLock::new(Arc::new(settings))) }
+    pub fn new(plant: Plant, leases: Option<Leases>, settings: DeviceSettings) -> Self {
+        Self { plant, leases, snmp: Snmp::default(), settings: Arc::new(RwLock::new(Arc::new(settings))) }
     }
 
     /// New settings, from the next attempt on.
@@ -169,8 +174,12 @@ impl<'a> Attempt<'a> {
     ) -> Self {
         let element = &job.element;
         let settings = devices.settings();
-        let address: Option<IpAddr> = element.last_seen_from.as_deref().and_then(|from| from.parse().ok());
-        let cmts = address.and_then(|address| devices.plant.cmts_of(address));
+        // A lease tells where it is now, the last fetch where it was.
+        let lease = devices.leases.as_ref().and_then(|leases| leases.of(mac, now));
+        let seen = || element.last_seen_from.as_deref().and_then(|from| from.parse().ok());
+        let address: Option<IpAddr> = lease.as_ref().map(|lease| lease.address.into()).or_else(seen);
+        let behind = lease.and_then(|lease| devices.plant.cmts_of_relay(lease.relay));
+        let cmts = behind.or_else(|| devices.plant.cmts_of(address?));
         // A CMTS that fetches for its modems is where the fetch came from: the modem's own address is not known then.
         let address = address.filter(|address| !cmts.as_ref().is_some_and(|cmts| cmts.is_itself(*address)));
         // An MTA that is removed loses its service with the file and the boot of its modem.
@@ -185,8 +194,8 @@ impl<'a> Attempt<'a> {
             running: known.running.clone(),
             reset: known.reset,
             reachable: address.is_some(),
-            may_reset: job.lane == LANE_SINGLE,
-            forced: known.reset_wanted_by.is_some(),
+            may_reset: job.lane == LANE_SINGLE || known.reset_wanted_by.is_some(),
+            forced: known.reset_forced,
             means,
         };
         let running_name =
@@ -211,6 +220,13 @@ impl<'a> Attempt<'a> {
     }
 
     async fn run(self) -> DeviceOutcome {
+        let offered = self.offer.as_ref().map(|offer| offer.digest.clone());
+        let mut outcome = self.step().await;
+        outcome.notes.offered_digest = offered;
+        outcome
+    }
+
+    async fn step(self) -> DeviceOutcome {
         match next_step(&self.facts, self.now) {
             Step::Settle(settled) => self.settle(settled),
             Step::AwaitFetch { until } => {
@@ -272,7 +288,7 @@ impl<'a> Attempt<'a> {
         let mut refusals = Vec::new();
         let mut sent = None;
         if let (Some(address), Some(settings)) = (self.address, &self.settings.modems) {
-            match self.devices.snmp.set(address, settings, &self.reset_object(), Value::Integer(1)).await {
+            match self.reset_itself(address, settings).await {
                 Ok(()) => sent = Some(format!("SNMP to {address}")),
                 Err(error) => refusals.push(error.to_string()),
             }
@@ -307,6 +323,18 @@ impl<'a> Attempt<'a> {
         };
         outcome.notes.reset = Some((self.now, by));
         outcome
+    }
+
+    /// Asks first whether it is there, then sets once: a device that boots at once never answers the set, and a set sent again
+    /// could find it just booted.
+    async fn reset_itself(&self, address: IpAddr, settings: &SnmpSettings) -> Result<(), SnmpError> {
+        let object = self.reset_object();
+        self.devices.snmp.get(address, settings, std::slice::from_ref(&object)).await?;
+        let once = SnmpSettings { retries: 0, ..settings.clone() };
+        match self.devices.snmp.set(address, &once, &object, Value::Integer(1)).await {
+            Ok(()) | Err(SnmpError::Silent(_)) => Ok(()),
+            Err(refusal) => Err(refusal),
+        }
     }
 
     async fn reset_through(&self, cmts: &Cmts) -> Result<(), SnmpError> {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{StoreError, Tx, audit, on};
+use super::{StoreError, Tx, audit, follow, on};
 use crate::billing::facts::{KnownVersion, TariffBook};
 use crate::billing::history::PlanTariffs;
 use crate::billing::tariff::Tariff;
@@ -126,7 +126,15 @@ pub async fn plan_tariffs(tx: &mut Tx, tenant: &str) -> Result<PlanTariffs, Stor
 }
 
 /// Applies a catalog in the caller's transaction; the same one again changes nothing. Roll back for a dry run.
-pub async fn apply(tx: &mut Tx, catalog: &Catalog, actor: &str, now: Timestamp) -> Result<Applied, ApplyError> {
+///
+/// `held`: what it changes in accounts waits for a rollout; prices count at once all the same.
+pub async fn apply(
+    tx: &mut Tx,
+    catalog: &Catalog,
+    held: bool,
+    actor: &str,
+    now: Timestamp,
+) -> Result<Applied, ApplyError> {
     let tenant = catalog.tenant.as_str();
     let at = to_micros(now);
     // What is compared between tenants must not change meanwhile; catalogs are applied one after the other.
@@ -150,6 +158,9 @@ pub async fn apply(tx: &mut Tx, catalog: &Catalog, actor: &str, now: Timestamp) 
     check_domains(tx, catalog, old).await?;
     count(tx, tenant, &mut effect).await?;
     wake(tx, catalog, old, &effect, at).await?;
+    if let Some(before) = &before {
+        follow::mark_woken(tx, tenant, before.version, held, at).await?;
+    }
     let version = before.map_or(0, |before| before.version) + 1;
     for tariff in &catalog.tariffs {
         if !known.contains_key(&(tariff.id.clone(), tariff.version)) {

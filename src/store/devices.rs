@@ -1,7 +1,9 @@
 //! What is known of a device beyond what is desired of it: the file it runs, resets sent to it, what it last said.
 
-use super::{StoreError, Tx, on};
-use crate::provision::{ResetSent, Running};
+use serde::Serialize;
+
+use super::{StoreError, Tx, elements, jobs, on};
+use crate::provision::{Finding, Health, ResetSent, Running, findings, summary, tenths};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// One device as known; a device nobody saw yet has no row and is `DeviceRow::default()`.
@@ -15,13 +17,27 @@ pub struct DeviceRow {
     pub reset_by: Option<String>,
     /// Who asked for a reset that is not sent yet.
     pub reset_wanted_by: Option<String>,
+    /// Whether that reset is wanted even if the file is the same.
+    pub reset_forced: bool,
     /// Since when a reset waits for a call to end.
     pub deferred_at: Option<Timestamp>,
+    /// Effective digest of the newest file on offer.
+    pub offered_digest: Option<String>,
+}
+
+impl DeviceRow {
+    /// Whether the file on offer differs, for the device, from the one it runs.
+    pub fn is_behind(&self) -> bool {
+        let running = self.running.as_ref().map(|running| &running.digest);
+        self.offered_digest.is_some() && self.offered_digest.as_ref() != running
+    }
 }
 
 /// What an attempt on a device did, to be recorded with its ending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeviceNotes {
+    /// Effective digest of the file on offer.
+    pub offered_digest: Option<String>,
     /// A reset was sent for the claimed revision.
     pub reset: Option<(Timestamp, String)>,
     /// A reset waits for a call to end, since then.
@@ -51,7 +67,7 @@ pub struct Fetched<'a> {
 const FETCH_LOOP_US: i64 = 5 * 60 * 1_000_000;
 
 const ONE: &str = "SELECT running_revision, running_digest, fetched_at, fetches, reset_revision, reset_at, resets,
-        reset_by, reset_wanted_by, deferred_at
+        reset_by, reset_wanted_by, reset_forced, deferred_at, offered_digest
      FROM device WHERE element_id = $1";
 const FETCHED: &str = "INSERT INTO device (element_id, running_revision, running_digest, fetched_at, fetches)
      VALUES ($1, $2, $3, $4, 1)
@@ -64,9 +80,26 @@ const RESET: &str = "INSERT INTO device (element_id, reset_revision, reset_at, r
      ON CONFLICT (element_id) DO UPDATE
      SET resets = CASE WHEN device.reset_revision = $2 THEN device.resets + 1 ELSE 1 END,
          reset_revision = $2, reset_at = $3, reset_by = $4, reset_wanted_at = NULL, reset_wanted_by = NULL,
-         deferred_at = NULL";
-const WANT_RESET: &str = "INSERT INTO device (element_id, reset_wanted_at, reset_wanted_by) VALUES ($1, $2, $3)
-     ON CONFLICT (element_id) DO UPDATE SET reset_wanted_at = $2, reset_wanted_by = $3";
+         reset_forced = FALSE, deferred_at = NULL";
+const WANT_RESET: &str = "INSERT INTO device (element_id, reset_wanted_at, reset_wanted_by, reset_forced)
+     VALUES ($1, $2, $3, $4)
+     ON CONFLICT (element_id) DO UPDATE
+     SET reset_wanted_at = $2, reset_wanted_by = $3, reset_forced = (device.reset_forced OR $4)";
+const DROP_WISH: &str = "UPDATE device SET reset_wanted_at = NULL, reset_wanted_by = NULL, reset_forced = FALSE
+     WHERE element_id = $1";
+// A modem that nobody saw has no address to be asked at.
+const TO_POLL: &str = "SELECT element.id, element.key, element.last_seen_from, element.applied_revision, device.health
+     FROM device JOIN element ON element.id = device.element_id
+     WHERE element.kind = 'cm' AND element.last_seen_from IS NOT NULL AND element.state <> 'gone'
+       AND (device.polled_at IS NULL OR device.polled_at < $1)
+     ORDER BY device.polled_at, element.id LIMIT $2";
+const POLLED: &str = "UPDATE device
+     SET polled_at = $2, answered_at = CASE WHEN $3 IS NULL THEN answered_at ELSE $2 END,
+         health_before = CASE WHEN $3 IS NULL THEN health_before ELSE health END, health = COALESCE($3, health)
+     WHERE element_id = $1";
+const LAST_ANSWER: &str = "SELECT health, health_before, polled_at, answered_at FROM device WHERE element_id = $1";
+const OFFERED: &str = "INSERT INTO device (element_id, offered_digest) VALUES ($1, $2)
+     ON CONFLICT (element_id) DO UPDATE SET offered_digest = $2";
 const DEFERRED: &str = "INSERT INTO device (element_id, deferred_at) VALUES ($1, $2)
      ON CONFLICT (element_id) DO UPDATE SET deferred_at = $2";
 const ANSWERED: &str = "INSERT INTO device (element_id, answered_at) VALUES ($1, $2)
@@ -91,14 +124,176 @@ pub async fn record_fetch(tx: &mut Tx, element_id: i64, fetched: &Fetched<'_>) -
     Ok(())
 }
 
-/// Asks for a reset whatever the file: the device's job, once woken, sends it.
-pub async fn want_reset(tx: &mut Tx, element_id: i64, by: &str, now: Timestamp) -> Result<(), StoreError> {
-    on!(tx, c => sqlx::query(WANT_RESET).bind(element_id).bind(to_micros(now)).bind(by).execute(c).await.map(drop))?;
+/// Asks for a reset, which the device's job sends; `forced`: even if the device runs that file already. Returns the job.
+pub async fn want_reset(
+    tx: &mut Tx,
+    element_id: i64,
+    by: &str,
+    forced: bool,
+    lane: i64,
+    now: Timestamp,
+) -> Result<i64, StoreError> {
+    on!(tx, c => sqlx::query(WANT_RESET)
+        .bind(element_id)
+        .bind(to_micros(now))
+        .bind(by)
+        .bind(forced)
+        .execute(c)
+        .await.map(drop))?;
+    jobs::wake(tx, element_id, lane, now).await
+}
+
+/// A modem whose turn it is to be asked how it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToPoll {
+    pub element_id: i64,
+    pub mac: String,
+    pub address: String,
+    /// The revision in force, where one is.
+    pub applied_revision: Option<i64>,
+    pub health: Option<Health>,
+}
+
+/// What a modem answered; `None`: nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Polled {
+    pub element_id: i64,
+    pub health: Option<Health>,
+}
+
+/// Modems that were seen and not asked since `before`, the longest waiting first.
+pub async fn to_poll(tx: &mut Tx, before: Timestamp, limit: i64) -> Result<Vec<ToPoll>, StoreError> {
+    type PollRow = (i64, String, String, Option<i64>, Option<String>);
+    let rows: Vec<PollRow> =
+        on!(tx, c => sqlx::query_as(TO_POLL).bind(to_micros(before)).bind(limit).fetch_all(c).await)?;
+    let modem = |(element_id, mac, address, applied_revision, health): PollRow| ToPoll {
+        element_id,
+        mac,
+        address,
+        applied_revision,
+        health: health.and_then(|text| serde_json::from_str(&text).ok()),
+    };
+    Ok(rows.into_iter().map(modem).collect())
+}
+
+/// Notes that modems were asked, and what they answered; an older answer stays beside silence.
+pub async fn record_polled(tx: &mut Tx, polled: &[Polled], now: Timestamp) -> Result<(), StoreError> {
+    for modem in polled {
+        let health = modem.health.as_ref().map(serde_json::to_string).transpose().unwrap_or_default();
+        on!(tx, c => sqlx::query(POLLED)
+            .bind(modem.element_id)
+            .bind(to_micros(now))
+            .bind(health)
+            .execute(c)
+            .await.map(drop))?;
+    }
     Ok(())
+}
+
+/// A device's last answer: what it told, what it told the time before, and when.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LastAnswer {
+    pub health: Option<Health>,
+    pub before: Option<Health>,
+    pub polled_at: Option<Timestamp>,
+    pub answered_at: Option<Timestamp>,
+}
+
+/// What a device last told.
+pub async fn last_answer(tx: &mut Tx, element_id: i64) -> Result<LastAnswer, StoreError> {
+    type AnswerRow = (Option<String>, Option<String>, Option<i64>, Option<i64>);
+    let row: Option<AnswerRow> = on!(tx, c => sqlx::query_as(LAST_ANSWER).bind(element_id).fetch_optional(c).await)?;
+    let read = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
+    Ok(row.map_or_else(LastAnswer::default, |(health, before, polled_at, answered_at)| LastAnswer {
+        health: read(health),
+        before: read(before),
+        polled_at: polled_at.and_then(from_micros),
+        answered_at: answered_at.and_then(from_micros),
+    }))
+}
+
+/// Everything the screen of one device shows beside its revisions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeviceDetails {
+    pub evidence: Option<String>,
+    /// Where it was last seen.
+    pub address: Option<String>,
+    pub running_revision: Option<i64>,
+    pub fetched_at: Option<Timestamp>,
+    pub reset_at: Option<Timestamp>,
+    pub reset_by: Option<String>,
+    /// Who asked for a reset that is not sent yet.
+    pub reset_wanted_by: Option<String>,
+    pub answered_at: Option<Timestamp>,
+    pub polled_at: Option<Timestamp>,
+    pub health: Option<Health>,
+    /// Is it us or the line?
+    pub findings: Vec<Finding>,
+    pub summary: Option<String>,
+}
+
+/// The details of a device.
+pub async fn details(tx: &mut Tx, element_id: i64) -> Result<DeviceDetails, StoreError> {
+    let element = elements::by_id(tx, element_id).await?;
+    let known = one(tx, element_id).await?;
+    let last = last_answer(tx, element_id).await?;
+    let findings = last.health.as_ref().map(|now| findings(now, last.before.as_ref()));
+    Ok(DeviceDetails {
+        evidence: element.as_ref().and_then(|element| element.evidence.clone()),
+        address: element.and_then(|element| element.last_seen_from),
+        running_revision: known.running.as_ref().map(|running| running.revision),
+        fetched_at: known.running.map(|running| running.fetched_at),
+        reset_at: known.reset.map(|reset| reset.at),
+        reset_by: known.reset_by,
+        reset_wanted_by: known.reset_wanted_by,
+        answered_at: last.answered_at,
+        polled_at: last.polled_at,
+        health: last.health,
+        summary: findings.as_deref().map(summary),
+        findings: findings.unwrap_or_default(),
+    })
+}
+
+impl DeviceDetails {
+    /// As lines for a person: name and value.
+    pub fn facts(&self) -> Vec<(&'static str, String)> {
+        let health = self.health.clone().unwrap_or_default();
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+        let instant = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
+        let level = |value: Option<i64>, unit: &str| {
+            value.map_or_else(|| "-".to_owned(), |value| format!("{} {unit}", tenths(value)))
+        };
+        let number = |value: Option<i64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+        vec![
+            ("evidence", text(&self.evidence)),
+            ("address", text(&self.address)),
+            ("running revision", number(self.running_revision)),
+            ("fetched at", instant(self.fetched_at)),
+            ("reset at", instant(self.reset_at)),
+            ("reset by", text(&self.reset_by)),
+            ("reset wanted by", text(&self.reset_wanted_by)),
+            ("answered at", instant(self.answered_at)),
+            ("firmware", text(&health.firmware)),
+            ("serial", text(&health.serial)),
+            ("uptime s", number(health.uptime_seconds)),
+            ("downstream power", level(health.downstream_power, "dBmV")),
+            ("downstream SNR", level(health.downstream_snr, "dB")),
+            ("upstream power", level(health.upstream_power, "dBmV")),
+            ("resets", number(health.resets)),
+            ("us or the line", text(&self.summary)),
+        ]
+    }
 }
 
 /// Records what an attempt for `revision` did.
 pub(super) async fn record(tx: &mut Tx, element_id: i64, revision: i64, notes: &DeviceNotes) -> Result<(), StoreError> {
+    if let Some(digest) = &notes.offered_digest {
+        on!(tx, c => sqlx::query(OFFERED).bind(element_id).bind(digest).execute(c).await.map(drop))?;
+    }
+    if notes.confirmed_revision == Some(revision) {
+        // What was asked for is reached; the next change asks for itself.
+        on!(tx, c => sqlx::query(DROP_WISH).bind(element_id).execute(c).await.map(drop))?;
+    }
     if let Some((at, by)) = &notes.reset {
         on!(tx, c => sqlx::query(RESET)
             .bind(element_id)
@@ -128,7 +323,9 @@ struct Row {
     resets: i64,
     reset_by: Option<String>,
     reset_wanted_by: Option<String>,
+    reset_forced: bool,
     deferred_at: Option<i64>,
+    offered_digest: Option<String>,
 }
 
 impl Row {
@@ -154,7 +351,9 @@ impl Row {
             reset,
             reset_by: self.reset_by,
             reset_wanted_by: self.reset_wanted_by,
+            reset_forced: self.reset_forced,
             deferred_at: instant("deferred_at", self.deferred_at)?,
+            offered_digest: self.offered_digest,
         })
     }
 }

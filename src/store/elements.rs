@@ -1,7 +1,7 @@
 //! Elements: what must be provisioned and how far it is. A push settles the elements of an account and wakes their jobs
 //! in one transaction; services record here what they saw applied, offered or fetched. Contents hold no secrets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use super::devices::{self, DeviceNotes, Fetched};
@@ -127,8 +127,24 @@ pub async fn settle(
     lane: i64,
     now: Timestamp,
 ) -> Result<Vec<Settled>, StoreError> {
-    let whose = Whose { tenant, account_id, lane, now };
-    let known = of_account_locked(tx, account_id).await?;
+    settle_in(tx, Whose { tenant, account_id, lane, bulk: None, now }, desired).await
+}
+
+/// As `settle`, for one account of many that a catalog changes: the elements in `bulk` only change because of the catalog
+/// and wait in the bulk lane; the others, whose time has come by chance, do not.
+pub async fn settle_moved(
+    tx: &mut Tx,
+    tenant: &str,
+    account_id: i64,
+    desired: &[ElementDesired],
+    bulk: &BTreeSet<(ElementKind, String)>,
+    now: Timestamp,
+) -> Result<Vec<Settled>, StoreError> {
+    settle_in(tx, Whose { tenant, account_id, lane: jobs::LANE_SINGLE, bulk: Some(bulk), now }, desired).await
+}
+
+async fn settle_in(tx: &mut Tx, whose: Whose<'_>, desired: &[ElementDesired]) -> Result<Vec<Settled>, StoreError> {
+    let known = of_account_locked(tx, whose.account_id).await?;
     let is = |row: &ElementRow, element: &ElementDesired| row.kind == element.kind && row.key == element.key;
     let missing: Vec<&ElementDesired> =
         desired.iter().filter(|element| !known.iter().any(|row| is(row, element))).collect();
@@ -155,7 +171,7 @@ pub async fn settle_first(
     lane: i64,
     now: Timestamp,
 ) -> Result<Vec<Settled>, StoreError> {
-    insert(tx, Whose { tenant, account_id, lane, now }, &desired.iter().collect::<Vec<_>>()).await
+    insert(tx, Whose { tenant, account_id, lane, bulk: None, now }, &desired.iter().collect::<Vec<_>>()).await
 }
 
 /// Whose elements are settled, with which urgency, when.
@@ -164,7 +180,16 @@ struct Whose<'a> {
     tenant: &'a str,
     account_id: i64,
     lane: i64,
+    /// Elements that wait in the bulk lane whatever `lane` says.
+    bulk: Option<&'a BTreeSet<(ElementKind, String)>>,
     now: Timestamp,
+}
+
+impl Whose<'_> {
+    fn lane_of(&self, kind: ElementKind, key: &str) -> i64 {
+        let bulk = self.bulk.is_some_and(|bulk| bulk.contains(&(kind, key.to_owned())));
+        if bulk { jobs::LANE_BULK } else { self.lane }
+    }
 }
 
 /// Stores elements that the account does not have; those that another account had before are taken over.
@@ -256,7 +281,7 @@ async fn change(
         .bind(now)
         .execute(c)
         .await.map(drop))?;
-    let job_id = jobs::wake(tx, row.id, whose.lane, whose.now).await?;
+    let job_id = jobs::wake(tx, row.id, whose.lane_of(row.kind, &row.key), whose.now).await?;
     let desired_revision = row.desired_revision + 1;
     Ok(Some(Settled { element_id: row.id, kind: row.kind, key: row.key, desired_revision, job_id }))
 }
@@ -372,7 +397,8 @@ pub async fn record_fetched(tx: &mut Tx, id: i64, fetched: &Fetched<'_>, from: &
     }
     let newest = fetched.revision == row.desired_revision;
     // After a power cut a whole city boots with files it ran before: nothing is new then.
-    let known = row.state == ElementState::Applied && row.applied_revision == Some(row.desired_revision);
+    let proven = fetched.evidence.is_some() || row.confirmed_revision == Some(row.desired_revision);
+    let known = proven && row.state == ElementState::Applied && row.applied_revision == Some(row.desired_revision);
     match fetched.evidence {
         Some(evidence) if newest => {
             let progress = Progress { state: ElementState::Applied, evidence: evidence.to_owned(), applied: true };

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::devices::{self, DeviceNotes};
 use super::elements::{self, ElementRow, Progress};
-use super::{StoreError, Tx, exceptions, on};
+use super::{StoreError, Tx, drift, exceptions, on};
 use crate::provision::{ElementKind, ElementState, JobError, JobEvent, JobState};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
@@ -200,6 +200,12 @@ pub async fn wake(tx: &mut Tx, element_id: i64, lane: i64, now: Timestamp) -> Re
     Ok(job.id)
 }
 
+/// Asks for an element again because the outside differs from it: in the bulk lane, behind every push.
+pub async fn wake_to_heal(tx: &mut Tx, element_id: i64, now: Timestamp) -> Result<i64, StoreError> {
+    elements::by_id_locked(tx, element_id).await?;
+    wake(tx, element_id, LANE_BULK, now).await
+}
+
 /// Something new was seen of a device: its job looks at it now. A running one looks again by itself soon.
 pub(super) async fn wake_for_news(tx: &mut Tx, element_id: i64, now: Timestamp) -> Result<(), StoreError> {
     on!(tx, c => sqlx::query(HURRY_ELEMENT).bind(element_id).bind(to_micros(now)).execute(c).await.map(drop))?;
@@ -327,6 +333,9 @@ pub async fn end(
             }
             let revision = claimed.element.desired_revision;
             elements::record_progress(tx, &claimed.element, revision, &progress, now).await?;
+            if claimed.lane == LANE_BULK && progress.applied {
+                drift::healed(tx, element.id, now).await?;
+            }
             exceptions::release_subject(tx, EXCEPTION_KIND, &subject, RELEASED_BY, now).await?;
         }
         Ending::Device { mut progress, notes, .. } => {
@@ -341,6 +350,7 @@ pub async fn end(
                     exceptions::open(tx, Some(&element.tenant), DEVICE_EXCEPTION, &subject, trouble, now).await?;
                 }
                 _ if progress.applied => {
+                    drift::healed(tx, element.id, now).await?;
                     exceptions::release_subject(tx, DEVICE_EXCEPTION, &subject, RELEASED_BY, now).await?;
                     exceptions::release_subject(tx, EXCEPTION_KIND, &subject, RELEASED_BY, now).await?;
                 }

@@ -175,20 +175,21 @@ fn garbage_for_an_answer_is_no_answer() {
 }
 
 /// A daemon with modems around it.
-struct Plant {
-    site: Site,
-    daemon: Daemon,
-    key: String,
+pub struct Plant {
+    pub site: Site,
+    pub daemon: Daemon,
+    pub key: String,
     snmp_port: u16,
     /// The second octet of every address: tests run side by side.
     net: u8,
-    registers: Arc<AtomicBool>,
+    pub registers: Arc<AtomicBool>,
 }
 
 impl Plant {
-    fn new(site: Site, settings: &str, net: u8) -> Self {
+    pub fn new(site: Site, settings: &str, net: u8) -> Self {
         let snmp_port = free_udp_port();
-        let timing = format!("[snmp]\nport = {snmp_port}\ntimeout_ms = 300\nretries = 1\npoll_minutes = 0\n");
+        let poll = if settings.contains("poll_minutes") { "" } else { "poll_minutes = 0\n" };
+        let timing = format!("[snmp]\nport = {snmp_port}\ntimeout_ms = 500\nretries = 1\n{poll}");
         let settings = settings.replacen("[snmp]\n", &timing, 1);
         site.edit("[log]", &format!("{settings}[reset]\nvoice = \"any\"\n[log]"));
         site.prepare(CATALOG);
@@ -197,12 +198,12 @@ impl Plant {
         Self { site, daemon, key, snmp_port, net, registers: Arc::new(AtomicBool::new(true)) }
     }
 
-    fn tftp(&self) -> SocketAddr {
+    pub fn tftp(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.site.tftp_port))
     }
 
     /// A modem that is off.
-    fn modem(&self, mac: &'static str, number: u8) -> Modem {
+    pub fn modem(&self, mac: &'static str, number: u8) -> Modem {
         let (port, key) = (self.site.http_port, self.key.clone());
         let file = move || file_of(port, &key, mac);
         let behaviour = Behaviour {
@@ -216,7 +217,7 @@ impl Plant {
     }
 
     /// Pushes the account of a modem, changed.
-    fn push(&self, mac: &str, change: impl Fn(&mut Value)) {
+    pub fn push(&self, mac: &str, change: impl Fn(&mut Value)) {
         let id = format!("10{}", mac.replace(':', ""));
         let mut account = json!({
             "status": "active", "bill_cycle": "c15",
@@ -228,20 +229,20 @@ impl Plant {
         assert!(matches!(answer.status, 200 | 201), "{} {}", answer.status, answer.body);
     }
 
-    fn device(&self, mac: &str) -> Option<Value> {
+    pub fn device(&self, mac: &str) -> Option<Value> {
         device(self.site.http_port, &self.key, mac)
     }
 
-    fn file(&self, mac: &str) -> String {
+    pub fn file(&self, mac: &str) -> String {
         file_of(self.site.http_port, &self.key, mac)
     }
 
-    fn until(&self, mac: &str, is: impl Fn(&Value) -> bool) -> Value {
+    pub fn until(&self, mac: &str, is: impl Fn(&Value) -> bool) -> Value {
         wait_for(&format!("{mac} gets there; it is {:#?}", self.device(mac)), SOON, || self.device(mac).filter(&is))
     }
 
     /// The evidence of the first account's service.
-    fn evidence(&self) -> String {
+    pub fn evidence(&self) -> String {
         let id = format!("10{}", FIRST.replace(':', ""));
         let account = self.daemon.api(&self.key, "GET", &format!("acme/accounts/{id}"), None).json();
         account["services"][0]["provisioning"]["evidence"].as_str().unwrap_or_default().to_owned()

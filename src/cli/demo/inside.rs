@@ -84,7 +84,7 @@ pub async fn apply_catalog(daemon: &Daemon, text: &str) -> Result<(), CliError> 
         CliError::failed(list.join("\n"))
     })?;
     let mut tx = daemon.ground.store.write().await?;
-    catalog::apply(&mut tx, &catalog, "demo", daemon.ground.clock.now()).await?;
+    catalog::apply(&mut tx, &catalog, false, "demo", daemon.ground.clock.now()).await?;
     tx.commit().await?;
     Ok(())
 }

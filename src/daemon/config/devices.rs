@@ -38,6 +38,7 @@ impl Default for Reset {
 }
 
 const DEFAULT_POLL_MINUTES: u32 = 60;
+pub(super) const DEFAULT_SWEEP: Duration = Duration::from_secs(24 * 3600);
 
 impl Door<'_, '_> {
     pub(super) fn snmp(&self, section: Section<'_, '_>) -> Option<Snmp> {
@@ -103,6 +104,17 @@ impl Door<'_, '_> {
         }
         section.close();
         Some(User { name: name?, auth: auth.zip(auth_password), privacy: privacy.zip(privacy_password) })
+    }
+
+    /// `[sweep]`; `every_hours = 0` turns it off.
+    pub(super) fn sweep(&self, section: Section<'_, '_>) -> Option<Duration> {
+        let hours = section.number("every_hours", 0);
+        section.close();
+        match hours {
+            None => Some(DEFAULT_SWEEP),
+            Some(0) => None,
+            Some(hours) => Some(Duration::from_secs(u64::from(hours) * 3600)),
+        }
     }
 
     pub(super) fn reset(&self, section: Section<'_, '_>) -> Option<Reset> {

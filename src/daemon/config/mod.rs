@@ -16,6 +16,7 @@ mod sections;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use devices::{Reset, Snmp};
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub cmts: Vec<Cmts>,
     pub snmp: Option<Snmp>,
     pub reset: Reset,
+    /// `[sweep] every_hours`: how often all rows elsewhere are compared with what is desired; `None`: never.
+    pub sweep_every: Option<Duration>,
     pub samis: Option<Samis>,
     pub dhcp: Option<Dhcp>,
     pub mail: Option<Mail>,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::DeTable;
 
+use super::devices::DEFAULT_SWEEP;
 use super::radsec::Certificates;
 use super::reader::{Found, Reader, Section};
 use super::{
@@ -40,6 +41,7 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
     let docsis = root.table("docsis").map(|section| door.docsis(section));
     let cmts = door.all_cmts(root.tables("cmts"));
     let snmp = root.table("snmp").map(|section| door.snmp(section));
+    let sweep = root.table("sweep").map(|section| door.sweep(section));
     let reset = root.table("reset").map(|section| door.reset(section));
     let samis = root.table("samis").map(|section| door.samis(section));
     let dhcp = root.table("dhcp").map(|section| door.dhcp(section));
@@ -60,6 +62,7 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
         cmts: cmts?,
         snmp: optional(snmp)?,
         reset: optional(reset)?.unwrap_or_default(),
+        sweep_every: sweep.unwrap_or(Some(DEFAULT_SWEEP)),
         samis: optional(samis)?,
         dhcp: optional(dhcp)?.flatten(),
         mail: mail.flatten(),

@@ -1,6 +1,7 @@
 //! A push: what it asks against what is stored, then the account, its services, holders, secrets, elements and jobs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -16,7 +17,7 @@ use crate::store::accounts::{self, AccountRow, Written};
 use crate::store::elements::{ElementRow, Settled};
 use crate::store::holders::{self, Held, HeldKind, Holding, Refused};
 use crate::store::secrets::{self, SecretPlace};
-use crate::store::{Sealer, StoreError, Tx, audit, elements, exceptions, jobs};
+use crate::store::{Sealer, StoreError, Tx, audit, elements, exceptions, follow, jobs};
 use crate::vocabulary::{AccountKey, TenantId, Timestamp};
 
 pub(super) async fn push(asked: &Push, tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Done, Stop> {
@@ -56,6 +57,22 @@ pub(super) async fn push(asked: &Push, tx: &mut Tx, ground: &Ground, now: Timest
     }
 }
 
+async fn held_on(
+    tx: &mut Tx,
+    ground: &Ground,
+    key: &AccountKey,
+    account_id: i64,
+    account: &Account,
+) -> Result<Option<Arc<TenantCatalog>>, Stop> {
+    let Some(following) = follow::of(tx, account_id).await?.filter(|following| following.held) else { return Ok(None) };
+    let from = ground.catalogs.version(tx, &key.tenant, following.from_version).await.map_err(Stop::Refused)?;
+    if account.services.iter().all(|service| from.known.plans.contains_key(&service.plan)) {
+        return Ok(Some(from));
+    }
+    follow::arrived(tx, account_id).await?;
+    Ok(None)
+}
+
 struct Writing<'a> {
     asked: &'a Push,
     catalog: &'a TenantCatalog,
@@ -79,9 +96,14 @@ async fn write(
         Some(row) => operator_holds(tx, row.id).await?,
         None => Vec::new(),
     };
+    // An account that a rollout has not moved yet stays on the catalog before, unless it buys what only the newest has.
+    let held_on = match &row {
+        Some(row) => held_on(tx, ground, key, row.id, account).await?,
+        None => None,
+    };
     let basis = Basis {
         account,
-        known: &catalog.known,
+        known: held_on.as_ref().map_or(&catalog.known, |held_on| &held_on.known),
         external_id: &key.external_id,
         operator_holds: &held_by_hand,
         secrets: after,

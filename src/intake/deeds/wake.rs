@@ -1,13 +1,18 @@
 //! What time alone changes in an account: its closing is due, a hold begins or ends, a service begins.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::close::finish;
 use super::{Done, Ground, Stop, known_digests, operator_holds, settle_services};
 use crate::account::Status;
-use crate::provision::{self, Basis};
+use crate::intake::catalogs::TenantCatalog;
+use crate::provision::{self, Basis, ElementDesired, ElementKind};
 use crate::store::accounts::{self, AccountRow};
-use crate::store::{StoreError, Tx, audit, elements, jobs};
+use crate::store::elements::ElementRow;
+use crate::store::{StoreError, Tx, audit, elements, follow, jobs};
 use crate::vocabulary::{TenantId, Timestamp};
 
 /// Something of the account changed by itself: its closing is due, a hold began or ended, a service begins.
@@ -41,6 +46,36 @@ pub(super) async fn wake(account_id: i64, tx: &mut Tx, ground: &Ground, now: Tim
     Ok(done)
 }
 
+/// The catalog an account is on.
+struct Standing {
+    on: Arc<TenantCatalog>,
+    /// The version that it comes from, or would move to: it tells which changes come from a catalog alone.
+    other: Option<Arc<TenantCatalog>>,
+    /// It is on its way, as one of many, and arrives now.
+    arriving: bool,
+}
+
+async fn standing(tx: &mut Tx, ground: &Ground, tenant: &TenantId, row: &AccountRow) -> Result<Standing, Stop> {
+    let newest = ground.catalogs.current(tx, tenant).await.map_err(Stop::Refused)?;
+    let Some(following) = follow::of(tx, row.id).await? else {
+        return Ok(Standing { on: newest, other: None, arriving: false });
+    };
+    let from = ground.catalogs.version(tx, tenant, following.from_version).await.map_err(Stop::Refused)?;
+    let sells_all = || row.document.services.iter().all(|service| from.known.plans.contains_key(&service.plan));
+    if following.held && sells_all() {
+        return Ok(Standing { on: from, other: Some(newest), arriving: false });
+    }
+    Ok(Standing { on: newest, other: Some(from), arriving: true })
+}
+
+/// The elements that stand as the other catalog wants them: what changes in them now comes from the catalog alone.
+fn changed_by_catalog(stored: &[ElementRow], before: &[ElementDesired]) -> BTreeSet<(ElementKind, String)> {
+    let stood = |element: &&ElementDesired| {
+        stored.iter().any(|row| row.kind == element.kind && row.key == element.key && row.desired == element.content)
+    };
+    before.iter().filter(stood).map(|element| (element.kind, element.key.clone())).collect()
+}
+
 /// Works the elements of a living account out again and arranges the next look.
 pub(super) async fn reassess(tx: &mut Tx, row: &AccountRow, ground: &Ground, now: Timestamp) -> Result<(), Stop> {
     let tenant = TenantId::parse(&row.tenant).map_err(|_| StoreError::Corrupt {
@@ -48,7 +83,7 @@ pub(super) async fn reassess(tx: &mut Tx, row: &AccountRow, ground: &Ground, now
         column: "tenant",
         id: row.id.to_string(),
     })?;
-    let catalog = ground.catalogs.current(tx, &tenant).await.map_err(Stop::Refused)?;
+    let Standing { on: catalog, other, arriving } = standing(tx, ground, &tenant, row).await?;
     let held = operator_holds(tx, row.id).await?;
     let digests = known_digests(tx, row.id).await?;
     let basis = Basis {
@@ -60,7 +95,17 @@ pub(super) async fn reassess(tx: &mut Tx, row: &AccountRow, ground: &Ground, now
         closed: row.document.status == Status::Terminated,
     };
     let desired = provision::elements(&basis, &[], now);
-    elements::settle(tx, tenant.as_str(), row.id, &desired, jobs::LANE_SINGLE, now).await?;
+    match other {
+        None => elements::settle(tx, tenant.as_str(), row.id, &desired, jobs::LANE_SINGLE, now).await?,
+        Some(other) => {
+            let before = provision::elements(&Basis { known: &other.known, ..basis }, &[], now);
+            let bulk = changed_by_catalog(&elements::of_account(tx, row.id).await?, &before);
+            elements::settle_moved(tx, tenant.as_str(), row.id, &desired, &bulk, now).await?
+        }
+    };
+    if arriving {
+        follow::arrived(tx, row.id).await?;
+    }
     settle_services(tx, row.id, &row.document, &held, false, now).await?;
     let next = provision::next_change(&basis, now).into_iter().chain(row.close_at).min();
     accounts::wake_at(tx, row.id, next).await?;
