@@ -10,6 +10,7 @@
 //!                      cli: the commands; one file a group
 //! ── 3 services ────── intake: HTTP in          collector: RADIUS in, and the fold behind it
 //!                      provisioner: modems (TFTP), mailboxes, AAA rows out    biller: closes periods
+//!                      nas_control: live sessions changed or ended at their NAS (RFC 5176)
 //!                      (services never import one another; they meet in the store)
 //! ── 2 store ───────── the only room that knows SQL; SQLite and PostgreSQL from one text
 //!      telemetry ───── counters and heartbeats every service keeps
@@ -58,6 +59,7 @@ pub mod daemon;
 pub mod dhcp;
 pub mod docsis;
 pub mod intake;
+pub mod nas_control;
 pub mod provision;
 pub mod provisioner;
 pub mod radius;

@@ -30,6 +30,7 @@ mod record;
 mod rollout;
 mod serve;
 mod session;
+mod session_control;
 mod shell;
 mod tariff;
 mod usage;

@@ -1,6 +1,7 @@
-//! `session list` and `session show`: RADIUS sessions as folded from the journal.
+//! `session list`, `session show` and `session disconnect`: RADIUS sessions as folded from the journal.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -9,11 +10,13 @@ use serde_json::json;
 use super::context::Context;
 use super::exit::{CliError, Exit};
 use super::record::{dictionary, read};
+use super::session_control::{Meant, disconnect, said};
 use crate::daemon::config::Config;
 use crate::radius::{Decoded, Dictionary, PacketView, decode};
 use crate::store::Store;
 use crate::store::journal::{self, JournalRow, SessionKey};
 use crate::store::ledger;
+use crate::store::nas_control::{self, OrderView};
 use crate::store::usage::{self, SessionFilter, SessionView, accounts_named};
 use crate::vocabulary::{Timestamp, from_micros};
 
@@ -55,6 +58,21 @@ pub enum SessionCommand {
         #[arg(long, default_value_t = 100)]
         records: usize,
     },
+    /// Ask the NAS to end a live session (RFC 5176); what the login may do stays as it is.
+    Disconnect {
+        /// The number `session list` gives, or an Acct-Session-Id.
+        #[arg(required_unless_present = "user", conflicts_with = "user")]
+        session: Option<String>,
+        /// Every live session of this user name instead.
+        #[arg(long)]
+        user: Option<String>,
+        /// Only this tenant's.
+        #[arg(long, requires = "user")]
+        tenant: Option<String>,
+        /// Wait so many seconds for what the NAS says.
+        #[arg(long, default_value_t = 10)]
+        wait: u64,
+    },
 }
 
 /// Runs one of them.
@@ -73,6 +91,14 @@ pub async fn run(command: SessionCommand, context: &Context) -> Result<Exit, Cli
             }
             filter.source = source;
             list(&store, filter, limit, context).await
+        }
+        SessionCommand::Disconnect { session, user, tenant, wait } => {
+            let meant = match (session, user) {
+                (Some(session), _) => Meant::Session(session),
+                (None, Some(name)) => Meant::User { name, tenant },
+                (None, None) => return Err(CliError::usage("name a session or a --user".to_owned())),
+            };
+            disconnect(&store, meant, Duration::from_secs(wait), context).await
         }
         SessionCommand::Show { session, records } => show(&store, &session, records, context).await,
     }
@@ -123,7 +149,8 @@ async fn show(store: &Store, name: &str, limit: usize, context: &Context) -> Res
             None => Vec::new(),
         };
         let pending = stored.state.pending().total().unwrap_or_default();
-        shown.push((view, entries, pending));
+        let orders = nas_control::of_session(&mut tx, id, ORDERS).await?;
+        shown.push((view, entries, pending, orders));
     }
     tx.rollback().await?;
     let keys: BTreeSet<(String, String)> =
@@ -142,12 +169,13 @@ async fn show(store: &Store, name: &str, limit: usize, context: &Context) -> Res
     if context.json {
         let documents: Vec<serde_json::Value> = shown
             .iter()
-            .map(|(view, entries, pending)| {
+            .map(|(view, entries, pending, orders)| {
                 let entries: Vec<_> = entries.iter().map(entry_document).collect();
                 let pending = json!({ "in_octets": pending.in_octets, "out_octets": pending.out_octets });
                 let mut document = json!(view);
                 document["pending"] = pending;
                 document["ledger"] = json!(entries);
+                document["control"] = json!(orders);
                 let own = records.iter().filter(|record| (&record.nas, &record.session) == (&view.nas, &view.session));
                 document["records"] = json!(own.collect::<Vec<_>>());
                 document
@@ -156,7 +184,7 @@ async fn show(store: &Store, name: &str, limit: usize, context: &Context) -> Res
         context.print_json(&documents)?;
         return Ok(Exit::Done);
     }
-    for (view, entries, pending) in shown {
+    for (view, entries, pending, orders) in shown {
         let facts = [
             ("id", view.id.to_string()),
             ("user", text(view.user.as_ref())),
@@ -175,6 +203,7 @@ async fn show(store: &Store, name: &str, limit: usize, context: &Context) -> Res
             ("calling station", text(view.calling_station.as_ref())),
             ("terminate cause", text(view.terminate_cause)),
             ("flags", view.flags.join(" ")),
+            ("asked of the NAS", orders.first().map_or_else(|| "nothing".to_owned(), asked)),
         ];
         let rows: Vec<Vec<String>> = facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
         context.print_table(&["SESSION", ""], &rows)?;
@@ -251,6 +280,12 @@ async fn records_of(
     Ok(records)
 }
 
+/// The newest order about a session: why, when, and what became of it.
+fn asked(order: &OrderView) -> String {
+    let at = order.sent_at.unwrap_or(order.asked_at);
+    format!("{}, because {} ({at:.0})", said(order), order.cause)
+}
+
 fn entry_document(entry: &ledger::LedgerEntry) -> serde_json::Value {
     json!({
         "sequence": entry.sequence,
@@ -294,5 +329,7 @@ fn text(value: Option<impl ToString>) -> String {
 
 /// Rows read in one go.
 const PAGE: i64 = 1000;
+/// Orders to its NAS shown with a session.
+const ORDERS: i64 = 10;
 /// Incarnations of one id shown at once.
 const INCARNATIONS: i64 = 100;

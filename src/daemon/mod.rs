@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::intake::{IntakeError, Settings};
+use crate::nas_control::Targets;
 use crate::provisioner::device::Devices;
 use crate::provisioner::dhcp::SettingsHandle;
 use crate::store::{Durability, Store, StoreError};
@@ -63,6 +64,7 @@ pub struct Daemon {
     up: watch::Receiver<bool>,
     intake: Settings,
     nas: Option<NasSwitch>,
+    targets: watch::Sender<Arc<Targets>>,
     devices: Option<Devices>,
     dhcp: Option<SettingsHandle>,
 }
@@ -93,7 +95,14 @@ impl Daemon {
         let store = Store::open_with(&config.store_config(), durability).await?;
         let up = database::bring_up(&store).await?;
         let (up, up_seen) = watch::channel(up);
-        let ground = Ground { store, clock, metrics: Metrics::new(), hearts: Heartbeats::new(), jobs: Arc::default() };
+        let ground = Ground {
+            store,
+            clock,
+            metrics: Metrics::new(),
+            hearts: Heartbeats::new(),
+            jobs: Arc::default(),
+            sessions: Arc::default(),
+        };
         let mut parts = Parts::new();
         let beat = ground.hearts.register("database");
         let keeper = database::keep(ground.store.clone(), up, ground.metrics.clone(), beat, addresses.to_string());
@@ -131,7 +140,8 @@ impl Daemon {
         if let Some(devices) = devices.clone() {
             services::start_rollouts(&ground, devices, &mut parts);
         }
-        Ok(Self { ground, addresses, parts, up: up_seen, intake, nas, devices, dhcp })
+        let targets = services::start_nas_control(&ground, config, &mut parts);
+        Ok(Self { ground, addresses, parts, up: up_seen, intake, nas, targets, devices, dhcp })
     }
 
     /// Whether the database was up and migrated at least once.
@@ -149,6 +159,7 @@ impl Daemon {
         {
             tracing::error!("RadSec keeps its certificates: [radius] radsec_tls.{error}");
         }
+        self.targets.send_replace(Arc::new(services::coa_targets(config)));
         if let Some(devices) = &self.devices {
             devices.plant().reload(services::plant_settings(config));
             devices.reload(services::device_settings(config));

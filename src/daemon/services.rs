@@ -3,20 +3,22 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
 
 use super::DaemonError;
-use super::config::{Config, DhcpDriver, Mail};
+use super::config::{Config, DhcpDriver, Mail, Nas};
 use super::parts::Parts;
 use crate::biller::{self, AutoClose, BillerError};
 use crate::collector::fold::Fold;
 use crate::collector::keeper::{Keeper, Keeping};
-use crate::collector::{self, NasClient, NasTable, RadSecSettings, Ready};
+use crate::collector::{self, NasClient, NasTable, RadSecSettings, Ready, dictionaries};
 use crate::intake::billing::BillRefusal;
 use crate::intake::{self, Intake, IntakeError, Settings};
+use crate::nas_control::{NasControl, Target, Targets};
 use crate::provision::ElementKind;
 use crate::provisioner::cmts::{Cmts, CmtsTable};
 use crate::provisioner::device::{DeviceSettings, Devices};
@@ -44,6 +46,8 @@ pub struct Ground {
     pub hearts: Heartbeats,
     /// Wakes the provisioner: notified by whoever stored a job.
     pub jobs: Arc<Notify>,
+    /// Wakes whoever tells NAS about live sessions: notified when their login changed.
+    pub sessions: Arc<Notify>,
 }
 
 /// HTTP: account pushes, queries, health and metrics.
@@ -55,7 +59,7 @@ pub fn start_intake(
     listener: TcpListener,
     parts: &mut Parts,
 ) -> Result<Settings, IntakeError> {
-    let Ground { store, clock, metrics, hearts, jobs } = ground.clone();
+    let Ground { store, clock, metrics, hearts, jobs, .. } = ground.clone();
     let options = intake_options(config);
     let intake = Intake::new(&options, store.clone(), clock.clone(), metrics.clone(), &jobs, &hearts)?
         .with_biller(lent_biller(store, clock, metrics));
@@ -307,7 +311,10 @@ pub fn start_provisioner(
         devices,
         mail: config.mail.as_ref().map(Mail::host).transpose()?,
         aaa: match &config.aaa {
-            Some(aaa) => Some(Aaa::new(AaaDatabase::open(&aaa.url)?, aaa.password)),
+            Some(aaa) => {
+                let database = AaaDatabase::open(&aaa.url)?;
+                Some(Aaa::new(database, aaa.password, ground.clock.clone(), ground.sessions.clone()))
+            }
             None => None,
         },
     };
@@ -340,6 +347,44 @@ pub fn start_rollouts(ground: &Ground, devices: Devices, parts: &mut Parts) {
     parts.spawn_dropped("modem health", poller.run(hearts.register("modem health")));
     let rollouts = Rollouts { store, clock, devices };
     parts.spawn("rollouts", rollouts.run(hearts.register("rollouts"), parts.stopping()));
+}
+
+/// Tells NAS about live sessions whose login changed. The sender swaps whom it can tell.
+pub fn start_nas_control(ground: &Ground, config: &Config, parts: &mut Parts) -> watch::Sender<Arc<Targets>> {
+    let (swap, targets) = watch::channel(Arc::new(coa_targets(config)));
+    let control = NasControl {
+        store: ground.store.clone(),
+        clock: ground.clock.clone(),
+        metrics: ground.metrics.clone(),
+        targets,
+        wake: ground.sessions.clone(),
+    };
+    let beat = ground.hearts.register("NAS control");
+    parts.spawn("NAS control", crate::nas_control::run(control, beat, parts.stopping()));
+    swap
+}
+
+/// The clients whose NAS can be told about live sessions.
+pub fn coa_targets(config: &Config) -> Targets {
+    let Some(radius) = &config.radius else { return Targets::default() };
+    let target = |nas: &Nas| {
+        let coa = nas.coa.as_ref()?;
+        Some(Target {
+            client: nas.name.clone(),
+            identity: nas.identity,
+            address: coa.address,
+            port: coa.port,
+            secret: coa.secret.clone(),
+            attributes: coa.attributes.clone(),
+            nas_address: coa.host,
+            names_user: !nas.profile.without_realm,
+            per_second: coa.per_second,
+            patience: Duration::from_secs(u64::from(coa.timeout_seconds)),
+        })
+    };
+    // What is wrong with a dictionary was told when the configuration was checked.
+    let dictionary = dictionaries::load(&radius.dictionaries).unwrap_or_default();
+    Targets::new(radius.nas.iter().filter_map(target).collect(), dictionary)
 }
 
 /// Closes the periods of cycles with `close = "auto"` when their grace is over.

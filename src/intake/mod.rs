@@ -19,6 +19,7 @@ mod keyring;
 pub mod problem;
 pub mod request;
 mod serve;
+mod sessions;
 mod usage;
 mod view;
 mod waker;
@@ -75,6 +76,7 @@ fn router(app: App) -> Router {
         .merge(catalog::routes())
         .merge(devices::routes())
         .merge(exceptions::routes())
+        .merge(sessions::routes())
         .merge(usage::routes())
         .split_for_parts();
     let openapi = api.to_json().unwrap_or_default();

@@ -38,6 +38,7 @@ pub mod ledger;
 pub mod mailboxes;
 pub mod migrate;
 pub mod nas;
+pub mod nas_control;
 pub mod plant;
 pub mod quarantine;
 pub mod rating;

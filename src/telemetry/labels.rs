@@ -34,6 +34,11 @@ labels! {
     NasReason { nas, reason }
 }
 labels! {
+    /// A RADIUS client, what its NAS was asked (`coa`, `disconnect`), and how that ended: `ack`, `nak`, `unknown` (session),
+    /// `silent`.
+    NasResult { nas, kind, result }
+}
+labels! {
     /// Why something was refused.
     Reason { reason }
 }

@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
-use super::labels::{Direction, Nas, NasKind, NasReason, Outcome, Reason, Request, Target, TargetState};
+use super::labels::{Direction, Nas, NasKind, NasReason, NasResult, Outcome, Reason, Request, Target, TargetState};
 use super::process;
 
 /// A gauge in seconds or another fraction.
@@ -43,6 +43,10 @@ pub struct Metrics {
     pub nas_sessions_open: Family<Nas, Gauge>,
     pub nas_sessions_stale: Family<Nas, Gauge>,
     pub nas_previous_secret_timestamp_seconds: Family<Nas, Gauge>,
+    pub nas_control_requests: Family<NasResult, Counter>,
+    pub nas_control_waiting: Family<Nas, Gauge>,
+    pub nas_control_away: Family<Nas, Gauge>,
+    pub nas_control_seconds: Histogram,
     pub usage_bytes: Family<Direction, Counter>,
     pub http_requests: Family<Request, Counter>,
     pub http_request_seconds: Histogram,
@@ -166,6 +170,26 @@ impl Metrics {
                 Family::default(),
                 "nas_previous_secret_timestamp_seconds",
                 "When a client last signed with its previous secret, Unix time"
+            ),
+            nas_control_requests: add!(
+                Family::default(),
+                "nas_control_requests",
+                "Requests to a NAS about a session, by client, kind and result; retransmissions are not counted"
+            ),
+            nas_control_waiting: add!(
+                Family::default(),
+                "nas_control_waiting",
+                "Sessions about which a client's NAS is to be asked or has not answered"
+            ),
+            nas_control_away: add!(
+                Family::default(),
+                "nas_control_away",
+                "Whether a client's NAS left its last requests about sessions unanswered (1) or not (0)"
+            ),
+            nas_control_seconds: add!(
+                slow(),
+                "nas_control_seconds",
+                "Time until a NAS answered a request about a session, or was given up"
             ),
             usage_bytes: add!(Family::default(), "usage_bytes", "Octets written to the ledger"),
             http_requests: add!(Family::default(), "http_requests", "Answered HTTP requests"),

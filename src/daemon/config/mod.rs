@@ -5,6 +5,7 @@
 //! beside the configuration file. Unknown keys are faults.
 
 mod cmts;
+mod coa;
 mod devices;
 mod dhcp;
 mod mail;
@@ -13,7 +14,7 @@ mod radsec;
 mod reader;
 mod sections;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,6 +130,27 @@ pub struct Nas {
     pub interim_seconds: u32,
     /// Absent: any tenant, then the realm decides.
     pub tenants: Option<Vec<TenantId>>,
+    /// How its NAS are told about live sessions; absent: they are not.
+    pub coa: Option<Coa>,
+}
+
+/// `coa` of a NAS: Disconnect and Change of Authorization (RFC 5176).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Coa {
+    /// Default the client's own address. `None`: each NAS at its own, which is its identity (`nas-ip`).
+    pub address: Option<IpAddr>,
+    /// Default 3799.
+    pub port: u16,
+    /// Default the client's.
+    pub secret: Secret,
+    /// Reply attributes that can change while a session goes on. None: every change ends the session.
+    pub attributes: Vec<String>,
+    /// Sessions a second; default 20.
+    pub per_second: u32,
+    /// How long an answer is waited for, retransmissions included; default 30.
+    pub timeout_seconds: u32,
+    /// The client's address where it is one host.
+    pub host: Option<IpAddr>,
 }
 
 /// `[tftp]`; `listen` defaults to port 69 on every IPv4 address.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::DeTable;
 
+use super::coa::Around;
 use super::devices::DEFAULT_SWEEP;
 use super::radsec::Certificates;
 use super::reader::{Found, Reader, Section};
@@ -16,7 +17,7 @@ use super::{
 use crate::collector::{CertificateName, dictionaries, profiles};
 use crate::daemon::log;
 use crate::provisioner::PasswordStorage;
-use crate::radius::{IdentityRule, Profile, Profiles};
+use crate::radius::{Dictionary, IdentityRule, Profile, Profiles};
 use crate::tls::TlsFiles;
 use crate::vocabulary::{BitRate, Cidr, Secret, TenantId};
 
@@ -170,6 +171,8 @@ impl Door<'_, '_> {
             }
             path
         });
+        // What is wrong with a dictionary is told where it is named.
+        let known = self.probing.then(|| dictionaries::load(&dictionaries).unwrap_or_default());
         let mut clients: Vec<(Found<&str>, Option<Found<Cidr>>)> = Vec::new();
         let mut certificates = Certificates::default();
         let mut nas = Vec::new();
@@ -190,7 +193,7 @@ impl Door<'_, '_> {
             // Outer `None`: it is given but unusable.
             let address = if located { address.map(|found| Some(found.value)) } else { Some(None) };
             let name = name.map(|found| found.value.to_owned());
-            nas.push(self.nas(client, name, address, shown, &profiles));
+            nas.push(self.nas(client, name, address, shown, &profiles, known.as_ref()));
         }
         section.close();
         Some(Radius {
@@ -210,6 +213,7 @@ impl Door<'_, '_> {
         address: Option<Option<Cidr>>,
         certificates: Option<Vec<CertificateName>>,
         profiles: &Profiles,
+        dictionary: Option<&Dictionary>,
     ) -> Option<Nas> {
         let secret = self.udp_secret(&client, "secret", "secret_file");
         if let (Some(None), Some([])) = (&secret, certificates.as_deref()) {
@@ -240,6 +244,13 @@ impl Door<'_, '_> {
         let tenants = client
             .strings("tenants")
             .map(|list| list.iter().filter_map(|found| client.parse(found)).map(|found| found.value).collect());
+        let around = Around {
+            network: address.flatten(),
+            secret: secret.as_ref().and_then(Option::as_ref),
+            identity: identity.unwrap_or_default(),
+            dictionary,
+        };
+        let coa = self.coa(&client, &around);
         client.close();
         Some(Nas {
             name: name?,
@@ -253,6 +264,7 @@ impl Door<'_, '_> {
             max_rate: max_rate.unwrap_or(BitRate::from_bits_per_second(DEFAULT_MAX_RATE_BITS)),
             interim_seconds: interim_seconds.unwrap_or(DEFAULT_INTERIM_SECONDS),
             tenants: tenants as Option<Vec<TenantId>>,
+            coa: coa?,
         })
     }
 

@@ -4,17 +4,20 @@
 
 mod differ;
 mod rows;
+mod session;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
 
 use super::backend::{ApplyError, foreign, foreign_content, open_secret};
 use super::password::{self, PasswordError, Scheme};
 use crate::provision::{AaaAccess, AaaContent, Content, ElementState};
 use crate::store::elements::{ElementRow, Progress};
 use crate::store::foreign::aaa::{AaaDatabase, GroupRows, Password, Put, Replaced};
-use crate::store::{Store, StoreError, exceptions};
-use crate::vocabulary::Timestamp;
+use crate::store::{Store, StoreError, exceptions, nas_control};
+use crate::vocabulary::{Clock, Timestamp};
 
 const DATABASE: &str = "the AAA database";
 /// Kind of the exception for a group that restricts nobody because nothing is said of it.
@@ -40,11 +43,15 @@ pub struct Aaa {
     /// Restricting groups that were looked at, and whether anything is said of them: an exception is opened or released
     /// once a change, not once a login.
     groups: Arc<Mutex<HashMap<String, bool>>>,
+    clock: Clock,
+    /// Wakes whoever tells NAS about live sessions.
+    sessions: Arc<Notify>,
 }
 
 impl Aaa {
-    pub fn new(database: AaaDatabase, passwords: PasswordStorage) -> Self {
-        Self { database, passwords, groups: Arc::default() }
+    /// `sessions` is notified when live sessions are to follow a change.
+    pub fn new(database: AaaDatabase, passwords: PasswordStorage, clock: Clock, sessions: Arc<Notify>) -> Self {
+        Self { database, passwords, groups: Arc::default(), clock, sessions }
     }
 
     /// Makes file and tables where they are missing.
@@ -72,6 +79,7 @@ pub(super) async fn apply(
     match &element.desired {
         Content::Aaa(content) => {
             let (password, replaced) = put(aaa, store, element, content).await?;
+            follow(aaa, store, element, &replaced).await?;
             let bare = bare_group(content, &replaced.groups);
             if let Some((group, exists)) = restricting_group(content, &replaced.groups)
                 && aaa.is_news(group, exists)
@@ -82,7 +90,8 @@ pub(super) async fn apply(
             Ok(Progress { state: ElementState::Applied, evidence, applied: true })
         }
         Content::Absent => {
-            aaa.database.remove(&element.key).await.map_err(|error| foreign(DATABASE, error))?;
+            let removed = aaa.database.remove(&element.key).await.map_err(|error| foreign(DATABASE, error))?;
+            follow(aaa, store, element, &removed).await?;
             let evidence = format!("removed from the AAA tables at {now:.0}");
             Ok(Progress { state: ElementState::Gone, evidence, applied: true })
         }
@@ -113,6 +122,35 @@ pub async fn check(aaa: &Aaa, store: &Store, element: &ElementRow) -> Result<Opt
         other => return Err(foreign_content(element, other)),
     };
     Ok((!differences.is_empty()).then(|| differences.join("; ")))
+}
+
+/// Asks that the login's live sessions follow, in a transaction that ends before the element's progress is recorded: when
+/// the daemon dies between the two, the next attempt asks again.
+async fn follow(aaa: &Aaa, store: &Store, element: &ElementRow, replaced: &Replaced) -> Result<(), ApplyError> {
+    let Some((before, after)) = session::change(element, replaced) else { return Ok(()) };
+    let written_at = aaa.clock.now();
+    let noted = async {
+        if before == after {
+            let mut tx = store.read().await?;
+            if !nas_control::is_active(&mut tx, element.id).await? {
+                return Ok(None);
+            }
+        }
+        let mut tx = store.write_derived().await?;
+        let change = nas_control::Change { element, before: &before, after: &after, written_at };
+        let request = nas_control::note(&mut tx, &change).await?;
+        tx.commit().await?;
+        Ok(request)
+    };
+    match noted.await {
+        Ok(Some(_)) => aaa.sessions.notify_one(),
+        Ok(None) => {}
+        Err(error) => {
+            let error: StoreError = error;
+            return Err(ApplyError::Retry(format!("its live sessions could not be asked about: {error}")));
+        }
+    }
+    Ok(())
 }
 
 /// How the password stands there now.

@@ -7,7 +7,7 @@ use lastmile::provisioner::{Aaa, PasswordStorage, aaa};
 use lastmile::store::foreign::aaa::AaaDatabase;
 use lastmile::store::secrets::{self, SecretPlace};
 use lastmile::store::{Store, StoreConfig, elements, jobs};
-use lastmile::vocabulary::{Secret, Timestamp};
+use lastmile::vocabulary::{Clock, Secret, Timestamp};
 
 use super::daemon::Site;
 use super::wait_for;
@@ -81,7 +81,12 @@ impl Desk {
     /// How the rows of a login differ from what is desired.
     pub fn drift(&self, aaa_url: &str, username: &str) -> Option<String> {
         self.runtime.block_on(async {
-            let aaa = Aaa::new(AaaDatabase::open(aaa_url).expect("a URL"), PasswordStorage::default());
+            let aaa = Aaa::new(
+                AaaDatabase::open(aaa_url).expect("a URL"),
+                PasswordStorage::default(),
+                Clock::new(now),
+                Default::default(),
+            );
             let mut tx = self.store.read().await.expect("a transaction");
             let row = elements::by_key(&mut tx, ElementKind::Aaa, username).await.expect("read").expect("an element");
             drop(tx);

@@ -6,6 +6,7 @@ pub mod chaos;
 pub mod daemon;
 pub mod desk;
 pub mod disk;
+pub mod dynauth;
 pub mod http;
 pub mod inside;
 pub mod mailhost;

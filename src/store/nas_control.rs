@@ -1,0 +1,758 @@
+//! What NAS are asked to do with live sessions: a request is one change of a login (or one wish of an operator), and its
+//! orders are what follows for each session. Written by whoever changed the AAA rows, worked off by `nas_control`.
+//!
+//! A login has at most one unfinished request. A newer change takes its place: orders not sent yet are dropped, and what
+//! the sessions began with (`origin`) is carried over, so that a change and its reversal leave them alone.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{StoreError, Tx, elements, on};
+use crate::provision::Authorization;
+use crate::vocabulary::{Timestamp, from_micros, to_micros};
+
+/// A wish of an operator: it waits for nobody.
+pub const LANE_HAND: i64 = 0;
+/// A push of a single account.
+pub const LANE_SINGLE: i64 = 1;
+/// What comes by the thousand.
+pub const LANE_BULK: i64 = 2;
+
+/// A change of a login that was just written to the AAA tables.
+#[derive(Debug, Clone)]
+pub struct Change<'a> {
+    pub element: &'a elements::ElementRow,
+    pub before: &'a Authorization,
+    pub after: &'a Authorization,
+    /// When the rows had been written.
+    pub written_at: Timestamp,
+}
+
+/// A wish of an operator.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    pub tenant: Option<&'a str>,
+    pub account_id: Option<i64>,
+    pub session_id: i64,
+    pub username: Option<&'a str>,
+    /// For people: who asked.
+    pub cause: &'a str,
+}
+
+/// A request whose sessions are to be looked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RequestRow {
+    pub id: i64,
+    pub element_id: Option<i64>,
+    /// The one session an operator means.
+    pub session_id: Option<i64>,
+    pub username: Option<String>,
+    pub revision: i64,
+    pub cause: String,
+    /// `None`: asked by an operator.
+    pub change: Option<Authorized>,
+    pub lane: i64,
+    /// How often sessions were looked for.
+    pub looks: i64,
+    pub created_at: Timestamp,
+}
+
+/// What the sessions of a login were authorized with, and are to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Authorized {
+    /// Of sessions that began up to `since_at`.
+    pub origin: Authorization,
+    /// Of sessions that began between `since_at` and `written_at`.
+    pub previous: Authorization,
+    pub target: Authorization,
+    pub since_at: Timestamp,
+    pub written_at: Timestamp,
+}
+
+/// A live session that a request may concern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveSession {
+    pub id: i64,
+    /// The NAS's identity: a client's name, or `client/inner`.
+    pub nas: String,
+    /// Acct-Session-Id.
+    pub session: String,
+    pub user_name: Option<String>,
+    pub framed_ip: Option<String>,
+    pub calling_station: Option<String>,
+    pub started_at: Timestamp,
+    /// When an order of this request for it, or for another session of the login, ended; `None`: there is none.
+    pub ordered: bool,
+}
+
+/// An order as it is made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewOrder {
+    pub session_id: i64,
+    /// Name of the configured client; empty where none is known.
+    pub client: String,
+    pub action: Action,
+    /// Of a Change of Authorization.
+    pub attributes: BTreeMap<String, Vec<String>>,
+    pub run_at: Timestamp,
+    /// Nothing can be sent: why.
+    pub hopeless: Option<String>,
+}
+
+/// What a NAS is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    Disconnect,
+    Coa,
+}
+
+/// An order that is due, with the session it is about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DueOrder {
+    pub id: i64,
+    pub request_id: i64,
+    pub session_id: i64,
+    pub client: String,
+    pub action: Action,
+    pub attributes: BTreeMap<String, Vec<String>>,
+    pub lane: i64,
+    /// Attempts made so far.
+    pub attempts: i64,
+    pub nas: String,
+    pub session: String,
+    pub user_name: Option<String>,
+    pub framed_ip: Option<String>,
+    pub calling_station: Option<String>,
+    /// It ended meanwhile.
+    pub ended: bool,
+}
+
+/// How an order stands; the text is the `outcome` column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The NAS did it.
+    Ack,
+    /// The NAS refused.
+    Nak,
+    /// The NAS does not know the session (Error-Cause 503).
+    Unknown,
+    /// The NAS did not answer.
+    Silent,
+    /// The configuration gives no way to ask this NAS, or the order cannot be put into a packet.
+    NoMeans,
+    /// The session ended by itself first.
+    Ended,
+    /// A newer change of the login took its place.
+    Dropped,
+}
+
+/// What became of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempted {
+    pub outcome: Outcome,
+    pub error_cause: Option<u32>,
+    pub detail: String,
+    /// `None`: the order is finished.
+    pub again: Option<Again>,
+    /// Whether a packet was sent.
+    pub sent: bool,
+}
+
+/// The next attempt of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Again {
+    pub run_at: Timestamp,
+    /// A NAS that refuses to change a session may still end it.
+    pub action: Action,
+    /// Begin to count anew.
+    pub afresh: bool,
+}
+
+/// An order as people look at it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OrderView {
+    pub request: i64,
+    pub session: i64,
+    pub action: Action,
+    pub cause: String,
+    /// `None`: it waits to be sent.
+    pub outcome: Option<Outcome>,
+    pub error_cause: Option<i64>,
+    pub detail: Option<String>,
+    pub attempts: i64,
+    pub asked_at: Timestamp,
+    pub sent_at: Option<Timestamp>,
+    pub next_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+}
+
+const ACTIVE: &str = "SELECT id, origin, target, since_at, written_at, revision FROM nas_request
+     WHERE element_id = $1 AND finished_at IS NULL";
+const WAS_SENT: &str = "SELECT COUNT(*) FROM nas_order WHERE request_id = $1 AND sent_at IS NOT NULL";
+const CARRY: &str = "UPDATE nas_request SET revision = $2, updated_at = $3 WHERE id = $1";
+const DROP_ORDERS: &str = "UPDATE nas_order SET outcome = 'dropped', finished_at = $2, updated_at = $2,
+         detail = 'a newer change of the login took its place'
+     WHERE request_id = $1 AND finished_at IS NULL";
+const FINISH: &str = "UPDATE nas_request SET finished_at = $2, updated_at = $2 WHERE id = $1 AND finished_at IS NULL";
+const LANE_OF_JOB: &str = "SELECT lane FROM job WHERE element_id = $1 AND finished_at IS NULL";
+const INSERT: &str = "INSERT INTO nas_request
+         (tenant, account_id, element_id, session_id, username, revision, cause, origin, previous, target, lane,
+          since_at, written_at, run_at, created_at, updated_at)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $14)
+     RETURNING id";
+macro_rules! select_request {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, element_id, session_id, username, revision, cause, origin, previous, target, lane, since_at,
+                    written_at, looks, created_at FROM nas_request ",
+            $rest
+        )
+    };
+}
+const DUE_REQUESTS: &str =
+    select_request!("WHERE finished_at IS NULL AND run_at <= $1 ORDER BY lane, run_at, id LIMIT $2");
+// A user name may have moved from account to account: the sessions of every holder it had count. A session that only
+// informs (the mark 256) is not one the NAS can be asked about.
+const LIVE_OF_USER: &str = "SELECT session.id, session.nas, session.session, session.user_name, session.framed_ip,
+        session.calling_station, session.started_at,
+        CASE WHEN own.id IS NULL THEN 0 ELSE 1 END AS ordered
+     FROM session LEFT JOIN nas_order AS own ON own.request_id = $2 AND own.session_id = session.id
+     WHERE session.account_id IN
+           (SELECT holder.account_id FROM holder WHERE holder.kind = 'username' AND LOWER(holder.value) = LOWER($1))
+       AND LOWER(session.user_name) = LOWER($1) AND session.ended_at IS NULL AND (session.flags & 256) = 0
+     ORDER BY session.id LIMIT 1000";
+const LIVE_BY_ID: &str = "SELECT session.id, session.nas, session.session, session.user_name, session.framed_ip,
+        session.calling_station, session.started_at,
+        CASE WHEN own.id IS NULL THEN 0 ELSE 1 END AS ordered
+     FROM session LEFT JOIN nas_order AS own ON own.request_id = $2 AND own.session_id = session.id
+     WHERE session.id = $1 AND session.ended_at IS NULL";
+const DISCONNECTED_AT: &str = "SELECT MIN(sent_at) FROM nas_order
+     WHERE request_id = $1 AND action = 'disconnect' AND outcome = 'ack'";
+const INSERT_ORDER: &str = "INSERT INTO nas_order
+         (request_id, session_id, client, action, attributes, lane, run_at, outcome, detail, created_at, updated_at,
+          finished_at)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11)
+     ON CONFLICT (request_id, session_id) DO NOTHING";
+const LOOKED: &str = "UPDATE nas_request SET looks = looks + 1, run_at = $2, updated_at = $3
+     WHERE id = $1 AND finished_at IS NULL";
+const UNFINISHED: &str = "SELECT COUNT(*) FROM nas_order WHERE request_id = $1 AND finished_at IS NULL";
+const WAITING: &str =
+    "SELECT client, COUNT(*) FROM nas_order WHERE finished_at IS NULL GROUP BY client ORDER BY client";
+// While a newer desired state is on its way its change takes the place of this one.
+const DUE_ORDERS: &str = "SELECT nas_order.id, nas_order.request_id, nas_order.session_id, nas_order.client,
+        nas_order.action, nas_order.attributes, nas_order.lane, nas_order.attempt, session.nas, session.session,
+        session.user_name, session.framed_ip, session.calling_station,
+        CASE WHEN session.ended_at IS NULL THEN 0 ELSE 1 END AS ended
+     FROM nas_order
+     JOIN nas_request ON nas_request.id = nas_order.request_id
+     JOIN session ON session.id = nas_order.session_id
+     LEFT JOIN element ON element.id = nas_request.element_id
+     WHERE nas_order.finished_at IS NULL AND nas_order.client = $1 AND nas_order.run_at <= $2
+       AND (element.id IS NULL OR element.desired_revision <= nas_request.revision)
+     ORDER BY nas_order.lane, nas_order.run_at, nas_order.id LIMIT $3";
+// Dropped while it was under way: what the NAS said is noted all the same.
+const RECORD: &str = "UPDATE nas_order
+     SET outcome = $2, error_cause = $3, detail = $4, attempt = $5, run_at = $6, action = $7,
+         sent_at = COALESCE($8, sent_at), updated_at = $9,
+         finished_at = CASE WHEN finished_at IS NULL THEN $10 ELSE finished_at END
+     WHERE id = $1 AND (finished_at IS NULL OR outcome = 'dropped')";
+const CALL_STALE: &str = "UPDATE session SET state = 'stale' WHERE id = $1 AND ended_at IS NULL AND state = 'open'";
+const OUTCOMES: &str = "SELECT nas_order.action, session.nas, nas_order.outcome, nas_order.sent_at, nas_order.detail
+     FROM nas_order JOIN session ON session.id = nas_order.session_id
+     WHERE nas_order.request_id = $1 ORDER BY nas_order.id LIMIT 10";
+const TELL_ELEMENT: &str = "UPDATE element SET evidence = evidence || $3
+     WHERE id = $1 AND applied_revision = $2 AND desired_revision = $2 AND evidence IS NOT NULL";
+macro_rules! select_view {
+    ($rest:literal) => {
+        concat!(
+            "SELECT nas_order.request_id, nas_order.session_id, nas_order.action, nas_request.cause, nas_order.outcome,
+                    nas_order.error_cause, nas_order.detail, nas_order.attempt, nas_order.created_at,
+                    nas_order.sent_at, nas_order.run_at, nas_order.finished_at
+             FROM nas_order JOIN nas_request ON nas_request.id = nas_order.request_id ",
+            $rest
+        )
+    };
+}
+const OF_SESSION: &str = select_view!("WHERE nas_order.session_id = $1 ORDER BY nas_order.id DESC LIMIT $2");
+const OF_REQUEST: &str = select_view!("WHERE nas_order.request_id = $1 ORDER BY nas_order.id LIMIT 1000");
+const FORGET: &str = "DELETE FROM nas_request WHERE id IN
+     (SELECT id FROM nas_request WHERE finished_at < $1 ORDER BY finished_at LIMIT $2)";
+const FORGET_ORDERS: &str = "DELETE FROM nas_order WHERE request_id IN
+     (SELECT id FROM nas_request WHERE finished_at < $1 ORDER BY finished_at LIMIT $2)";
+
+/// Asks that the live sessions of a login follow a change of its rows. Returns the request, if any session may need one.
+///
+/// Committed before the element's own progress is: when the daemon dies between the two it is asked twice, never not.
+pub async fn note(tx: &mut Tx, change: &Change<'_>) -> Result<Option<i64>, StoreError> {
+    let element = change.element;
+    let now = change.written_at;
+    let active: Option<Active> = on!(tx, c => sqlx::query_as(ACTIVE).bind(element.id).fetch_optional(c).await)?;
+    let (mut origin, mut since_at) = (change.before.clone(), now);
+    if let Some(active) = active {
+        let corrupt = |column| StoreError::Corrupt { table: "nas_request", column, id: active.id.to_string() };
+        let target: Option<Authorization> = parse(active.target.as_deref()).map_err(|_| corrupt("target"))?;
+        if change.before == change.after && target.as_ref() == Some(change.after) {
+            // Only what concerns no session changed, a password for example: the request stays good.
+            on!(tx, c => sqlx::query(CARRY)
+                .bind(active.id)
+                .bind(element.desired_revision)
+                .bind(to_micros(now))
+                .execute(c)
+                .await.map(drop))?;
+            return Ok(Some(active.id));
+        }
+        let sent: i64 = on!(tx, c => sqlx::query_scalar(WAS_SENT).bind(active.id).fetch_one(c).await)?;
+        if sent == 0
+            && let Some(first) = parse(active.origin.as_deref()).map_err(|_| corrupt("origin"))?
+        {
+            origin = first;
+            since_at = from_micros(active.since_at).ok_or_else(|| corrupt("since_at"))?;
+        }
+        on!(tx, c => sqlx::query(DROP_ORDERS).bind(active.id).bind(to_micros(now)).execute(c).await.map(drop))?;
+        on!(tx, c => sqlx::query(FINISH).bind(active.id).bind(to_micros(now)).execute(c).await.map(drop))?;
+    }
+    if change.before == change.after && origin == *change.after {
+        return Ok(None);
+    }
+    let lane: Option<i64> = on!(tx, c => sqlx::query_scalar(LANE_OF_JOB).bind(element.id).fetch_optional(c).await)?;
+    let lane = if lane == Some(super::jobs::LANE_BULK) { LANE_BULK } else { LANE_SINGLE };
+    let cause =
+        if change.before == change.after { origin.cause(change.after) } else { change.before.cause(change.after) };
+    let id = on!(tx, c => sqlx::query_scalar(INSERT)
+        .bind(&element.tenant)
+        .bind(element.account_id)
+        .bind(element.id)
+        .bind(None::<i64>)
+        .bind(&element.key)
+        .bind(element.desired_revision)
+        .bind(cause)
+        .bind(json(&origin)?)
+        .bind(json(change.before)?)
+        .bind(json(change.after)?)
+        .bind(lane)
+        .bind(to_micros(since_at))
+        .bind(to_micros(now))
+        .bind(to_micros(now))
+        .fetch_one(c)
+        .await)?;
+    Ok(Some(id))
+}
+
+/// Whether a login has an unfinished request.
+pub async fn is_active(tx: &mut Tx, element_id: i64) -> Result<bool, StoreError> {
+    let active: Option<Active> = on!(tx, c => sqlx::query_as(ACTIVE).bind(element_id).fetch_optional(c).await)?;
+    Ok(active.is_some())
+}
+
+/// Asks that one session end, whatever its login may do. Returns the request.
+pub async fn wish(tx: &mut Tx, wish: &Wish<'_>, now: Timestamp) -> Result<i64, StoreError> {
+    let now = to_micros(now);
+    let nothing = None::<String>;
+    Ok(on!(tx, c => sqlx::query_scalar(INSERT)
+        .bind(wish.tenant)
+        .bind(wish.account_id)
+        .bind(None::<i64>)
+        .bind(wish.session_id)
+        .bind(wish.username)
+        .bind(0i64)
+        .bind(wish.cause)
+        .bind(&nothing)
+        .bind(&nothing)
+        .bind(&nothing)
+        .bind(LANE_HAND)
+        .bind(now)
+        .bind(now)
+        .bind(now)
+        .fetch_one(c)
+        .await)?)
+}
+
+/// Requests whose sessions are to be looked for now, the urgent first.
+pub async fn due_requests(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<Vec<RequestRow>, StoreError> {
+    let rows: Vec<Request> =
+        on!(tx, c => sqlx::query_as(DUE_REQUESTS).bind(to_micros(now)).bind(limit).fetch_all(c).await)?;
+    rows.into_iter().map(RequestRow::try_from).collect()
+}
+
+/// The live sessions a request may concern.
+pub async fn live_sessions(tx: &mut Tx, request: &RequestRow) -> Result<Vec<LiveSession>, StoreError> {
+    let rows: Vec<Live> = match (request.session_id, &request.username) {
+        (Some(id), _) => on!(tx, c => sqlx::query_as(LIVE_BY_ID).bind(id).bind(request.id).fetch_all(c).await)?,
+        (None, Some(name)) => {
+            on!(tx, c => sqlx::query_as(LIVE_OF_USER).bind(name).bind(request.id).fetch_all(c).await)?
+        }
+        (None, None) => Vec::new(),
+    };
+    rows.into_iter()
+        .map(|row| {
+            let corrupt = || StoreError::Corrupt { table: "session", column: "started_at", id: row.id.to_string() };
+            Ok(LiveSession {
+                id: row.id,
+                nas: row.nas,
+                session: row.session,
+                user_name: row.user_name,
+                framed_ip: row.framed_ip,
+                calling_station: row.calling_station,
+                started_at: from_micros(row.started_at).ok_or_else(corrupt)?,
+                ordered: row.ordered != 0,
+            })
+        })
+        .collect()
+}
+
+/// When a NAS was first sent a Disconnect of this request that it obeyed: what began after it began with the new rows.
+pub async fn disconnected_at(tx: &mut Tx, request_id: i64) -> Result<Option<Timestamp>, StoreError> {
+    let at: Option<i64> = on!(tx, c => sqlx::query_scalar(DISCONNECTED_AT).bind(request_id).fetch_one(c).await)?;
+    Ok(at.and_then(from_micros))
+}
+
+/// Writes the orders of a request; one that a session has already stays as it is.
+pub async fn order(tx: &mut Tx, request: &RequestRow, orders: &[NewOrder], now: Timestamp) -> Result<(), StoreError> {
+    let now = to_micros(now);
+    for order in orders {
+        let hopeless = order.hopeless.as_ref().map(|_| Outcome::NoMeans.as_str());
+        on!(tx, c => sqlx::query(INSERT_ORDER)
+            .bind(request.id)
+            .bind(order.session_id)
+            .bind(&order.client)
+            .bind(order.action.as_str())
+            .bind(json(&order.attributes)?)
+            .bind(request.lane)
+            .bind(to_micros(order.run_at))
+            .bind(hopeless)
+            .bind(&order.hopeless)
+            .bind(now)
+            .bind(hopeless.map(|_| now))
+            .execute(c)
+            .await.map(drop))?;
+    }
+    Ok(())
+}
+
+/// Notes that a request's sessions were looked for, and when to look again.
+pub async fn looked(tx: &mut Tx, id: i64, again: Timestamp, now: Timestamp) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(LOOKED)
+        .bind(id)
+        .bind(to_micros(again))
+        .bind(to_micros(now))
+        .execute(c)
+        .await.map(drop))?;
+    Ok(())
+}
+
+/// How many orders of a request are not finished.
+pub async fn unfinished(tx: &mut Tx, request_id: i64) -> Result<i64, StoreError> {
+    Ok(on!(tx, c => sqlx::query_scalar(UNFINISHED).bind(request_id).fetch_one(c).await)?)
+}
+
+/// Ends a request, and says at its element what became of the sessions.
+pub async fn finish(tx: &mut Tx, request: &RequestRow, now: Timestamp) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(FINISH).bind(request.id).bind(to_micros(now)).execute(c).await.map(drop))?;
+    let Some(element) = request.element_id else { return Ok(()) };
+    type Found = (String, String, Option<String>, Option<i64>, Option<String>);
+    let found: Vec<Found> = on!(tx, c => sqlx::query_as(OUTCOMES).bind(request.id).fetch_all(c).await)?;
+    let mut told = String::new();
+    for (action, nas, outcome, sent_at, detail) in found {
+        let action = if action == "coa" { "changed" } else { "ended" };
+        let at = sent_at.and_then(from_micros).map_or(String::new(), |at| format!(" at {at:.0}"));
+        let said = match outcome.as_deref() {
+            Some("ack") => format!("; session on {nas} {action}{at}"),
+            Some("ended") => format!("; session on {nas} ended by itself"),
+            Some("unknown") => format!("; {nas} does not know the session any more"),
+            _ => format!("; session on {nas} not {action}: {}", detail.unwrap_or_default()),
+        };
+        told.push_str(&said);
+    }
+    if !told.is_empty() {
+        on!(tx, c => sqlx::query(TELL_ELEMENT)
+            .bind(element)
+            .bind(request.revision)
+            .bind(told)
+            .execute(c)
+            .await.map(drop))?;
+    }
+    Ok(())
+}
+
+/// How many orders each client's NAS wait for, sent ones without an answer included.
+pub async fn waiting(tx: &mut Tx) -> Result<Vec<(String, i64)>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_as(WAITING).fetch_all(c).await)?)
+}
+
+/// Orders for the NAS of a client that are due, an operator's first, then single pushes, then bulk.
+pub async fn due_orders(tx: &mut Tx, client: &str, now: Timestamp, limit: i64) -> Result<Vec<DueOrder>, StoreError> {
+    let rows: Vec<Due> =
+        on!(tx, c => sqlx::query_as(DUE_ORDERS).bind(client).bind(to_micros(now)).bind(limit).fetch_all(c).await)?;
+    rows.into_iter().map(DueOrder::try_from).collect()
+}
+
+/// Records what became of an attempt. `false`: the order is not there any more, or was finished before.
+pub async fn record(tx: &mut Tx, order: &DueOrder, attempted: &Attempted, now: Timestamp) -> Result<bool, StoreError> {
+    let at = to_micros(now);
+    let attempts = match attempted.again {
+        Some(again) if again.afresh => 0,
+        _ => order.attempts + i64::from(attempted.sent),
+    };
+    let done = on!(tx, c => sqlx::query(RECORD)
+        .bind(order.id)
+        .bind(attempted.outcome.as_str())
+        .bind(attempted.error_cause.map(i64::from))
+        .bind(&attempted.detail)
+        .bind(attempts)
+        .bind(attempted.again.map_or(at, |again| to_micros(again.run_at)))
+        .bind(attempted.again.map_or(order.action, |again| again.action).as_str())
+        .bind(attempted.sent.then_some(at))
+        .bind(at)
+        .bind(attempted.again.is_none().then_some(at))
+        .execute(c)
+        .await.map(|done| done.rows_affected()))?;
+    if attempted.outcome == Outcome::Unknown {
+        on!(tx, c => sqlx::query(CALL_STALE).bind(order.session_id).execute(c).await.map(drop))?;
+    }
+    Ok(done > 0)
+}
+
+/// The newest orders about a session, the newest first.
+pub async fn of_session(tx: &mut Tx, session_id: i64, limit: i64) -> Result<Vec<OrderView>, StoreError> {
+    let rows: Vec<View> = on!(tx, c => sqlx::query_as(OF_SESSION).bind(session_id).bind(limit).fetch_all(c).await)?;
+    rows.into_iter().map(OrderView::try_from).collect()
+}
+
+/// The orders of a request, and whether more may follow.
+pub async fn of_request(tx: &mut Tx, request_id: i64) -> Result<Vec<OrderView>, StoreError> {
+    let rows: Vec<View> = on!(tx, c => sqlx::query_as(OF_REQUEST).bind(request_id).fetch_all(c).await)?;
+    rows.into_iter().map(OrderView::try_from).collect()
+}
+
+/// Deletes at most `limit` requests that were finished before an instant, with their orders.
+pub async fn forget(tx: &mut Tx, before: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    let before = to_micros(before);
+    on!(tx, c => sqlx::query(FORGET_ORDERS).bind(before).bind(limit).execute(c).await.map(drop))?;
+    Ok(on!(tx, c => sqlx::query(FORGET)
+        .bind(before)
+        .bind(limit)
+        .execute(c)
+        .await
+        .map(|done| done.rows_affected()))?)
+}
+
+impl Action {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Disconnect => "disconnect",
+            Action::Coa => "coa",
+        }
+    }
+}
+
+impl FromStr for Action {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Action::Disconnect, Action::Coa].into_iter().find(|action| action.as_str() == text).ok_or(())
+    }
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 7] = [
+        Outcome::Ack,
+        Outcome::Nak,
+        Outcome::Unknown,
+        Outcome::Silent,
+        Outcome::NoMeans,
+        Outcome::Ended,
+        Outcome::Dropped,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Ack => "ack",
+            Outcome::Nak => "nak",
+            Outcome::Unknown => "unknown",
+            Outcome::Silent => "silent",
+            Outcome::NoMeans => "no_means",
+            Outcome::Ended => "ended",
+            Outcome::Dropped => "dropped",
+        }
+    }
+}
+
+impl FromStr for Outcome {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == text).ok_or(())
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Database(format!("a document cannot be written: {error}")))
+}
+
+fn parse(text: Option<&str>) -> Result<Option<Authorization>, serde_json::Error> {
+    text.map(serde_json::from_str).transpose()
+}
+
+#[derive(sqlx::FromRow)]
+struct Active {
+    id: i64,
+    origin: Option<String>,
+    target: Option<String>,
+    since_at: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct Request {
+    id: i64,
+    element_id: Option<i64>,
+    session_id: Option<i64>,
+    username: Option<String>,
+    revision: i64,
+    cause: String,
+    origin: Option<String>,
+    previous: Option<String>,
+    target: Option<String>,
+    lane: i64,
+    since_at: i64,
+    written_at: i64,
+    looks: i64,
+    created_at: i64,
+}
+
+impl TryFrom<Request> for RequestRow {
+    type Error = StoreError;
+
+    fn try_from(row: Request) -> Result<Self, StoreError> {
+        let corrupt = |column| StoreError::Corrupt { table: "nas_request", column, id: row.id.to_string() };
+        let read = |text: &Option<String>, column| parse(text.as_deref()).map_err(|_| corrupt(column));
+        let change =
+            match (read(&row.origin, "origin")?, read(&row.previous, "previous")?, read(&row.target, "target")?) {
+                (Some(origin), Some(previous), Some(target)) => Some(Authorized {
+                    origin,
+                    previous,
+                    target,
+                    since_at: from_micros(row.since_at).ok_or_else(|| corrupt("since_at"))?,
+                    written_at: from_micros(row.written_at).ok_or_else(|| corrupt("written_at"))?,
+                }),
+                _ => None,
+            };
+        Ok(Self {
+            id: row.id,
+            element_id: row.element_id,
+            session_id: row.session_id,
+            username: row.username,
+            revision: row.revision,
+            cause: row.cause,
+            change,
+            lane: row.lane,
+            looks: row.looks,
+            created_at: from_micros(row.created_at).ok_or(StoreError::Corrupt {
+                table: "nas_request",
+                column: "created_at",
+                id: row.id.to_string(),
+            })?,
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Live {
+    id: i64,
+    nas: String,
+    session: String,
+    user_name: Option<String>,
+    framed_ip: Option<String>,
+    calling_station: Option<String>,
+    started_at: i64,
+    ordered: i32,
+}
+
+#[derive(sqlx::FromRow)]
+struct Due {
+    id: i64,
+    request_id: i64,
+    session_id: i64,
+    client: String,
+    action: String,
+    attributes: String,
+    lane: i64,
+    attempt: i64,
+    nas: String,
+    session: String,
+    user_name: Option<String>,
+    framed_ip: Option<String>,
+    calling_station: Option<String>,
+    ended: i32,
+}
+
+impl TryFrom<Due> for DueOrder {
+    type Error = StoreError;
+
+    fn try_from(row: Due) -> Result<Self, StoreError> {
+        let corrupt = |column| StoreError::Corrupt { table: "nas_order", column, id: row.id.to_string() };
+        Ok(Self {
+            id: row.id,
+            request_id: row.request_id,
+            session_id: row.session_id,
+            action: row.action.parse().map_err(|()| corrupt("action"))?,
+            attributes: serde_json::from_str(&row.attributes).map_err(|_| corrupt("attributes"))?,
+            client: row.client,
+            lane: row.lane,
+            attempts: row.attempt,
+            nas: row.nas,
+            session: row.session,
+            user_name: row.user_name,
+            framed_ip: row.framed_ip,
+            calling_station: row.calling_station,
+            ended: row.ended != 0,
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct View {
+    request_id: i64,
+    session_id: i64,
+    action: String,
+    cause: String,
+    outcome: Option<String>,
+    error_cause: Option<i64>,
+    detail: Option<String>,
+    attempt: i64,
+    created_at: i64,
+    sent_at: Option<i64>,
+    run_at: i64,
+    finished_at: Option<i64>,
+}
+
+impl TryFrom<View> for OrderView {
+    type Error = StoreError;
+
+    fn try_from(row: View) -> Result<Self, StoreError> {
+        let corrupt = |column| StoreError::Corrupt { table: "nas_order", column, id: row.request_id.to_string() };
+        let at = |micros, column| from_micros(micros).ok_or_else(|| corrupt(column));
+        Ok(Self {
+            request: row.request_id,
+            session: row.session_id,
+            action: row.action.parse().map_err(|()| corrupt("action"))?,
+            outcome: row.outcome.as_deref().map(str::parse).transpose().map_err(|()| corrupt("outcome"))?,
+            error_cause: row.error_cause,
+            attempts: row.attempt,
+            asked_at: at(row.created_at, "created_at")?,
+            sent_at: row.sent_at.map(|micros| at(micros, "sent_at")).transpose()?,
+            next_at: match row.finished_at {
+                None => Some(at(row.run_at, "run_at")?),
+                Some(_) => None,
+            },
+            finished_at: row.finished_at.map(|micros| at(micros, "finished_at")).transpose()?,
+            cause: row.cause,
+            detail: row.detail,
+        })
+    }
+}
+
+/// Finished requests are kept this long.
+pub const KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
