@@ -143,9 +143,7 @@ fn show(
         context.print_json(&documents)?;
     } else {
         let row = |(view, order): (&SessionView, &Option<OrderView>)| {
-            let said = order
-                .as_ref()
-                .map_or_else(|| "asked; the daemon takes it up when it runs".to_owned(), |order| said(order));
+            let said = order.as_ref().map_or_else(|| "asked; the daemon takes it up when it runs".to_owned(), said);
             vec![view.id.to_string(), view.user.clone().unwrap_or_default(), view.nas.clone(), said]
         };
         let rows: Vec<Vec<String>> = live.iter().zip(answers).map(row).collect();

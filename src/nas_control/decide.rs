@@ -82,8 +82,9 @@ pub fn attempted(order: &DueOrder, reply: &Reply, now: Timestamp, random: u64) -
         });
         Attempted { outcome, error_cause, detail, again, sent: true }
     };
+    let done = order.instead_of.as_ref().map_or("the NAS did it".to_owned(), |said| format!("{said}, and did"));
     match reply {
-        Reply::Answered(DynamicAnswer::Ack) => finished(Outcome::Ack, None, "the NAS did it".to_owned()),
+        Reply::Answered(DynamicAnswer::Ack) => finished(Outcome::Ack, None, done),
         Reply::Answered(DynamicAnswer::Nak(Some(SESSION_CONTEXT_NOT_FOUND))) => finished(
             Outcome::Unknown,
             Some(SESSION_CONTEXT_NOT_FOUND),
@@ -264,6 +265,7 @@ mod tests {
             framed_ip: None,
             calling_station: None,
             ended: false,
+            instead_of: None,
         }
     }
 

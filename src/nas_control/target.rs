@@ -182,6 +182,7 @@ mod tests {
             framed_ip: Some("10.0.0.7".to_owned()),
             calling_station: None,
             ended: false,
+            instead_of: None,
         }
     }
 

@@ -129,6 +129,8 @@ pub struct DueOrder {
     pub calling_station: Option<String>,
     /// It ended meanwhile.
     pub ended: bool,
+    /// What was said when the NAS was to change the session; now it is to end it.
+    pub instead_of: Option<String>,
 }
 
 /// How an order stands; the text is the `outcome` column.
@@ -245,8 +247,8 @@ const WAITING: &str =
     "SELECT client, COUNT(*) FROM nas_order WHERE finished_at IS NULL GROUP BY client ORDER BY client";
 // While a newer desired state is on its way its change takes the place of this one.
 const DUE_ORDERS: &str = "SELECT nas_order.id, nas_order.request_id, nas_order.session_id, nas_order.client,
-        nas_order.action, nas_order.attributes, nas_order.lane, nas_order.attempt, session.nas, session.session,
-        session.user_name, session.framed_ip, session.calling_station,
+        nas_order.action, nas_order.attributes, nas_order.lane, nas_order.attempt, nas_order.detail, session.nas,
+        session.session, session.user_name, session.framed_ip, session.calling_station,
         CASE WHEN session.ended_at IS NULL THEN 0 ELSE 1 END AS ended
      FROM nas_order
      JOIN nas_request ON nas_request.id = nas_order.request_id
@@ -680,6 +682,7 @@ struct Due {
     attributes: String,
     lane: i64,
     attempt: i64,
+    detail: Option<String>,
     nas: String,
     session: String,
     user_name: Option<String>,
@@ -693,12 +696,16 @@ impl TryFrom<Due> for DueOrder {
 
     fn try_from(row: Due) -> Result<Self, StoreError> {
         let corrupt = |column| StoreError::Corrupt { table: "nas_order", column, id: row.id.to_string() };
+        let action = row.action.parse().map_err(|()| corrupt("action"))?;
+        let attributes: BTreeMap<_, _> = serde_json::from_str(&row.attributes).map_err(|_| corrupt("attributes"))?;
+        let instead = action == Action::Disconnect && !attributes.is_empty();
         Ok(Self {
             id: row.id,
             request_id: row.request_id,
             session_id: row.session_id,
-            action: row.action.parse().map_err(|()| corrupt("action"))?,
-            attributes: serde_json::from_str(&row.attributes).map_err(|_| corrupt("attributes"))?,
+            action,
+            attributes,
+            instead_of: row.detail.filter(|_| instead),
             client: row.client,
             lane: row.lane,
             attempts: row.attempt,

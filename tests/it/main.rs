@@ -28,6 +28,7 @@ mod mail;
 mod mail_tables;
 mod main_job;
 mod modems;
+mod nas_contract;
 mod nas_control;
 mod ops;
 mod outage;

@@ -164,10 +164,17 @@ const VENDORS: &[Source<'static>] = shipped!(
     "dictionaries",
     "dictionary.alcatel.sr",
     "dictionary.cambium",
+    "dictionary.chillispot",
+    "dictionary.cisco",
     "dictionary.ericsson.ab",
     "dictionary.erx",
     "dictionary.h3c",
     "dictionary.huawei",
+    "dictionary.juniper",
+    "dictionary.mikrotik",
+    "dictionary.motorola",
+    "dictionary.starent",
+    "dictionary.wispr",
 );
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod pki;
 pub mod postfixadmin;
 pub mod postgres;
 pub mod radiusd;
+pub mod realnas;
 pub mod truth;
 
 use std::net::{TcpListener, UdpSocket};

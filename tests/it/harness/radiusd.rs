@@ -49,15 +49,22 @@ pub fn may_run() -> bool {
 impl FreeRadius {
     /// Starts it over the database of an `[aaa] url`; accounting goes on to `collector_port`.
     pub fn start(url: &str, collector_port: u16) -> Self {
+        Self::start_at(url, collector_port, ("127.0.0.1", "127.0.0.0/8"), [free_udp_port(), free_udp_port()])
+    }
+
+    /// As `start`, listening on another address for NAS of another network, with given ports for logins and accounting.
+    pub fn start_at(url: &str, collector_port: u16, (listen, network): (&str, &str), ports: [u16; 2]) -> Self {
         let keep = temp_dir();
         let folder = keep.path().to_path_buf();
-        let (auth_port, accounting_port) = (free_udp_port(), free_udp_port());
+        let [auth_port, accounting_port] = ports;
         let config = CONFIG
             .replace("FOLDER", &folder.display().to_string())
             .replace("SQL_DRIVER", &sql_driver(url))
             .replace("AUTH_PORT", &auth_port.to_string())
             .replace("ACCOUNTING_PORT", &accounting_port.to_string())
             .replace("COLLECTOR_PORT", &collector_port.to_string())
+            .replace("LISTEN", listen)
+            .replace("NETWORK", network)
             .replace("SECRET", NAS_SECRET);
         std::fs::write(folder.join("radiusd.conf"), config).expect("a configuration file");
         let log = std::fs::File::create(folder.join("log")).expect("a log file");
@@ -191,7 +198,7 @@ log {
   destination = stdout
 }
 client lo {
-  ipaddr = 127.0.0.0/8
+  ipaddr = NETWORK
   secret = SECRET
 }
 home_server lastmile {
@@ -244,12 +251,12 @@ modules {
 server front {
   listen {
     type = auth
-    ipaddr = 127.0.0.1
+    ipaddr = LISTEN
     port = AUTH_PORT
   }
   listen {
     type = acct
-    ipaddr = 127.0.0.1
+    ipaddr = LISTEN
     port = ACCOUNTING_PORT
   }
   authorize {
