@@ -46,11 +46,6 @@ impl Cidr {
         self.prefix == if self.address.is_ipv4() { 32 } else { 128 }
     }
 
-    /// Its first address; of a network of one, its only one.
-    pub fn address(self) -> IpAddr {
-        self.address
-    }
-
     /// Whether `address` is inside. An IPv4 address mapped into IPv6 counts as the IPv4 address it is.
     pub fn contains(self, address: IpAddr) -> bool {
         let address = address.to_canonical();
