@@ -9,24 +9,30 @@ use super::temp_dir;
 /// The unpacked package; `None` with a reason where it cannot be had.
 static PACKAGE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
 
-/// Lets PostfixAdmin make its tables in the database of a `[mail] url`. `Err`: why it cannot be had here.
+/// Lets PostfixAdmin make its tables in the database of a `[mail] url`. `Err`: why it cannot be had here. Panics where it
+/// can be had and fails.
 pub fn make_tables(url: &str) -> Result<(), String> {
     let package = PACKAGE.get_or_init(unpack).as_ref().map_err(String::clone)?;
+    if let Some(path) = url.strip_prefix("sqlite://") {
+        // It wants the file to be there.
+        std::fs::File::options().create(true).append(true).open(path).expect("a database file");
+    }
     let keep = temp_dir();
     let folder = keep.path().join("postfixadmin");
-    succeed(Command::new("cp").arg("-r").arg(package.join("usr/share/postfixadmin")).arg(&folder))?;
+    succeed(Command::new("cp").arg("-r").arg(package.join("usr/share/postfixadmin")).arg(&folder)).expect("copied");
     for link in ["config.inc.php", "config.local.php", "templates_c"] {
         // The package has links into /etc and /var, which are not unpacked there.
         let _ = std::fs::remove_file(folder.join(link));
     }
-    std::fs::create_dir_all(folder.join("templates_c")).map_err(|error| error.to_string())?;
+    std::fs::create_dir_all(folder.join("templates_c")).expect("a folder");
     let shipped = package.join("etc/postfixadmin/config.inc.php");
-    std::fs::copy(shipped, folder.join("config.inc.php")).map_err(|error| error.to_string())?;
+    std::fs::copy(shipped, folder.join("config.inc.php")).expect("its configuration");
     write(&folder, "dbconfig.inc.php", "<?php\n");
     write(&folder, "config.local.php", &format!("<?php\n$CONF['configured'] = true;\n{}", connection(url)));
-    let made = succeed(Command::new("php").arg("upgrade.php").current_dir(folder.join("public")))?;
+    let made = succeed(Command::new("php").arg("upgrade.php").current_dir(folder.join("public"))).expect("upgrade.php");
     let said = String::from_utf8_lossy(&made.stdout).into_owned();
-    if said.contains("Fatal error") { Err(said) } else { Ok(()) }
+    assert!(!said.contains("Fatal error"), "{said}");
+    Ok(())
 }
 
 fn connection(url: &str) -> String {
