@@ -17,6 +17,7 @@ pub mod idempotency;
 mod jobs;
 mod keyring;
 pub mod problem;
+mod quarantine;
 pub mod request;
 mod serve;
 mod sessions;
@@ -77,6 +78,7 @@ fn router(app: App) -> Router {
         .merge(devices::routes())
         .merge(exceptions::routes())
         .merge(sessions::routes())
+        .merge(quarantine::routes())
         .merge(usage::routes())
         .split_for_parts();
     let openapi = api.to_json().unwrap_or_default();

@@ -139,6 +139,9 @@ fn operator_frees_one_early_and_it_is_noted() {
     both(|desk| {
         created(&desk.put("10", &voice("+15125550100")));
         desk.close("10");
+        let listed = desk.inside.api(&desk.acme, "GET", "acme/quarantine?limit=1", None).json();
+        assert_eq!(listed["items"][0]["value"], "+15125550100", "{listed}");
+        assert_eq!(desk.inside.api(&desk.other, "GET", "other/quarantine", None).json()["items"], json!([]));
         let released = desk.site.json(&["quarantine", "release", "+15125550100", "--by", "noc"]);
         assert_eq!((&released["released_by"], &released["account"]), (&json!("noc"), &json!("10")));
         let again = desk.site.lastmile(&["quarantine", "release", "+15125550100"]);
