@@ -101,7 +101,7 @@ impl MailHost {
                     Fate::MovesTo(_) => None,
                     Fate::Grace { .. } if standing.access == Access::Shut => None,
                     Fate::Grace { .. } => Some("it was closed, and its rows are still active".to_owned()),
-                    Fate::Over => Some("its grace is over, and its rows are still there".to_owned()),
+                    Fate::Over { .. } => Some("its grace is over, and its rows are still there".to_owned()),
                 });
             }
             other => return Err(foreign_content(element, other)),
@@ -168,20 +168,30 @@ impl MailHost {
         let away = |error| foreign(DATABASE, error);
         match self.fate(store, element, now).await? {
             Fate::MovesTo(address) => Ok((gone(format!("its mail goes on as {address}, said at {now:.0}")), None)),
-            Fate::Over => {
-                self.database.remove(&element.key, &owner, to_micros(now)).await.map_err(away)?;
+            Fate::Over { besides } => {
+                for address in besides.iter().chain([&element.key]) {
+                    self.database.remove(address, &owner, to_micros(now)).await.map_err(away)?;
+                }
                 let evidence = format!(
                     "removed from the mail tables at {now:.0}; its folder, if it had one, is in `lastmile mail purge list`"
                 );
                 Ok((gone(evidence), None))
             }
-            Fate::Grace { since, until } => {
-                let kick =
-                    match self.database.close(&element.key, &owner, self.doveadm.is_some()).await.map_err(away)? {
-                        Closed::NotThere => return Ok((gone(format!("not in the mail tables at {now:.0}")), None)),
-                        Closed::Shut { kick } => kick,
-                    };
-                let ended = self.end_sessions(&element.key, kick.as_deref()).await;
+            Fate::Grace { since, until, besides } => {
+                let mut shut = false;
+                let mut ended = Ok(());
+                for address in besides.iter().chain([&element.key]) {
+                    match self.database.close(address, &owner, self.doveadm.is_some()).await.map_err(away)? {
+                        Closed::NotThere => {}
+                        Closed::Shut { kick } => {
+                            shut = true;
+                            ended = ended.and(self.end_sessions(address, kick.as_deref()).await);
+                        }
+                    }
+                }
+                if !shut {
+                    return Ok((gone(format!("not in the mail tables at {now:.0}")), None));
+                }
                 let mut evidence = format!(
                     "closed since {since:.0}: no login, no mail; it comes back with its mail if pushed again before {until:.0}"
                 );
@@ -208,8 +218,8 @@ impl MailHost {
                 && other.services == element.services
                 && other.key != element.key
         });
+        let stands = self.database.address_of(&owner(element)).await.map_err(|error| foreign(DATABASE, error))?;
         if let Some(other) = goes_on {
-            let stands = self.database.address_of(&owner(element)).await.map_err(|error| foreign(DATABASE, error))?;
             // Its own job moves the rows there; until then they are not to be touched.
             if stands.as_ref() == Some(&element.key) || stands.as_ref() == Some(&other.key) {
                 return Ok(Fate::MovesTo(other.key.clone()));
@@ -217,7 +227,13 @@ impl MailHost {
         }
         let since = given_up.unwrap_or(now);
         let until = days_after(since, self.rules.grace_days);
-        Ok(if now < until { Fate::Grace { since, until } } else { Fate::Over })
+        // A change of address that was overtaken by the end: the rows are still under the former one, whose own job
+        // left them to the change.
+        let living = |address: &String| {
+            siblings.iter().any(|other| other.key == *address && matches!(other.desired, Content::Mailbox(_)))
+        };
+        let besides = stands.filter(|address| *address != element.key && !living(address));
+        Ok(if now < until { Fate::Grace { since, until, besides } } else { Fate::Over { besides } })
     }
 
     fn row(&self, element: &ElementRow, content: &MailboxContent) -> Result<MailboxRow, ApplyError> {
@@ -277,11 +293,15 @@ impl MailHost {
 enum Fate {
     /// Its service has another address now, at which the same mail is.
     MovesTo(String),
+    /// `besides`: another address under which its rows may still stand.
     Grace {
         since: Timestamp,
         until: Timestamp,
+        besides: Option<String>,
     },
-    Over,
+    Over {
+        besides: Option<String>,
+    },
 }
 
 fn owner(element: &ElementRow) -> Owner {

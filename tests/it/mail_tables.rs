@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use lastmile::daemon::config::Config;
-use lastmile::provision::{Content, ElementKind, ElementState, MailboxContent};
+use lastmile::provision::{Content, ElementDesired, ElementKind, ElementState, MailboxContent};
 use lastmile::provisioner::mailbox::MailHost;
-use lastmile::store::elements::ElementRow;
+use lastmile::store::elements::{ElementRow, Progress};
 use lastmile::store::foreign::mail::{MailDatabase, MailMap};
-use lastmile::store::{Store, StoreConfig, elements};
+use lastmile::store::{Store, StoreConfig, elements, jobs};
 use lastmile::vocabulary::Timestamp;
 use serde_json::{Value, json};
 
@@ -318,6 +318,31 @@ fn suspended_mailbox_refuses_mail_where_that_is_wanted() {
     assert_eq!((active(), sql(&site.mail_url, "SELECT password FROM mailbox")), ("1\n1\n1".to_owned(), hash));
 }
 
+/// The new address is given up before its job ran, after the former one's had left the rows to it.
+#[test]
+fn change_of_address_overtaken_by_the_end_leaves_no_login() {
+    for url in [None, Some(postgres::database())] {
+        let site = site_with(url);
+        site.succeed(&["migrate"]);
+        let desk = Desk::open(&site);
+        let daemon = site.start();
+        push(&desk, ADA, "secret-1");
+        daemon.stop();
+        let eyes = Eyes::open(&site);
+        let Content::Mailbox(content) = eyes.element(ADA).desired else { panic!("a mailbox") };
+        let content = Content::Mailbox(MailboxContent { address: COUNTESS.to_owned(), ..content });
+        let services = vec!["1".to_owned()];
+        eyes.settle(&[ElementDesired { kind: ElementKind::Mailbox, key: COUNTESS.to_owned(), services, content }]);
+        let left = eyes.apply(ADA);
+        assert_eq!(left.state, ElementState::Gone);
+        assert!(left.evidence.contains("goes on as countess@"), "{}", left.evidence);
+        eyes.settle(&[]);
+        assert_eq!(eyes.apply(COUNTESS).state, ElementState::Gone);
+        let off = if site.mail_url.starts_with("sqlite") { "0" } else { "f" };
+        assert_eq!(sql(&site.mail_url, "SELECT username, active FROM mailbox"), format!("{ADA}|{off}"));
+    }
+}
+
 #[test]
 fn locked_mail_database_delays_nobody_else_and_is_caught_up_with() {
     let site = Site::sqlite();
@@ -501,9 +526,21 @@ impl Eyes {
     }
 
     fn heal(&self, address: &str) {
+        assert_eq!(self.apply(address).state, ElementState::Applied);
+    }
+
+    fn apply(&self, address: &str) -> Progress {
         let element = self.element(address);
-        let done = self.runtime.block_on(self.host.apply(&self.store, &element, now())).expect("applied");
-        assert_eq!(done.state, ElementState::Applied);
+        self.runtime.block_on(self.host.apply(&self.store, &element, now())).expect("applied")
+    }
+
+    /// Makes this what account 1 needs, as a push does.
+    fn settle(&self, desired: &[ElementDesired]) {
+        self.runtime.block_on(async {
+            let mut tx = self.store.write().await.expect("a transaction");
+            elements::settle(&mut tx, "acme", 1, desired, jobs::LANE_SINGLE, now()).await.expect("settled");
+            tx.commit().await.expect("committed");
+        });
     }
 }
 

@@ -113,7 +113,7 @@ pub(super) async fn learn(tx: &mut ForeignTx, map: &MailMap) -> Result<Statement
         let columns = columns(tx, table).await?;
         if columns.is_empty() {
             faults.push(format!(
-                "there is no table {} ([mail.tables] {} names it; PostfixAdmin's upgrade.php makes it)",
+                "there is no table {} ([mail.tables] {} names it, PostfixAdmin's upgrade.php makes it)",
                 table.name,
                 of.as_str()
             ));
@@ -226,9 +226,9 @@ fn fit(of: MailTable, table: &TableMap, real: &[Real], faults: &mut Vec<String>)
     for (role, column) in &table.columns {
         if !there(column) {
             let same = real.iter().find(|known| known.name.eq_ignore_ascii_case(column));
-            let hint = same.map(|known| format!("; there is {:?}", known.name)).unwrap_or_default();
+            let hint = same.map(|known| format!(", but {:?}", known.name)).unwrap_or_default();
             faults.push(format!(
-                "the table {} has no column {column:?} ([mail.columns.{}] {role} names it; \"\" leaves it out){hint}",
+                "the table {} has no column {column:?} ([mail.columns.{}] {role} names it, \"\" leaves it out){hint}",
                 table.name,
                 of.as_str()
             ));
@@ -242,7 +242,7 @@ fn fit(of: MailTable, table: &TableMap, real: &[Real], faults: &mut Vec<String>)
     for column in real.iter().filter(|column| column.must_be_given && of != MailTable::Quota) {
         if !written(&column.name) && !table.constants.contains_key(&column.name) {
             faults.push(format!(
-                "the table {} needs a value for its column {:?}; name it in [mail.columns.{}] or give it one in [mail.constants.{}]",
+                "the table {} needs a value for its column {:?}: name it in [mail.columns.{}] or give it one in [mail.constants.{}]",
                 table.name,
                 column.name,
                 of.as_str(),
