@@ -187,7 +187,7 @@ impl Running {
         if due.is_empty() {
             return Ok(());
         }
-        let mut tx = self.control.store.write_derived().await?;
+        let mut tx = orders::begin(&self.control.store).await?;
         for request in &due {
             let sessions = orders::live_sessions(&mut tx, request).await?;
             let disconnected_at = orders::disconnected_at(&mut tx, request.id).await?;
@@ -300,7 +300,7 @@ impl Running {
             return Ok(());
         }
         let now = self.control.clock.now();
-        let mut tx = self.control.store.write_derived().await?;
+        let mut tx = orders::begin(&self.control.store).await?;
         let mut told: Vec<(orders::Attempted, usize)> = Vec::new();
         let mut requests = HashSet::new();
         for (index, ended) in self.ended.iter().enumerate() {
@@ -430,7 +430,7 @@ impl Running {
             return Ok(());
         }
         if let Ok(before) = self.control.clock.now().checked_sub(KEEP) {
-            let mut tx = self.control.store.write_derived().await?;
+            let mut tx = orders::begin(&self.control.store).await?;
             orders::forget(&mut tx, before, FORGET_AT_ONCE).await?;
             tx.commit().await?;
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{StoreError, Tx, elements, on};
+use super::{Dialect, Store, StoreError, Tx, elements, on};
 use crate::provision::Authorization;
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
@@ -286,6 +286,15 @@ const FORGET: &str = "DELETE FROM nas_request WHERE id IN
      (SELECT id FROM nas_request WHERE finished_at < $1 ORDER BY finished_at LIMIT $2)";
 const FORGET_ORDERS: &str = "DELETE FROM nas_order WHERE request_id IN
      (SELECT id FROM nas_request WHERE finished_at < $1 ORDER BY finished_at LIMIT $2)";
+
+/// A transaction for requests and orders, which bear repeating: on SQLite it does not wait for the disk, for what a power
+/// cut takes it takes in order, the progress recorded after it first. On PostgreSQL it is an ordinary one.
+pub async fn begin(store: &Store) -> Result<Tx, StoreError> {
+    match store.dialect() {
+        Dialect::Sqlite => store.write_derived().await,
+        Dialect::Postgres => store.write().await,
+    }
+}
 
 /// Asks that the live sessions of a login follow a change of its rows. Returns the request, if any session may need one.
 ///

@@ -136,7 +136,7 @@ async fn follow(aaa: &Aaa, store: &Store, element: &ElementRow, replaced: &Repla
                 return Ok(None);
             }
         }
-        let mut tx = store.write_derived().await?;
+        let mut tx = nas_control::begin(store).await?;
         let change = nas_control::Change { element, before: &before, after: &after, written_at };
         let request = nas_control::note(&mut tx, &change).await?;
         tx.commit().await?;
