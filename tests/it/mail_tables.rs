@@ -344,6 +344,31 @@ fn change_of_address_overtaken_by_the_end_leaves_no_login() {
 }
 
 #[test]
+fn mail_goes_to_another_account_only_where_an_operator_gives_it_along() {
+    for (release, folder, left) in [
+        (vec!["quarantine", "release", ADA], "acme.example/ada-2/", "acme.example/ada/"),
+        (vec!["quarantine", "release", ADA, "--with-mail"], "acme.example/ada/", ""),
+    ] {
+        let site = Site::sqlite();
+        site.prepare(CATALOG);
+        let key = site.key("acme", "push");
+        let daemon = site.start();
+        put(&daemon, &key, "1", &mailbox(ADA));
+        applied(&daemon, &key, "1");
+        let answer = daemon.api(&key, "DELETE", "acme/accounts/1", None);
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        wait_for("the mailbox is shut", Duration::from_secs(30), || {
+            (sql(&site.mail_url, "SELECT active FROM mailbox") == "0").then_some(())
+        });
+        site.succeed(&release);
+        put(&daemon, &key, "2", &mailbox(ADA));
+        applied(&daemon, &key, "2");
+        assert_eq!(sql(&site.mail_url, "SELECT maildir, active FROM mailbox"), format!("{folder}|1"), "{release:?}");
+        assert_eq!(sql(&site.mail_url, "SELECT maildir FROM lastmile_maildir"), left, "{release:?}");
+    }
+}
+
+#[test]
 fn locked_mail_database_delays_nobody_else_and_is_caught_up_with() {
     let site = Site::sqlite();
     site.prepare(CATALOG);
