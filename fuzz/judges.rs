@@ -3,12 +3,18 @@
 //! A judge returns when all is well and panics otherwise.
 
 use jiff::Timestamp;
+use lastmile::dhcp::client::{ClientMessage, ServerReply};
+use lastmile::dhcp::{
+    About, Access, Asker, Change, Context, Facts, Network, NetworkKind, Options, Outcome, Request, Site, Subscriber, Table,
+    decide,
+};
 use lastmile::docsis::{self, VarBind};
 use lastmile::radius::{
     Dictionary, IdentityRule, NasRule, PacketView, Profile, Source, answer, attribute, decode, parse_detail, record,
     redacted, verify,
 };
 use lastmile::store::journal::{entries_of_unsealed, unsealed_page};
+use lastmile::tftp::{Outcome as Sent, Refusal, Transfer, parse_request};
 use lastmile::vocabulary::Secret;
 
 /// RADIUS: packet view, walk over the attributes, verification, decoding by dictionary, interpretation, answer.
@@ -117,6 +123,129 @@ pub fn ber(octets: &[u8]) {
     assert_eq!(bind.encode(), octets, "the same octets again");
     assert_eq!(bind.oid.to_string().parse(), Ok(bind.oid.clone()));
     assert_eq!(VarBind::new(bind.oid.clone(), bind.value.clone()), bind);
+}
+
+/// DHCP: a message of a client is read or refused; what is answered carries the relay's information back and an address of
+/// the networks served, and the same message again is answered alike.
+pub fn dhcp(octets: &[u8]) {
+    // An answer is never mistaken for a question, nor the other way round.
+    if let Some(reply) = ServerReply::parse(octets) {
+        assert!(Request::parse(octets).is_err(), "{reply:?}");
+    }
+    let Ok(request) = Request::parse(octets) else { return };
+    let about = About::of(&request);
+    for text in [&about.class, &about.vendor, &about.model, &about.serial, &about.software] {
+        assert!(text.len() <= 64 && text.chars().all(|letter| (' '..='~').contains(&letter)), "{text:?} can be shown");
+    }
+    let network = |kind, subnet: &str, pool: &str| Network {
+        kind,
+        subnet: subnet.parse().expect("a network"),
+        pools: vec![pool.parse().expect("a pool")],
+        routers: Vec::new(),
+        name_servers: Vec::new(),
+        domain: Some("isp.example".to_owned()),
+        lease_seconds: 3600,
+        kea_subnet_id: None,
+    };
+    let site = Site {
+        cmts: "cmts1".into(),
+        networks: vec![
+            network(NetworkKind::Cm, "10.0.0.0/24", "10.0.0.2-10.0.0.4"),
+            network(NetworkKind::Mta, "10.0.1.0/24", "10.0.1.2-10.0.1.4"),
+            network(NetworkKind::Cpe, "10.0.2.0/24", "10.0.2.2-10.0.2.4"),
+        ],
+    };
+    let subscriber = Subscriber {
+        access: Access::Open,
+        voice: true,
+        mta: Some(request.mac),
+        static_addresses: Vec::new(),
+        most_cpes: 2,
+    };
+    let options = Options { unknown_lease_seconds: 300, garden_lease_seconds: 300, ..Options::default() };
+    let mut table = Table::default();
+    for (turn, known) in [true, true, false].into_iter().enumerate() {
+        let asker = Asker::of(&request, &table);
+        let facts = Facts {
+            subscriber: known.then_some(&subscriber),
+            boot_file: Some("1-001122334455-0123456789.cm"),
+            realm: Some("BASIC.1"),
+            reserved: &|_| false,
+        };
+        let context = Context {
+            now: Timestamp::from_second(1_800_000_000 + turn as i64).expect("an instant"),
+            local: [192, 0, 2, 1].into(),
+            source: (request.client, 68).into(),
+            options: &options,
+            site: Some(&site),
+        };
+        match decide(&mut table, &request, asker, &facts, &context) {
+            Outcome::Answer(answer) => {
+                let reply = ServerReply::parse(&answer.octets).expect("an answer is an answer");
+                assert_eq!(reply.option(82), request.relay_information.as_deref(), "option 82 as it came");
+                assert_eq!(reply.mac, request.mac.octets());
+                assert!(answer.octets.len() >= 300);
+                let served = site.networks.iter().any(|network| network.subnet.is_host(reply.address));
+                assert!(reply.address.is_unspecified() || served, "{} is served nowhere", reply.address);
+                if let Change::Bound(lease) = answer.change {
+                    assert!(table.confirm(&lease), "who is decided to have it has it");
+                }
+            }
+            Outcome::Ended(lease) => assert_eq!(lease.mac, request.mac),
+            Outcome::Silent(_) => {}
+        }
+    }
+    // What a relay would send of it is read as the same.
+    let again = ClientMessage {
+        seconds: request.seconds,
+        client: request.client,
+        relay: request.relay,
+        requested: request.requested,
+        server: request.server,
+        class: request.class.to_vec(),
+        vendor: request.vendor.to_vec(),
+        parameters: request.parameters.to_vec(),
+        relay_information: request.relay_information.as_deref().unwrap_or_default().to_vec(),
+        ..ClientMessage::new(request.kind, request.mac, u32::from_be_bytes(request.xid))
+    }
+    .encode();
+    let again = Request::parse(&again).expect("a message");
+    assert_eq!((again.kind, again.mac, &again.class, &again.vendor), (request.kind, request.mac, &request.class, &request.vendor));
+    assert_eq!((again.client, again.relay, again.requested, again.server), (request.client, request.relay, request.requested, request.server));
+}
+
+/// TFTP: a request is read or refused, and whatever the client then sends, the transfer ends and never sends more than its
+/// window at once. The first octets, up to the first of value 255, are the request; what follows are its datagrams.
+pub fn tftp(octets: &[u8]) {
+    let mut pieces = octets.split(|octet| *octet == 255);
+    let request = match parse_request(pieces.next().unwrap_or_default()) {
+        Ok(request) => request,
+        Err(refusal) => {
+            if let Refusal::Answer(..) = refusal {
+                let datagram = refusal.datagram().expect("an answer has octets");
+                assert_eq!(&datagram[..2], &[0, 5]);
+            }
+            return;
+        }
+    };
+    assert!(!request.name.contains("..") && !request.name.contains('\\') && request.name.len() <= 255);
+    let file: std::sync::Arc<[u8]> = vec![7u8; 3000].into();
+    let window = usize::from(request.options.window_blocks.unwrap_or(1).max(1));
+    let (mut machine, mut step) = Transfer::start(&request, file, std::time::Duration::ZERO);
+    let mut now = std::time::Duration::ZERO;
+    let mut datagrams = pieces;
+    for _ in 0..4000 {
+        assert!(step.send.len() <= window, "{} datagrams in a window of {window}", step.send.len());
+        let Sent::Waiting { wake_at } = step.outcome else { return };
+        step = match datagrams.next() {
+            Some(datagram) => machine.on_datagram(datagram, now),
+            None => {
+                now = wake_at.max(now);
+                machine.on_timer(now)
+            }
+        };
+    }
+    panic!("a transfer that nobody answers does not end");
 }
 
 /// The standard dictionary and those of vendors that the product ships.

@@ -122,8 +122,9 @@ impl Daemon {
         // DHCP names the files that TFTP serves: either of them needs the plant.
         let serves = sockets.tftp.is_some() || sockets.dhcp.is_some();
         let plant = serves.then(|| services::start_plant(&ground, config, &mut parts));
+        let kea = services::start_kea(&ground, config, leases.as_ref(), &mut parts)?;
         if let (Some(plant), Some(socket)) = (&plant, sockets.tftp) {
-            services::start_tftp(&ground, plant, leases.clone(), socket, &mut parts);
+            services::start_tftp(&ground, plant, (leases.clone(), kea.clone()), socket, &mut parts);
         }
         let dhcp = match (&plant, &leases, sockets.dhcp) {
             (Some(plant), Some(leases), Some(socket)) => {
@@ -136,7 +137,7 @@ impl Daemon {
         }
         services::start_biller(&ground, &mut parts);
         let devices = plant.map(|plant| Devices::new(plant, leases.clone(), services::device_settings(config)));
-        services::start_provisioner(&ground, config, devices.clone(), &mut parts)?;
+        services::start_provisioner(&ground, config, devices.clone(), kea, &mut parts)?;
         if let Some(devices) = devices.clone() {
             services::start_rollouts(&ground, devices, &mut parts);
         }

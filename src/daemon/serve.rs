@@ -121,7 +121,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let radsec = |config: &Config| config.radius.as_ref().and_then(listen);
     let dhcp = |config: &Config| match config.dhcp.as_ref().map(|dhcp| &dhcp.driver) {
         Some(DhcpDriver::Builtin(builtin)) => Some((Some(builtin.listen), None)),
-        Some(DhcpDriver::Kea { url }) => Some((None, Some(url.clone()))),
+        Some(DhcpDriver::Kea { url, .. }) => Some((None, Some(url.clone()))),
         None => None,
     };
     [

@@ -24,6 +24,7 @@ use crate::provisioner::cmts::{Cmts, CmtsTable};
 use crate::provisioner::device::{DeviceSettings, Devices};
 use crate::provisioner::dhcp::{DhcpServer, DhcpSettings, SettingsHandle};
 use crate::provisioner::health::Poller;
+use crate::provisioner::kea::{self, Kea};
 use crate::provisioner::leases::{self, Leases};
 use crate::provisioner::modem::ModemSettings;
 use crate::provisioner::plant::{Plant, PlantSettings};
@@ -230,15 +231,38 @@ pub fn device_settings(config: &Config) -> DeviceSettings {
 }
 
 /// TFTP from the plant.
-pub fn start_tftp(ground: &Ground, plant: &Plant, leases: Option<Leases>, socket: UdpSocket, parts: &mut Parts) {
+pub fn start_tftp(
+    ground: &Ground,
+    plant: &Plant,
+    (leases, kea): (Option<Leases>, Option<Kea>),
+    socket: UdpSocket,
+    parts: &mut Parts,
+) {
     let server = tftp::TftpServer {
         plant: plant.clone(),
         store: ground.store.clone(),
         leases,
+        kea,
         metrics: ground.metrics.clone(),
         clock: ground.clock.clone(),
     };
     parts.spawn_dropped("TFTP", server.serve(socket, ground.hearts.register("TFTP")));
+}
+
+/// Kea's tables and leases, where Kea hands out the addresses.
+///
+/// **Errors**: a URL that is not PostgreSQL's.
+pub fn start_kea(
+    ground: &Ground,
+    config: &Config,
+    leases: Option<&Leases>,
+    parts: &mut Parts,
+) -> Result<Option<Kea>, StoreError> {
+    let driver = config.dhcp.as_ref().map(|dhcp| &dhcp.driver);
+    let (Some(DhcpDriver::Kea { url, options }), Some(leases)) = (driver, leases) else { return Ok(None) };
+    let kea = Kea::open(url, CmtsTable::new(config.cmts.clone()), (**options).clone())?;
+    parts.spawn_dropped("Kea's leases", kea::follow(kea.clone(), leases.clone(), ground.hearts.register("Kea's leases")));
+    Ok(Some(kea))
 }
 
 /// The builtin DHCP server, from its journal; on a machine that has none, from what the database says.
@@ -305,10 +329,12 @@ pub fn start_provisioner(
     ground: &Ground,
     config: &Config,
     devices: Option<Devices>,
+    kea: Option<Kea>,
     parts: &mut Parts,
 ) -> Result<(), StoreError> {
     let backends = Backends {
         devices,
+        kea,
         mail: config.mail.as_ref().map(Mail::host).transpose()?,
         aaa: match &config.aaa {
             Some(aaa) => {

@@ -142,23 +142,32 @@ impl<'a> Request<'a> {
 
     /// What the relay tells about where the client is; only a message that came through a relay has it.
     pub fn relayed(&self) -> RelayInformation {
-        let mut told = RelayInformation::default();
-        let mut rest = self.relay_information.as_deref().unwrap_or_default();
-        while let Some((code, value, next)) = sub_option(rest) {
-            match code {
-                2 => told.modem = <[u8; 6]>::try_from(value).ok().and_then(|mac| MacAddress::from_octets(mac).ok()),
-                19 => told.own_port = true,
-                _ => {}
-            }
-            rest = next;
-        }
-        told
+        relay_information(self.relay_information.as_deref().unwrap_or_default())
     }
 
     /// Whether the client asked for an option (55).
     pub fn asks(&self, code: u8) -> bool {
         self.parameters.contains(&code)
     }
+}
+
+/// The modem that option 82 names.
+pub fn modem_of(octets: &[u8]) -> Option<MacAddress> {
+    relay_information(octets).modem
+}
+
+fn relay_information(octets: &[u8]) -> RelayInformation {
+    let mut told = RelayInformation::default();
+    let mut rest = octets;
+    while let Some((code, value, next)) = sub_option(rest) {
+        match code {
+            2 => told.modem = <[u8; 6]>::try_from(value).ok().and_then(|mac| MacAddress::from_octets(mac).ok()),
+            19 => told.own_port = true,
+            _ => {}
+        }
+        rest = next;
+    }
+    told
 }
 
 /// The first `code, length, value` of a list of sub-options and what follows it; `None` at the end or where it breaks off.

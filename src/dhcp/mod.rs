@@ -27,7 +27,7 @@ mod tests;
 
 pub use about::{About, ClientKind};
 pub use decide::{Access, Answer, Asker, Change, Context, Facts, Outcome, Silence, Site, Subscriber, decide};
-pub use message::{Malformed, MessageType, RelayInformation, Request};
+pub use message::{Malformed, MessageType, RelayInformation, Request, modem_of};
 pub use network::{Network, NetworkKind, Pool, PoolError, Subnet, SubnetError};
 pub use reply::{Options, ReplyKind, realm_labels};
 pub use table::{Lease, LeaseState, Table};

@@ -5,6 +5,7 @@
 
 use super::aaa::{self, Aaa};
 use super::device::{DeviceOutcome, Devices};
+use super::kea::Kea;
 use super::mailbox::MailHost;
 use super::mta::{OpenedSecrets, secrets_of};
 use crate::provision::{Content, ElementKind, SecretRef};
@@ -18,6 +19,7 @@ use crate::vocabulary::{Secret, Timestamp};
 #[derive(Clone, Default)]
 pub struct Backends {
     pub devices: Option<Devices>,
+    pub kea: Option<Kea>,
     pub mail: Option<MailHost>,
     pub aaa: Option<Aaa>,
 }
@@ -82,6 +84,11 @@ impl Backends {
                         opened.insert((reference.service.clone(), reference.field.clone()), secret);
                     }
                 }
+                if let Some(kea) = &self.kea {
+                    // What Kea is told must have a file that works; and Kea must know it before the device boots.
+                    devices.plant().offer(element, opened.clone()).map_err(ApplyError::Fail)?;
+                    kea.apply(store.sealer(), element).await?;
+                }
                 devices.apply(store, job, opened, random, now).await
             }
             ElementKind::Mailbox => {
@@ -109,6 +116,13 @@ impl Backends {
         match (element.kind, &self.aaa, &self.mail) {
             (ElementKind::Aaa, Some(aaa), _) => aaa::check(aaa, store, element).await,
             (ElementKind::Mailbox, _, Some(mail)) => mail.check(store, element, now).await,
+            (ElementKind::Cm | ElementKind::Mta, ..) => match &self.kea {
+                Some(kea) => {
+                    let drift = kea.check(store.sealer(), element).await?;
+                    Ok((!drift.is_empty()).then(|| drift.join("; ")))
+                }
+                None => Ok(None),
+            },
             _ => Ok(None),
         }
     }
@@ -118,7 +132,7 @@ impl Backends {
         match kind {
             ElementKind::Aaa => self.aaa.is_some(),
             ElementKind::Mailbox => self.mail.is_some(),
-            ElementKind::Cm | ElementKind::Mta => false,
+            ElementKind::Cm | ElementKind::Mta => self.kea.is_some(),
         }
     }
 }

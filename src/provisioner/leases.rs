@@ -71,10 +71,21 @@ impl Leases {
         self.table().len()
     }
 
-    /// Takes over a lease that another server handed out, or that an earlier run recorded.
+    /// Takes over a lease that another server handed out, however often: the same device at the same place goes on with it.
     pub fn learn(&self, lease: Lease) {
-        self.note(lease.clone());
-        self.table().put(lease);
+        let mut table = self.table();
+        let held = table.at(lease.address).filter(|held| {
+            held.mac == lease.mac && held.behind == lease.behind && held.expires_at >= lease.seen_at
+        });
+        let lease = match held {
+            // Nothing that is not known.
+            Some(held) if held.seen_at >= lease.seen_at => return,
+            Some(held) => Lease { since: held.since, ..lease },
+            None => lease,
+        };
+        table.put(lease.clone());
+        drop(table);
+        self.note(lease);
     }
 
     /// The table itself, for the server that decides on it. Held for one message.

@@ -10,6 +10,7 @@ pub mod doveadm;
 pub mod engine;
 pub mod follow;
 pub mod health;
+pub mod kea;
 pub mod lease_journal;
 pub mod leases;
 pub mod lines;

@@ -18,6 +18,7 @@ use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::follow;
+use super::kea::Kea;
 use super::leases::Leases;
 use super::pktinfo;
 use super::plant::{Fetch, File, Found, Plant};
@@ -48,6 +49,8 @@ pub struct TftpServer {
     pub store: Store,
     /// `None`: nobody here knows the devices' addresses, and nothing is checked.
     pub leases: Option<Leases>,
+    /// Where Kea hands out the addresses.
+    pub kea: Option<Kea>,
     pub metrics: Metrics,
     pub clock: Clock,
 }
@@ -109,7 +112,7 @@ impl TftpServer {
         };
         let now = self.clock.now();
         let file = match follow::find(&self.plant, &self.store, &request.name, peer.ip(), now).await {
-            Found::File(file) if self.is_strange(&file, peer.ip(), now) => {
+            Found::File(file) if self.is_strange(&file, peer.ip(), now).await => {
                 tracing::warn!(
                     "TFTP {} refused to {}: that is not the address its device has leased. The device itself gets it.",
                     request.name,
@@ -146,10 +149,24 @@ impl TftpServer {
     }
 
     /// Whether a file is asked for from an address that its device does not have, behind a CMTS where that counts.
-    fn is_strange(&self, file: &File, from: IpAddr, now: Timestamp) -> bool {
+    async fn is_strange(&self, file: &File, from: IpAddr, now: Timestamp) -> bool {
         let (Some(leases), Some(owner)) = (&self.leases, file.owner) else { return false };
-        let enforced = self.plant.cmts_of(from).is_some_and(|cmts| cmts.tftp_source_check);
-        enforced && leases.at(from, now).is_none_or(|lease| lease.mac != owner.mac)
+        if !self.plant.cmts_of(from).is_some_and(|cmts| cmts.tftp_source_check) {
+            return false;
+        }
+        let known = leases.at(from, now);
+        if known.as_ref().is_some_and(|lease| lease.mac == owner.mac) {
+            return false;
+        }
+        // A modem asks for its file a moment after Kea gave it the address.
+        let Some(kea) = &self.kea else { return true };
+        match kea.lease_at(leases, from, now).await {
+            Ok(lease) => lease.is_none_or(|lease| lease.mac != owner.mac),
+            Err(reason) => {
+                tracing::warn!("Whose {from} is cannot be told: {reason}. It gets {} unchecked: a plant must boot.", owner.mac);
+                false
+            }
+        }
     }
 
     async fn transfer(

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use lastmile::dhcp::client::ClientMessage;
 use lastmile::docsis::{Value, VarBind, encode};
 use lastmile::radius::RequestBuilder;
 use lastmile::store::journal::{JournalEntry, unsealed_page};
@@ -101,6 +102,34 @@ fn any_snmp_object_is_read_or_refused() {
         Value::Null,
     ];
     feed("ber", &values.map(|value| VarBind::new(oid(), value).encode()), judges::ber);
+}
+
+#[test]
+fn any_dhcp_message_is_read_or_refused() {
+    use lastmile::dhcp::MessageType::{Decline, Discover, Inform, Release, Request};
+    let mac = "00:11:22:33:44:55".parse().expect("a MAC");
+    let kinds = [Discover, Request, Decline, Release, Inform];
+    let made: Vec<Vec<u8>> = kinds
+        .into_iter()
+        .map(|kind| {
+            ClientMessage {
+                class: b"docsis3.1:052401".to_vec(),
+                vendor: b"\x02\x03ECM\x04\x02S1".to_vec(),
+                parameters: vec![1, 3, 66, 67],
+                requested: Some([10, 0, 0, 2].into()),
+                ..ClientMessage::new(kind, mac, 7).behind([10, 0, 0, 1].into(), mac)
+            }
+            .encode()
+        })
+        .collect();
+    feed("dhcp", &made, judges::dhcp);
+}
+
+#[test]
+fn any_tftp_exchange_ends() {
+    let asked = b"\0\x01file.cm\0octet\0blksize\x00512\0windowsize\x004\0timeout\x001\0tsize\x000\0".to_vec();
+    let exchange = [&asked[..], &[255, 0, 4, 0, 0, 255, 0, 4, 0, 4, 255, 0, 5, 0, 0, 0]].concat();
+    feed("tftp", &[asked, exchange, b"\0\x01/a\0OCTET\0".to_vec()], judges::tftp);
 }
 
 /// Judges the corpus of one fuzz target and what is made of it; panics with the octets that did not pass.

@@ -22,6 +22,7 @@ mod imports;
 mod job_contract;
 mod journal;
 mod journald;
+mod kea;
 mod kill;
 mod load;
 mod mail;

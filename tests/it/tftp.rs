@@ -62,6 +62,7 @@ impl Bench {
             plant: plant.clone(),
             store: store.clone(),
             leases: None,
+            kea: None,
             metrics: metrics.clone(),
             clock: Clock::fixed(at("2026-11-21T10:00:00Z")),
         };
@@ -233,6 +234,7 @@ async fn a_start_without_database_serves_what_was_known() {
         plant: plant.clone(),
         store: bench.store.clone(),
         leases: None,
+            kea: None,
         metrics: Metrics::new(),
         clock: Clock::fixed(at("2026-11-21T11:00:00Z")),
     };

@@ -61,7 +61,7 @@ impl Door<'_, '_> {
         section.close();
         let driver = match driver {
             Driver::None => return Some(None),
-            Driver::Kea => DhcpDriver::Kea { url: url? },
+            Driver::Kea => DhcpDriver::Kea { url: url?, options: Box::new(options) },
             Driver::Builtin => DhcpDriver::Builtin(Box::new(BuiltinDhcp { listen: listen?, options, zone })),
         };
         Some(Some(Dhcp { driver, keep_days }))

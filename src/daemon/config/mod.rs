@@ -187,7 +187,7 @@ pub struct Dhcp {
 #[derive(Debug, Clone)]
 pub enum DhcpDriver {
     /// Kea, whose PostgreSQL tables we write and read.
-    Kea { url: String },
+    Kea { url: String, options: Box<Options> },
     /// This daemon itself, for what CMTS relay to it.
     Builtin(Box<BuiltinDhcp>),
 }

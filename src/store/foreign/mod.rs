@@ -21,6 +21,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use super::{StoreError, sqlite_path, without_password};
 
 pub mod aaa;
+pub mod kea;
 pub mod mail;
 pub mod radacct;
 

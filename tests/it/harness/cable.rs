@@ -64,6 +64,13 @@ impl Relay {
         Self { socket, server: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), address }
     }
 
+    /// A relay on the port of relays, for a server of another machine that answers only there.
+    pub fn on_port_67(address: &str, server: &str) -> Self {
+        let address: Ipv4Addr = address.parse().expect("an address");
+        let socket = UdpSocket::bind((address, 67)).expect("port 67 of this address");
+        Self { socket, server: server.parse().expect("an address"), address }
+    }
+
     /// The message of a device as this relay passes it on.
     pub fn message(&self, device: &Device) -> ClientMessage {
         let xid = NEXT_XID.fetch_add(1, Ordering::Relaxed);

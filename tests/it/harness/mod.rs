@@ -9,6 +9,7 @@ pub mod disk;
 pub mod dynauth;
 pub mod http;
 pub mod inside;
+pub mod kea;
 pub mod mailhost;
 pub mod modem;
 pub mod nas;
