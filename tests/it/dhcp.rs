@@ -160,9 +160,10 @@ fn a_gateway_boots_and_gets_its_new_revision_with_the_next_offer() {
     let neighbour = relay.boot(&Device::modem("00:11:22:33:44:99"));
     let refused = plant.fetch(neighbour.address, &first);
     assert_eq!(refused, Err("2: not for this address".to_owned()));
-    let metrics =
-        crate::harness::http::request(plant.site.http_port, "GET", "/metrics", &[], None).expect("metrics").body;
-    assert!(metrics.contains("lastmile_tftp_transfers_total{result=\"wrong_source\"} 1\n"), "{metrics}");
+    wait_for("the refusal is counted", SOON, || {
+        let page = crate::harness::http::request(plant.site.http_port, "GET", "/metrics", &[], None).ok()?.body;
+        page.contains("lastmile_tftp_transfers_total{result=\"wrong_source\"} 1\n").then_some(())
+    });
 
     // The telephone inside, and a computer behind it.
     let telephone = relay.boot(&mta);
