@@ -51,7 +51,9 @@ fn main() -> Result<(), Failure> {
                 transfers_of(plan, tftp, names.clone())
             }))
         }
-        _ => Err("plant_load boot DHCP TFTP RELAY_NETWORK MACS BOOTS WORKERS | tftp TFTP NAMES TRANSFERS WORKERS".into()),
+        _ => {
+            Err("plant_load boot DHCP TFTP RELAY_NETWORK MACS BOOTS WORKERS | tftp TFTP NAMES TRANSFERS WORKERS".into())
+        }
     }
 }
 
@@ -81,7 +83,8 @@ where
     }
     let seconds = begun.elapsed().as_secs_f64();
     waits.sort();
-    let at = |share: f64| waits.get(((waits.len() as f64 - 1.0) * share) as usize).map_or(0.0, |w| w.as_secs_f64() * 1e3);
+    let at =
+        |share: f64| waits.get(((waits.len() as f64 - 1.0) * share) as usize).map_or(0.0, |w| w.as_secs_f64() * 1e3);
     println!(
         "{}",
         serde_json::json!({

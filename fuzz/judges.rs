@@ -5,8 +5,8 @@
 use jiff::Timestamp;
 use lastmile::dhcp::client::{ClientMessage, ServerReply};
 use lastmile::dhcp::{
-    About, Access, Asker, Change, Context, Facts, Network, NetworkKind, Options, Outcome, Request, Site, Subscriber, Table,
-    decide,
+    About, Access, Asker, Change, Context, Facts, Network, NetworkKind, Options, Outcome, Request, Site, Subscriber,
+    Table, decide,
 };
 use lastmile::docsis::{self, VarBind};
 use lastmile::radius::{
@@ -210,8 +210,14 @@ pub fn dhcp(octets: &[u8]) {
     }
     .encode();
     let again = Request::parse(&again).expect("a message");
-    assert_eq!((again.kind, again.mac, &again.class, &again.vendor), (request.kind, request.mac, &request.class, &request.vendor));
-    assert_eq!((again.client, again.relay, again.requested, again.server), (request.client, request.relay, request.requested, request.server));
+    assert_eq!(
+        (again.kind, again.mac, &again.class, &again.vendor),
+        (request.kind, request.mac, &request.class, &request.vendor)
+    );
+    assert_eq!(
+        (again.client, again.relay, again.requested, again.server),
+        (request.client, request.relay, request.requested, request.server)
+    );
 }
 
 /// TFTP: a request is read or refused, and whatever the client then sends, the transfer ends and never sends more than its

@@ -261,7 +261,10 @@ pub fn start_kea(
     let driver = config.dhcp.as_ref().map(|dhcp| &dhcp.driver);
     let (Some(DhcpDriver::Kea { url, options }), Some(leases)) = (driver, leases) else { return Ok(None) };
     let kea = Kea::open(url, CmtsTable::new(config.cmts.clone()), (**options).clone())?;
-    parts.spawn_dropped("Kea's leases", kea::follow(kea.clone(), leases.clone(), ground.hearts.register("Kea's leases")));
+    parts.spawn_dropped(
+        "Kea's leases",
+        kea::follow(kea.clone(), leases.clone(), ground.hearts.register("Kea's leases")),
+    );
     Ok(Some(kea))
 }
 

@@ -122,9 +122,9 @@ impl Kea {
         let mut rows: Vec<Reservation> = self.subnets(NetworkKind::Cm).into_iter().map(row).collect();
         for address in &content.static_ips {
             let IpAddr::V4(address) = address else { continue };
-            let network = self.networks().find(|(_, network)| {
-                network.kind == NetworkKind::Cpe && network.subnet.is_host(*address)
-            });
+            let network = self
+                .networks()
+                .find(|(_, network)| network.kind == NetworkKind::Cpe && network.subnet.is_host(*address));
             let Some(subnet_id) = network.and_then(|(_, network)| network.kea_subnet_id) else { continue };
             let subnet_id = i64::from(subnet_id);
             // A flex-id is one device's: Kea has no second address for it in the same subnet.

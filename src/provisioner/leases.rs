@@ -74,9 +74,9 @@ impl Leases {
     /// Takes over a lease that another server handed out, however often: the same device at the same place goes on with it.
     pub fn learn(&self, lease: Lease) {
         let mut table = self.table();
-        let held = table.at(lease.address).filter(|held| {
-            held.mac == lease.mac && held.behind == lease.behind && held.expires_at >= lease.seen_at
-        });
+        let held = table
+            .at(lease.address)
+            .filter(|held| held.mac == lease.mac && held.behind == lease.behind && held.expires_at >= lease.seen_at);
         let lease = match held {
             // Nothing that is not known.
             Some(held) if held.seen_at >= lease.seen_at => return,

@@ -163,7 +163,10 @@ impl TftpServer {
         match kea.lease_at(leases, from, now).await {
             Ok(lease) => lease.is_none_or(|lease| lease.mac != owner.mac),
             Err(reason) => {
-                tracing::warn!("Whose {from} is cannot be told: {reason}. It gets {} unchecked: a plant must boot.", owner.mac);
+                tracing::warn!(
+                    "Whose {from} is cannot be told: {reason}. It gets {} unchecked: a plant must boot.",
+                    owner.mac
+                );
                 false
             }
         }

@@ -234,7 +234,7 @@ async fn a_start_without_database_serves_what_was_known() {
         plant: plant.clone(),
         store: bench.store.clone(),
         leases: None,
-            kea: None,
+        kea: None,
         metrics: Metrics::new(),
         clock: Clock::fixed(at("2026-11-21T11:00:00Z")),
     };
