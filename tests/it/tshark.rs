@@ -16,6 +16,9 @@ use crate::harness::temp_dir;
 const LINK_TYPE: u32 = 143;
 const REG_REQ: u8 = 6;
 const END: u8 = 255;
+/// Types of the register that the dissector of Wireshark 4.0 shows as octets: SNMP access, dropping classifiers, and inside
+/// a flow the unit of its rates (41).
+const NOT_IN_THE_DISSECTOR: [u8; 4] = [41, 53, 54, 60];
 
 #[test]
 fn tshark_reads_every_kind_of_file_without_complaint() {
@@ -24,8 +27,13 @@ fn tshark_reads_every_kind_of_file_without_complaint() {
     let frames: Vec<&str> = shown.split("DOCSIS Registration Requests").skip(1).collect();
     assert_eq!(frames.len(), files.len(), "{shown}");
     for ((name, _), frame) in files.iter().zip(frames) {
-        for word in ["Malformed", "Expert Info", "Unknown", "unknown", "Wrong", "Undefined"] {
+        for word in ["Malformed", "Expert Info", "Wrong", "Undefined"] {
             assert!(!frame.contains(word), "{name}: {word}\n{frame}");
+        }
+        let unknown = frame.lines().filter(|line| line.contains("Unknown TLV"));
+        let of_type = |line: &str| Some(line.rsplit_once("(Type: ")?.1.split_once(',')?.0.parse().expect("a type"));
+        for code in unknown.filter_map(of_type) {
+            assert!(NOT_IN_THE_DISSECTOR.contains(&code), "{name}: type {code}\n{frame}");
         }
         assert!(frame.contains("6 CM MIC:") && frame.contains("7 CMTS MIC:"), "{name}\n{frame}");
         assert!(frame.contains("3 Network Access: "), "{name}\n{frame}");
@@ -36,7 +44,7 @@ fn tshark_reads_every_kind_of_file_without_complaint() {
 #[test]
 fn tshark_does_complain_of_a_broken_file() {
     // A rate of three octets.
-    let file = [3, 1, 1, 24, 8, 1, 2, 0, 1, 8, 3, 0, 0, 1, END];
+    let file = [3, 1, 1, 24, 9, 1, 2, 0, 1, 8, 3, 0, 0, 1, END];
     let shown = dissected(&[&file]);
     assert!(shown.contains("Expert Info") || shown.contains("Malformed"), "{shown}");
 }
