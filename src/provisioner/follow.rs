@@ -10,15 +10,19 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::cmts::Cmts;
 use super::mta::{OpenedSecrets, secrets_of};
 use super::plant::{Fetch, Found, Plant};
-use crate::provision::DeviceKind;
+use crate::provision::{Content, DeviceKind, MtaContent, MtaLocation};
 use crate::store::devices::Fetched;
 use crate::store::elements::ElementRow;
 use crate::store::secrets::{self, SecretPlace};
-use crate::store::{Store, StoreError, Tx, elements};
+use crate::store::{Store, StoreError, Tx, elements, exceptions, jobs};
 use crate::telemetry::Heartbeat;
 use crate::vocabulary::{MacAddress, Secret, Timestamp};
+
+/// Kind of the exception of a telephone that is elsewhere than registered.
+pub const LOCATION_EXCEPTION: &str = "emergency_location";
 
 /// How often the store is asked for changes, and how long after a failure.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -219,7 +223,7 @@ async fn record(plant: &Plant, store: &Store) -> Result<(), StoreError> {
     let mut waiting = plant.take_fetches();
     while !waiting.is_empty() {
         let ids: Vec<i64> = waiting.keys().copied().take(MOST_FETCHES).collect();
-        if let Err(error) = record_some(store, &waiting, &ids, plant.modems_are_asked()).await {
+        if let Err(error) = record_some(plant, store, &waiting, &ids).await {
             plant.return_fetches(waiting);
             return Err(error);
         }
@@ -230,7 +234,13 @@ async fn record(plant: &Plant, store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn record_some(store: &Store, waiting: &HashMap<i64, Fetch>, ids: &[i64], asked: bool) -> Result<(), StoreError> {
+async fn record_some(
+    plant: &Plant,
+    store: &Store,
+    waiting: &HashMap<i64, Fetch>,
+    ids: &[i64],
+) -> Result<(), StoreError> {
+    let asked = plant.modems_are_asked();
     let mut tx = store.write().await?;
     for id in ids {
         let fetch = &waiting[id];
@@ -238,8 +248,55 @@ async fn record_some(store: &Store, waiting: &HashMap<i64, Fetch>, ids: &[i64], 
         let evidence = (!asked).then_some(evidence.as_str());
         let fetched = Fetched { revision: fetch.revision, digest: &fetch.digest, at: fetch.at, evidence };
         elements::record_fetched(&mut tx, *id, &fetched, &fetch.from.to_string()).await?;
+        if fetch.kind == DeviceKind::Mta
+            && let Some(cmts) = plant.cmts_of(fetch.from)
+        {
+            look_where_it_is(&mut tx, *id, &cmts, fetch.at).await?;
+        }
     }
     tx.commit().await
+}
+
+/// An emergency call is sent to the address a voice service was registered with: a telephone behind a CMTS that does not
+/// serve that address needs a person.
+async fn look_where_it_is(tx: &mut Tx, element_id: i64, cmts: &Cmts, now: Timestamp) -> Result<(), StoreError> {
+    if cmts.areas.is_empty() {
+        return Ok(());
+    }
+    let Some(element) = elements::by_id(tx, element_id).await? else { return Ok(()) };
+    let Content::Mta(mta) = &element.desired else { return Ok(()) };
+    let subject = jobs::subject(&element);
+    match misplaced(mta, cmts) {
+        Some(detail) => {
+            exceptions::open(tx, Some(&element.tenant), LOCATION_EXCEPTION, &subject, &detail, now).await?;
+            tracing::warn!(
+                modem.mac = element.key,
+                account.id = element.account_id,
+                "MTA {} is behind {}, which does not serve its registered address: an emergency call would be sent elsewhere. \
+                 Ask the subscriber, then have the address corrected.",
+                element.key,
+                cmts.name
+            );
+        }
+        None => {
+            exceptions::release_subject(tx, LOCATION_EXCEPTION, &subject, "provisioner", now).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Which registered address does not fit the CMTS; `None`: all do, or none tells its postal code.
+fn misplaced(mta: &MtaContent, cmts: &Cmts) -> Option<String> {
+    let code = |location: &MtaLocation| location.address.postal_code.clone();
+    let strange = mta.locations.iter().find(|location| {
+        code(location).is_some_and(|code| !cmts.areas.iter().any(|area| area.holds(&code)))
+    })?;
+    Some(format!(
+        "service {} is registered in {} and its MTA is behind {}, which does not serve that area",
+        strange.service,
+        code(strange).unwrap_or_default(),
+        cmts.name
+    ))
 }
 
 async fn save(plant: &Plant) {

@@ -145,6 +145,7 @@ pub struct Fetch {
     pub revision: i64,
     pub from: IpAddr,
     pub name: String,
+    pub kind: DeviceKind,
     /// Effective digest of the bytes.
     pub digest: String,
     pub at: Timestamp,

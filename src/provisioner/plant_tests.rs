@@ -118,6 +118,7 @@ fn a_fetch_that_could_not_be_recorded_yields_to_a_newer_one() {
         revision,
         from: "10.0.0.9".parse().expect("an address"),
         name: name(revision),
+        kind: DeviceKind::Cm,
         digest: "a".to_owned(),
         at: Timestamp::UNIX_EPOCH,
     };

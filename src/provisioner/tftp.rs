@@ -221,6 +221,7 @@ impl TftpServer {
             revision: owner.revision,
             from,
             name: request.name.clone(),
+            kind: owner.kind,
             digest: effective_digest(&file.bytes),
             at: self.clock.now(),
         };

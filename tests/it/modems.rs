@@ -13,7 +13,7 @@ use crate::harness::daemon::{Daemon, Site};
 use crate::harness::modem::{
     AUTH_PASSWORD, Agent, BOOT_STATE, Behaviour, COMMUNITY, Modem, PRIVACY_PASSWORD, USER, fetch,
 };
-use crate::harness::{free_udp_port, http, wait_for};
+use crate::harness::{free_udp_port, http, run, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 const FIRST: &str = "00:11:22:33:44:55";
@@ -174,6 +174,107 @@ fn garbage_for_an_answer_is_no_answer() {
     gibberish.join().expect("it ends");
 }
 
+#[test]
+fn a_telephone_call_is_not_cut_off_by_a_reset() {
+    // The model's own object tells whether a line is in use: 1 is on hook.
+    let settings = "[snmp]\ncommunity = \"plant-community\"\n[[reset.line_status]]\nmodel = \"tm*\"\noid = \"1.3.6.1.4.1.4115.1.3.1\"\nidle = 1\n";
+    let plant = Plant::careful(Site::sqlite(), settings, 27);
+    let gateway = |account: &mut Value| {
+        account["devices"][0] = json!({"id": "gw1", "cm_mac": FIRST, "mta_mac": SECOND, "model": "TM3402"});
+        let voice = json!({"id": "v", "type": "voice", "plan": "voice-basic", "device": "gw1",
+            "lines": [{"port": 1, "number": "+15125550100", "enabled": true}]});
+        account["services"].as_array_mut().expect("services").push(voice);
+    };
+    plant.push(FIRST, gateway);
+    let modem = plant.modem(FIRST, 1);
+    modem.agent.set("1.3.6.1.4.1.4115.1.3.1.9", "integer", "2");
+    modem.power_cycle();
+    plant.until(FIRST, |device| device["confirmed_revision"] == 1);
+
+    let faster = |account: &mut Value| {
+        gateway(account);
+        account["services"][0]["plan"] = json!("res-300");
+    };
+    plant.push(FIRST, faster);
+    let evidence = wait_for("the call is seen", SOON, || Some(plant.evidence()).filter(|text| text.contains("a call is up")));
+    assert!(evidence.contains("every minute"), "{evidence}");
+    assert_eq!(modem.boots(), 1);
+
+    // It ends; the reset follows by itself, here hurried by a push that changes the file once more.
+    modem.agent.set("1.3.6.1.4.1.4115.1.3.1.9", "integer", "1");
+    plant.push(FIRST, |account| {
+        faster(account);
+        account["services"][0]["max_cpe"] = json!(7);
+    });
+    plant.until(FIRST, |device| device["confirmed_revision"] == 3);
+    assert_eq!(modem.boots(), 2);
+
+    // Where nothing tells about lines, the maintenance window is waited for.
+    plant.push(FIRST, |account| {
+        gateway(account);
+        account["devices"][0]["model"] = json!("another-maker");
+    });
+    let evidence = wait_for("the window is waited for", SOON, || {
+        Some(plant.evidence()).filter(|text| text.contains("maintenance window"))
+    });
+    assert!(evidence.contains("cannot be read"), "{evidence}");
+    assert_eq!(modem.boots(), 2);
+}
+
+#[test]
+fn an_mta_proves_itself_and_one_that_moved_house_calls_a_person() {
+    let settings = "[snmp]\ncommunity = \"plant-community\"\n[[cmts]]\nname = \"cmts1\"\nnetworks = [\"127.0.28.0/24\"]\nareas = [\"787*\"]\n";
+    let plant = Plant::new(Site::sqlite(), settings, 28);
+    let living_in = |code: &'static str| {
+        move |account: &mut Value| {
+            account["devices"][0] = json!({"id": "gw1", "cm_mac": FIRST, "mta_mac": SECOND});
+            let voice = json!({"id": "v", "type": "voice", "plan": "voice-basic", "device": "gw1",
+                "service_address": {"line1": "1 Main St", "city": "Austin", "postal_code": code, "country": "US"},
+                "lines": [{"port": 1, "number": "+15125550100", "enabled": true}]});
+            account["services"].as_array_mut().expect("services").push(voice);
+        }
+    };
+    plant.push(FIRST, living_in("78701"));
+    let mta = Agent::start(Ipv4Addr::new(127, 0, 28, 2), plant.snmp_port, &[]);
+    let name = wait_for("the MTA has a file", SOON, || Some(plant.file(SECOND)).filter(|name| name.ends_with(".mta")));
+    assert!(fetch(mta.address, plant.tftp(), &name).is_some());
+    plant.until(SECOND, |device| device["fetched_revision"] == 1);
+    // pktcMtaDevProvisioningState: in progress, then pass.
+    mta.set("1.3.6.1.4.1.4491.2.2.1.1.1.9.0", "integer", "2");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(plant.device(SECOND).expect("it is listed")["state"], "pending");
+    mta.set("1.3.6.1.4.1.4491.2.2.1.1.1.9.0", "integer", "1");
+    plant.until(SECOND, |device| device["state"] == "applied" && device["confirmed_revision"] == 1);
+    let open = || plant.site.json(&["exception", "list"]).to_string();
+    assert!(!open().contains("emergency_location"), "{}", open());
+
+    // The account says another city than the CMTS serves.
+    plant.push(FIRST, living_in("10001"));
+    assert!(fetch(mta.address, plant.tftp(), &plant.file(SECOND)).is_some());
+    wait_for("a person is called", SOON, || open().contains("emergency_location").then_some(()));
+    plant.push(FIRST, living_in("78702"));
+    assert!(fetch(mta.address, plant.tftp(), &plant.file(SECOND)).is_some());
+    wait_for("it is in order again", SOON, || (!open().contains("emergency_location")).then_some(()));
+}
+
+#[test]
+fn a_daemon_killed_between_any_two_steps_brings_the_modem_there_all_the_same() {
+    let mut plant = Plant::new(Site::sqlite(), "[snmp]\ncommunity = \"plant-community\"\n", 29);
+    plant.push(FIRST, |_| {});
+    let modem = plant.modem(FIRST, 1);
+    modem.power_cycle();
+    plant.until(FIRST, |device| device["confirmed_revision"] == 1);
+    for (turn, wait_ms) in [0u64, 40, 120, 250, 400, 700, 1100].into_iter().enumerate() {
+        plant.push(FIRST, |account| account["services"][0]["max_cpe"] = json!(3 + turn));
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        plant.kill_and_start();
+        let revision = 2 + turn;
+        plant.until(FIRST, |device| device["confirmed_revision"] == revision && device["state"] == "applied");
+    }
+    // A kill right after the reset may cost a second one, never more.
+    assert!((8..=15).contains(&modem.boots()), "{} boots for 7 changes", modem.boots());
+}
+
 /// A daemon with modems around it.
 pub struct Plant {
     pub site: Site,
@@ -187,15 +288,26 @@ pub struct Plant {
 
 impl Plant {
     pub fn new(site: Site, settings: &str, net: u8) -> Self {
+        Self::careful(site, &format!("{settings}[reset]\nvoice = \"any\"\n"), net)
+    }
+
+    /// As `new`, but modems with voice are only reset when their lines are silent.
+    pub fn careful(site: Site, settings: &str, net: u8) -> Self {
         let snmp_port = free_udp_port();
         let poll = if settings.contains("poll_minutes") { "" } else { "poll_minutes = 0\n" };
         let timing = format!("[snmp]\nport = {snmp_port}\ntimeout_ms = 500\nretries = 1\n{poll}");
         let settings = settings.replacen("[snmp]\n", &timing, 1);
-        site.edit("[log]", &format!("{settings}[reset]\nvoice = \"any\"\n[log]"));
+        site.edit("[log]", &format!("{settings}[log]"));
         site.prepare(CATALOG);
         let key = site.key("acme", "admin");
         let daemon = site.start();
         Self { site, daemon, key, snmp_port, net, registers: Arc::new(AtomicBool::new(true)) }
+    }
+
+    fn kill_and_start(&mut self) {
+        run("procps", "kill", &["-9", &self.daemon.pid().to_string()]);
+        // The old one is reaped when the new one takes its place.
+        self.daemon = self.site.start();
     }
 
     pub fn tftp(&self) -> SocketAddr {
