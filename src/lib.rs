@@ -9,7 +9,7 @@
 //! ── 4 daemon + cli ── daemon: builds, wires, starts, stops; configuration, log, the system clock
 //!                      cli: the commands; one file a group
 //! ── 3 services ────── intake: HTTP in          collector: RADIUS in, and the fold behind it
-//!                      provisioner: modems (TFTP), mailboxes, AAA rows out    biller: closes periods
+//!                      provisioner: modems (TFTP, SNMP, DHCP), mailboxes, AAA rows out    biller: closes periods
 //!                      nas_control: live sessions changed or ended at their NAS (RFC 5176)
 //!                      (services never import one another; they meet in the store)
 //! ── 2 store ───────── the only room that knows SQL; SQLite and PostgreSQL from one text
@@ -31,6 +31,9 @@
 //! - **Boot of a modem**: `provisioner::dhcp` receives what a CMTS relays → `dhcp` decides from the table of leases and what
 //!   the plant knows of the account → a new lease is written to its journal and synced → answer with the newest file's
 //!   name. TFTP builds that file for this CMTS and address. Behind both, leases, offers and fetches go to the store.
+//! - **A modem's change**: its job takes one step an attempt (`provision::next_step`): file on offer → reset → awaited →
+//!   confirmed by the modem's own word. What was seen stands in the store, so any attempt may be its process' last. A
+//!   catalog change waits for the next boot or for a rollout (`provision::decide_rollout`).
 //! - **Accounting packet**: `collector` receives → `radius` verifies → `store::journal` appends, COMMIT → answer. Behind
 //!   it, in order, the fold: `radius` reads the record, `usage` folds it into its session, and sessions, ledger
 //!   entries, totals and the watermark are written in one transaction. Behind that the keeper seals, archives and drops
