@@ -21,7 +21,7 @@
 //! ── 0 vocabulary ──── identifiers, addresses, rates, money, instants, secrets
 //! ```
 //!
-//! ## Five journeys, each read, decide, write
+//! ## Six journeys, each read, decide, write
 //!
 //! - **Account push**: `intake` parses the document (`account`: an account, or every fault) → reads what is stored →
 //!   decides (`account::decide`), works out the elements (`provision::elements`) → writes account, holders, sealed
