@@ -288,9 +288,10 @@ async fn look_where_it_is(tx: &mut Tx, element_id: i64, cmts: &Cmts, now: Timest
 /// Which registered address does not fit the CMTS; `None`: all do, or none tells its postal code.
 fn misplaced(mta: &MtaContent, cmts: &Cmts) -> Option<String> {
     let code = |location: &MtaLocation| location.address.postal_code.clone();
-    let strange = mta.locations.iter().find(|location| {
-        code(location).is_some_and(|code| !cmts.areas.iter().any(|area| area.holds(&code)))
-    })?;
+    let strange = mta
+        .locations
+        .iter()
+        .find(|location| code(location).is_some_and(|code| !cmts.areas.iter().any(|area| area.holds(&code))))?;
     Some(format!(
         "service {} is registered in {} and its MTA is behind {}, which does not serve that area",
         strange.service,

@@ -15,7 +15,7 @@ use crate::harness::modem::{
 };
 use crate::harness::{free_udp_port, http, run, wait_for};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const FIRST: &str = "00:11:22:33:44:55";
 const SECOND: &str = "00:11:22:33:44:66";
 
@@ -196,7 +196,8 @@ fn a_telephone_call_is_not_cut_off_by_a_reset() {
         account["services"][0]["plan"] = json!("res-300");
     };
     plant.push(FIRST, faster);
-    let evidence = wait_for("the call is seen", SOON, || Some(plant.evidence()).filter(|text| text.contains("a call is up")));
+    let evidence =
+        wait_for("the call is seen", SOON, || Some(plant.evidence()).filter(|text| text.contains("a call is up")));
     assert!(evidence.contains("every minute"), "{evidence}");
     assert_eq!(modem.boots(), 1);
 
@@ -350,7 +351,15 @@ impl Plant {
     }
 
     pub fn until(&self, mac: &str, is: impl Fn(&Value) -> bool) -> Value {
-        wait_for(&format!("{mac} gets there; it is {:#?}", self.device(mac)), SOON, || self.device(mac).filter(&is))
+        let begun = Instant::now();
+        loop {
+            let device = self.device(mac);
+            match device.clone().filter(&is) {
+                Some(device) => return device,
+                None if begun.elapsed() < SOON => std::thread::sleep(Duration::from_millis(50)),
+                None => panic!("{mac} does not get there: {device:#?}\n{}", self.evidence()),
+            }
+        }
     }
 
     /// The evidence of the first account's service.

@@ -1,6 +1,6 @@
 //! A cable modem made of real parts: Debian's snmpd with its answers in files, and a TFTP fetch whenever it is reset.
 //!
-//! `snmpd` passes the modem's objects to a small shell script that reads one file an object; what is set is written down.
+//! `snmpd` passes the modem's objects to small shell scripts that read one file an object; what is set is written down.
 //! A thread sees a reset, lets the modem be silent for its boot, fetches the file that DHCP would name and comes up.
 
 use std::collections::BTreeMap;
@@ -62,7 +62,9 @@ impl Agent {
         std::fs::create_dir_all(folder.join("objects")).expect("a folder");
         std::fs::write(folder.join("pass.sh"), PASS).expect("a script");
         let passes: String = ["1.3.6.1.2.1.69", "1.3.6.1.2.1.10.127", "1.3.6.1.4.1"]
-            .map(|oid| format!("pass .{oid} /bin/sh {} {}\n", folder.join("pass.sh").display(), folder.display()))
+            .map(|oid| {
+                format!("pass_persist .{oid} /bin/sh {} {}\n", folder.join("pass.sh").display(), folder.display())
+            })
             .concat();
         let text = format!(
             "rwcommunity {COMMUNITY}\nagentaddress udp:{address}:{port}\ncreateUser {USER} SHA-256 \"{AUTH_PASSWORD}\" AES \
@@ -214,12 +216,20 @@ pub fn fetch(from: Ipv4Addr, server: SocketAddr, name: &str) -> Option<Vec<u8>> 
     None
 }
 
-/// snmpd's `pass` protocol: `-g OID` prints the object's name, type and value; `-s OID TYPE VALUE` sets it.
+/// snmpd's `pass_persist` protocol, for `pass` remembers an answer for half a minute: `get`, object → object, type, value;
+/// `set`, object, type and value → DONE.
 const PASS: &str = r#"
-folder=$1; action=$2; oid=${3#.}
-case $action in
-  -g) [ -f "$folder/objects/$oid" ] && { echo ".$oid"; cat "$folder/objects/$oid"; } ;;
-  -s) shift 4; echo "$oid $*" >> "$folder/sets" ;;
-esac
-exit 0
+folder=$1
+while read -r command; do
+  case $command in
+    PING) echo PONG ;;
+    get)
+      read -r oid
+      oid=${oid#.}
+      if [ -f "$folder/objects/$oid" ]; then echo ".$oid"; cat "$folder/objects/$oid"; else echo NONE; fi ;;
+    getnext) read -r oid; echo NONE ;;
+    set) read -r oid; read -r kind value; echo "${oid#.} $value" >> "$folder/sets"; echo DONE ;;
+    *) echo NONE ;;
+  esac
+done
 "#;
