@@ -221,7 +221,9 @@ impl<'a> Attempt<'a> {
 
     async fn run(self) -> DeviceOutcome {
         let offered = self.offer.as_ref().map(|offer| offer.digest.clone());
+        let seen_fetch_at = self.known.running.as_ref().map(|running| running.fetched_at);
         let mut outcome = self.step().await;
+        outcome.notes.seen_fetch_at = seen_fetch_at;
         outcome.notes.offered_digest = offered;
         outcome
     }

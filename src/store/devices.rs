@@ -36,6 +36,8 @@ impl DeviceRow {
 /// What an attempt on a device did, to be recorded with its ending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeviceNotes {
+    /// The newest fetch the attempt knew of.
+    pub seen_fetch_at: Option<Timestamp>,
     /// Effective digest of the file on offer.
     pub offered_digest: Option<String>,
     /// A reset was sent for the claimed revision.

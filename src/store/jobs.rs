@@ -317,6 +317,7 @@ pub async fn end(
         return Ok(None);
     }
     let newer = element.desired_revision != claimed.element.desired_revision;
+    let ending = look_again_after_news(tx, element.id, ending, now).await?;
     let event = match &ending {
         Ending::Succeeded(_) | Ending::Device { again: None, .. } => JobEvent::Succeed,
         Ending::Device { again: Some((at, reason)), .. } => JobEvent::Later { at: *at, reason: reason.clone() },
@@ -369,6 +370,19 @@ pub async fn end(
         }
     }
     Ok(Some(state))
+}
+
+/// A device that fetched while its attempt was under way is looked at again, for the attempt did not know.
+async fn look_again_after_news(
+    tx: &mut Tx,
+    element_id: i64,
+    ending: Ending,
+    now: Timestamp,
+) -> Result<Ending, StoreError> {
+    let Ending::Device { progress, notes, again: None } = ending else { return Ok(ending) };
+    let fetched_at = devices::one(tx, element_id).await?.running.map(|running| running.fetched_at);
+    let again = (fetched_at != notes.seen_fetch_at).then(|| (now, "it fetched a file meanwhile".to_owned()));
+    Ok(Ending::Device { progress, notes, again })
 }
 
 /// When the next job of a kind is due; in the past when one is due now. `None`: there is none.

@@ -94,8 +94,14 @@ fn a_silent_modem_is_reset_through_its_cmts_and_delays_nobody() {
          community = \"{COMMUNITY}\"\nreset = \"cisco\"\nnetworks = [\"127.0.24.0/24\"]\n"
     );
     let plant = Plant::new(Site::sqlite(), &settings, 24);
-    let agent =
-        Agent::start(cmts, plant.snmp_port, &[("1.3.6.1.2.1.10.127.1.3.7.1.2.0.17.34.51.68.85", "integer", "77")]);
+    let agent = Agent::start(
+        cmts,
+        plant.snmp_port,
+        &[
+            ("1.3.6.1.2.1.10.127.1.3.7.1.2.0.17.34.51.68.85", "integer", "77"),
+            ("1.3.6.1.4.1.9.9.116.1.3.1.1.9.0.17.34.51.68.85", "integer", "2"),
+        ],
+    );
     let (silent, lively) = (plant.modem(FIRST, 1), plant.modem(SECOND, 2));
     plant.push(FIRST, |_| {});
     plant.push(SECOND, |_| {});
@@ -377,8 +383,12 @@ fn device(port: u16, key: &str, mac: &str) -> Option<Value> {
     answer["items"].as_array().and_then(|items| items.first()).cloned()
 }
 
-/// What DHCP would hand out now.
+/// What DHCP would hand out now. While nobody answers, a modem goes on asking.
 fn file_of(port: u16, key: &str, mac: &str) -> String {
-    let name = device(port, key, mac).and_then(|device| device["config_file"].as_str().map(str::to_owned));
+    let bearer = format!("Bearer {key}");
+    let path = format!("/v1/tenants/acme/devices?mac={mac}");
+    let asked = || http::request(port, "GET", &path, &[("Authorization", &bearer)], None).ok();
+    let answer = wait_for("DHCP answers", SOON, || asked().filter(|answer| answer.status == 200)).json();
+    let name = answer["items"][0]["config_file"].as_str().map(str::to_owned);
     name.unwrap_or_else(|| "unprovisioned.cm".to_owned())
 }

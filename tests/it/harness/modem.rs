@@ -55,7 +55,7 @@ pub struct Behaviour {
 }
 
 impl Agent {
-    /// Starts snmpd on `address:port` with the objects given.
+    /// Starts snmpd on `address:port` with the objects given; only an object that is there can be set.
     pub fn start(address: Ipv4Addr, port: u16, objects: &[(&str, &str, &str)]) -> Self {
         let keep = super::temp_dir();
         let folder = keep.path().to_path_buf();
@@ -126,7 +126,11 @@ impl Drop for Agent {
 impl Modem {
     /// A modem that is off; `boot` turns it on.
     pub fn new(address: Ipv4Addr, port: u16, behaviour: Behaviour) -> Self {
-        let agent = Arc::new(Agent::start(address, port, &[(BOOT_STATE, "integer", "1"), (CONFIG_FILE, "string", "")]));
+        let agent = Arc::new(Agent::start(
+            address,
+            port,
+            &[(RESET_NOW, "integer", "2"), (BOOT_STATE, "integer", "1"), (CONFIG_FILE, "string", "")],
+        ));
         agent.silence(true);
         let (boots, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let life = {
