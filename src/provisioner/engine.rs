@@ -317,7 +317,7 @@ fn ending(applied: Result<Outcome, ApplyError>) -> Ending {
     match applied {
         Ok(Outcome::Reached(progress)) => Ending::Succeeded(progress),
         Ok(Outcome::Device(device)) => {
-            Ending::Device { progress: device.progress, notes: device.notes, again: device.again }
+            Ending::Device { progress: device.progress, notes: Box::new(device.notes), again: device.again }
         }
         Err(ApplyError::Away(reason) | ApplyError::Retry(reason) | ApplyError::NotHere(reason)) => {
             Ending::Retry { reason, random: random() }

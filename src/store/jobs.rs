@@ -72,7 +72,7 @@ pub enum Ending {
     /// A step on a device; the next one is due when `again` says, because of its reason.
     Device {
         progress: Progress,
-        notes: DeviceNotes,
+        notes: Box<DeviceNotes>,
         again: Option<(Timestamp, String)>,
     },
     /// A passing fault; `random` spreads the next attempt.
