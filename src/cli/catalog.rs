@@ -130,7 +130,7 @@ fn sentence(done: &Applied, dry_run: bool) -> String {
         ));
     }
     text.push_str(&format!(
-        "  {} accounts; {} modems take it when they boot, {} of them with voice; none is reset\n",
+        "  {} accounts; {} modems must boot to take it, {} of them with voice; none is reset for it\n",
         effect.accounts, effect.reboots, effect.reboots_with_voice
     ));
     text

@@ -60,7 +60,7 @@ pub enum Suspended {
 
 impl Default for MailRules {
     fn default() -> Self {
-        Self { grace_days: 30, former_days: 30, suspended: Suspended::Accept, scheme: Scheme::default() }
+        Self { grace_days: 0, former_days: 30, suspended: Suspended::Accept, scheme: Scheme::default() }
     }
 }
 

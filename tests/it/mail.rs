@@ -73,6 +73,7 @@ impl Town {
         let url = format!("http://127.0.0.1:{doveadm_port}");
         let doveadm = format!("[mail.doveadm]\nurl = \"{url}\"\nkey = \"{DOVEADM_KEY}\"\n[aaa]\n");
         site.edit("[aaa]\n", &doveadm);
+        site.edit("driver = \"postfixadmin\"", "driver = \"postfixadmin\"\ngrace_days = 30");
         site.prepare(CATALOG);
         let key = site.key("acme", "push");
         let host = MailHost::start(&site.mail_url, doveadm_port);

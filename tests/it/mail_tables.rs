@@ -350,6 +350,7 @@ fn mail_goes_to_another_account_only_where_an_operator_gives_it_along() {
         (vec!["quarantine", "release", ADA, "--with-mail"], "acme.example/ada/", ""),
     ] {
         let site = Site::sqlite();
+        site.edit("driver = \"postfixadmin\"", "driver = \"postfixadmin\"\ngrace_days = 30");
         site.prepare(CATALOG);
         let key = site.key("acme", "push");
         let daemon = site.start();
@@ -409,6 +410,7 @@ fn locked_mail_database_delays_nobody_else_and_is_caught_up_with() {
 #[test]
 fn daemon_killed_between_any_two_steps_leaves_nothing_half_made() {
     let mut site = Site::sqlite();
+    site.edit("driver = \"postfixadmin\"", "driver = \"postfixadmin\"\ngrace_days = 30");
     let url = postgres::database();
     site.edit(&site.mail_url, &url);
     site.mail_url = url;
@@ -478,6 +480,7 @@ fn doveadm_that_is_away_or_refuses_the_key_fails_no_mailbox() {
 
 fn site_with(mail_url: Option<String>) -> Site {
     let mut site = Site::sqlite();
+    site.edit("driver = \"postfixadmin\"", "driver = \"postfixadmin\"\ngrace_days = 30");
     if let Some(url) = mail_url {
         site.edit(&site.mail_url, &url);
         site.mail_url = url;

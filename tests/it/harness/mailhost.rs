@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use super::{free_tcp_port, run, temp_dir, wait_for};
 
+/// curl(1), exit codes.
+const CURL_TIMED_OUT: i32 = 28;
+
 /// Dovecot and Postfix over one database.
 pub struct MailHost {
     folder: PathBuf,
@@ -132,7 +135,11 @@ impl MailHost {
         let url = format!("smtp://127.0.0.1:{}/example.org", self.smtp_port);
         let file = text(&message);
         let arguments = ["-sv", "-m", "20", &url, "--mail-from", "tester@example.org", "--mail-rcpt", to, "-T", &file];
-        let output = run("curl", "curl", &arguments);
+        // A sender whose connection hung tries again.
+        let mut output = run("curl", "curl", &arguments);
+        if output.status.code() == Some(CURL_TIMED_OUT) {
+            output = run("curl", "curl", &arguments);
+        }
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
 
