@@ -28,7 +28,11 @@ const IDLE: Duration = Duration::from_secs(5);
 const CLAIM: Duration = Duration::from_secs(60);
 const CLAIM_NAME: &str = "modem health";
 /// Modems that run another file, reset in a minute of the maintenance window.
-const HEALED_PER_MINUTE: i64 = 10;
+const HEALED_PER_MINUTE: u32 = 10;
+/// A reset that did not help is not repeated in the same night: another server hands out that file.
+const HEALED_AGAIN: Duration = Duration::from_secs(12 * 3600);
+/// Differences looked at for it.
+const OPEN_MOST: i64 = 1000;
 const HEAL_EVERY: Duration = Duration::from_secs(60);
 
 /// What is asked, in this order.
@@ -190,9 +194,15 @@ impl Poller {
             return Ok(());
         }
         let mut tx = self.store.write().await?;
-        let open = drift::list(&mut tx, None, Some(ElementKind::Cm.as_str()), false, 0, HEALED_PER_MINUTE).await?;
+        let open = drift::list(&mut tx, None, Some(ElementKind::Cm.as_str()), false, 0, OPEN_MOST).await?;
+        let again = now.checked_sub(HEALED_AGAIN).unwrap_or(Timestamp::UNIX_EPOCH);
+        let mut healed = 0;
         for found in open {
-            devices::want_reset(&mut tx, found.element_id, "the sweep", true, LANE_BULK, now).await?;
+            let reset = devices::one(&mut tx, found.element_id).await?.reset;
+            if healed < HEALED_PER_MINUTE && reset.is_none_or(|reset| reset.at < again) {
+                devices::want_reset(&mut tx, found.element_id, "the sweep", true, LANE_BULK, now).await?;
+                healed += 1;
+            }
         }
         tx.commit().await
     }
