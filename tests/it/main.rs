@@ -37,6 +37,7 @@ mod ports;
 mod power;
 mod quarantine;
 mod radsec;
+mod real_modem;
 mod reload;
 mod rollouts;
 mod sources;

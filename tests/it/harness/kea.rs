@@ -1,18 +1,28 @@
-//! Kea 2.2 in a network namespace of its own, over a PostgreSQL of its own, joined to us by a pair of virtual interfaces.
+//! Kea 2.2 over a PostgreSQL of its own: in a network namespace of its own, joined to us by a pair of virtual interfaces, or
+//! on this side of a cable segment.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::postgres::Cluster;
 use super::run;
+use super::segment::Segment;
 
 /// A running Kea; everything of it is gone when it is dropped.
 pub struct Kea {
     pub cluster: Cluster,
     pub database: String,
     child: Child,
-    namespace: String,
-    link: String,
+    /// Namespace and pair of interfaces, when they are its own.
+    wires: Option<(String, String)>,
+}
+
+/// What its configuration differs in.
+struct Place {
+    interface: String,
+    relay: String,
+    next_server: String,
+    net: u8,
 }
 
 /// SQL of Debian's `kea-admin`, which makes the tables.
@@ -36,6 +46,29 @@ impl Kea {
         assert!(ip(&format!("-n {namespace} addr add 10.{net}.0.1/16 dev kea0")));
         assert!(ip(&format!("-n {namespace} link set kea0 up")));
         assert!(ip(&format!("-n {namespace} link set lo up")));
+        let place = Place {
+            interface: "kea0".to_owned(),
+            relay: format!("10.{net}.0.2"),
+            next_server: "127.0.0.1".to_owned(),
+            net,
+        };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &namespace, "kea-dhcp4"]);
+        Some(Self::run(folder, &place, command, Some((namespace, link))))
+    }
+
+    /// Starts it as the server of a cable segment, with the same subnets.
+    pub fn of_segment(folder: &Path, segment: &Segment) -> Self {
+        let place = Place {
+            interface: segment.interface().to_owned(),
+            relay: segment.relay_address().to_string(),
+            next_server: segment.server().to_string(),
+            net: segment.net,
+        };
+        Self::run(folder, &place, Command::new("kea-dhcp4"), None)
+    }
+
+    fn run(folder: &Path, place: &Place, mut command: Command, wires: Option<(String, String)>) -> Self {
         let cluster = Cluster::start(&[]);
         let url = cluster.database();
         let database = url.rsplit('/').next().expect("a database").to_owned();
@@ -44,10 +77,10 @@ impl Kea {
         let made = run("postgresql", "psql", &arguments);
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let config = folder.join("kea.json");
-        std::fs::write(&config, configuration(folder, &cluster, &database, net)).expect("a configuration");
+        std::fs::write(&config, configuration(folder, &cluster, &database, place)).expect("a configuration");
         let log = std::fs::File::create(folder.join("kea.log")).expect("a log");
-        let child = Command::new("ip")
-            .args(["netns", "exec", &namespace, "kea-dhcp4", "-c"])
+        let child = command
+            .arg("-c")
             .arg(&config)
             .env("KEA_PIDFILE_DIR", folder)
             .env("KEA_LOCKFILE_DIR", folder)
@@ -56,7 +89,7 @@ impl Kea {
             .stderr(log)
             .spawn()
             .expect("Kea runs");
-        Some(Self { cluster, database, child, namespace, link })
+        Self { cluster, database, child, wires }
     }
 
     /// URL of its database.
@@ -70,7 +103,8 @@ impl Kea {
 
     /// Makes an address ours, so that a modem can send from it.
     pub fn adopt(&self, address: std::net::Ipv4Addr) {
-        run("iproute2", "ip", &["addr", "add", &format!("{address}/32"), "dev", &self.link]);
+        let link = self.wires.as_ref().map_or("lo", |(_, link)| link);
+        run("iproute2", "ip", &["addr", "add", &format!("{address}/32"), "dev", link]);
     }
 }
 
@@ -79,18 +113,21 @@ impl Drop for Kea {
         // Already gone is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        run("iproute2", "ip", &["link", "del", &self.link]);
-        run("iproute2", "ip", &["netns", "del", &self.namespace]);
+        if let Some((namespace, link)) = &self.wires {
+            run("iproute2", "ip", &["link", "del", link]);
+            run("iproute2", "ip", &["netns", "del", namespace]);
+        }
     }
 }
 
-fn configuration(folder: &Path, cluster: &Cluster, database: &str, net: u8) -> String {
+fn configuration(folder: &Path, cluster: &Cluster, database: &str, place: &Place) -> String {
+    let net = place.net;
     let store = serde_json::json!({
         "type": "postgresql", "name": database, "user": "postgres", "host": cluster.folder.display().to_string(),
         "port": cluster.port, "max-reconnect-tries": 1000, "reconnect-wait-time": 200, "on-fail": "serve-retry-continue",
     });
     serde_json::json!({"Dhcp4": {
-        "interfaces-config": {"interfaces": ["kea0"], "dhcp-socket-type": "udp"},
+        "interfaces-config": {"interfaces": [place.interface], "dhcp-socket-type": "udp"},
         "lease-database": store, "hosts-database": store,
         "host-reservation-identifiers": ["hw-address"],
         "store-extended-info": true,
@@ -103,10 +140,10 @@ fn configuration(folder: &Path, cluster: &Cluster, database: &str, net: u8) -> S
         ],
         "client-classes": [
             {"name": "cm", "test": "substring(option[60].hex,0,6)=='docsis'", "boot-file-name": "unprovisioned.cm",
-             "next-server": "127.0.0.1"},
+             "next-server": place.next_server},
             {"name": "mta", "test": "substring(option[60].hex,0,4)=='pktc'"},
         ],
-        "shared-networks": [{"name": "cmts1", "relay": {"ip-addresses": [format!("10.{net}.0.2")]}, "subnet4": [
+        "shared-networks": [{"name": "cmts1", "relay": {"ip-addresses": [place.relay]}, "subnet4": [
             {"id": 1, "subnet": format!("10.{net}.1.0/24"), "client-class": "cm",
              "pools": [{"pool": format!("10.{net}.1.10-10.{net}.1.200")}]},
             {"id": 2, "subnet": format!("10.{net}.2.0/24"), "client-class": "mta",

@@ -57,6 +57,11 @@ pub struct Behaviour {
 impl Agent {
     /// Starts snmpd on `address:port` with the objects given; only an object that is there can be set.
     pub fn start(address: Ipv4Addr, port: u16, objects: &[(&str, &str, &str)]) -> Self {
+        Self::inside(None, address, port, objects)
+    }
+
+    /// As `start`, in a network namespace.
+    pub fn inside(namespace: Option<&str>, address: Ipv4Addr, port: u16, objects: &[(&str, &str, &str)]) -> Self {
         let keep = super::temp_dir();
         let folder = keep.path().to_path_buf();
         std::fs::create_dir_all(folder.join("objects")).expect("a folder");
@@ -72,7 +77,15 @@ impl Agent {
         );
         std::fs::write(folder.join("snmpd.conf"), text).expect("a configuration");
         let log = std::fs::File::create(folder.join("snmpd.log")).expect("a log file");
-        let child = Command::new("snmpd")
+        let mut command = match namespace {
+            None => Command::new("snmpd"),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, "snmpd"]);
+                command
+            }
+        };
+        let child = command
             .args(["-f", "-Lo", "-C", "-c"])
             .arg(folder.join("snmpd.conf"))
             .env("SNMP_PERSISTENT_DIR", &folder)
@@ -177,18 +190,18 @@ fn live(agent: &Agent, behaviour: &Behaviour, boots: &AtomicU64, stop: &AtomicBo
         let name = (behaviour.file)();
         let Some(bytes) = fetch(agent.address, behaviour.tftp, &name) else { continue };
         if behaviour.registers.load(Ordering::SeqCst) {
-            come_up(agent, behaviour, &name, &bytes);
+            come_up(agent, behaviour.operational, &name, &bytes);
         }
     }
     agent.silence(false);
 }
 
 /// What the modem tells once it runs a file.
-fn come_up(agent: &Agent, behaviour: &Behaviour, name: &str, bytes: &[u8]) {
+pub fn come_up(agent: &Agent, operational: i64, name: &str, bytes: &[u8]) {
     // TLV 3 is the first of our files.
     let forwards = bytes.starts_with(&[3, 1, 1]);
     agent.set(CONFIG_FILE, "string", name);
-    agent.set(CM3_STATUS, "integer", &if forwards { behaviour.operational } else { 20 }.to_string());
+    agent.set(CM3_STATUS, "integer", &if forwards { operational } else { 20 }.to_string());
     agent.set(BOOT_STATE, "integer", if forwards { "1" } else { "8" });
     agent.silence(false);
 }
