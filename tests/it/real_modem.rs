@@ -76,7 +76,8 @@ impl Operator {
 
     fn until_confirmed(&self, revision: i64) -> Value {
         wait_for("the modem is seen to run it", SOON, || {
-            Some(self.device(CM)).filter(|device| device["confirmed_revision"] == revision && device["state"] == "applied")
+            Some(self.device(CM))
+                .filter(|device| device["confirmed_revision"] == revision && device["state"] == "applied")
         })
     }
 }
@@ -153,7 +154,8 @@ subnet = "10.{net}.2.0/24"
 
     if with_mta {
         let mta = segment.device(MTA, "pktc1.5:0501");
-        let told = wait_for("the MTA boots", SOON, || mta.dhcp().filter(|told| told.get("boot_file").ends_with(".mta")));
+        let told =
+            wait_for("the MTA boots", SOON, || mta.dhcp().filter(|told| told.get("boot_file").ends_with(".mta")));
         assert_eq!((told.get("boot_file"), told.address().octets()[2]), (operator.file(MTA).as_str(), 2));
         let bytes = mta.fetch(told.get("boot_file")).expect("its file");
         assert!(bytes.starts_with(&[0xfe, 1, 1]), "{bytes:02x?}");
