@@ -184,7 +184,63 @@ pub struct GardenContent {
     pub filters: GardenFilters,
 }
 
+impl Content {
+    /// The address of the modem whose boot a device's file waits for; `None`: this is no device's content.
+    pub fn gateway(&self) -> Option<MacAddress> {
+        match self {
+            Content::Cm(content) => Some(content.mac),
+            Content::Mta(content) => Some(content.cm_mac),
+            Content::Mailbox(_) | Content::Aaa(_) | Content::Absent => None,
+        }
+    }
+
+    /// The content as far as a device's file shows it: of equal ones the files are equal.
+    pub fn as_file(&self) -> Content {
+        match self {
+            Content::Cm(content) => Content::Cm(content.as_file()),
+            Content::Mta(content) => Content::Mta(content.as_file()),
+            other => other.clone(),
+        }
+    }
+}
+
+impl MtaContent {
+    fn as_file(&self) -> Self {
+        let line = |line: &MtaLine| MtaLine {
+            number: String::new(),
+            service: String::new(),
+            // A registration stands in the file where a template puts it, and there it is read from the template.
+            sip: line.sip.clone().filter(|_| !line.template.is_empty()),
+            ..line.clone()
+        };
+        Self { model: None, locations: Vec::new(), lines: self.lines.iter().map(line).collect(), ..self.clone() }
+    }
+}
+
 impl CmContent {
+    fn as_file(&self) -> Self {
+        let firmware = self.firmware.clone().map(|firmware| FirmwareContent { version: None, ..firmware });
+        let plain = Self { model: None, plan: None, voice: false, firmware, ..self.clone() };
+        let closed = Self {
+            downstream: None,
+            upstream: None,
+            downstream_qos: FlowProfile::default(),
+            upstream_qos: FlowProfile::default(),
+            max_cpe: 1,
+            static_ips: Vec::new(),
+            garden: None,
+            ..plain.clone()
+        };
+        match (&self.access, self.mta_mac) {
+            (CmAccess::Active, _) => plain,
+            // What a throttle is called shows in no file.
+            (CmAccess::Throttled { .. }, _) => Self { access: CmAccess::Active, ..plain },
+            (CmAccess::Garden, _) => Self { max_cpe: 1, static_ips: Vec::new(), ..plain },
+            (CmAccess::VoiceOnly, Some(_)) => closed,
+            (CmAccess::VoiceOnly | CmAccess::Blocked, _) => Self { access: CmAccess::Blocked, mta_mac: None, ..closed },
+        }
+    }
+
     /// A modem that nobody pays for.
     pub fn blocked(mac: MacAddress) -> Self {
         Self {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{StoreError, Tx, audit, follow, on};
+use super::{StoreError, Tx, audit, blast, follow, on};
 use crate::billing::facts::{KnownVersion, TariffBook};
 use crate::billing::history::PlanTariffs;
 use crate::billing::tariff::Tariff;
@@ -73,10 +73,6 @@ const WAKE_OF_PLAN: &str = "UPDATE account SET wake_at = $3
        AND id IN (SELECT service.account_id FROM service WHERE service.plan = $2 AND service.ended_at IS NULL)";
 const WAKE_ALL: &str = "UPDATE account SET wake_at = $2
      WHERE tenant = $1 AND closed_at IS NULL AND (wake_at IS NULL OR wake_at > $2)";
-const MODEMS_OF_PLAN: &str = "SELECT DISTINCT element.id, element.desired FROM element JOIN service
-       ON service.account_id = element.account_id
-     WHERE element.tenant = $1 AND element.kind = 'cm' AND service.plan = $2 AND service.ended_at IS NULL
-     ORDER BY element.id LIMIT 10000000";
 
 /// The tenant's catalog in force. **Errors**: `Corrupt` when this release cannot read it any more.
 pub async fn in_force(tx: &mut Tx, tenant: &str) -> Result<Option<InForce>, StoreError> {
@@ -156,7 +152,10 @@ pub async fn apply(
     }
     check_removals(tx, tenant, &effect).await?;
     check_domains(tx, catalog, old).await?;
-    count(tx, tenant, &mut effect).await?;
+    let accounts = count(tx, tenant, &mut effect).await?;
+    if let Some(old) = old {
+        blast::count(tx, (old, catalog), &accounts, &mut effect, now).await?;
+    }
     wake(tx, catalog, old, &effect, at).await?;
     if let Some(before) = &before {
         follow::mark_woken(tx, tenant, before.version, held, at).await?;
@@ -258,7 +257,7 @@ async fn check_domains(tx: &mut Tx, new: &Catalog, old: Option<&Catalog>) -> Res
 async fn wake(tx: &mut Tx, new: &Catalog, old: Option<&Catalog>, effect: &Effect, at: i64) -> Result<(), StoreError> {
     let Some(old) = old else { return Ok(()) };
     let tenant = new.tenant.as_str();
-    if new.holds != old.holds || new.garden_group != old.garden_group || new.blocked_group != old.blocked_group {
+    if blast::touches_all(old, new) {
         on!(tx, c => sqlx::query(WAKE_ALL).bind(tenant).bind(at).execute(c).await.map(drop))?;
         return Ok(());
     }
@@ -270,27 +269,20 @@ async fn wake(tx: &mut Tx, new: &Catalog, old: Option<&Catalog>, effect: &Effect
     Ok(())
 }
 
-async fn count(tx: &mut Tx, tenant: &str, effect: &mut Effect) -> Result<(), StoreError> {
-    let mut accounts = BTreeSet::new();
+/// Services and accounts on changed plans; gives the accounts whose modems these plans touch.
+async fn count(tx: &mut Tx, tenant: &str, effect: &mut Effect) -> Result<BTreeSet<i64>, StoreError> {
+    let (mut accounts, mut with_modems) = (BTreeSet::new(), BTreeSet::new());
     for change in &mut effect.changed_plans {
         change.services = services_of_plan(tx, tenant, &change.plan).await?;
         let ids: Vec<i64> =
             on!(tx, c => sqlx::query_scalar(ACCOUNTS_OF_PLAN).bind(tenant).bind(&change.plan).fetch_all(c).await)?;
-        accounts.extend(ids);
         if change.touches.contains(&"modem") {
-            let modems: Vec<(i64, String)> =
-                on!(tx, c => sqlx::query_as(MODEMS_OF_PLAN).bind(tenant).bind(&change.plan).fetch_all(c).await)?;
-            for (_, desired) in modems {
-                let content: serde_json::Value = serde_json::from_str(&desired).unwrap_or_default();
-                if content["plan"] == change.plan.as_str() {
-                    effect.reboots += 1;
-                    effect.reboots_with_voice += i64::from(content["voice"] == true);
-                }
-            }
+            with_modems.extend(&ids);
         }
+        accounts.extend(ids);
     }
     effect.accounts = i64::try_from(accounts.len()).unwrap_or(i64::MAX);
-    Ok(())
+    Ok(with_modems)
 }
 
 async fn services_of_plan(tx: &mut Tx, tenant: &str, plan: &str) -> Result<i64, StoreError> {

@@ -14,6 +14,7 @@ pub mod accounts;
 pub mod audit;
 pub mod backup;
 pub mod billing;
+mod blast;
 mod bulk;
 pub mod catalog;
 pub mod clock;
