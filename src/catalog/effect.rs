@@ -21,6 +21,8 @@ pub struct Effect {
     pub changed_plans: Vec<PlanChange>,
     pub added_cycles: Vec<String>,
     pub removed_cycles: Vec<String>,
+    /// Mail domains it names that are another tenant's; addresses in them are refused at a push.
+    pub mail_domains_elsewhere: Vec<String>,
     /// Accounts with a service on a changed plan or tariff.
     pub accounts: i64,
     /// Modems whose file changes: each needs a new boot to take it.

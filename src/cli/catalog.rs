@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::exit::{CliError, Exit};
 use crate::catalog::{Bundle, Catalog, Effect, bundles_of_folder, named_files, read};
-use crate::store::catalog::{Applied, ApplyError, apply, in_force, tenants};
+use crate::store::catalog::{Applied, ApplyError, apply, assess, in_force, tenants};
 use crate::vocabulary::Fault;
 
 /// The commands of `lastmile catalog`.
@@ -66,10 +66,26 @@ async fn apply_path(path: &Path, dry_run: bool, hold: bool, context: &Context) -
     }
     let store = context.store().await?;
     let now = context.clock().now();
+    let mut assessed = Vec::new();
+    let mut tx = store.read().await?;
+    for catalog in &catalogs {
+        match assess(&mut tx, catalog, now).await {
+            Ok(done) => assessed.push(done),
+            Err(ApplyError::Refused(mut own)) => faults.append(&mut own),
+            Err(ApplyError::Store(error)) => return Err(error.into()),
+        }
+    }
+    drop(tx);
+    if !faults.is_empty() {
+        return refused(&faults, context);
+    }
+    if dry_run {
+        return tell(&assessed, dry_run, context);
+    }
     let mut tx = store.write().await?;
     let mut applied = Vec::new();
-    for catalog in &catalogs {
-        match apply(&mut tx, catalog, hold, "cli", now).await {
+    for (catalog, assessed) in catalogs.iter().zip(assessed) {
+        match apply(&mut tx, catalog, assessed, hold, "cli", now).await {
             Ok(done) => applied.push(done),
             Err(ApplyError::Refused(mut own)) => faults.append(&mut own),
             Err(ApplyError::Store(error)) => return Err(error.into()),
@@ -79,11 +95,7 @@ async fn apply_path(path: &Path, dry_run: bool, hold: bool, context: &Context) -
         tx.rollback().await?;
         return refused(&faults, context);
     }
-    if dry_run {
-        tx.rollback().await?
-    } else {
-        tx.commit().await?
-    }
+    tx.commit().await?;
     tell(&applied, dry_run, context)
 }
 
@@ -120,6 +132,10 @@ fn sentence(done: &Applied, dry_run: bool) -> String {
         if !list.is_empty() {
             text.push_str(&format!("  {what}: {}\n", list.join(", ")));
         }
+    }
+    if !effect.mail_domains_elsewhere.is_empty() {
+        let domains = effect.mail_domains_elsewhere.join(", ");
+        text.push_str(&format!("  mail domains of another tenant, in which addresses are refused: {domains}\n"));
     }
     for change in &effect.changed_plans {
         text.push_str(&format!(

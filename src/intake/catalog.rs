@@ -12,7 +12,7 @@ use super::caller::{Caller, READERS};
 use super::problem::Problem;
 use super::request::{Asked, BODY_MAX, octets};
 use crate::catalog::{Bundle, read};
-use crate::store::catalog::{ApplyError, apply, in_force};
+use crate::store::catalog::{Applied, ApplyError, apply, assess, in_force};
 use crate::vocabulary::{Fault, Role};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -70,16 +70,24 @@ async fn put(
         let detail = format!("The catalog is of tenant {}, the address of {}.", catalog.tenant, caller.tenant);
         return Err(Problem::invalid(vec![Fault { pointer: bundle.main.clone(), detail }]));
     }
-    let mut tx = app.store.write().await?;
-    let applied = match apply(&mut tx, &catalog, query.hold, &caller.actor, app.clock.now()).await {
-        Ok(applied) => applied,
-        Err(ApplyError::Refused(faults)) => return Err(Problem::invalid(faults)),
-        Err(ApplyError::Store(error)) => return Err(error.into()),
-    };
+    let now = app.clock.now();
+    let assessed = assess(&mut app.store.read().await?, &catalog, now).await.map_err(refused)?;
     if query.dry_run {
-        tx.rollback().await?
-    } else {
-        tx.commit().await?
+        return Ok(told(&assessed, true));
     }
-    Ok(Json(json!({ "version": applied.version, "dry_run": query.dry_run, "effect": applied.effect })))
+    let mut tx = app.store.write().await?;
+    let applied = apply(&mut tx, &catalog, assessed, query.hold, &caller.actor, now).await.map_err(refused)?;
+    tx.commit().await?;
+    Ok(told(&applied, false))
+}
+
+fn told(applied: &Applied, dry_run: bool) -> Json<Value> {
+    Json(json!({ "version": applied.version, "dry_run": dry_run, "effect": applied.effect }))
+}
+
+fn refused(error: ApplyError) -> Problem {
+    match error {
+        ApplyError::Refused(faults) => Problem::invalid(faults),
+        ApplyError::Store(error) => error.into(),
+    }
 }

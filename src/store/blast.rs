@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{StoreError, Tx, accounts, holds, on};
 use crate::account::{Known, SecretDigests, Status};
-use crate::catalog::{Catalog, Effect};
+use crate::catalog::{Catalog, Effect, Plan};
 use crate::provision::{Basis, Content, elements};
 use crate::vocabulary::{MacAddress, Timestamp};
 
@@ -17,9 +17,10 @@ const LIVING_ACCOUNTS: &str =
 
 /// Whether a catalog changes what every account's devices follow from, and not only some plans' own.
 pub(super) fn touches_all(old: &Catalog, new: &Catalog) -> bool {
+    // Who has an add-on is read from the documents, not from an index.
     let addons = |catalog: &Catalog| -> BTreeMap<String, _> {
-        let of = |plan: &crate::catalog::Plan| Some((plan.id.clone(), plan.addon.clone()?));
-        catalog.plans.values().filter_map(of).collect()
+        let of = |plan: &Plan| (plan.id.clone(), (plan.addon.clone(), plan.radius.clone()));
+        catalog.plans.values().filter(|plan| plan.service.is_none()).map(of).collect()
     };
     new.holds != old.holds
         || new.garden_group != old.garden_group

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{StoreError, Tx, audit, blast, follow, on};
+use super::{StoreError, Tx, audit, blast, domains, follow, on};
 use crate::billing::facts::{KnownVersion, TariffBook};
 use crate::billing::history::PlanTariffs;
 use crate::billing::tariff::Tariff;
@@ -121,16 +121,41 @@ pub async fn plan_tariffs(tx: &mut Tx, tenant: &str) -> Result<PlanTariffs, Stor
     Ok(history)
 }
 
-/// Applies a catalog in the caller's transaction; the same one again changes nothing. Roll back for a dry run.
+/// What applying a catalog would do; writes nothing, so that counting a hundred thousand accounts holds up no push.
+pub async fn assess(tx: &mut Tx, catalog: &Catalog, now: Timestamp) -> Result<Applied, ApplyError> {
+    let tenant = catalog.tenant.as_str();
+    let before = in_force(tx, tenant).await?;
+    let known = tariff_digests(tx, tenant).await?;
+    let old = before.as_ref().map(|before| &before.catalog);
+    let mut effect = compare(catalog, old, &known).map_err(ApplyError::Refused)?;
+    let version = before.as_ref().map_or(0, |before| before.version);
+    if effect.unchanged {
+        return Ok(Applied { version, effect });
+    }
+    check_removals(tx, catalog, old, &effect).await?;
+    effect.mail_domains_elsewhere = domains::elsewhere(tx, tenant, &catalog.mail_domains).await?.into_keys().collect();
+    let accounts = count(tx, tenant, &mut effect).await?;
+    if let Some(old) = old {
+        blast::count(tx, (old, catalog), &accounts, &mut effect, now).await?;
+    }
+    Ok(Applied { version: version + 1, effect })
+}
+
+/// Applies a catalog, as `assess` found it, in the caller's transaction; the same one again changes nothing.
 ///
-/// `held`: what it changes in accounts waits for a rollout; prices count at once all the same.
+/// `held`: what it changes in accounts waits for a rollout; prices count at once all the same. **Errors**: `Unavailable`
+/// when the tenant's catalog became another one since it was assessed.
 pub async fn apply(
     tx: &mut Tx,
     catalog: &Catalog,
+    assessed: Applied,
     held: bool,
     actor: &str,
     now: Timestamp,
 ) -> Result<Applied, ApplyError> {
+    if assessed.effect.unchanged {
+        return Ok(assessed);
+    }
     let tenant = catalog.tenant.as_str();
     let at = to_micros(now);
     // What is compared between tenants must not change meanwhile; catalogs are applied one after the other.
@@ -144,23 +169,21 @@ pub async fn apply(
     // Whoever applies at the same time waits here.
     on!(tx, c => sqlx::query(LOCK_TENANT).bind(tenant).execute(c).await.map(drop)).map_err(StoreError::from)?;
     let before = in_force(tx, tenant).await?;
-    let known: BTreeMap<(String, u32), String> = tariff_digests(tx, tenant).await?;
+    let known = tariff_digests(tx, tenant).await?;
     let old = before.as_ref().map(|before| &before.catalog);
-    let mut effect = compare(catalog, old, &known).map_err(ApplyError::Refused)?;
-    if effect.unchanged {
-        return Ok(Applied { version: before.map_or(0, |before| before.version), effect });
+    let Applied { version, mut effect } = assessed;
+    if version != before.as_ref().map_or(0, |before| before.version) + 1 {
+        let meanwhile = format!("another catalog of {tenant} was applied meanwhile; apply this one again");
+        return Err(StoreError::Unavailable(meanwhile).into());
     }
-    check_removals(tx, tenant, &effect).await?;
-    check_domains(tx, catalog, old).await?;
-    let accounts = count(tx, tenant, &mut effect).await?;
-    if let Some(old) = old {
-        blast::count(tx, (old, catalog), &accounts, &mut effect, now).await?;
-    }
+    // Since it was counted, somebody may have bought what is taken away.
+    check_removals(tx, catalog, old, &effect).await?;
+    let elsewhere = domains::settle(tx, tenant, &catalog.mail_domains, now).await?;
+    effect.mail_domains_elsewhere = elsewhere.into_keys().collect();
     wake(tx, catalog, old, &effect, at).await?;
     if let Some(before) = &before {
         follow::mark_woken(tx, tenant, before.version, held, at).await?;
     }
-    let version = before.map_or(0, |before| before.version) + 1;
     for tariff in &catalog.tariffs {
         if !known.contains_key(&(tariff.id.clone(), tariff.version)) {
             on!(tx, c => sqlx::query(INSERT_TARIFF)
@@ -203,8 +226,14 @@ pub async fn apply(
     Ok(Applied { version, effect })
 }
 
-/// What living accounts use cannot be taken away.
-async fn check_removals(tx: &mut Tx, tenant: &str, effect: &Effect) -> Result<(), ApplyError> {
+/// What living accounts use cannot be taken away; whoever had a mail domain next would get their mail.
+async fn check_removals(
+    tx: &mut Tx,
+    new: &Catalog,
+    old: Option<&Catalog>,
+    effect: &Effect,
+) -> Result<(), ApplyError> {
+    let tenant = new.tenant.as_str();
     let mut faults = Vec::new();
     for plan in &effect.removed_plans {
         let services = services_of_plan(tx, tenant, plan).await?;
@@ -222,32 +251,16 @@ async fn check_removals(tx: &mut Tx, tenant: &str, effect: &Effect) -> Result<()
             faults.push(Fault { pointer: format!("bill_cycle {cycle}"), detail });
         }
     }
-    if faults.is_empty() { Ok(()) } else { Err(ApplyError::Refused(faults)) }
-}
-
-/// A mail domain is one tenant's alone, and stays while there are addresses in it: whoever had it next would get their
-/// mail.
-async fn check_domains(tx: &mut Tx, new: &Catalog, old: Option<&Catalog>) -> Result<(), ApplyError> {
-    let mut faults = Vec::new();
-    let mut add = |detail: String| faults.push(Fault { pointer: "tenant mail_domains".to_owned(), detail });
-    let before = old.map(|old| old.mail_domains.clone()).unwrap_or_default();
-    if new.mail_domains.iter().any(|domain| !before.contains(domain)) {
-        for other in tenants(tx).await?.into_iter().filter(|other| other != new.tenant.as_str()) {
-            let Some(other) = in_force(tx, &other).await? else { continue };
-            for domain in new.mail_domains.intersection(&other.catalog.mail_domains) {
-                add(format!("{domain} is a mail domain of another tenant; a domain is one tenant's alone"));
-            }
-        }
-    }
-    for domain in before.difference(&new.mail_domains) {
+    for domain in old.iter().flat_map(|old| old.mail_domains.difference(&new.mail_domains)) {
         let addresses: i64 = on!(tx, c => sqlx::query_scalar(ADDRESSES_IN)
-            .bind(new.tenant.as_str())
+            .bind(tenant)
             .bind(format!("%@{domain}"))
             .fetch_one(c)
             .await)
         .map_err(StoreError::from)?;
         if addresses > 0 {
-            add(format!("{domain} cannot be removed: {addresses} addresses are in it"));
+            let detail = format!("{domain} cannot be removed: {addresses} addresses are in it");
+            faults.push(Fault { pointer: "tenant mail_domains".to_owned(), detail });
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(ApplyError::Refused(faults)) }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::quarantine::{self, Kept};
-use super::{StoreError, Tx, on};
+use super::{StoreError, Tx, domains, on};
 use crate::account::QuarantineDays;
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
@@ -43,11 +43,13 @@ pub struct Refused {
     pub taken: Vec<Taken>,
     /// Given up by another account not long ago.
     pub kept: Vec<Kept>,
+    /// Mail domains of another tenant.
+    pub domains: Vec<String>,
 }
 
 impl Refused {
     pub fn is_empty(&self) -> bool {
-        self.taken.is_empty() && self.kept.is_empty()
+        self.taken.is_empty() && self.kept.is_empty() && self.domains.is_empty()
     }
 }
 
@@ -119,7 +121,10 @@ pub async fn settle(tx: &mut Tx, holding: Holding<'_>, wanted: &[Held], now: Tim
     // After claiming: whoever gave one up at the same time has committed by now, and what it left is seen.
     let claims: Vec<(&str, &str)> = missing.into_keys().filter(|(kind, _)| quarantine::is_kept(kind)).collect();
     let kept = quarantine::barred(tx, account_id, &claims, now).await?;
-    Ok(Refused { taken, kept })
+    let mailboxes = claims.iter().filter(|(kind, _)| *kind == HeldKind::Mailbox.as_str());
+    let of_mail = mailboxes.filter_map(|(_, address)| address.rsplit_once('@')).map(|(_, domain)| domain).collect();
+    let domains = domains::foreign(tx, tenant, &of_mail).await?;
+    Ok(Refused { taken, kept, domains })
 }
 
 /// When an account gave something up, the last time. `None`: it never held it, or holds it.

@@ -20,6 +20,7 @@ pub mod catalog;
 pub mod clock;
 pub mod cycles;
 pub mod devices;
+pub mod domains;
 pub mod drift;
 pub mod elements;
 mod error;

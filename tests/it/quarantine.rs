@@ -158,37 +158,45 @@ fn operator_frees_one_early_and_it_is_noted() {
 #[test]
 fn mail_domain_is_one_tenants_alone() {
     both(|desk| {
-        let third = CATALOG.replace("id = \"acme\"", "id = \"third\"").replace("realms = [\"acme\"]", "");
-        let path = desk.site.path("third.toml");
-        std::fs::write(&path, &third).expect("a catalog");
-        let refused = desk.site.lastmile(&["catalog", "apply", &path.display().to_string()]);
-        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert!(
-            !refused.status.success() && said.contains("acme.example is a mail domain of another tenant"),
-            "{said}"
-        );
-
-        // Over HTTP, by the other tenant's own administrator.
+        // The administrator of the other tenant names it too: the catalog is taken, and says what is not had by it.
         let admin = desk.site.key("other", "admin");
         let greedy = CATALOG
             .replace("id = \"acme\"", "id = \"other\"")
             .replace("[\"acme.example\"]", "[\"other.example\", \"ACME.example\"]")
             .replace("realms = [\"acme\"]", "realms = [\"other\"]");
         let body = json!({ "main": "other.toml", "files": { "other.toml": greedy } });
-        let answer = desk.inside.api(&admin, "PUT", "other/catalog", Some(&body));
-        assert_eq!(answer.status, 422, "{}", answer.body);
-        assert!(answer.body.contains("another tenant"), "{}", answer.body);
-        let stranger = desk.put_for("other", &desk.other, "30", &mail("eve@acme.example", &[]));
-        assert_eq!(stranger.status, 422, "{}", stranger.body);
-        let alias = desk.put_for("other", &desk.other, "30", &mail("eve@other.example", &["ada@acme.example"]));
-        assert_eq!(alias.status, 422, "{}", alias.body);
+        for query in ["?dry_run=true", ""] {
+            let answer = desk.inside.api(&admin, "PUT", &format!("other/catalog{query}"), Some(&body));
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            assert_eq!(answer.json()["effect"]["mail_domains_elsewhere"], json!(["acme.example"]), "{}", answer.body);
+        }
+        let held = |answer: Answer| {
+            assert_eq!(answer.status, 409, "{}", answer.body);
+            let domain = json!({ "kind": "mail_domain", "value": "acme.example", "held_by": "another provider" });
+            assert_eq!(answer.json()["conflicts"], json!([domain]), "{}", answer.body);
+        };
+        held(desk.put_for("other", &desk.other, "30", &mail("eve@acme.example", &[])));
+        held(desk.put_for("other", &desk.other, "30", &mail("eve@other.example", &["ada@acme.example"])));
+        created(&desk.put_for("other", &desk.other, "30", &mail("eve@other.example", &[])));
+        let undone = desk.inside.api(&desk.other, "GET", "other/accounts/30", None).json();
+        assert_eq!(undone["services"][0]["mailbox"]["aliases"].as_array().map_or(0, Vec::len), 0, "{undone}");
 
         // A domain with addresses in it stays.
         created(&desk.put("10", &mail("ada@acme.example", &[])));
-        let without = CATALOG.replace("[\"acme.example\"]", "[\"new.example\"]");
-        std::fs::write(&path, &without).expect("a catalog");
-        let refused = desk.site.lastmile(&["catalog", "apply", &path.display().to_string()]);
+        let path = desk.site.path("acme-new.toml");
+        let path = path.display().to_string();
+        std::fs::write(&path, CATALOG.replace("[\"acme.example\"]", "[\"new.example\"]")).expect("a catalog");
+        let refused = desk.site.lastmile(&["catalog", "apply", &path]);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(said.contains("acme.example cannot be removed: 1 addresses are in it"), "{said}");
+
+        // Without them it can go, and is then the other's, who named it all the time.
+        desk.close("10");
+        desk.site.succeed(&["catalog", "apply", &path]);
+        created(&desk.put_for("other", &desk.other, "31", &mail("eva@acme.example", &[])));
+        std::fs::write(&path, CATALOG).expect("a catalog");
+        let told = desk.site.json(&["catalog", "apply", &path]);
+        assert_eq!(told["applied"][0]["effect"]["mail_domains_elsewhere"], json!(["acme.example"]), "{told}");
+        held(desk.put("11", &mail("bob@acme.example", &[])));
     });
 }

@@ -84,7 +84,9 @@ pub async fn apply_catalog(daemon: &Daemon, text: &str) -> Result<(), CliError> 
         CliError::failed(list.join("\n"))
     })?;
     let mut tx = daemon.ground.store.write().await?;
-    catalog::apply(&mut tx, &catalog, false, "demo", daemon.ground.clock.now()).await?;
+    let now = daemon.ground.clock.now();
+    let assessed = catalog::assess(&mut tx, &catalog, now).await?;
+    catalog::apply(&mut tx, &catalog, assessed, false, "demo", now).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -349,7 +349,11 @@ fn conflict(refused: &Refused, tenant: &TenantId) -> Problem {
             conflicts.push(json!({ "kind": one.kind.as_str(), "value": value, "held_by": "another provider" }));
         }
     }
-    let (code, title) = match refused.taken.is_empty() {
+    for domain in &refused.domains {
+        sentences.push(format!("The mail domain {domain} is held by another provider."));
+        conflicts.push(json!({ "kind": "mail_domain", "value": domain, "held_by": "another provider" }));
+    }
+    let (code, title) = match refused.taken.is_empty() && refused.domains.is_empty() {
         true => ("quarantined", "Given up not long ago"),
         false => ("already-held", "Already held"),
     };
