@@ -71,7 +71,11 @@ pub fn targets(level: &str) -> Result<Targets, String> {
 
 /// Our own lines at `level`; libraries below us never louder than `warn`.
 fn at(level: LevelFilter) -> Targets {
-    Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("lastmile", level)
+    Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target("lastmile", level)
+        // What a device answers is told by whoever asked it, in words.
+        .with_target("async_snmp", LevelFilter::OFF)
 }
 
 /// Syslog's words as administrators use them: our `info` is what `journalctl -p info` shows and `-p notice` hides.

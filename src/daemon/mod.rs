@@ -90,7 +90,7 @@ impl Daemon {
         if let Some(settings) = services::radsec_settings(config) {
             settings.ready().map_err(DaemonError::RadSec)?;
         }
-        let sockets = Sockets::bind(config)?;
+        let sockets = Sockets::bind(config).await?;
         let addresses = sockets.addresses()?;
         let store = Store::open_with(&config.store_config(), durability).await?;
         let up = database::bring_up(&store).await?;
@@ -139,6 +139,10 @@ impl Daemon {
         let devices = plant.map(|plant| Devices::new(plant, leases.clone(), services::device_settings(config)));
         services::start_provisioner(&ground, config, devices.clone(), kea, &mut parts)?;
         if let Some(devices) = devices.clone() {
+            if let Some(receiver) = sockets.informs {
+                let tftp = addresses.tftp.map_or(0, |address| address.port());
+                services::start_enrolment(&ground, config, (devices.clone(), leases, tftp), receiver, &mut parts);
+            }
             services::start_rollouts(&ground, devices, &mut parts);
         }
         let targets = services::start_nas_control(&ground, config, &mut parts);

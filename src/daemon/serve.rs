@@ -124,6 +124,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         Some(DhcpDriver::Kea { url, .. }) => Some((None, Some(url.clone()))),
         None => None,
     };
+    let informs = |config: &Config| config.snmp.as_ref().and_then(|snmp| snmp.informs);
     [
         ("[database]", old.database != new.database),
         ("[secrets]", old.secrets != new.secrets),
@@ -134,6 +135,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[tftp]", old.tftp != new.tftp),
         ("[dhcp] listen", dhcp(old) != dhcp(new)),
         ("[tod]", old.tod != new.tod),
+        ("[snmp] informs", informs(old) != informs(new)),
         ("[mail]", old.mail != new.mail),
         ("[aaa]", old.aaa != new.aaa),
         ("[log] format", old.log.format != new.log.format),

@@ -1,10 +1,11 @@
 //! Starts each service the configuration names and keeps the handles a reload swaps values through.
 
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_snmp::notification::NotificationReceiver;
 use serde_json::json;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
@@ -23,6 +24,7 @@ use crate::provision::ElementKind;
 use crate::provisioner::cmts::{Cmts, CmtsTable};
 use crate::provisioner::device::{DeviceSettings, Devices};
 use crate::provisioner::dhcp::{DhcpServer, DhcpSettings, SettingsHandle};
+use crate::provisioner::enrolment::Enrolment;
 use crate::provisioner::health::Poller;
 use crate::provisioner::kea::{self, Kea};
 use crate::provisioner::leases::{self, Leases};
@@ -376,6 +378,23 @@ pub fn start_rollouts(ground: &Ground, devices: Devices, parts: &mut Parts) {
     parts.spawn_dropped("modem health", poller.run(hearts.register("modem health")));
     let rollouts = Rollouts { store, clock, devices };
     parts.spawn("rollouts", rollouts.run(hearts.register("rollouts"), parts.stopping()));
+}
+
+/// Answers MTAs that enrol; `tftp_port` is this machine's.
+pub fn start_enrolment(
+    ground: &Ground,
+    config: &Config,
+    (devices, leases, tftp_port): (Devices, Option<Leases>, u16),
+    receiver: NotificationReceiver,
+    parts: &mut Parts,
+) {
+    let tftp_server = config.dhcp.as_ref().and_then(|dhcp| match &dhcp.driver {
+        DhcpDriver::Kea { options, .. } => options.tftp_server,
+        DhcpDriver::Builtin(builtin) => builtin.options.tftp_server,
+    });
+    let tftp_server = tftp_server.map(IpAddr::V4);
+    let enrolment = Enrolment { devices, leases, tftp_server, tftp_port, clock: ground.clock.clone() };
+    parts.spawn_dropped("enrolment", enrolment.serve(receiver, ground.hearts.register("enrolment")));
 }
 
 /// Tells NAS about live sessions whose login changed. The sender swaps whom it can tell.

@@ -2,12 +2,14 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 
+use async_snmp::notification::NotificationReceiver;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
 use super::DaemonError;
 use super::config::{Config, DhcpDriver};
+use crate::provisioner::enrolment;
 
 /// All sockets, bound and not yet served.
 pub struct Sockets {
@@ -17,6 +19,7 @@ pub struct Sockets {
     pub tftp: Option<UdpSocket>,
     pub dhcp: Option<UdpSocket>,
     pub tod: Option<(UdpSocket, TcpListener)>,
+    pub informs: Option<NotificationReceiver>,
 }
 
 /// Where the daemon answers; a configured port 0 has become a real one.
@@ -28,6 +31,8 @@ pub struct Addresses {
     pub tftp: Option<SocketAddr>,
     pub dhcp: Option<SocketAddr>,
     pub tod: Option<SocketAddr>,
+    /// INFORMs of MTAs.
+    pub informs: Option<SocketAddr>,
 }
 
 impl std::fmt::Display for Addresses {
@@ -48,13 +53,16 @@ impl std::fmt::Display for Addresses {
         if let Some(address) = self.tod {
             write!(f, ", time of day on {address}")?;
         }
+        if let Some(address) = self.informs {
+            write!(f, ", SNMP INFORMs on {address}")?;
+        }
         f.write_str(".")
     }
 }
 
 impl Sockets {
     /// **Errors**: the first address that cannot be bound, by name; the daemon does not start half.
-    pub fn bind(config: &Config) -> Result<Self, DaemonError> {
+    pub async fn bind(config: &Config) -> Result<Self, DaemonError> {
         let api = listener(config.api.listen).map_err(|error| bind_error("[api] listen", config.api.listen, error))?;
         let mut accounting = Vec::new();
         for &address in config.radius.iter().flat_map(|radius| &radius.accounting) {
@@ -90,7 +98,14 @@ impl Sockets {
                 Some(both.map_err(|error| bind_error("[tod] listen", tod.listen, error))?)
             }
         };
-        Ok(Self { api, accounting, radsec, tftp, dhcp, tod })
+        let informs = match config.snmp.as_ref().and_then(|snmp| snmp.informs) {
+            None => None,
+            Some(address) => {
+                let bound = enrolment::bind(address).await;
+                Some(bound.map_err(|error| bind_error("[snmp] informs", address, error))?)
+            }
+        };
+        Ok(Self { api, accounting, radsec, tftp, dhcp, tod, informs })
     }
 
     pub fn addresses(&self) -> std::io::Result<Addresses> {
@@ -101,6 +116,7 @@ impl Sockets {
             tftp: self.tftp.as_ref().map(UdpSocket::local_addr).transpose()?,
             dhcp: self.dhcp.as_ref().map(UdpSocket::local_addr).transpose()?,
             tod: self.tod.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?,
+            informs: self.informs.as_ref().map(NotificationReceiver::local_addr),
         })
     }
 }

@@ -63,6 +63,10 @@ impl Oid {
         Self(arcs.to_vec())
     }
 
+    pub fn arcs(&self) -> &[u32] {
+        &self.0
+    }
+
     /// The contents octets, without tag and length.
     pub fn contents(&self) -> Vec<u8> {
         let mut out = Vec::new();

@@ -154,7 +154,8 @@ pub fn reset_is_due(policy: &RolloutPolicy, facts: &MemberFacts) -> bool {
     let wanted = match policy.mode {
         RolloutMode::NextBoot => false,
         RolloutMode::Reset => facts.behind,
-        RolloutMode::ResetAll => true,
+        // One that booted by itself since has what the reset is for.
+        RolloutMode::ResetAll => facts.fetched_at.is_none_or(|at| at < facts.moved_at),
     };
     wanted && facts.settled && !facts.reset_asked
 }

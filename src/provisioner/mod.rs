@@ -8,6 +8,7 @@ pub mod device;
 pub mod dhcp;
 pub mod doveadm;
 pub mod engine;
+pub mod enrolment;
 pub mod follow;
 pub mod health;
 pub mod kea;

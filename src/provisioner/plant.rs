@@ -20,7 +20,7 @@ use super::mta::{self, OpenedSecrets};
 use super::snapshot;
 use super::tod::seconds_since_1900;
 use crate::dhcp::{Access, Subscriber};
-use crate::docsis::effective_digest;
+use crate::docsis::{MtaAnnouncement, effective_digest};
 use crate::provision::{CmAccess, Content, DeviceKind};
 use crate::store::Sealer;
 use crate::store::elements::ElementRow;
@@ -336,6 +336,30 @@ impl Plant {
         };
         let name = config_file_name(&self.0.sealer, kind, mac, device.revision);
         Some(BootFile { name, element_id: device.element_id, revision: device.revision, realm })
+    }
+
+    /// What an MTA that enrolled from `from` is told about its newest file, at the URL that `url` makes of a name.
+    /// `None`: it is nobody's, or in its flow DHCP tells everything.
+    ///
+    /// **Errors**: a sentence for NOC, when there is no valid file.
+    pub fn announcement(
+        &self,
+        mac: MacAddress,
+        from: IpAddr,
+        now: Timestamp,
+        url: &dyn Fn(&str) -> Result<String, String>,
+    ) -> Result<Option<MtaAnnouncement>, String> {
+        let key = (DeviceKind::Mta, mac);
+        let content = match self.devices().get(&key).map(|device| device.content.clone()) {
+            Some(Some(Content::Mta(content))) => content,
+            _ => return Ok(None),
+        };
+        let Some(boot) = self.boot_file(key.0, mac) else { return Ok(None) };
+        match self.find(&boot.name, from, now) {
+            Found::File(file) => Ok(mta::announcement(&content, &url(&boot.name)?, &file.bytes)),
+            Found::Broken(reason) => Err(reason),
+            Found::Later(..) | Found::Nothing => Ok(None),
+        }
     }
 
     /// The modem whose account has a static address.

@@ -140,6 +140,17 @@ impl Snmp {
         client.set(object, value).await.map(drop).map_err(|error| told(address, &error))
     }
 
+    /// Sets objects in one request: all of them or none.
+    pub async fn set_together(
+        &self,
+        address: IpAddr,
+        settings: &SnmpSettings,
+        objects: &[(Oid, Value)],
+    ) -> Result<(), SnmpError> {
+        let client = self.client(address, settings).await?;
+        client.set_many(objects).await.map(drop).map_err(|error| told(address, &error))
+    }
+
     async fn client(&self, address: IpAddr, settings: &SnmpSettings) -> Result<Client<UdpHandle>, SnmpError> {
         let broken = |error: Box<Error>| SnmpError::Broken(address, error.to_string());
         let auth = self.auth(&settings.access).map_err(|reason| SnmpError::Broken(address, reason))?;

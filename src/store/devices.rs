@@ -71,12 +71,16 @@ const FETCH_LOOP_US: i64 = 5 * 60 * 1_000_000;
 const ONE: &str = "SELECT running_revision, running_digest, fetched_at, fetches, reset_revision, reset_at, resets,
         reset_by, reset_wanted_by, reset_forced, deferred_at, offered_digest
      FROM device WHERE element_id = $1";
+// A device that boots by itself has what a wish for a reset is for.
 const FETCHED: &str = "INSERT INTO device (element_id, running_revision, running_digest, fetched_at, fetches)
      VALUES ($1, $2, $3, $4, 1)
      ON CONFLICT (element_id) DO UPDATE
      SET fetches = CASE WHEN device.running_revision = $2 AND device.fetched_at > $4 - $5 THEN device.fetches + 1 ELSE 1
                    END,
-         running_revision = $2, running_digest = $3, fetched_at = $4";
+         running_revision = $2, running_digest = $3, fetched_at = $4,
+         reset_wanted_by = CASE WHEN device.reset_wanted_at < $4 THEN NULL ELSE device.reset_wanted_by END,
+         reset_forced = (device.reset_forced AND device.reset_wanted_at >= $4),
+         reset_wanted_at = CASE WHEN device.reset_wanted_at < $4 THEN NULL ELSE device.reset_wanted_at END";
 const RESET: &str = "INSERT INTO device (element_id, reset_revision, reset_at, resets, reset_by)
      VALUES ($1, $2, $3, 1, $4)
      ON CONFLICT (element_id) DO UPDATE

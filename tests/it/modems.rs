@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use sha1::{Digest, Sha1};
 
 use crate::harness::acme::CATALOG;
 use crate::harness::daemon::{Daemon, Site};
 use crate::harness::modem::{
-    AUTH_PASSWORD, Agent, BOOT_STATE, Behaviour, COMMUNITY, Modem, PRIVACY_PASSWORD, USER, fetch,
+    AUTH_PASSWORD, Agent, BOOT_STATE, Behaviour, COMMUNITY, MTA_FILE, MTA_HASH, Modem, PRIVACY_PASSWORD, USER, fetch,
 };
 use crate::harness::{free_udp_port, http, run, wait_for};
 
@@ -262,6 +263,57 @@ fn an_mta_proves_itself_and_one_that_moved_house_calls_a_person() {
     plant.push(FIRST, living_in("78702"));
     assert!(fetch(mta.address, plant.tftp(), &plant.file(SECOND)).is_some());
     wait_for("it is in order again", SOON, || (!open().contains("emergency_location")).then_some(()));
+}
+
+#[test]
+fn an_mta_of_a_hybrid_flow_is_told_its_file_when_it_enrols() {
+    let informs = free_udp_port();
+    let settings = format!(
+        "[snmp]\ncommunity = \"plant-community\"\ninforms = \"127.0.0.1:{informs}\"\n[[cmts]]\nname = \"cmts1\"\n\
+         networks = [\"127.0.30.0/24\"]\n"
+    );
+    let plant = Plant::new(Site::sqlite(), &settings, 30);
+    let path = plant.site.path("hybrid.toml");
+    let model = "\n[[device_model]]\nid = \"hybrid\"\nmatch = \"HY*\"\nmta_hash = \"na\"\nmta_flow = \"HYBRID.2\"\n";
+    std::fs::write(&path, format!("{CATALOG}{model}")).expect("a catalog");
+    plant.site.succeed(&["catalog", "apply", &path.display().to_string()]);
+    plant.push(FIRST, |account| {
+        account["devices"][0] = json!({"id": "gw1", "cm_mac": FIRST, "mta_mac": SECOND, "model": "HY100"});
+        let voice = json!({"id": "v", "type": "voice", "plan": "voice-basic", "device": "gw1",
+            "lines": [{"port": 1, "number": "+15125550100", "enabled": true}]});
+        account["services"].as_array_mut().expect("services").push(voice);
+    });
+    let name = wait_for("the MTA has a file", SOON, || Some(plant.file(SECOND)).filter(|name| name.ends_with(".mta")));
+    let told = [(MTA_FILE, "string", ""), (MTA_HASH, "string", ""), ("1.3.6.1.4.1.4491.2.2.1.1.1.9.0", "integer", "2")];
+    let mta = Agent::start(Ipv4Addr::new(127, 0, 30, 2), plant.snmp_port, &told);
+    // snmpinform waits for the response: it ends well only when it is answered.
+    let enrol = |from: Ipv4Addr, mac: &str| {
+        let (client, to) = (format!("--clientaddr={from}"), format!("127.0.0.1:{informs}"));
+        let enrolment = "1.3.6.1.4.1.4491.2.2.1.2.0.3";
+        let object = ["1.3.6.1.2.1.2.2.1.6.1", "x", mac];
+        let usual = ["-v2c", "-c", "public", "-t", "2", "-r", "2", &client, &to, "", enrolment];
+        run("snmp", "snmpinform", &[&usual[..], &object[..]].concat());
+    };
+
+    // Somebody else, from the plant and from elsewhere: answered, and told nothing.
+    enrol(mta.address, "0x001122334499");
+    let stranger = Agent::start(Ipv4Addr::new(127, 0, 31, 2), plant.snmp_port, &told);
+    enrol(stranger.address, "0x001122334466");
+    enrol(mta.address, "0x001122334466");
+    let sets = wait_for("the MTA is told", SOON, || Some(mta.sets()).filter(|sets| sets.len() >= 2));
+    let url = format!("\"tftp://127.0.0.1:{}/{name}\"", plant.site.tftp_port);
+    assert_eq!(sets[0], (MTA_FILE.to_owned(), url));
+    assert_eq!(sets[1].0, MTA_HASH);
+
+    // The hash is of the very file it fetches; then its own word counts.
+    let bytes = fetch(mta.address, plant.tftp(), &name).expect("its file");
+    let sha1: String = Sha1::digest(&bytes).iter().map(|octet| format!("{octet:02x}")).collect();
+    let shown: String = sets[1].1.chars().filter(char::is_ascii_hexdigit).collect();
+    assert_eq!(shown.to_lowercase(), sha1, "{sets:?}");
+    assert!(!bytes.windows(20).any(|octets| octets == &Sha1::digest(&bytes)[..]), "no hash in the file itself");
+    mta.set("1.3.6.1.4.1.4491.2.2.1.1.1.9.0", "integer", "1");
+    plant.until(SECOND, |device| device["state"] == "applied" && device["confirmed_revision"] == 1);
+    assert_eq!(stranger.sets(), [], "an address outside the plant is told nothing");
 }
 
 #[test]

@@ -14,9 +14,9 @@ use lastmile::provisioner::mta::OpenedSecrets;
 use lastmile::provisioner::plant::Plant;
 use lastmile::provisioner::snapshot;
 use lastmile::provisioner::tftp::TftpServer;
-use lastmile::store::devices::Fetched;
+use lastmile::store::devices::{self, Fetched};
 use lastmile::store::elements::{self, ElementRow};
-use lastmile::store::plant::{Device, DeviceFilter, config_file_name, devices};
+use lastmile::store::plant::{self, Device, DeviceFilter, config_file_name};
 use lastmile::store::{Store, StoreConfig};
 use lastmile::telemetry::{Heartbeats, Metrics};
 use lastmile::vocabulary::{Clock, MacAddress, Secret, Timestamp};
@@ -86,7 +86,7 @@ impl Bench {
     async fn device(&self) -> Device {
         let mut tx = self.store.read().await.expect("a transaction");
         let filter = DeviceFilter { tenant: Some("acme".to_owned()), limit: 10, ..DeviceFilter::default() };
-        let mut listed = devices(&mut tx, self.store.sealer(), &filter).await.expect("devices");
+        let mut listed = plant::devices(&mut tx, self.store.sealer(), &filter).await.expect("devices");
         assert_eq!(listed.len(), 1);
         listed.remove(0)
     }
@@ -377,11 +377,33 @@ fn devices_and_their_fetches_are_stored_alike_on_postgresql() {
             after: 0,
             limit: 10,
         };
-        let listed = devices(&mut tx, store.sealer(), &filter).await.expect("devices");
+        let listed = plant::devices(&mut tx, store.sealer(), &filter).await.expect("devices");
         assert_eq!(listed.len(), 1);
         assert_eq!((listed[0].state.as_str(), listed[0].fetched_revision), ("applied", Some(1)));
         assert_eq!((listed[0].model.as_deref(), listed[0].last_seen), (Some("arris-tm3402"), Some(now)));
         drop(tx);
+        wishes_end_with_a_boot(&store).await;
         store.close().await;
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_boot_of_its_own_ends_the_wish_for_a_reset() {
+    let bench = Bench::start().await;
+    bench.push(CmAccess::Active).await;
+    wishes_end_with_a_boot(&bench.store).await;
+}
+
+async fn wishes_end_with_a_boot(store: &Store) {
+    let mut tx = store.write().await.expect("a transaction");
+    let id = elements::by_key(&mut tx, ElementKind::Cm, MAC).await.expect("a row").expect("the modem").id;
+    let wished = at("2026-11-21T12:00:00Z");
+    devices::want_reset(&mut tx, id, "noc", true, 1, wished).await.expect("noted");
+    for (fetched_at, wish_stands) in [("2026-11-21T11:59:59Z", true), ("2026-11-21T12:00:01Z", false)] {
+        let fetched = Fetched { revision: 1, digest: "a", at: at(fetched_at), evidence: Some("fetched") };
+        devices::record_fetch(&mut tx, id, &fetched).await.expect("recorded");
+        let row = devices::one(&mut tx, id).await.expect("a row");
+        assert_eq!((row.reset_forced, row.reset_wanted_by.is_some()), (wish_stands, wish_stands), "{fetched_at}");
+    }
+    tx.commit().await.expect("committed");
 }

@@ -1,5 +1,6 @@
 //! Reads `[snmp]` and `[reset]`: how modems are asked, and when one may be made to boot.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::reader::Section;
@@ -18,6 +19,8 @@ pub struct Snmp {
     pub modems: Option<SnmpSettings>,
     /// How often each modem's health is read; `None`: never.
     pub poll: Option<Duration>,
+    /// Where INFORMs of MTAs that enrol are received; `None`: nowhere.
+    pub informs: Option<SocketAddr>,
 }
 
 /// `[reset]`.
@@ -51,7 +54,12 @@ impl Door<'_, '_> {
         let timeout_ms = section.number("timeout_ms", 1);
         let retries = section.number("retries", 0);
         let poll_minutes = section.number("poll_minutes", 0).unwrap_or(DEFAULT_POLL_MINUTES);
+        let informs = section.string("informs").map(|found| self.address(&found));
+        if informs.is_some() && user.is_none() && matches!(community, Some(None)) {
+            section.fault("informs needs a community or a user: an MTA that enrols is told its file by SNMP");
+        }
         section.close();
+        let informs = informs.map_or(Some(None), |informs| informs.map(Some))?;
         let (community, user) = (community?, user.map_or(Some(None), |user| user.map(Some))?);
         let access = user.map(Access::User).or_else(|| community.clone().map(Access::Community));
         let modems = access.map(|access| {
@@ -64,7 +72,7 @@ impl Door<'_, '_> {
             }
         });
         let poll = (poll_minutes > 0).then(|| Duration::from_secs(u64::from(poll_minutes) * 60));
-        Some(Snmp { community, modems, poll })
+        Some(Snmp { community, modems, poll, informs })
     }
 
     /// SNMPv3, RFC 3414.

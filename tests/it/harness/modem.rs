@@ -23,6 +23,9 @@ pub const PRIVACY_PASSWORD: &str = "privacy-password-1";
 pub const RESET_NOW: &str = "1.3.6.1.2.1.69.1.1.3.0";
 pub const CONFIG_FILE: &str = "1.3.6.1.2.1.69.1.4.5.0";
 pub const BOOT_STATE: &str = "1.3.6.1.2.1.69.1.4.1.0";
+/// pktcMtaDevConfigFile.0 and pktcMtaDevConfigHash.0 of North American MTAs.
+pub const MTA_FILE: &str = "1.3.6.1.4.1.4491.2.2.1.1.2.5.0";
+pub const MTA_HASH: &str = "1.3.6.1.4.1.4491.2.2.1.1.2.7.0";
 pub const CM3_STATUS: &str = "1.3.6.1.4.1.4491.2.1.20.1.1.1.1.2";
 
 /// An SNMP agent of a modem or CMTS on an address of its own.
@@ -240,6 +243,7 @@ folder=$1
 while read -r command; do
   case $command in
     PING) echo PONG ;;
+    "") ;;
     get)
       read -r oid
       oid=${oid#.}
