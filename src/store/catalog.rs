@@ -227,12 +227,7 @@ pub async fn apply(
 }
 
 /// What living accounts use cannot be taken away; whoever had a mail domain next would get their mail.
-async fn check_removals(
-    tx: &mut Tx,
-    new: &Catalog,
-    old: Option<&Catalog>,
-    effect: &Effect,
-) -> Result<(), ApplyError> {
+async fn check_removals(tx: &mut Tx, new: &Catalog, old: Option<&Catalog>, effect: &Effect) -> Result<(), ApplyError> {
     let tenant = new.tenant.as_str();
     let mut faults = Vec::new();
     for plan in &effect.removed_plans {

@@ -8,7 +8,8 @@ use crate::vocabulary::{Timestamp, to_micros};
 
 const OWNER: &str = "SELECT tenant FROM mail_domain WHERE domain = $1";
 const OWNED: &str = "SELECT domain FROM mail_domain WHERE tenant = $1 ORDER BY domain LIMIT 100000";
-const GIVE: &str = "INSERT INTO mail_domain (domain, tenant, since_at) VALUES ($1, $2, $3) ON CONFLICT (domain) DO NOTHING";
+const GIVE: &str =
+    "INSERT INTO mail_domain (domain, tenant, since_at) VALUES ($1, $2, $3) ON CONFLICT (domain) DO NOTHING";
 const GIVE_UP: &str = "DELETE FROM mail_domain WHERE domain = $1 AND tenant = $2";
 
 /// The owners of those of `named` that are another tenant's.
