@@ -9,6 +9,7 @@ pub mod dhcp;
 pub mod doveadm;
 pub mod engine;
 pub mod enrolment;
+pub mod fetch_loop;
 pub mod follow;
 pub mod health;
 pub mod kea;

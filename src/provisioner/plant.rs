@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::cmts::{Cmts, CmtsTable};
+use super::fetch_loop::FetchLoops;
 use super::modem::{ModemSettings, Serving, build, build_unprovisioned};
 use super::mta::{self, OpenedSecrets};
 use super::snapshot;
@@ -25,7 +26,7 @@ use crate::provision::{CmAccess, Content, DeviceKind};
 use crate::store::Sealer;
 use crate::store::elements::ElementRow;
 use crate::store::plant::{UNPROVISIONED, config_file_name, parse_config_file_name};
-use crate::vocabulary::{MacAddress, Timestamp};
+use crate::vocabulary::{MacAddress, Secret, Timestamp};
 
 /// The plant; cheap to clone.
 #[derive(Clone)]
@@ -41,6 +42,7 @@ struct Inner {
     files: Mutex<Files>,
     fetches: Mutex<HashMap<i64, Fetch>>,
     fetched: Notify,
+    loops: FetchLoops,
     changed: AtomicBool,
 }
 
@@ -146,6 +148,7 @@ pub struct Fetch {
     pub from: IpAddr,
     pub name: String,
     pub kind: DeviceKind,
+    pub mac: MacAddress,
     /// Effective digest of the bytes.
     pub digest: String,
     pub at: Timestamp,
@@ -178,6 +181,7 @@ impl Plant {
             files: Mutex::default(),
             fetches: Mutex::default(),
             fetched: Notify::new(),
+            loops: FetchLoops::default(),
             changed: AtomicBool::new(false),
         }))
     }
@@ -265,12 +269,15 @@ impl Plant {
             return Found::Later(kind, mac);
         };
         let Some(content) = device.content_of(revision) else { return Found::Nothing };
-        let built = match cmts.as_deref().and_then(|cmts| serving(cmts, from, now)) {
-            Some(serving) => {
-                let settings = self.settings().behind(cmts.as_deref());
+        let before = cmts.as_deref().and_then(|cmts| self.previous_secret(cmts, (kind, mac), now));
+        let built = match (cmts.as_deref().and_then(|cmts| serving(cmts, from, now)), before) {
+            (None, None) => self.built(device, revision, content, cmts.as_deref()),
+            (serving, before) => {
+                let mut settings = self.settings().behind(cmts.as_deref());
+                settings.shared_secret = before.unwrap_or(settings.shared_secret);
+                let serving = serving.unwrap_or_else(|| for_all(cmts.as_deref()));
                 file_of(content, &device.secrets, &settings, &serving).map(Into::into)
             }
-            None => self.built(device, revision, content, cmts.as_deref()),
         };
         match built {
             Ok(bytes) => {
@@ -283,6 +290,9 @@ impl Plant {
 
     /// Notes a complete fetch, for `take_fetches`.
     pub fn note_fetch(&self, element_id: i64, fetch: Fetch) {
+        if fetch.kind == DeviceKind::Cm {
+            self.0.loops.note(fetch.mac, fetch.at);
+        }
         lock(&self.0.fetches).insert(element_id, fetch);
         self.0.fetched.notify_one();
     }
@@ -399,6 +409,19 @@ impl Plant {
         snapshot::write(path, &self.0.sealer, &devices).inspect_err(|_| self.0.changed.store(true, Ordering::Relaxed))
     }
 
+    /// The secret of a CMTS before the current one, when it is its turn: the modem fetches again and again.
+    fn previous_secret(&self, cmts: &Cmts, (kind, mac): DeviceKey, now: Timestamp) -> Option<Secret> {
+        let previous = cmts.previous_shared_secret.as_ref().filter(|_| kind == DeviceKind::Cm)?;
+        let fetches = self.0.loops.turn_of_previous(mac, now)?;
+        tracing::warn!(
+            modem.mac = %mac,
+            "Modem {mac} fetched its file {fetches} times within minutes and does not come up; this time it is signed with \
+             previous_shared_secret of {}.",
+            cmts.name
+        );
+        Some(previous.clone())
+    }
+
     fn built(
         &self,
         device: &Device,
@@ -410,8 +433,7 @@ impl Plant {
         if let Some(bytes) = lock(&self.0.files).get(&key) {
             return Ok(bytes.clone());
         }
-        let extended_mic = cmts.and_then(|cmts| cmts.extended_mic.clone());
-        let serving = Serving { extended_mic, ..Serving::default() };
+        let serving = for_all(cmts);
         let bytes: Arc<[u8]> = file_of(content, &device.secrets, &self.settings().behind(cmts), &serving)?.into();
         let mut files = lock(&self.0.files);
         if files.len() >= MOST_FILES {
@@ -468,6 +490,11 @@ fn serving(cmts: &Cmts, from: IpAddr, now: Timestamp) -> Option<Serving> {
         tftp_timestamp: Some(seconds_since_1900(now)),
         extended_mic: cmts.extended_mic.clone(),
     })
+}
+
+/// What a file says that is the same for whoever asks behind this CMTS.
+fn for_all(cmts: Option<&Cmts>) -> Serving {
+    Serving { extended_mic: cmts.and_then(|cmts| cmts.extended_mic.clone()), ..Serving::default() }
 }
 
 impl Device {

@@ -13,6 +13,10 @@ fn sealer() -> Sealer {
     Sealer::from_key([3; 32])
 }
 
+fn mac() -> MacAddress {
+    "00:11:22:33:44:55".parse().expect("a MAC")
+}
+
 fn plant() -> Plant {
     Plant::open(sealer(), settings(), None)
 }
@@ -119,6 +123,7 @@ fn a_fetch_that_could_not_be_recorded_yields_to_a_newer_one() {
         from: "10.0.0.9".parse().expect("an address"),
         name: name(revision),
         kind: DeviceKind::Cm,
+        mac: mac(),
         digest: "a".to_owned(),
         at: Timestamp::UNIX_EPOCH,
     };
@@ -170,6 +175,41 @@ fn a_file_is_signed_for_the_cmts_its_modem_is_behind() {
         assert_eq!(secret_of("10.2.0.9", file), (false, true));
         assert_eq!(secret_of("10.2.0.1", file), (false, true));
         assert_eq!(secret_of("203.0.113.9", file), (true, false));
+    }
+}
+
+#[test]
+fn a_modem_that_is_refused_gets_its_file_signed_with_the_secret_before() {
+    use crate::docsis::decode;
+    use crate::provisioner::cmts::tests::cmts;
+    let rotating = Cmts {
+        shared_secret: Some(crate::vocabulary::Secret::new("new-secret")),
+        previous_shared_secret: Some(crate::vocabulary::Secret::new("old-secret")),
+        ..cmts("cmts1", &[], &["10.1.0.0/16"])
+    };
+    for address_in_file in [false, true] {
+        let table = CmtsTable::new(vec![Cmts { address_in_file, ..rotating.clone() }]);
+        let plant = Plant::open(sealer(), PlantSettings { modem: settings(), cmts: table, asked: false }, None);
+        plant.offer(&element(1, active(), None), OpenedSecrets::new()).expect("a file");
+        let from: IpAddr = "10.1.0.9".parse().expect("an address");
+        let signed = |secret: &str| {
+            let Found::File(file) = plant.find(&name(1), from, NOW) else { panic!("it is on offer") };
+            let toml = decode(&file.bytes, Some(secret.as_bytes())).map(|decoded| decoded.toml).unwrap_or_default();
+            toml.contains("{ CmtsMic = \"automatic\" }")
+        };
+        let fetch = || Fetch {
+            revision: 1,
+            from,
+            name: name(1),
+            kind: DeviceKind::Cm,
+            mac: mac(),
+            digest: "a".to_owned(),
+            at: NOW,
+        };
+        for (with_new, with_old) in [(true, false), (true, false), (false, true), (true, false)] {
+            assert_eq!((signed("new-secret"), signed("old-secret")), (with_new, with_old));
+            plant.note_fetch(9, fetch());
+        }
     }
 }
 

@@ -222,6 +222,7 @@ impl TftpServer {
             from,
             name: request.name.clone(),
             kind: owner.kind,
+            mac: owner.mac,
             digest: effective_digest(&file.bytes),
             at: self.clock.now(),
         };
