@@ -5,7 +5,7 @@
 //! any attempt may be the last of its process. Resets only what must boot, and never during a call.
 
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::backend::{ApplyError, Outcome};
@@ -13,7 +13,7 @@ use super::cmts::{Cmts, ResetDriver};
 use super::leases::Leases;
 use super::lines::{LineStatus, Lines};
 use super::mta::OpenedSecrets;
-use super::plant::{Offer, Plant};
+use super::plant::{Fetch, Offer, Plant};
 use super::snmp::{Access, Oid, Snmp, SnmpError, SnmpSettings, Value, number, oid, row, text};
 use super::window::Window;
 use crate::docsis::HashFamily;
@@ -51,6 +51,8 @@ pub struct Devices {
     leases: Option<Leases>,
     snmp: Snmp,
     settings: Arc<RwLock<Arc<DeviceSettings>>>,
+    /// When this process made its first attempt: what was sent before may have been answered to nobody.
+    began: Arc<OnceLock<Timestamp>>,
 }
 
 /// docsDevResetNow.0 of RFC 4639.
@@ -85,7 +87,8 @@ const LINES_AGAIN: Duration = Duration::from_secs(60);
 
 impl Devices {
     pub fn new(plant: Plant, leases: Option<Leases>, settings: DeviceSettings) -> Self {
-        Self { plant, leases, snmp: Snmp::default(), settings: Arc::new(RwLock::new(Arc::new(settings))) }
+        let settings = Arc::new(RwLock::new(Arc::new(settings)));
+        Self { plant, leases, snmp: Snmp::default(), settings, began: Arc::default() }
     }
 
     /// New settings, from the next attempt on.
@@ -117,6 +120,7 @@ impl Devices {
         random: u64,
         now: Timestamp,
     ) -> Result<Outcome, ApplyError> {
+        self.began.get_or_init(|| now);
         let element = &job.element;
         let kind = element.kind.device().ok_or_else(|| ApplyError::Fail(format!("{} is no device", element.key)))?;
         let offer = self.plant.offer(element, secrets).map_err(ApplyError::Fail)?;
@@ -232,6 +236,9 @@ impl<'a> Attempt<'a> {
         match next_step(&self.facts, self.now) {
             Step::Settle(settled) => self.settle(settled),
             Step::AwaitFetch { until } => {
+                if self.fetch_may_be_missed() && self.runs_the_offer().await {
+                    return self.fetch_missed();
+                }
                 let reason =
                     format!("{}; waiting for the {} to fetch {}", self.reset_words(), self.what(), self.offered());
                 self.wait(until, reason)
@@ -291,7 +298,8 @@ impl<'a> Attempt<'a> {
         let mut sent = None;
         if let (Some(address), Some(settings)) = (self.address, &self.settings.modems) {
             match self.reset_itself(address, settings).await {
-                Ok(()) => sent = Some(format!("SNMP to {address}")),
+                Ok(true) => sent = Some(format!("SNMP to {address}")),
+                Ok(false) => return self.fetch_missed(),
                 Err(error) => refusals.push(error.to_string()),
             }
         }
@@ -328,15 +336,60 @@ impl<'a> Attempt<'a> {
     }
 
     /// Asks first whether it is there, then sets once: a device that boots at once never answers the set, and a set sent again
-    /// could find it just booted.
-    async fn reset_itself(&self, address: IpAddr, settings: &SnmpSettings) -> Result<(), SnmpError> {
+    /// could find it just booted. `false`: it runs the file on offer already and is left alone.
+    async fn reset_itself(&self, address: IpAddr, settings: &SnmpSettings) -> Result<bool, SnmpError> {
         let object = self.reset_object();
-        self.devices.snmp.get(address, settings, std::slice::from_ref(&object)).await?;
+        let values = self.devices.snmp.get(address, settings, &[object.clone(), oid(&CONFIG_FILE)]).await?;
+        if self.would_boot_for_the_offer() && self.is_the_offer(values.get(1).and_then(Option::as_ref)) {
+            return Ok(false);
+        }
         let once = SnmpSettings { retries: 0, ..settings.clone() };
         match self.devices.snmp.set(address, &once, &object, Value::Integer(1)).await {
-            Ok(()) | Err(SnmpError::Silent(_)) => Ok(()),
+            Ok(()) | Err(SnmpError::Silent(_)) => Ok(true),
             Err(refusal) => Err(refusal),
         }
+    }
+
+    /// Whether the reset was sent by a process before this one: nobody may have been there when the fetch ended.
+    fn fetch_may_be_missed(&self) -> bool {
+        let began = self.devices.began.get().copied().unwrap_or(self.now);
+        self.would_boot_for_the_offer() && self.known.reset.is_some_and(|reset| reset.at < began)
+    }
+
+    /// Whether the device is to boot because it is known to run something else than what is on offer.
+    fn would_boot_for_the_offer(&self) -> bool {
+        let running = self.known.running.as_ref().map(|running| &running.digest);
+        !self.facts.forced && self.offer.as_ref().is_some_and(|offer| Some(&offer.digest) != running)
+    }
+
+    fn is_the_offer(&self, told: Option<&Value>) -> bool {
+        let told = told.and_then(text);
+        let name = told.as_deref().and_then(|told| told.rsplit('/').next());
+        name.is_some() && name == self.offer.as_ref().map(|offer| offer.name.as_str())
+    }
+
+    async fn runs_the_offer(&self) -> bool {
+        let (Some(address), Some(settings)) = (self.address, &self.settings.modems) else { return false };
+        let values = self.devices.snmp.get(address, settings, &[oid(&CONFIG_FILE)]).await.unwrap_or_default();
+        self.is_the_offer(values.first().and_then(Option::as_ref))
+    }
+
+    /// The device says that it runs the file on offer, and its fetch was not seen, as when the daemon was killed at that
+    /// moment: from here on it counts as seen, and no boot is spent.
+    fn fetch_missed(&self) -> DeviceOutcome {
+        if let (Some(offer), Some(from)) = (&self.offer, self.address) {
+            let fetch = Fetch {
+                revision: self.element.desired_revision,
+                from,
+                name: offer.name.clone(),
+                kind: self.kind,
+                digest: offer.digest.clone(),
+                at: self.now,
+            };
+            self.devices.plant.note_fetch(self.element.id, fetch);
+        }
+        let reason = format!("the {} says that it runs {}; its fetch was not seen", self.what(), self.offered());
+        self.wait(later(self.now, FIRST_LOOK), reason)
     }
 
     async fn reset_through(&self, cmts: &Cmts) -> Result<(), SnmpError> {

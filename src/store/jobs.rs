@@ -379,10 +379,10 @@ async fn look_again_after_news(
     ending: Ending,
     now: Timestamp,
 ) -> Result<Ending, StoreError> {
-    let Ending::Device { progress, notes, again: None } = ending else { return Ok(ending) };
+    let Ending::Device { progress, notes, again } = ending else { return Ok(ending) };
     let fetched_at = devices::one(tx, element_id).await?.running.map(|running| running.fetched_at);
-    let again = (fetched_at != notes.seen_fetch_at).then(|| (now, "it fetched a file meanwhile".to_owned()));
-    Ok(Ending::Device { progress, notes, again })
+    let news = (fetched_at != notes.seen_fetch_at).then(|| (now, "it fetched a file meanwhile".to_owned()));
+    Ok(Ending::Device { progress, notes, again: news.or(again) })
 }
 
 /// When the next job of a kind is due; in the past when one is due now. `None`: there is none.

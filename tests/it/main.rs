@@ -41,6 +41,7 @@ mod real_modem;
 mod reload;
 mod rollouts;
 mod sources;
+mod step_kills;
 mod store_contract;
 mod tftp;
 mod tls;

@@ -12,7 +12,8 @@ use sha1::{Digest, Sha1};
 use crate::harness::acme::CATALOG;
 use crate::harness::daemon::{Daemon, Site};
 use crate::harness::modem::{
-    AUTH_PASSWORD, Agent, BOOT_STATE, Behaviour, COMMUNITY, MTA_FILE, MTA_HASH, Modem, PRIVACY_PASSWORD, USER, fetch,
+    AUTH_PASSWORD, Agent, BOOT_STATE, Behaviour, COMMUNITY, CONFIG_FILE, MTA_FILE, MTA_HASH, Modem, PRIVACY_PASSWORD,
+    RESET_NOW, USER, fetch,
 };
 use crate::harness::{free_udp_port, http, run, wait_for};
 
@@ -363,10 +364,21 @@ impl Plant {
         Self { site, daemon, key, snmp_port, net, registers: Arc::new(AtomicBool::new(true)) }
     }
 
-    fn kill_and_start(&mut self) {
+    /// `kill -9`; it stays away until `kill_and_start`.
+    pub fn kill(&self) {
         run("procps", "kill", &["-9", &self.daemon.pid().to_string()]);
+    }
+
+    pub fn kill_and_start(&mut self) {
+        self.kill();
         // The old one is reaped when the new one takes its place.
         self.daemon = self.site.start();
+    }
+
+    /// An agent that answers for the modem of this number and never boots by itself.
+    pub fn agent(&self, number: u8) -> Agent {
+        let objects = [(RESET_NOW, "integer", "2"), (BOOT_STATE, "integer", "1"), (CONFIG_FILE, "string", "")];
+        Agent::start(Ipv4Addr::new(127, 0, self.net, number), self.snmp_port, &objects)
     }
 
     pub fn tftp(&self) -> SocketAddr {
@@ -409,12 +421,16 @@ impl Plant {
     }
 
     pub fn until(&self, mac: &str, is: impl Fn(&Value) -> bool) -> Value {
+        self.until_in(SOON, mac, is)
+    }
+
+    pub fn until_in(&self, limit: Duration, mac: &str, is: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();
         loop {
             let device = self.device(mac);
             match device.clone().filter(&is) {
                 Some(device) => return device,
-                None if begun.elapsed() < SOON => std::thread::sleep(Duration::from_millis(50)),
+                None if begun.elapsed() < limit => std::thread::sleep(Duration::from_millis(50)),
                 None => panic!("{mac} does not get there: {device:#?}\n{}", self.evidence()),
             }
         }

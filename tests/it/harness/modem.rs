@@ -125,6 +125,18 @@ impl Agent {
             .collect()
     }
 
+    /// Lets the agent take a set and not answer it, until this is called again.
+    pub fn hold_answers(&self, hold: bool) {
+        let path = self.folder.join("hold");
+        let done = if hold { std::fs::write(path, "") } else { std::fs::remove_file(path) };
+        done.expect("a file");
+    }
+
+    /// How often it was told to reset.
+    pub fn resets(&self) -> usize {
+        self.sets().iter().filter(|(oid, _)| oid == RESET_NOW).count()
+    }
+
     /// Lets the agent be silent, as a modem that is booting or off.
     pub fn silence(&self, silent: bool) {
         let signal = if silent { "-STOP" } else { "-CONT" };
@@ -179,7 +191,7 @@ impl Drop for Modem {
 fn live(agent: &Agent, behaviour: &Behaviour, boots: &AtomicU64, stop: &AtomicBool) {
     let mut resets = 0;
     while !stop.load(Ordering::SeqCst) {
-        let asked = agent.sets().iter().filter(|(oid, _)| oid == RESET_NOW).count();
+        let asked = agent.resets();
         let power = agent.folder.join("power");
         if asked == resets && !power.exists() {
             std::thread::sleep(Duration::from_millis(20));
@@ -211,6 +223,16 @@ pub fn come_up(agent: &Agent, operational: i64, name: &str, bytes: &[u8]) {
 
 /// Fetches a file from an address of the modem's own, as its TFTP client would; `None` when it is refused.
 pub fn fetch(from: Ipv4Addr, server: SocketAddr, name: &str) -> Option<Vec<u8>> {
+    fetch_until_last(from, server, name, || ())
+}
+
+/// As `fetch`; `before_last` runs when the modem has the whole file and has not acknowledged its last block.
+pub fn fetch_until_last(
+    from: Ipv4Addr,
+    server: SocketAddr,
+    name: &str,
+    before_last: impl FnOnce(),
+) -> Option<Vec<u8>> {
     let socket = UdpSocket::bind((from, 0)).expect("an address of the modem");
     socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a time limit");
     let request = [&[0, 1], name.as_bytes(), &[0], b"octet", &[0]].concat();
@@ -225,10 +247,14 @@ pub fn fetch(from: Ipv4Addr, server: SocketAddr, name: &str) -> Option<Vec<u8>> 
         match &buffer[..octets] {
             [0, 3, high, low, data @ ..] => {
                 blocks.insert([*high, *low], data.to_vec());
-                socket.send_to(&[0, 4, *high, *low], peer).ok()?;
-                if data.len() < 512 {
+                let is_last = data.len() < 512;
+                if is_last {
+                    before_last();
+                    // Where the server is gone nobody takes it.
+                    let _ = socket.send_to(&[0, 4, *high, *low], peer);
                     return Some(blocks.into_values().flatten().collect());
                 }
+                socket.send_to(&[0, 4, *high, *low], peer).ok()?;
             }
             _ => return None,
         }
@@ -243,13 +269,16 @@ folder=$1
 while read -r command; do
   case $command in
     PING) echo PONG ;;
+    # What snmpd sends to be set ends with an empty line.
     "") ;;
     get)
       read -r oid
       oid=${oid#.}
       if [ -f "$folder/objects/$oid" ]; then echo ".$oid"; cat "$folder/objects/$oid"; else echo NONE; fi ;;
     getnext) read -r oid; echo NONE ;;
-    set) read -r oid; read -r kind value; echo "${oid#.} $value" >> "$folder/sets"; echo DONE ;;
+    set) read -r oid; read -r kind value; echo "${oid#.} $value" >> "$folder/sets"
+      while [ -e "$folder/hold" ]; do sleep 0.05; done
+      echo DONE ;;
     *) echo NONE ;;
   esac
 done

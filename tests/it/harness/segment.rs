@@ -229,12 +229,12 @@ impl LivingModem {
 
     /// Whether it was told to reset since it booted last.
     pub fn is_told_to_reset(&self) -> bool {
-        self.agent.sets().iter().filter(|(oid, _)| oid == RESET_NOW).count() > self.resets
+        self.agent.resets() > self.resets
     }
 
     /// DHCP, TFTP, and it comes up: what it was told, and its file. `None`: it tries again later.
     pub fn boot(&mut self) -> Option<(Told, Vec<u8>)> {
-        self.resets = self.agent.sets().iter().filter(|(oid, _)| oid == RESET_NOW).count();
+        self.resets = self.agent.resets();
         self.agent.silence(true);
         self.boots += 1;
         let told = self.device.dhcp()?;
