@@ -32,14 +32,8 @@ enum Moment {
     Awaited,
 }
 
-const MOMENTS: [Moment; 6] = [
-    Moment::Pushed,
-    Moment::Offered,
-    Moment::ResetReceived,
-    Moment::Booting,
-    Moment::Fetched,
-    Moment::Awaited,
-];
+const MOMENTS: [Moment; 6] =
+    [Moment::Pushed, Moment::Offered, Moment::ResetReceived, Moment::Booting, Moment::Fetched, Moment::Awaited];
 
 #[test]
 fn a_kill_between_two_steps_costs_no_second_boot_on_sqlite() {

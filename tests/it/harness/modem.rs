@@ -227,12 +227,7 @@ pub fn fetch(from: Ipv4Addr, server: SocketAddr, name: &str) -> Option<Vec<u8>> 
 }
 
 /// As `fetch`; `before_last` runs when the modem has the whole file and has not acknowledged its last block.
-pub fn fetch_until_last(
-    from: Ipv4Addr,
-    server: SocketAddr,
-    name: &str,
-    before_last: impl FnOnce(),
-) -> Option<Vec<u8>> {
+pub fn fetch_until_last(from: Ipv4Addr, server: SocketAddr, name: &str, before_last: impl FnOnce()) -> Option<Vec<u8>> {
     let socket = UdpSocket::bind((from, 0)).expect("an address of the modem");
     socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a time limit");
     let request = [&[0, 1], name.as_bytes(), &[0], b"octet", &[0]].concat();
