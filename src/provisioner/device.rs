@@ -381,6 +381,7 @@ impl<'a> Attempt<'a> {
             let fetch = Fetch {
                 revision: self.element.desired_revision,
                 from,
+                mac: self.mac,
                 name: offer.name.clone(),
                 kind: self.kind,
                 digest: offer.digest.clone(),
