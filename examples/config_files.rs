@@ -12,6 +12,10 @@ use lastmile::provisioner::modem::{self, ModemSettings, Serving};
 use lastmile::provisioner::mta::{self, OpenedSecrets};
 use lastmile::vocabulary::{BitRate, MacAddress, Secret};
 
+/// What the daemon allocates with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1.0);
     let time = Duration::from_secs_f64(seconds);

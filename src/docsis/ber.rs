@@ -20,6 +20,14 @@ pub struct VarBind {
     pub value: Value,
 }
 
+/// A VarBind where it stands, known to be in shortest definite form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BindView<'a> {
+    oid: &'a [u8],
+    tag: u8,
+    contents: &'a [u8],
+}
+
 /// The value types of RFC 2578 that occur in files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
@@ -67,49 +75,36 @@ impl Oid {
         &self.0
     }
 
+    /// An OID below a known one: `prefix`, then `rest`.
+    pub fn below(prefix: &[u32], rest: &[u32]) -> Self {
+        let mut arcs = Vec::with_capacity(prefix.len() + rest.len());
+        arcs.extend_from_slice(prefix);
+        arcs.extend_from_slice(rest);
+        debug_assert!(matches!(arcs[..], [0..=2, _, ..]) && arcs.len() <= MAX_ARCS);
+        Self(arcs)
+    }
+
     /// The contents octets, without tag and length.
     pub fn contents(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        // Two arcs share the first subidentifier: 40 × first + second.
-        base_128(u64::from(self.0[0]) * 40 + u64::from(self.0[1]), &mut out);
-        for arc in &self.0[2..] {
-            base_128(u64::from(*arc), &mut out);
-        }
+        let mut out = Vec::with_capacity(self.contents_length());
+        self.write_contents(&mut out);
         out
     }
 
     /// Reads contents octets.
     pub fn parse_contents(bytes: &[u8]) -> Result<Self, BerError> {
-        let mut subidentifiers = Vec::new();
-        let mut current = 0u64;
-        let mut open = false;
-        for byte in bytes {
-            if !open && *byte == 0x80 {
-                return Err(BerError::Form);
-            }
-            current = current << 7 | u64::from(byte & 0x7f);
-            if current > u64::from(u32::MAX) + 80 {
-                return Err(BerError::Form);
-            }
-            open = byte & 0x80 != 0;
-            if !open {
-                subidentifiers.push(current);
-                current = 0;
-            }
-        }
-        let (&joined, rest) = subidentifiers.split_first().filter(|_| !open).ok_or(BerError::Form)?;
-        let first = (joined / 40).min(2);
-        let mut arcs = vec![first as u32, u32::try_from(joined - first * 40).map_err(|_| BerError::Form)?];
-        for arc in rest {
-            arcs.push(u32::try_from(*arc).map_err(|_| BerError::Form)?);
-        }
-        if arcs.len() > MAX_ARCS { Err(BerError::Form) } else { Ok(Self(arcs)) }
+        // Each arc has an octet at least, and the first octets have two.
+        let mut arcs = Vec::with_capacity(bytes.len() + 1);
+        each_arc(bytes, |arc| arcs.push(arc))?;
+        Ok(Self(arcs))
     }
 
     /// Tag, length and contents.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        element(OBJECT, &self.contents(), &mut out);
+        let length = self.contents_length();
+        let mut out = Vec::with_capacity(element_length(length));
+        head(OBJECT, length, &mut out);
+        self.write_contents(&mut out);
         out
     }
 
@@ -121,8 +116,18 @@ impl Oid {
         }
     }
 
-    pub fn starts_with(&self, arcs: &[u32]) -> bool {
-        self.0.starts_with(arcs)
+    fn subidentifiers(&self) -> impl Iterator<Item = u64> {
+        // Two arcs share the first subidentifier: 40 × first + second.
+        let joined = u64::from(self.0[0]) * 40 + u64::from(self.0[1]);
+        std::iter::once(joined).chain(self.0[2..].iter().map(|arc| u64::from(*arc)))
+    }
+
+    fn contents_length(&self) -> usize {
+        self.subidentifiers().map(base_128_length).sum()
+    }
+
+    fn write_contents(&self, out: &mut Vec<u8>) {
+        self.subidentifiers().for_each(|number| base_128(number, out));
     }
 }
 
@@ -166,68 +171,159 @@ impl VarBind {
 
     /// `SEQUENCE { OID, value }`.
     pub fn encode(&self) -> Vec<u8> {
-        let mut inside = self.oid.encode();
-        let (tag, contents) = match &self.value {
-            Value::Integer(number) => (INTEGER, shortest(&number.to_be_bytes())),
-            Value::Octets(bytes) => (OCTETS, bytes.clone()),
-            Value::Null => (NULL, Vec::new()),
-            Value::Object(oid) => (OBJECT, oid.contents()),
-            Value::Ip(address) => (IP, address.octets().to_vec()),
-            Value::Counter32(number) => (COUNTER32, unsigned(u64::from(*number))),
-            Value::Gauge32(number) => (GAUGE32, unsigned(u64::from(*number))),
-            Value::TimeTicks(number) => (TIME_TICKS, unsigned(u64::from(*number))),
-            Value::Opaque(bytes) => (OPAQUE, bytes.clone()),
-            Value::Counter64(number) => (COUNTER64, unsigned(*number)),
-        };
-        element(tag, &contents, &mut inside);
-        let mut out = Vec::new();
-        element(SEQUENCE, &inside, &mut out);
+        let mut out = Vec::with_capacity(USUAL_OCTETS);
+        self.write(&mut out);
         out
+    }
+
+    /// Appends what `encode` gives.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let mut room = [0; 9];
+        let object;
+        let (tag, contents) = match &self.value {
+            Value::Integer(number) => (INTEGER, signed(*number, &mut room)),
+            Value::Octets(bytes) => (OCTETS, &bytes[..]),
+            Value::Null => (NULL, &[][..]),
+            Value::Object(oid) => {
+                object = oid.contents();
+                (OBJECT, &object[..])
+            }
+            Value::Ip(address) => {
+                room[..4].copy_from_slice(&address.octets());
+                (IP, &room[..4])
+            }
+            Value::Counter32(number) => (COUNTER32, unsigned(u64::from(*number), &mut room)),
+            Value::Gauge32(number) => (GAUGE32, unsigned(u64::from(*number), &mut room)),
+            Value::TimeTicks(number) => (TIME_TICKS, unsigned(u64::from(*number), &mut room)),
+            Value::Opaque(bytes) => (OPAQUE, &bytes[..]),
+            Value::Counter64(number) => (COUNTER64, unsigned(*number, &mut room)),
+        };
+        let name = self.oid.contents_length();
+        head(SEQUENCE, element_length(name) + element_length(contents.len()), out);
+        head(OBJECT, name, out);
+        self.oid.write_contents(out);
+        head(tag, contents.len(), out);
+        out.extend_from_slice(contents);
     }
 
     /// Reads a VarBind that fills `bytes`.
     ///
     /// **Errors**: `Form` for anything that `encode` would spell in other bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, BerError> {
-        let (SEQUENCE, inside, []) = take(bytes)? else { return Err(BerError::Form) };
-        let (oid, rest) = Oid::parse(inside)?;
-        let (tag, contents, []) = take(rest)? else { return Err(BerError::Form) };
-        let value = match tag {
-            INTEGER => Value::Integer(signed(contents)?),
-            OCTETS => Value::Octets(contents.to_vec()),
+        BindView::parse(bytes)?.owned()
+    }
+}
+
+impl<'a> BindView<'a> {
+    /// Reads a VarBind that fills `bytes`, as `VarBind::parse` does, without a copy.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, BerError> {
+        let (SEQUENCE, inside, []) = take_shortest(bytes)? else { return Err(BerError::Form) };
+        let (OBJECT, oid, rest) = take_shortest(inside)? else { return Err(BerError::Form) };
+        let (tag, contents, []) = take_shortest(rest)? else { return Err(BerError::Form) };
+        each_arc(oid, |_| ())?;
+        match tag {
+            INTEGER => sound(is_shortest(contents) && contents.len() <= 8)?,
+            OCTETS | OPAQUE => {}
+            NULL => sound(contents.is_empty())?,
+            OBJECT => each_arc(contents, |_| ())?,
+            IP => sound(contents.len() == 4)?,
+            COUNTER32 | GAUGE32 | TIME_TICKS => sound(natural(contents)? <= u64::from(u32::MAX))?,
+            COUNTER64 => drop(natural(contents)?),
+            _ => return Err(BerError::Form),
+        }
+        Ok(Self { oid, tag, contents })
+    }
+
+    /// Whether the object is `arcs` or stands below it.
+    pub fn is_below(&self, arcs: &[u32]) -> bool {
+        let mut wanted = arcs.iter();
+        let mut same = true;
+        let read = each_arc(self.oid, |arc| same = same && wanted.next().is_none_or(|wanted| *wanted == arc));
+        read.is_ok() && same && wanted.next().is_none()
+    }
+
+    fn owned(&self) -> Result<VarBind, BerError> {
+        let natural_32 = || natural(self.contents).and_then(|number| u32::try_from(number).map_err(|_| BerError::Form));
+        let value = match self.tag {
+            INTEGER => {
+                let start = if self.contents.first().is_some_and(|first| *first >= 0x80) { -1i64 } else { 0 };
+                Value::Integer(self.contents.iter().fold(start, |number, byte| number << 8 | i64::from(*byte)))
+            }
+            OCTETS => Value::Octets(self.contents.to_vec()),
             NULL => Value::Null,
-            OBJECT => Value::Object(Oid::parse_contents(contents)?),
-            IP => Value::Ip(<[u8; 4]>::try_from(contents).map_err(|_| BerError::Form)?.into()),
-            COUNTER32 => Value::Counter32(natural_32(contents)?),
-            GAUGE32 => Value::Gauge32(natural_32(contents)?),
-            TIME_TICKS => Value::TimeTicks(natural_32(contents)?),
-            OPAQUE => Value::Opaque(contents.to_vec()),
-            COUNTER64 => Value::Counter64(natural(contents)?),
+            OBJECT => Value::Object(Oid::parse_contents(self.contents)?),
+            IP => Value::Ip(<[u8; 4]>::try_from(self.contents).map_err(|_| BerError::Form)?.into()),
+            COUNTER32 => Value::Counter32(natural_32()?),
+            GAUGE32 => Value::Gauge32(natural_32()?),
+            TIME_TICKS => Value::TimeTicks(natural_32()?),
+            OPAQUE => Value::Opaque(self.contents.to_vec()),
+            COUNTER64 => Value::Counter64(natural(self.contents)?),
             _ => return Err(BerError::Form),
         };
-        let parsed = Self { oid, value };
-        if parsed.encode() == bytes { Ok(parsed) } else { Err(BerError::Form) }
+        Ok(VarBind { oid: Oid::parse_contents(self.oid)?, value })
     }
 }
 
-fn base_128(mut number: u64, out: &mut Vec<u8>) {
-    let mut digits = vec![(number & 0x7f) as u8];
-    number >>= 7;
-    while number > 0 {
-        digits.push((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
+/// VarBinds of one subscriber's settings are below this.
+const USUAL_OCTETS: usize = 64;
+
+/// Reads the arcs of contents octets one by one: at most `MAX_ARCS`, each in its shortest spelling.
+fn each_arc(bytes: &[u8], mut found: impl FnMut(u32)) -> Result<(), BerError> {
+    let (mut current, mut open, mut arcs) = (0u64, false, 0usize);
+    for byte in bytes {
+        sound(open || *byte != 0x80)?;
+        current = current << 7 | u64::from(byte & 0x7f);
+        sound(current <= u64::from(u32::MAX) + 80)?;
+        open = byte & 0x80 != 0;
+        if open {
+            continue;
+        }
+        let mut rest = current;
+        if arcs == 0 {
+            let first = (current / 40).min(2);
+            found(first as u32);
+            rest -= first * 40;
+            arcs += 1;
+        }
+        found(u32::try_from(rest).map_err(|_| BerError::Form)?);
+        arcs += 1;
+        current = 0;
     }
-    out.extend(digits.iter().rev());
+    sound(!open && (2..=MAX_ARCS).contains(&arcs))
 }
 
-fn element(tag: u8, contents: &[u8], out: &mut Vec<u8>) {
+fn sound(holds: bool) -> Result<(), BerError> {
+    holds.then_some(()).ok_or(BerError::Form)
+}
+
+fn base_128_length(number: u64) -> usize {
+    (number | 1).ilog2() as usize / 7 + 1
+}
+
+fn base_128(number: u64, out: &mut Vec<u8>) {
+    for place in (1..base_128_length(number)).rev() {
+        out.push((number >> (7 * place)) as u8 | 0x80);
+    }
+    out.push((number & 0x7f) as u8);
+}
+
+/// Tag and length of an element.
+fn head(tag: u8, length: usize, out: &mut Vec<u8>) {
     out.push(tag);
-    match contents.len() {
-        length @ ..0x80 => out.push(length as u8),
-        length @ ..0x100 => out.extend([0x81, length as u8]),
-        length => out.extend([0x82, (length >> 8) as u8, length as u8]),
+    match length {
+        ..0x80 => out.push(length as u8),
+        0x80..0x100 => out.extend([0x81, length as u8]),
+        _ => out.extend([0x82, (length >> 8) as u8, length as u8]),
     }
-    out.extend_from_slice(contents);
+}
+
+/// Octets of an element with contents of `length` octets.
+fn element_length(length: usize) -> usize {
+    match length {
+        ..0x80 => 2 + length,
+        0x80..0x100 => 3 + length,
+        _ => 4 + length,
+    }
 }
 
 /// Tag, contents and what follows of the first element.
@@ -242,40 +338,45 @@ fn take(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), BerError> {
     Ok((tag, contents, rest))
 }
 
+/// As `take`, where the length is in its shortest spelling.
+fn take_shortest(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), BerError> {
+    let (tag, contents, rest) = take(bytes)?;
+    sound(bytes.len() == element_length(contents.len()) + rest.len())?;
+    Ok((tag, contents, rest))
+}
+
 /// Two's complement without needless leading bytes.
-fn shortest(bytes: &[u8]) -> Vec<u8> {
-    let mut from = 0;
-    while let [first, second, ..] = bytes[from..] {
-        let needless = (first == 0 && second < 0x80) || (first == 0xff && second >= 0x80);
-        if !needless {
-            break;
-        }
-        from += 1;
-    }
-    bytes[from..].to_vec()
-}
-
-fn unsigned(number: u64) -> Vec<u8> {
-    shortest(&[[0].as_slice(), &number.to_be_bytes()].concat())
-}
-
-fn signed(contents: &[u8]) -> Result<i64, BerError> {
-    let (first, 1..=8) = (contents.first().copied().unwrap_or(0), contents.len()) else { return Err(BerError::Form) };
-    let start = if first >= 0x80 { -1i64 } else { 0 };
-    Ok(contents.iter().fold(start, |number, byte| number << 8 | i64::from(*byte)))
-}
-
-fn natural(contents: &[u8]) -> Result<u64, BerError> {
+fn is_shortest(contents: &[u8]) -> bool {
     match contents {
-        [first, ..] if *first < 0x80 && contents.len() <= 9 => {
-            Ok(contents.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte)))
-        }
-        _ => Err(BerError::Form),
+        [] => false,
+        [0, second, ..] => *second >= 0x80,
+        [0xff, second, ..] => *second < 0x80,
+        _ => true,
     }
 }
 
-fn natural_32(contents: &[u8]) -> Result<u32, BerError> {
-    natural(contents).and_then(|number| u32::try_from(number).map_err(|_| BerError::Form))
+fn shortest(mut bytes: &[u8]) -> &[u8] {
+    while !is_shortest(bytes) {
+        bytes = &bytes[1..];
+    }
+    bytes
+}
+
+fn signed(number: i64, room: &mut [u8; 9]) -> &[u8] {
+    room[1..].copy_from_slice(&number.to_be_bytes());
+    shortest(&room[1..])
+}
+
+fn unsigned(number: u64, room: &mut [u8; 9]) -> &[u8] {
+    room[1..].copy_from_slice(&number.to_be_bytes());
+    shortest(&room[..])
+}
+
+/// An unsigned number in its shortest spelling; nine octets begin with a zero.
+fn natural(contents: &[u8]) -> Result<u64, BerError> {
+    let first = contents.first().copied().unwrap_or(0xff);
+    sound(is_shortest(contents) && first < 0x80 && (contents.len() <= 8 || (contents.len() == 9 && first == 0)))?;
+    Ok(contents.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 #[cfg(test)]

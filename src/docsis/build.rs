@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::ber::{Oid, Value, VarBind};
 use super::check::faults_of;
 use super::garden::{GardenFilter, drop_classifiers, ip_filters};
-use super::mic::{ExtendedMic, cm_mic_of, cmts_mic_of, extended_setting, extended_verifies};
-use super::tlv::{CM_MIC, CMTS_MIC, END, Framing, PAD, Tlv, View, views};
+use super::mic::{ExtendedMic, cm_mic_of, cmts_mic_of, extended_verifies};
+use super::tlv::{CM_MIC, CMTS_MIC, Framing, Tlv, views};
+use super::writer::{Group, Writer};
 use crate::vocabulary::{Fault, MacAddress, Secret};
 
 /// The DOCSIS generation a file is written for.
@@ -121,7 +122,6 @@ const ALL_QOS_SETS: u8 = 7;
 const READ_ONLY: u8 = 1;
 const READ_WRITE: u8 = 2;
 const VIEW: &[u8] = b"lastmile";
-const ALIGNMENT: usize = 4;
 /// docsDevNmAccessEntry of RFC 4639.
 const NM_ACCESS: [u32; 10] = [1, 3, 6, 1, 2, 1, 69, 1, 2, 1];
 /// docsDevSwAdminStatus.0; 2 = allowProvisioningUpgrade. RFC 4639.
@@ -187,8 +187,8 @@ pub fn cm_file(settings: &CmSettings, secret: &Secret) -> Vec<u8> {
     }
     if let Some(garden) = &settings.garden {
         match garden.in_classifiers && settings.generation >= Generation::V30 {
-            true => drop_classifiers(garden).iter().for_each(|tlv| file.add(tlv.code, &tlv.value)),
-            false => ip_filters(garden).iter().for_each(|bind| file.add(11, &bind.encode())),
+            true => drop_classifiers(garden, &mut file),
+            false => ip_filters(garden).for_each(|bind| file.object(&bind)),
         }
     }
     for mac in &settings.cpe_macs {
@@ -200,8 +200,8 @@ pub fn cm_file(settings: &CmSettings, secret: &Secret) -> Vec<u8> {
         if let Some(server) = firmware.server {
             file.add(21, &server.octets());
         }
-        let status = Oid::of(&[&SW_ADMIN_STATUS[..], &[0]].concat());
-        file.add(11, &VarBind::new(status, Value::Integer(ALLOW_PROVISIONING_UPGRADE)).encode());
+        let status = Oid::below(&SW_ADMIN_STATUS, &[0]);
+        file.object(&VarBind::new(status, Value::Integer(ALLOW_PROVISIONING_UPGRADE)));
     }
     if let Some(seconds) = settings.tftp_timestamp {
         file.add(19, &seconds.to_be_bytes());
@@ -412,8 +412,7 @@ fn access_table(access: &SnmpAccess, file: &mut Writer) {
             (6, Value::Octets(b"@".to_vec())),
             (7, Value::Integer(4)),
         ] {
-            let oid = Oid::of(&[&NM_ACCESS[..], &[column, row]].concat());
-            file.add(11, &VarBind::new(oid, value).encode());
+            file.object(&VarBind::new(Oid::below(&NM_ACCESS, &[column, row]), value));
         }
     }
 }
@@ -422,86 +421,6 @@ fn managers(access: &SnmpAccess) -> Vec<(Ipv4Addr, Ipv4Addr)> {
     match access.managers.as_slice() {
         [] => vec![(Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED)],
         some => some.iter().map(|address| (*address, Ipv4Addr::BROADCAST)).collect(),
-    }
-}
-
-/// A file being written, TLV behind TLV in one buffer.
-struct Writer<'r> {
-    out: Vec<u8>,
-    replaced: &'r [u8],
-}
-
-impl<'r> Writer<'r> {
-    fn new(replaced: &'r [u8]) -> Self {
-        Self { out: Vec::with_capacity(USUAL_OCTETS), replaced }
-    }
-
-    /// Adds a TLV of the recipe, unless the template's stand in its place.
-    fn add(&mut self, code: u8, value: &[u8]) {
-        if !self.replaced.contains(&code) {
-            Group { out: &mut self.out }.add(code, value);
-        }
-    }
-
-    fn group(&mut self, code: u8, fill: impl FnOnce(&mut Group)) {
-        if !self.replaced.contains(&code) {
-            Group { out: &mut self.out }.group(code, fill);
-        }
-    }
-
-    fn extend_from(&mut self, tlvs: &[Tlv]) {
-        for tlv in tlvs {
-            Group { out: &mut self.out }.add(tlv.code, &tlv.value);
-        }
-    }
-
-    /// Both MICs, the end and the padding.
-    fn sealed(mut self, secret: &[u8], extended: Option<&ExtendedMic>) -> Vec<u8> {
-        if let Some(extended) = extended {
-            let setting = extended_setting(extended, &self.tlvs(), secret);
-            Group { out: &mut self.out }.add(setting.code, &setting.value);
-        }
-        let mic = cm_mic_of(&self.out);
-        Group { out: &mut self.out }.add(CM_MIC, &mic);
-        let tlvs = self.tlvs();
-        let mic = match extended.filter(|extended| !extended.explicit) {
-            Some(extended) => extended.digest(&tlvs, secret),
-            None => cmts_mic_of(&tlvs, secret),
-        };
-        Group { out: &mut self.out }.add(CMTS_MIC, &mic);
-        self.out.push(END);
-        let length = self.out.len();
-        self.out.resize(length.next_multiple_of(ALIGNMENT), PAD);
-        self.out
-    }
-
-    fn tlvs(&self) -> Vec<View<'_>> {
-        views(Framing::Cm, &self.out).expect("what was written whole is read whole")
-    }
-}
-
-/// Files of one subscriber are below this.
-const USUAL_OCTETS: usize = 512;
-
-/// Sub-TLVs being put together.
-struct Group<'o> {
-    out: &'o mut Vec<u8>,
-}
-
-impl Group<'_> {
-    /// A value beyond one length byte is cut; what comes from outside was measured when it was read.
-    fn add(&mut self, code: u8, value: &[u8]) {
-        let value = &value[..value.len().min(usize::from(u8::MAX))];
-        self.out.extend([code, value.len() as u8]);
-        self.out.extend_from_slice(value);
-    }
-
-    fn group(&mut self, code: u8, fill: impl FnOnce(&mut Group)) {
-        self.out.extend([code, 0]);
-        let start = self.out.len();
-        fill(&mut Group { out: self.out });
-        self.out.truncate(start + usize::from(u8::MAX));
-        self.out[start - 1] = (self.out.len() - start) as u8;
     }
 }
 

@@ -3,10 +3,10 @@
 //! Comes in: the items of a file. Goes out: every fault with the path of its TLV. Never stops at the first.
 //! A file with faults can still be shown and kept byte for byte; it is only not made by accident.
 
-use super::ber::{Oid, VarBind};
+use super::ber::{BindView, Oid};
 use super::path::{Occurrences, Path};
 use super::schema::{Field, Kind, VENDOR_ID, by_code, top};
-use super::tlv::{CM_MIC, CMTS_MIC, Framing, Item, TlvError, View, nested};
+use super::tlv::{CM_MIC, CMTS_MIC, Framing, Item, View, adds_up, nested};
 use super::tree::vendor_table;
 use crate::vocabulary::{Faults, MacAddress};
 
@@ -30,12 +30,11 @@ const NM_ACCESS_TABLE: [u32; 9] = [1, 3, 6, 1, 2, 1, 69, 1, 2];
 
 /// Every fault of a file.
 pub fn faults(framing: Framing, items: &[Item]) -> Faults {
-    let view = |item: &'_ Item| match item {
-        Item::Tlv(tlv) => Some((tlv.code, tlv.value.clone())),
+    let tlvs = items.iter().filter_map(|item| match item {
+        Item::Tlv(tlv) => Some(View { code: tlv.code, value: &tlv.value, whole: &[] }),
         _ => None,
-    };
-    let held: Vec<(u8, Vec<u8>)> = items.iter().filter_map(view).collect();
-    let views: Vec<View> = held.iter().map(|(code, value)| View { code: *code, value, whole: &[] }).collect();
+    });
+    let views: Vec<View> = tlvs.collect();
     faults_of(framing, &views)
 }
 
@@ -92,10 +91,10 @@ fn check_field(field: &Field, bytes: &[u8], path: &Path, faults: &mut Faults) {
 
 fn check_nested(table: &'static [Field], group: u8, bytes: &[u8], path: &Path, faults: &mut Faults) {
     let mut occurrences = Occurrences::default();
-    if let Some(error) = nested(bytes).find_map(|tlv: Result<View, TlvError>| tlv.err()) {
+    if let Err(error) = adds_up(bytes) {
         return faults.add(path.to_string(), format!("inside: {error}"));
     }
-    for tlv in nested(bytes).flatten() {
+    for tlv in nested(bytes).map_while(Result::ok) {
         let field = by_code(table, tlv.code);
         let inner = path.child(tlv.code, occurrences.next(tlv.code), field.map(|field| field.name));
         if let Some(field) = field {
@@ -157,7 +156,7 @@ fn leaf_fault(kind: Kind, bytes: &[u8]) -> Option<String> {
         }
         Kind::Mic => in_range(16, 0, u64::MAX),
         Kind::Oid => ber_fault(matches!(Oid::parse(bytes), Ok((_, [])))),
-        Kind::VarBind => ber_fault(VarBind::parse(bytes).is_ok()),
+        Kind::VarBind => ber_fault(BindView::parse(bytes).is_ok()),
         Kind::WriteControl => ber_fault(matches!(Oid::parse(bytes), Ok((_, [_])))),
         Kind::Ip4List => (!bytes.len().is_multiple_of(4)).then(|| "must be a multiple of 4 bytes".to_owned()),
         Kind::Ip6List => (!bytes.len().is_multiple_of(16)).then(|| "must be a multiple of 16 bytes".to_owned()),
@@ -176,7 +175,9 @@ fn text_fault(bytes: &[u8], least: usize, most: usize) -> Option<String> {
 }
 
 fn check_presence(tlvs: &[View], faults: &mut Faults) {
-    let count = |code: u8| tlvs.iter().filter(|tlv| tlv.code == code).count();
+    let mut counts = [0usize; 256];
+    tlvs.iter().for_each(|tlv| counts[usize::from(tlv.code)] += 1);
+    let count = |code: u8| counts[usize::from(code)];
     let place = |code: u8, nth: usize| {
         Path::default().child(code, nth, by_code(top(Framing::Cm), code).map(|field| field.name)).to_string()
     };
@@ -254,13 +255,14 @@ fn sub_number(tlv: &View, code: u8) -> Option<u64> {
 }
 
 fn check_snmp_access(tlvs: &[View], faults: &mut Faults) {
-    let coexistence = tlvs.iter().any(|tlv| [COEXISTENCE, ACCESS_VIEW].contains(&tlv.code));
-    let in_table = |oid: &Oid| oid.starts_with(&NM_ACCESS_TABLE);
+    if !tlvs.iter().any(|tlv| [COEXISTENCE, ACCESS_VIEW].contains(&tlv.code)) {
+        return;
+    }
     let older = tlvs
         .iter()
         .filter(|tlv| tlv.code == SNMP_OBJECT)
-        .position(|tlv| VarBind::parse(tlv.value).is_ok_and(|bind| in_table(&bind.oid)));
-    if coexistence && let Some(index) = older {
+        .position(|tlv| BindView::parse(tlv.value).is_ok_and(|bind| bind.is_below(&NM_ACCESS_TABLE)));
+    if let Some(index) = older {
         let root = Path::default();
         let path = root.child(SNMP_OBJECT, index + 1, Some("SnmpMibObject"));
         faults.add(path.to_string(), "docsDevNmAccessTable must not stand beside coexistence (53, 54)");

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::ber::{Oid, Value, VarBind};
 use super::build::UPSTREAM_REFERENCE;
-use super::tlv::{Framing, Tlv, write};
+use super::writer::{Group, Writer};
 use crate::vocabulary::Cidr;
 
 /// What a garden lets through, and by which means.
@@ -58,70 +58,59 @@ struct Pass {
 }
 
 /// Types 22 and 60.
-pub fn drop_classifiers(garden: &GardenFilter) -> Vec<Tlv> {
+pub fn drop_classifiers(garden: &GardenFilter, file: &mut Writer) {
     let mut reference = LAST_REFERENCE;
     let mut next = || {
         let this = reference;
         reference -= 1;
         this
     };
-    let mut tlvs = Vec::new();
     for pass in passes(garden) {
-        let mut inside = Vec::new();
-        put(1, &[next()], &mut inside);
-        put(3, &UPSTREAM_REFERENCE.to_be_bytes(), &mut inside);
-        put(5, &[ALLOW_PRIORITY], &mut inside);
-        if pass.v6 {
-            in_v6(&pass, &mut inside)
-        } else {
-            in_v4(&pass, &mut inside)
-        }
-        tlvs.push(Tlv::new(ALLOW, inside));
+        let reference = next();
+        file.group(ALLOW, |group| {
+            group.add(1, &[reference]);
+            group.add(3, &UPSTREAM_REFERENCE.to_be_bytes());
+            group.add(5, &[ALLOW_PRIORITY]);
+            put_pass(&pass, group);
+        });
     }
     for v6 in [false, true] {
-        let mut inside = Vec::new();
-        put(1, &[next()], &mut inside);
-        put(5, &[DROP_PRIORITY], &mut inside);
-        let all = Pass { destination: None, protocol: ANY, port: None, v6 };
-        if v6 {
-            in_v6(&all, &mut inside)
-        } else {
-            in_v4(&all, &mut inside)
-        }
-        put(13, &CPE_INTERFACES, &mut inside);
-        tlvs.push(Tlv::new(DROP, inside));
+        let reference = next();
+        file.group(DROP, |group| {
+            group.add(1, &[reference]);
+            group.add(5, &[DROP_PRIORITY]);
+            put_pass(&Pass { destination: None, protocol: ANY, port: None, v6 }, group);
+            group.add(13, &CPE_INTERFACES);
+        });
     }
-    tlvs
 }
 
 /// Rows of docsDevFilterIpTable, the first that fits decides. IPv6 is not known to it.
-pub fn ip_filters(garden: &GardenFilter) -> Vec<VarBind> {
-    let mut binds = Vec::new();
-    let passing = passes(garden).into_iter().filter(|pass| !pass.v6).map(|pass| (ACCEPT, pass));
+pub fn ip_filters(garden: &GardenFilter) -> impl Iterator<Item = VarBind> {
+    let passing = passes(garden).filter(|pass| !pass.v6).map(|pass| (ACCEPT, pass));
     let rest = Pass { destination: None, protocol: ANY, port: None, v6: false };
-    for (row, (control, pass)) in (1u32..).zip(passing.chain([(DISCARD, rest)])) {
+    (1u32..).zip(passing.chain([(DISCARD, rest)])).flat_map(|(row, (control, pass))| {
         let (address, mask) = pass.destination.map_or((Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED), v4_of);
-        let mut set = |column: u32, value: Value| {
-            binds.push(VarBind::new(Oid::of(&[&FILTER_IP[..], &[column, row]].concat()), value));
-        };
-        set(2, Value::Integer(CREATE_AND_GO));
-        set(3, Value::Integer(control));
-        set(4, Value::Integer(CPE_INTERFACE));
-        set(5, Value::Integer(INBOUND));
-        set(9, Value::Ip(address));
-        set(10, Value::Ip(mask));
-        set(11, Value::Integer(pass.protocol.into()));
-        if let Some(port) = pass.port {
-            set(14, Value::Integer(port.into()));
-            set(15, Value::Integer(port.into()));
-        }
-    }
-    binds
+        let port = pass.port.map(|port| Value::Integer(port.into()));
+        let columns = [
+            (2, Some(Value::Integer(CREATE_AND_GO))),
+            (3, Some(Value::Integer(control))),
+            (4, Some(Value::Integer(CPE_INTERFACE))),
+            (5, Some(Value::Integer(INBOUND))),
+            (9, Some(Value::Ip(address))),
+            (10, Some(Value::Ip(mask))),
+            (11, Some(Value::Integer(pass.protocol.into()))),
+            (14, port.clone()),
+            (15, port),
+        ];
+        let set = move |(column, value)| Some(VarBind::new(Oid::below(&FILTER_IP, &[column, row]), value?));
+        columns.into_iter().filter_map(set)
+    })
 }
 
-fn passes(garden: &GardenFilter) -> Vec<Pass> {
+fn passes(garden: &GardenFilter) -> impl Iterator<Item = Pass> {
     let port = |protocol, port, v6| Pass { destination: None, protocol, port: Some(port), v6 };
-    let mut passes = vec![
+    let always = [
         port(UDP, BOOTPS, false),
         port(UDP, DNS, false),
         port(TCP, DNS, false),
@@ -129,47 +118,52 @@ fn passes(garden: &GardenFilter) -> Vec<Pass> {
         port(UDP, DNS, true),
         port(TCP, DNS, true),
     ];
-    for network in garden.allow.iter().take(MOST_DESTINATIONS) {
+    let allowed = garden.allow.iter().take(MOST_DESTINATIONS).map(|network| {
         let v6 = network.address().is_ipv6();
-        passes.push(Pass { destination: Some(*network), protocol: ANY, port: None, v6 });
+        Pass { destination: Some(*network), protocol: ANY, port: None, v6 }
+    });
+    always.into_iter().chain(allowed)
+}
+
+fn put_pass(pass: &Pass, group: &mut Group) {
+    match pass.v6 {
+        true => in_v6(pass, group),
+        false => in_v4(pass, group),
     }
-    passes
 }
 
 /// Sub-TLV 9: protocol, destination, ports.
-fn in_v4(pass: &Pass, out: &mut Vec<u8>) {
-    let mut inside = Vec::new();
-    put(2, &pass.protocol.to_be_bytes(), &mut inside);
-    if let Some((address, mask)) = pass.destination.map(v4_of) {
-        put(5, &address.octets(), &mut inside);
-        put(6, &mask.octets(), &mut inside);
-    }
-    ports(pass, &mut inside);
-    put(9, &inside, out);
+fn in_v4(pass: &Pass, group: &mut Group) {
+    group.group(9, |inside| {
+        inside.add(2, &pass.protocol.to_be_bytes());
+        if let Some((address, mask)) = pass.destination.map(v4_of) {
+            inside.add(5, &address.octets());
+            inside.add(6, &mask.octets());
+        }
+        ports(pass, inside);
+    });
 }
 
 /// Sub-TLV 12: next header and destination; the ports stand in 9 for both.
-fn in_v6(pass: &Pass, out: &mut Vec<u8>) {
-    let mut inside = Vec::new();
-    put(3, &pass.protocol.to_be_bytes(), &mut inside);
-    if let Some(network) = pass.destination
-        && let IpAddr::V6(address) = network.address()
-    {
-        put(6, &address.octets(), &mut inside);
-        put(7, &[network.prefix()], &mut inside);
+fn in_v6(pass: &Pass, group: &mut Group) {
+    if pass.port.is_some() {
+        group.group(9, |inside| ports(pass, inside));
     }
-    let mut port_ranges = Vec::new();
-    ports(pass, &mut port_ranges);
-    if !port_ranges.is_empty() {
-        put(9, &port_ranges, out);
-    }
-    put(12, &inside, out);
+    group.group(12, |inside| {
+        inside.add(3, &pass.protocol.to_be_bytes());
+        if let Some(network) = pass.destination
+            && let IpAddr::V6(address) = network.address()
+        {
+            inside.add(6, &address.octets());
+            inside.add(7, &[network.prefix()]);
+        }
+    });
 }
 
-fn ports(pass: &Pass, out: &mut Vec<u8>) {
+fn ports(pass: &Pass, group: &mut Group) {
     if let Some(port) = pass.port {
-        put(9, &port.to_be_bytes(), out);
-        put(10, &port.to_be_bytes(), out);
+        group.add(9, &port.to_be_bytes());
+        group.add(10, &port.to_be_bytes());
     }
 }
 
@@ -183,22 +177,25 @@ fn v4_of(network: Cidr) -> (Ipv4Addr, Ipv4Addr) {
     }
 }
 
-fn put(code: u8, value: &[u8], out: &mut Vec<u8>) {
-    write(Framing::Cm, &Tlv::new(code, value.to_vec()), out);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::docsis::tlv::{Tlv, parse_nested};
 
     fn garden(allow: &[&str]) -> GardenFilter {
         let allow = allow.iter().map(|text| text.parse().expect("a network")).collect();
         GardenFilter { allow, in_classifiers: true }
     }
 
+    fn classifiers(allow: &[&str]) -> Vec<Tlv> {
+        let mut file = Writer::new(&[]);
+        drop_classifiers(&garden(allow), &mut file);
+        parse_nested(&file.bytes()).expect("whole TLVs")
+    }
+
     #[test]
     fn the_dropping_classifiers_come_last_and_spare_the_telephone() {
-        let tlvs = drop_classifiers(&garden(&["192.0.2.10/32", "2001:db8::/64"]));
+        let tlvs = classifiers(&["192.0.2.10/32", "2001:db8::/64"]);
         let codes: Vec<u8> = tlvs.iter().map(|tlv| tlv.code).collect();
         assert_eq!(codes, [22, 22, 22, 22, 22, 22, 22, 22, 60, 60]);
         for tlv in &tlvs[8..] {
@@ -209,7 +206,7 @@ mod tests {
 
     #[test]
     fn older_modems_get_rows_and_the_last_one_discards() {
-        let binds = ip_filters(&garden(&["192.0.2.0/24", "2001:db8::/64"]));
+        let binds: Vec<VarBind> = ip_filters(&garden(&["192.0.2.0/24", "2001:db8::/64"])).collect();
         let value = |oid: &str| binds.iter().find(|bind| bind.oid.to_string() == oid).map(|bind| bind.value.clone());
         let row = "1.3.6.1.2.1.69.1.6.4.1";
         assert_eq!(value(&format!("{row}.9.4")), Some(Value::Ip(Ipv4Addr::new(192, 0, 2, 0))));
@@ -222,6 +219,6 @@ mod tests {
     fn the_greatest_garden_has_room_for_its_references() {
         let many: Vec<String> = (0..40).map(|n| format!("192.0.2.{n}/32")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert_eq!(drop_classifiers(&garden(&many)).len(), 6 + MOST_DESTINATIONS + 2);
+        assert_eq!(classifiers(&many).len(), 6 + MOST_DESTINATIONS + 2);
     }
 }

@@ -23,6 +23,7 @@ mod text;
 mod tlv;
 mod tree;
 mod value;
+mod writer;
 
 pub use ber::{BerError, Oid, Value, VarBind};
 pub use build::{

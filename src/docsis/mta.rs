@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 use super::ber::{Oid, Value, VarBind};
-use super::tlv::{Framing, Item, MTA_DELIMITER, Tlv, write_all};
+use super::tlv::{Framing, Item, MTA_DELIMITER, Tlv, View, views, write, write_all};
 
 /// Which MIB an MTA's hash object is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,59 +75,90 @@ impl HashFamily {
 
     /// The object that carries the hash.
     pub fn oid(self) -> Oid {
-        let text = match self {
-            HashFamily::Na => "1.3.6.1.4.1.4491.2.2.1.1.2.7.0",
-            HashFamily::Eu => "1.3.6.1.4.1.7432.1.1.2.9.0",
-            HashFamily::Ietf => "1.3.6.1.2.1.140.1.2.11.0",
-        };
-        text.parse().expect("the OIDs above are well-formed")
+        match self {
+            HashFamily::Na => Oid::of(&[1, 3, 6, 1, 4, 1, 4491, 2, 2, 1, 1, 2, 7, 0]),
+            HashFamily::Eu => Oid::of(&[1, 3, 6, 1, 4, 1, 7432, 1, 1, 2, 9, 0]),
+            HashFamily::Ietf => Oid::of(&[1, 3, 6, 1, 2, 1, 140, 1, 2, 11, 0]),
+        }
     }
+}
+
+/// The delimiter that opens a file: what is inside is written behind it, and then `seal` closes it.
+pub const OPENING: [u8; 3] = [MTA_DELIMITER, 1, OPENS];
+const CLOSING: [u8; 3] = [MTA_DELIMITER, 1, CLOSES];
+
+/// Closes a file that lacks its final delimiter, with the hash in front of it when the flow wants one.
+pub fn seal(file: &mut Vec<u8>, family: Option<HashFamily>) {
+    if let Some(family) = family {
+        let hash = hash_object(family, file);
+        write(Framing::Mta, &hash, file);
+    }
+    file.extend_from_slice(&CLOSING);
 }
 
 /// The items of a whole file: delimiters around `inside`, and the hash when the flow wants one.
 pub fn wrap(inside: Vec<Item>, family: Option<HashFamily>) -> Vec<Item> {
     let mut items = vec![delimiter(OPENS)];
     items.extend(inside);
-    items.push(delimiter(CLOSES));
     if let Some(family) = family {
-        let hash = hash_object(family, &items);
-        items.insert(items.len() - 1, hash);
+        let hash = hash_object(family, &write_all(Framing::Mta, &items));
+        items.push(Item::Tlv(hash));
     }
+    items.push(delimiter(CLOSES));
     items
 }
 
 /// Takes apart what `wrap` made: what is inside, and the family of a hash that verifies.
 /// `None` when the delimiters do not stand at both ends.
 pub fn unwrap(items: &[Item]) -> Option<(&[Item], Option<HashFamily>)> {
-    let [first, inside @ .., last] = items else { return None };
-    if *first != delimiter(OPENS) || *last != delimiter(CLOSES) {
+    let bytes = write_all(Framing::Mta, items);
+    let family = family_of(&bytes, &views(Framing::Mta, &bytes).ok()?)?;
+    let [_, inside @ .., _] = items else { return None };
+    let before = inside.len() - usize::from(family.is_some());
+    Some((&inside[..before], family))
+}
+
+/// The family of a file's hash, when it verifies. `None` when the delimiters do not stand at both ends.
+///
+/// **Shape**: `tlvs` are those of `bytes`.
+pub fn family_of(bytes: &[u8], tlvs: &[View]) -> Option<Option<HashFamily>> {
+    let [.., last] = tlvs else { return None };
+    if !bytes.starts_with(&OPENING) || !bytes.ends_with(&CLOSING) || last.whole != CLOSING {
         return None;
     }
-    let verified = HashFamily::ALL.into_iter().find_map(|family| {
-        let (hash, before) = inside.split_last()?;
-        let without: Vec<Item> = [first].into_iter().chain(before).chain([last]).cloned().collect();
-        (*hash == hash_object(family, &without)).then_some((before, family))
-    });
-    match verified {
-        Some((before, family)) => Some((before, Some(family))),
-        None => Some((inside, None)),
-    }
+    let before_last = &bytes[..bytes.len() - CLOSING.len()];
+    let [_, .., hash, _] = tlvs else { return Some(None) };
+    // Padding between the hash and the delimiter: then it is no hash.
+    let Some(before) = before_last.strip_suffix(hash.whole) else { return Some(None) };
+    let digest = digest_behind(before);
+    let verified = |family: &HashFamily| {
+        let expected = bind_of(*family, &digest);
+        hash.code == SNMP_OBJECT && hash.value == expected.encode()
+    };
+    Some(HashFamily::ALL.into_iter().find(verified))
 }
 
 fn delimiter(value: u8) -> Item {
     Item::Tlv(Tlv::new(MTA_DELIMITER, vec![value]))
 }
 
-fn hash_object(family: HashFamily, without: &[Item]) -> Item {
-    let digest = Sha1::digest(write_all(Framing::Mta, without));
-    let bind = VarBind::new(family.oid(), Value::Octets(digest.to_vec()));
-    Item::Tlv(Tlv::new(SNMP_OBJECT, bind.encode()))
+/// The hash of a file of which everything in front of the hash is `before`.
+fn hash_object(family: HashFamily, before: &[u8]) -> Tlv {
+    Tlv::new(SNMP_OBJECT, bind_of(family, &digest_behind(before)).encode())
+}
+
+fn digest_behind(before: &[u8]) -> [u8; 20] {
+    Sha1::new().chain_update(before).chain_update(CLOSING).finalize().into()
+}
+
+fn bind_of(family: HashFamily, digest: &[u8]) -> VarBind {
+    VarBind::new(family.oid(), Value::Octets(digest.to_vec()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::docsis::tlv::{parse, write_item};
+    use crate::docsis::tlv::parse;
     use crate::docsis::value::hex;
 
     #[test]
@@ -139,7 +170,7 @@ mod tests {
         ];
         for (family, head) in cases {
             let mut bytes = Vec::new();
-            write_item(Framing::Mta, &hash_object(family, &[]), &mut bytes);
+            write(Framing::Mta, &hash_object(family, &[]), &mut bytes);
             assert!(hex(&bytes).starts_with(&head.replace(' ', "")), "{}", family.as_str());
         }
     }

@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 use super::ber::{Oid, Value, VarBind};
-use super::check::faults;
-use super::mta::{HashFamily, unwrap, wrap};
-use super::tlv::{Framing, Item, LONG_SNMP_OBJECT, Tlv, parse, write_all};
+use super::check::faults_of;
+use super::mta::{HashFamily, OPENING, family_of, seal};
+use super::tlv::{Framing, LONG_SNMP_OBJECT, Tlv, views, write};
 use crate::vocabulary::{Fault, Faults};
 
 /// What an MTA's file says.
@@ -70,6 +70,8 @@ pub struct MtaAnnouncement {
     pub hash: VarBind,
 }
 
+/// Files of one device are below this.
+const USUAL_OCTETS: usize = 512;
 /// Lines have interface numbers from here on. PKT-SP-PROV1.5 §7.
 const FIRST_INTERFACE: u32 = 9;
 const SNMP_OBJECT: u8 = 11;
@@ -82,21 +84,24 @@ const IF_ADMIN_STATUS: [u32; 10] = [1, 3, 6, 1, 2, 1, 2, 2, 1, 7];
 /// Builds the file.
 pub fn mta_file(settings: &MtaSettings) -> Vec<u8> {
     let family = settings.family;
-    let mut inside = vec![object(family.enabled_oid(), truth(settings.enabled))];
-    inside.extend(settings.objects.iter().cloned().map(Item::Tlv));
+    let mut file = Vec::with_capacity(USUAL_OCTETS);
+    file.extend_from_slice(&OPENING);
+    put(family.enabled_oid(), truth(settings.enabled), &mut file);
+    settings.objects.iter().for_each(|tlv| write(Framing::Mta, tlv, &mut file));
     for line in &settings.lines {
         let interface = interface_of(line.port);
         if let Some(agent) = &line.call_agent {
             let id = Value::Octets(agent.id.as_bytes().to_vec());
-            inside.push(object(family.call_agent_oid(1, interface), id));
-            inside.push(object(family.call_agent_oid(2, interface), Value::Integer(agent.port.into())));
+            put(family.call_agent_oid(1, interface), id, &mut file);
+            put(family.call_agent_oid(2, interface), Value::Integer(agent.port.into()), &mut file);
         }
-        inside.extend(line.objects.iter().cloned().map(Item::Tlv));
+        line.objects.iter().for_each(|tlv| write(Framing::Mta, tlv, &mut file));
         // Last: a line comes up when everything about it is known.
         let status = Value::Integer(if line.enabled { UP } else { DOWN });
-        inside.push(object(Oid::of(&[&IF_ADMIN_STATUS[..], &[interface]].concat()), status));
+        put(Oid::below(&IF_ADMIN_STATUS, &[interface]), status, &mut file);
     }
-    write_all(Framing::Mta, &wrap(inside, settings.hash_in_file.then_some(family)))
+    seal(&mut file, settings.hash_in_file.then_some(family));
+    file
 }
 
 /// The SNMP object TLV of an MTA file: type 11, or 64 with its two length bytes where 11 cannot carry it.
@@ -115,20 +120,20 @@ pub fn interface_of(port: u8) -> u32 {
 ///
 /// **Errors**: every broken rule; a hash that is missing, of another family, or does not verify.
 pub fn verify_mta(bytes: &[u8], hash: Option<HashFamily>) -> Result<(), Vec<Fault>> {
-    let items = match parse(Framing::Mta, bytes) {
-        Ok(items) => items,
+    let tlvs = match views(Framing::Mta, bytes) {
+        Ok(tlvs) => tlvs,
         Err(error) => return Err(vec![Fault { pointer: String::new(), detail: error.to_string() }]),
     };
     let mut found = Faults::new();
-    match (unwrap(&items), hash) {
+    match (family_of(bytes, &tlvs), hash) {
         (None, _) => found.add("254 (MtaConfigDelimiter)", "must open (1) and close (255) the file"),
-        (Some((_, verified)), wanted) if verified != wanted => {
+        (Some(verified), wanted) if verified != wanted => {
             let said = |family: Option<HashFamily>| family.map_or("none", HashFamily::as_str);
             found.add("11 (SnmpMibObject)", format!("the hash is of {}, not of {}", said(verified), said(wanted)));
         }
         _ => {}
     }
-    for fault in faults(Framing::Mta, &items).into_vec() {
+    for fault in faults_of(Framing::Mta, &tlvs).into_vec() {
         found.add(fault.pointer, fault.detail);
     }
     found.settle(())
@@ -169,12 +174,12 @@ impl HashFamily {
             HashFamily::Eu => &[1, 3, 6, 1, 4, 1, 7432, 2, 1, 2, 1, 1],
             HashFamily::Ietf => &[1, 3, 6, 1, 2, 1, 169, 1, 2, 1, 1],
         };
-        Oid::of(&[table, &[column, interface]].concat())
+        Oid::below(table, &[column, interface])
     }
 }
 
-fn object(oid: Oid, value: Value) -> Item {
-    Item::Tlv(mta_object(&VarBind::new(oid, value)))
+fn put(oid: Oid, value: Value, file: &mut Vec<u8>) {
+    write(Framing::Mta, &mta_object(&VarBind::new(oid, value)), file);
 }
 
 fn truth(value: bool) -> Value {

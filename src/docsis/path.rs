@@ -64,18 +64,43 @@ impl fmt::Display for Path<'_> {
 
 /// Counts the occurrences of each type among siblings.
 #[derive(Debug, Default)]
-pub struct Occurrences(Vec<(u8, usize)>);
+pub struct Occurrences {
+    /// The first types that were met, in place: most groups hold no more.
+    first: [(u8, usize); IN_PLACE],
+    met: usize,
+    more: Vec<(u8, usize)>,
+}
+
+const IN_PLACE: usize = 8;
 
 impl Occurrences {
     pub fn next(&mut self, code: u8) -> usize {
-        match self.0.iter_mut().find(|(of, _)| *of == code) {
-            Some((_, count)) => {
-                *count += 1;
-                *count
+        let in_place = self.first[..self.met].iter_mut();
+        if let Some((_, count)) = in_place.chain(&mut self.more).find(|(of, _)| *of == code) {
+            *count += 1;
+            return *count;
+        }
+        match self.first.get_mut(self.met) {
+            Some(room) => {
+                *room = (code, 1);
+                self.met += 1;
             }
-            None => {
-                self.0.push((code, 1));
-                1
+            None => self.more.push((code, 1)),
+        }
+        1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_type_is_counted_by_itself_however_many_there_are() {
+        let mut occurrences = Occurrences::default();
+        for round in 1..=3 {
+            for code in 0..=u8::MAX {
+                assert_eq!(occurrences.next(code), round, "type {code}");
             }
         }
     }

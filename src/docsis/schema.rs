@@ -65,7 +65,9 @@ pub fn vendor(vendor: &[u8]) -> &'static [Field] {
 
 /// The field of a type in a table.
 pub fn by_code(table: &'static [Field], code: u8) -> Option<&'static Field> {
-    table.iter().find(|field| field.code == code)
+    // Tables are in the order of their codes, each once: a code stands at its own number, or so much before it as lacks.
+    let most = table.len().min(usize::from(code));
+    table[..most].iter().rev().find(|field| field.code <= code).filter(|field| field.code == code)
 }
 
 /// The field of a name in a table.

@@ -92,22 +92,29 @@ pub fn read(kind: Kind, value: &Toml) -> Result<Vec<u8>, String> {
 
 /// Lower-case hexadecimal without separators.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)]);
+        text.push(DIGITS[usize::from(byte & 0xf)]);
+    }
+    text
 }
 
 /// Reads hexadecimal; `0x` in front, spaces and colons between are passed over.
 pub fn unhex(text: &str) -> Result<Vec<u8>, String> {
-    let digits: Vec<char> =
-        text.strip_prefix("0x").unwrap_or(text).chars().filter(|c| !c.is_whitespace() && *c != ':').collect();
-    let nibble = |c: char| c.to_digit(16).map(|digit| digit as u8);
-    let bytes: Option<Vec<u8>> = digits
-        .chunks(2)
-        .map(|pair| match pair {
-            [high, low] => Some(nibble(*high)? << 4 | nibble(*low)?),
-            _ => None,
-        })
-        .collect();
-    bytes.ok_or_else(|| "should be hexadecimal, two digits a byte".to_owned())
+    let fail = || "should be hexadecimal, two digits a byte".to_owned();
+    let digits = text.strip_prefix("0x").unwrap_or(text).chars().filter(|c| !c.is_whitespace() && *c != ':');
+    let mut bytes = Vec::with_capacity(text.len() / 2);
+    let mut high = None;
+    for digit in digits {
+        let digit = digit.to_digit(16).ok_or_else(fail)? as u8;
+        match high.take() {
+            None => high = Some(digit),
+            Some(high) => bytes.push(high << 4 | digit),
+        }
+    }
+    if high.is_none() { Ok(bytes) } else { Err(fail()) }
 }
 
 fn show_bind(bind: &VarBind) -> Toml {
