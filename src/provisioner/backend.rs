@@ -143,6 +143,15 @@ pub(super) async fn open_secret(
     element: &ElementRow,
     reference: &SecretRef,
 ) -> Result<Option<Secret>, ApplyError> {
+    Ok(open_named_secret(store, element, reference).await?.map(|(secret, _)| secret))
+}
+
+/// As `open_secret`, with the digest of the secret that is stored now, as content names it.
+pub(super) async fn open_named_secret(
+    store: &Store,
+    element: &ElementRow,
+    reference: &SecretRef,
+) -> Result<Option<(Secret, String)>, ApplyError> {
     let place = SecretPlace {
         tenant: &element.tenant,
         account_id: element.account_id,
@@ -151,7 +160,7 @@ pub(super) async fn open_secret(
     };
     let read = async {
         let mut tx = store.read().await?;
-        secrets::open(&mut tx, store.sealer(), place).await
+        secrets::open_named(&mut tx, store.sealer(), place).await
     };
     read.await.map_err(|error| match error {
         StoreError::Corrupt { .. } => ApplyError::Fail(format!(

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::leases::{self, DeviceFacts};
 use super::{StoreError, Tx, elements, jobs, on};
 use crate::provision::{Finding, Health, ResetSent, Running, findings, summary, tenths};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
@@ -236,6 +237,8 @@ pub struct DeviceDetails {
     /// Is it us or the line?
     pub findings: Vec<Finding>,
     pub summary: Option<String>,
+    /// What it told of itself when it asked for an address last; `None`: it never asked here.
+    pub dhcp: Option<DeviceFacts>,
 }
 
 /// The details of a device.
@@ -243,6 +246,10 @@ pub async fn details(tx: &mut Tx, element_id: i64) -> Result<DeviceDetails, Stor
     let element = elements::by_id(tx, element_id).await?;
     let known = one(tx, element_id).await?;
     let last = last_answer(tx, element_id).await?;
+    let dhcp = match element.as_ref().and_then(|element| element.key.parse().ok()) {
+        Some(mac) => leases::facts(tx, mac).await?,
+        None => None,
+    };
     let findings = last.health.as_ref().map(|now| findings(now, last.before.as_ref()));
     Ok(DeviceDetails {
         evidence: element.as_ref().and_then(|element| element.evidence.clone()),
@@ -257,6 +264,7 @@ pub async fn details(tx: &mut Tx, element_id: i64) -> Result<DeviceDetails, Stor
         health: last.health,
         summary: findings.as_deref().map(summary),
         findings: findings.unwrap_or_default(),
+        dhcp,
     })
 }
 
@@ -270,6 +278,10 @@ impl DeviceDetails {
             value.map_or_else(|| "-".to_owned(), |value| format!("{} {unit}", tenths(value)))
         };
         let number = |value: Option<i64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+        let told = |of: fn(&DeviceFacts) -> &String| {
+            let word = self.dhcp.as_ref().map(of).filter(|word| !word.is_empty());
+            word.cloned().unwrap_or_else(|| "-".to_owned())
+        };
         vec![
             ("evidence", text(&self.evidence)),
             ("address", text(&self.address)),
@@ -287,6 +299,14 @@ impl DeviceDetails {
             ("upstream power", level(health.upstream_power, "dBmV")),
             ("resets", number(health.resets)),
             ("us or the line", text(&self.summary)),
+            ("told DHCP: class", told(|dhcp| &dhcp.class)),
+            ("told DHCP: vendor", told(|dhcp| &dhcp.vendor)),
+            ("told DHCP: model", told(|dhcp| &dhcp.model)),
+            ("told DHCP: serial", told(|dhcp| &dhcp.serial)),
+            ("told DHCP: hardware", told(|dhcp| &dhcp.hardware)),
+            ("told DHCP: software", told(|dhcp| &dhcp.software)),
+            ("asked DHCP at", instant(self.dhcp.as_ref().map(|dhcp| dhcp.last_seen))),
+            ("behind CMTS", told(|dhcp| &dhcp.cmts)),
         ]
     }
 }

@@ -22,7 +22,7 @@ const PUT: &str = "INSERT INTO secret (account_id, service, field, sealed, diges
      VALUES ($1, $2, $3, $4, $5, $6)
      ON CONFLICT (account_id, service, field) DO UPDATE
      SET sealed = excluded.sealed, digest = excluded.digest, updated_at = excluded.updated_at";
-const OPEN: &str = "SELECT sealed FROM secret WHERE account_id = $1 AND service = $2 AND field = $3";
+const OPEN: &str = "SELECT sealed, digest FROM secret WHERE account_id = $1 AND service = $2 AND field = $3";
 const OF_ELEMENTS: &str =
     "SELECT DISTINCT element.tenant, secret.account_id, secret.service, secret.field, secret.sealed
      FROM element JOIN secret ON secret.account_id = element.account_id
@@ -59,13 +59,22 @@ pub async fn put(
 ///
 /// **Errors**: `Corrupt` when it was sealed with another key or for another place; it must be pushed again.
 pub async fn open(tx: &mut Tx, sealer: &Sealer, place: SecretPlace<'_>) -> Result<Option<Secret>, StoreError> {
-    let sealed: Option<Vec<u8>> = on!(tx, c => sqlx::query_scalar(OPEN)
+    Ok(open_named(tx, sealer, place).await?.map(|(secret, _)| secret))
+}
+
+/// As `open`, with the digest under which it was put: the one that content names it by.
+pub async fn open_named(
+    tx: &mut Tx,
+    sealer: &Sealer,
+    place: SecretPlace<'_>,
+) -> Result<Option<(Secret, String)>, StoreError> {
+    let row: Option<(Vec<u8>, String)> = on!(tx, c => sqlx::query_as(OPEN)
         .bind(place.account_id)
         .bind(place.service)
         .bind(place.field)
         .fetch_optional(c)
         .await)?;
-    sealed.map(|sealed| sealer.open(&bound_to(place), &sealed)).transpose()
+    row.map(|(sealed, digest)| Ok((sealer.open(&bound_to(place), &sealed)?, digest))).transpose()
 }
 
 /// The SIP passwords of the accounts that elements of a kind with ids in (`after`, `last`] belong to, by account, service

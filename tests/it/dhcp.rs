@@ -152,6 +152,27 @@ fn a_gateway_boots_and_gets_its_new_revision_with_the_next_offer() {
     assert_eq!(ack.option(2), Some(&10_800i32.to_be_bytes()[..]), "three hours east");
     assert_eq!(ack.option(122), Some(&[1, 4, 127, 0, 0, 1][..]), "it has a telephone");
 
+    // What it said of itself stands beside what is desired of it.
+    let told = plant.device(CM)["dhcp"].clone();
+    let expected = [
+        ("class", "docsis3.1"),
+        ("vendor", "Acme"),
+        ("model", "TM402"),
+        ("serial", "S-4711"),
+        ("software", "1.2.3"),
+        ("cmts", "cmts1"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(told[name], value, "{name} of {told:#}");
+    }
+    let text = plant.site.succeed(&["device", "show", CM]);
+    for word in ["docsis3.1", "S-4711", "TM402", "Acme"] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    let over_http = daemon.api(&key, "GET", &format!("acme/devices/{CM}"), None).json();
+    assert_eq!(over_http["dhcp"]["serial"], "S-4711", "{over_http:#}");
+    assert!(plant.device(MTA)["dhcp"].is_null(), "its MTA has not asked yet");
+
     // Its file is for its address alone, and says so.
     let file = plant.fetch(ack.address, &first).expect("its file");
     let text = decode(&file, Some(CMTS_SECRET.as_bytes())).expect("a configuration file").toml;

@@ -9,7 +9,7 @@ use crate::harness::acme::{CATALOG, household, last_period};
 use crate::harness::cable::{Device, Relay, fetch};
 use crate::harness::daemon::Site;
 use crate::harness::kea::Kea;
-use crate::harness::{temp_dir, wait_for};
+use crate::harness::{run, temp_dir, wait_for};
 
 const SOON: Duration = Duration::from_secs(40);
 const CM: &str = "00:11:22:33:44:55";
@@ -31,6 +31,8 @@ driver = "kea-sql"
 url = "{}"
 tftp_server = "127.0.0.1"
 voice_server = "10.66.0.1"
+[sweep]
+every_hours = 1
 [[cmts]]
 name = "cmts1"
 relays = ["10.66.0.2"]
@@ -108,9 +110,47 @@ kea_subnet_id = 2
     push(&account(3, "res-100"));
     let third = name(CM);
     wait_for("Kea offers the right file again", SOON, || (relay.offer(&modem).file == third).then_some(()));
+    // And so does the sweep, which nobody asked: an hour passes.
+    for (change, told) in [
+        ("UPDATE hosts SET dhcp4_boot_file_name = 'wrong.cm' WHERE dhcp4_subnet_id = 1", "wrong.cm"),
+        ("DELETE FROM hosts WHERE dhcp4_subnet_id = 1", "lacks the reservation"),
+        ("UPDATE dhcp4_options SET value = '\\x0104c0000299' WHERE code = 122", "another"),
+    ] {
+        wait_for("nothing differs", SOON, || (drift(&site, false).is_empty()).then_some(()));
+        let before = drift(&site, true).len();
+        kea.sql(change);
+        hour_passes(&site);
+        let found = wait_for("the sweep finds it", SOON, || drift(&site, true).get(before).cloned());
+        assert_eq!((&found["kind"], &found["key"]), (&json!("cm"), &json!(CM)), "{change}: {found:#}");
+        let detail = found["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains("Kea") && (told == "another" || detail.contains(told)), "{change}: {found:#}");
+        wait_for("it is healed", SOON, || {
+            drift(&site, true).get(before).filter(|found| !found["healed_at"].is_null()).map(drop)
+        });
+        let offer = relay.offer(&modem);
+        assert_eq!(
+            (offer.file.as_str(), offer.option(122)),
+            (third.as_str(), Some(&[1, 4, 10, 66, 0, 1][..])),
+            "{change}"
+        );
+    }
     let removed = json!({"source_revision": 4, "status": "terminated", "bill_cycle": "c15", "services": []});
     let answer = daemon.api(&key, "PUT", "acme/accounts/100234", Some(&removed));
     assert!(answer.status < 300, "{}", answer.body);
     wait_for("the reservations are gone", SOON, || (kea.sql("SELECT COUNT(*) FROM hosts").trim() == "0").then_some(()));
     drop(daemon);
+}
+
+/// Differences, as JSON; `all`: the healed ones too.
+fn drift(site: &Site, all: bool) -> Vec<serde_json::Value> {
+    let told = site.lastmile(if all { &["--json", "drift", "list", "--all"] } else { &["--json", "drift", "list"] });
+    serde_json::from_slice::<Vec<serde_json::Value>>(&told.stdout).expect("a list")
+}
+
+/// The last sweep of modems was long ago.
+fn hour_passes(site: &Site) {
+    let path = site.path("lastmile.db").display().to_string();
+    let sql = "UPDATE sweep SET after_id = 0, started_at = NULL, finished_at = 1 WHERE kind = 'cm'";
+    let done = run("sqlite3", "sqlite3", &["-cmd", ".timeout 5000", &path, sql]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }

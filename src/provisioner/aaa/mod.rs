@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::backend::{ApplyError, foreign, foreign_content, open_secret};
+use super::backend::{ApplyError, foreign, foreign_content, open_named_secret, open_secret};
 use super::password::{self, PasswordError, Scheme};
 use crate::provision::{AaaAccess, AaaContent, Content, ElementState};
 use crate::store::elements::{ElementRow, Progress};
@@ -195,8 +195,9 @@ async fn put(
 /// The hash of the password that is stored now, named by that password's own digest: between the claim of the job and
 /// this moment a push may have brought another one.
 async fn hashed(store: &Store, element: &ElementRow, content: &AaaContent) -> Result<Password, ApplyError> {
-    let Some(secret) = open_secret(store, element, &content.password).await? else { return Ok(Password::Missing) };
-    let digest = store.sealer().digest(&content.password.field, &secret);
+    let Some((secret, digest)) = open_named_secret(store, element, &content.password).await? else {
+        return Ok(Password::Missing);
+    };
     let hash = password::hash(Scheme::Sha512Crypt, secret).await.map_err(|error| match error {
         PasswordError::Hash(_) => ApplyError::Retry(error.to_string()),
         PasswordError::Nul => ApplyError::Fail(error.to_string()),

@@ -40,7 +40,8 @@ impl Desk {
 
     /// Names a password so that its change shows in the content.
     pub fn secret(&self, field: &str, password: &str) -> SecretRef {
-        let digest = self.store.sealer().digest(field, &Secret::new(password));
+        // As a push does it, the digest is bound to more than the field.
+        let digest = self.store.sealer().digest(&format!("secret of a desk, {field}"), &Secret::new(password));
         SecretRef { service: "1".to_owned(), field: field.to_owned(), digest: Some(digest) }
     }
 
