@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
-use crate::docsis::{DocsisError, MAX_FILE_OCTETS, decode, encode};
+use crate::docsis::{DocsisError, MAX_FILE_OCTETS, decode, encode, verify};
 use crate::vocabulary::{Fault, Secret};
 
 /// The commands of `lastmile docsis`.
@@ -66,6 +66,9 @@ fn decode_file(file: &Path, secret: Option<&Path>, context: &Context) -> Result<
     let decoded = decode(&bytes, secret.as_ref().map(|secret| secret.expose().as_bytes()));
     let decoded = decoded.map_err(|error| refusal(file, error))?;
     tell(file, &decoded.faults);
+    if let Some(signer) = signer(&bytes, secret.as_ref(), context) {
+        eprintln!("{}: signed with {signer}", file.display());
+    }
     if context.json {
         let document: toml::Table = decoded.toml.parse()?;
         context.print_json(&json!({ "bytes": bytes.len(), "file": document, "faults": decoded.faults }))?;
@@ -97,6 +100,20 @@ fn shared_secret(file: Option<&Path>, context: &Context) -> Result<Option<Secret
             Ok(None)
         }
     }
+}
+
+/// Which secret of a `[[cmts]]` a modem's file is signed with, where it is not the one that was tried.
+fn signer(bytes: &[u8], tried: Option<&Secret>, context: &Context) -> Option<String> {
+    let signed = |secret: &Secret| verify(bytes, secret).is_ok();
+    if !context.config_path.exists() || tried.is_some_and(signed) {
+        return None;
+    }
+    let all = context.config().ok()?.cmts;
+    let named = all.iter().flat_map(|cmts| {
+        let of = |key, secret: &Option<Secret>| Some((format!("{key} of {}", cmts.name), secret.clone()?));
+        [of("shared_secret", &cmts.shared_secret), of("previous_shared_secret", &cmts.previous_shared_secret)]
+    });
+    named.flatten().find(|(_, secret)| signed(secret)).map(|(name, _)| name)
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, CliError> {

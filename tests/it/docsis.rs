@@ -11,8 +11,13 @@ fn golden(name: &str) -> PathBuf {
 
 /// Runs the binary with a configuration that is not there.
 fn lastmile(arguments: &[&str], files: &[&Path]) -> Output {
+    configured(Path::new("/nonexistent/lastmile.toml"), arguments, files)
+}
+
+fn configured(config: &Path, arguments: &[&str], files: &[&Path]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_lastmile"))
-        .args(["--config", "/nonexistent/lastmile.toml"])
+        .arg("--config")
+        .arg(config)
         .args(arguments)
         .args(files)
         .env_remove("LASTMILE_CONFIG")
@@ -58,4 +63,18 @@ fn a_broken_file_ends_with_exit_1_and_names_the_place() {
     let cut = lastmile(&["docsis", "decode"], &[&bytes]);
     assert_eq!(cut.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&cut.stderr).contains("TLV 24 at byte 0"), "{cut:?}");
+}
+
+#[test]
+fn a_file_of_another_secret_names_the_cmts_it_is_signed_for() {
+    let dir = temp_dir();
+    let config = dir.path().join("lastmile.toml");
+    let text = "[database]\nurl = \"sqlite:///tmp/unused.db\"\n[api]\nlisten = \"127.0.0.1:0\"\n\
+        [docsis]\nshared_secret = \"another\"\n[[cmts]]\nname = \"cmts1\"\nnetworks = [\"10.0.0.0/8\"]\n\
+        shared_secret = \"newest\"\nprevious_shared_secret = \"example-secret-1\"\n";
+    std::fs::write(&config, text).expect("a configuration");
+    let shown = configured(&config, &["docsis", "decode"], &[&golden("v3_disabled.cm")]);
+    let said = String::from_utf8_lossy(&shown.stderr).into_owned();
+    assert!(said.contains("signed with previous_shared_secret of cmts1"), "{said}");
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("does not verify"), "{shown:?}");
 }
