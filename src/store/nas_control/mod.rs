@@ -9,8 +9,8 @@ mod rows;
 use std::time::Duration;
 
 pub use rows::{
-    Action, Again, Attempted, Change, DueOrder, LANE_BULK, LANE_HAND, LANE_SINGLE, LiveSession, NewOrder, OrderView,
-    Outcome, RequestRow, Wish,
+    Action, Again, Attempted, Authorized, Change, DueOrder, LANE_BULK, LANE_HAND, LANE_SINGLE, LiveSession, NewOrder,
+    OrderView, Outcome, RequestRow, Wish,
 };
 use rows::{Active, Due, Live, Request, View, json, parse};
 
