@@ -3,7 +3,10 @@
 //!
 //! A SQLite file is opened for each transaction and closed after it, so that a file put in its place by a restore is the
 //! file we write next. It is in `journal_mode=DELETE`: readers without permission to write, like Postfix, cannot open a
-//! WAL file that nobody holds open.
+//! WAL file that nobody holds open. What is only read takes no lock that a reader meets; a commit holds one for its three
+//! fsyncs. Postfix 3.7 does not wait for it: a lookup in that moment is fatal for the process that asks, which master(8)
+//! starts anew, and the sender tries again (tried: one lookup of a lock held for a second). Where mail is busy it belongs
+//! on PostgreSQL.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
