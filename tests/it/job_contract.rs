@@ -5,6 +5,7 @@ use std::time::Duration;
 use lastmile::provision::{
     AaaAccess, AaaContent, Content, ElementDesired, ElementKind, ElementState, JobError, JobState, SecretRef,
 };
+use lastmile::store::devices::{DeviceNotes, Fetched};
 use lastmile::store::elements::{self, ElementRow, Progress};
 use lastmile::store::jobs::{self, ClaimedJob, Ending, LANE_BULK, LANE_SINGLE};
 use lastmile::store::{Store, StoreConfig, Tx, exceptions};
@@ -34,6 +35,7 @@ contract!(
     failed_job_opens_an_exception_that_success_releases,
     retried_and_cancelled_jobs_obey,
     waiting_jobs_hurry_when_their_backend_is_back,
+    fetch_during_an_attempt_is_looked_at_at_once,
 );
 
 async fn equal_contents_make_no_job(store: Store) {
@@ -152,6 +154,26 @@ async fn waiting_jobs_hurry_when_their_backend_is_back(store: Store) {
 }
 
 const LEASE: Duration = Duration::from_secs(60);
+
+async fn fetch_during_an_attempt_is_looked_at_at_once(store: Store) {
+    push(&store, &[login("ada", "gold")]).await;
+    let job = claim(&store, "one", 0).await.remove(0);
+    let fetched = Fetched { revision: 1, digest: "a", at: at(3), evidence: None };
+    let mut tx = store.write().await.expect("a transaction");
+    assert!(elements::record_fetched(&mut tx, job.element.id, &fetched, "10.7.3.9").await.expect("recorded"));
+    tx.commit().await.expect("committed");
+    // The attempt began before it and would look again much later.
+    let later = |seen_fetch_at| Ending::Device {
+        progress: Progress { state: ElementState::Pending, evidence: "it boots".to_owned(), applied: false },
+        notes: Box::new(DeviceNotes { seen_fetch_at, ..DeviceNotes::default() }),
+        again: Some((at(3000), "it boots".to_owned())),
+    };
+    end(&store, &job, "one", later(None)).await;
+    let job = claim(&store, "one", 1000).await.pop().expect("the fetch is looked at");
+    end(&store, &job, "one", later(Some(at(3)))).await;
+    assert_eq!(claim(&store, "one", 2000).await.len(), 0, "the fetch is known: there is nothing new");
+    assert_eq!(claim(&store, "one", 3000).await.len(), 1);
+}
 
 fn at(seconds: i64) -> Timestamp {
     from_micros(1_780_000_000_000_000 + seconds * 1_000_000).expect("an instant of the test")
