@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::backend::{ApplyError, Backends, Outcome};
 use super::device::DeviceOutcome;
+use super::results::{Ended, Results};
 use crate::provision::{ElementKind, JobState};
 use crate::store::elements::ElementRow;
 use crate::store::jobs::{self, ClaimedJob, Ending};
@@ -26,7 +27,10 @@ const WORKERS: usize = 4;
 /// Devices looked at at once: most of the time goes by waiting for an answer that may never come.
 const DEVICE_WORKERS: usize = 256;
 /// Jobs claimed in one transaction.
-const CLAIM_MOST: usize = 64;
+const CLAIM_MOST: usize = 128;
+/// With fewer places than this the lane waits `GATHER_ENDED` for more: a claim for each would be a write for each.
+const CLAIM_LEAST: usize = 32;
+const GATHER_ENDED: Duration = Duration::from_millis(10);
 /// The part of the workers that bulk jobs leave to single pushes.
 const RESERVED: usize = 4;
 /// How often due jobs are looked for when nobody calls.
@@ -39,9 +43,6 @@ const AWAY_PAUSE: Duration = Duration::from_secs(5);
 const LEASE: Duration = Duration::from_secs(60);
 /// One attempt may take this long, so that its result is recorded well before the lease ends.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
-/// How long a result is held while our own database is away; then the lease ends and the job is repeated.
-const RECORD_LIMIT: Duration = Duration::from_secs(20);
-const RECORD_PAUSE: Duration = Duration::from_secs(1);
 /// How often the queue is counted for the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 /// Ended jobs are kept this long.
@@ -75,7 +76,15 @@ pub async fn run(engine: Engine, hearts: Heartbeats, mut stopping: watch::Receiv
     let mut lanes = JoinSet::new();
     for kind in ElementKind::ALL {
         let beat = hearts.register(format!("provisioner {kind}"));
-        lanes.spawn(Lane::new(engine.clone(), kind).run(beat, called.clone(), stopping.clone()));
+        let (engine, called, stopping) = (engine.clone(), called.clone(), stopping.clone());
+        lanes.spawn(async move {
+            let (results, recording) = Results::of(&engine);
+            Lane::new(engine, kind, results).run(beat, called, stopping).await;
+            // What attempts left behind is written before the daemon says that it has stopped.
+            if let Some(recording) = recording {
+                let _ = recording.await;
+            }
+        });
     }
     let beat = hearts.register("provisioner");
     let mut counted: Option<Instant> = None;
@@ -116,6 +125,7 @@ struct Lane {
     engine: Engine,
     kind: ElementKind,
     running: JoinSet<Met>,
+    results: Results,
     /// Whether jobs left behind by the last run were seen to.
     started: bool,
     backend_away: bool,
@@ -125,11 +135,12 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(engine: Engine, kind: ElementKind) -> Self {
+    fn new(engine: Engine, kind: ElementKind, results: Results) -> Self {
         Self {
             engine,
             kind,
             running: JoinSet::new(),
+            results,
             started: false,
             backend_away: false,
             database_away: false,
@@ -145,10 +156,10 @@ impl Lane {
             beat.beat();
             called.mark_unchanged();
             let room = self.room();
-            if room > 0 {
-                self.claim(room).await;
+            if room > 0 && self.claim(room).await >= CLAIM_MOST {
+                continue;
             }
-            // With a full hand the next claim comes as soon as an attempt ends.
+            // With a full hand the next claim comes as soon as attempts end.
             let away = self.not_before.map(|at| at.saturating_duration_since(Instant::now()));
             let pause = away.unwrap_or(LOOK_EVERY);
             tokio::select! {
@@ -156,6 +167,11 @@ impl Lane {
                 _ = called.changed() => {}
                 () = tokio::time::sleep(pause) => {}
                 _ = stopping.wait_for(|stop| *stop) => {}
+            }
+            self.note_all_ended();
+            if !self.running.is_empty() && self.room() < CLAIM_LEAST.min(workers(self.kind) / 2) {
+                tokio::time::sleep(GATHER_ENDED).await;
+                self.note_all_ended();
             }
         }
         while self.running.join_next().await.is_some() {}
@@ -171,17 +187,20 @@ impl Lane {
         workers.saturating_sub(self.running.len())
     }
 
-    async fn claim(&mut self, room: usize) {
+    /// How many were claimed.
+    async fn claim(&mut self, room: usize) -> usize {
         match self.take(room).await {
             Ok(claimed) => {
                 if self.database_away {
                     self.database_away = false;
                     tracing::info!("The database answers again; {} jobs go on.", self.kind);
                 }
+                let count = claimed.len();
                 for job in claimed {
-                    let engine = self.engine.clone();
-                    self.running.spawn(async move { engine.attempt(job).await });
+                    let (engine, results) = (self.engine.clone(), self.results.clone());
+                    self.running.spawn(async move { engine.attempt(job, &results).await });
                 }
+                count
             }
             Err(error) => {
                 if !self.database_away {
@@ -189,6 +208,7 @@ impl Lane {
                     tracing::warn!("{} jobs cannot be claimed: {error}. Trying again every {AWAY_PAUSE:?}.", self.kind);
                 }
                 self.not_before = Some(Instant::now() + AWAY_PAUSE);
+                0
             }
         }
     }
@@ -219,6 +239,12 @@ impl Lane {
         let claimed = jobs::claim(&mut tx, self.kind, store.owner(), limits, now, LEASE).await?;
         tx.commit().await?;
         Ok(claimed)
+    }
+
+    fn note_all_ended(&mut self) {
+        while let Some(ended) = self.running.try_join_next() {
+            self.note(ended);
+        }
     }
 
     /// Takes note of an attempt that ended.
@@ -255,7 +281,7 @@ fn workers(kind: ElementKind) -> usize {
 }
 
 impl Engine {
-    async fn attempt(&self, job: ClaimedJob) -> Met {
+    async fn attempt(&self, job: ClaimedJob, results: &Results) -> Met {
         let started = Instant::now();
         let applied = self.backends.apply(&self.store, &job, random(), self.clock.now());
         let applied = tokio::time::timeout(ATTEMPT_LIMIT, applied)
@@ -271,49 +297,21 @@ impl Engine {
             Err(ApplyError::Fail(_)) => "failed",
         };
         self.metrics.job_attempts.get_or_create(&TargetState::new(kind, outcome)).inc();
-        match self.record(&job, ending(applied.clone())).await {
-            Ok(Some(state)) => log(&job, &applied, &state, self.clock.now()),
-            Ok(None) => tracing::debug!(job.id = job.id, "The job was taken over or withdrawn; its result is dropped."),
-            Err(error) => tracing::warn!(
-                job.id = job.id,
-                "The result of job {} is not recorded: {error}. It is repeated after its lease.",
-                job.id
-            ),
-        }
+        results.take(Ended { job, applied }).await;
         met
-    }
-
-    /// Records an ending, patiently.
-    async fn record(&self, job: &ClaimedJob, ending: Ending) -> Result<Option<JobState>, StoreError> {
-        let started = Instant::now();
-        loop {
-            match self.record_once(job, ending.clone()).await {
-                Err(StoreError::Unavailable(_)) if started.elapsed() < RECORD_LIMIT => {
-                    tokio::time::sleep(RECORD_PAUSE).await;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    async fn record_once(&self, job: &ClaimedJob, ending: Ending) -> Result<Option<JobState>, StoreError> {
-        let mut tx = begin(&self.store).await?;
-        let state = jobs::end(&mut tx, job, self.store.owner(), ending, self.clock.now()).await?;
-        tx.commit().await?;
-        Ok(state)
     }
 }
 
 /// Jobs bear repeating, so that on SQLite neither claim nor result waits for the disk: a power cut costs an attempt.
 /// There pushes and jobs share one writer, and a push waits for its own fsync only.
-async fn begin(store: &Store) -> Result<Tx, StoreError> {
+pub(super) async fn begin(store: &Store) -> Result<Tx, StoreError> {
     match store.dialect() {
         Dialect::Sqlite => store.write_derived().await,
         Dialect::Postgres => store.write().await,
     }
 }
 
-fn ending(applied: Result<Outcome, ApplyError>) -> Ending {
+pub(super) fn ending(applied: Result<Outcome, ApplyError>) -> Ending {
     match applied {
         Ok(Outcome::Reached(progress)) => Ending::Succeeded(progress),
         Ok(Outcome::Device(device)) => {
@@ -334,7 +332,7 @@ fn random() -> u64 {
 }
 
 /// One line a journey for NOC. Addresses and user names of people stay out of it; the job's number leads to them.
-fn log(job: &ClaimedJob, applied: &Result<Outcome, ApplyError>, state: &JobState, now: Timestamp) {
+pub(super) fn log(job: &ClaimedJob, applied: &Result<Outcome, ApplyError>, state: &JobState, now: Timestamp) {
     let element = &job.element;
     let name = name(element);
     match (applied, state) {

@@ -23,6 +23,7 @@ pub mod mta;
 pub mod password;
 mod pktinfo;
 pub mod plant;
+pub mod results;
 pub mod rollout;
 pub mod snapshot;
 pub mod snmp;

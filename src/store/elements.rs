@@ -1,7 +1,7 @@
 //! Elements: what must be provisioned and how far it is. A push settles the elements of an account and wakes their jobs
 //! in one transaction; services record here what they saw applied, offered or fetched. Contents hold no secrets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::str::FromStr;
 
 use super::devices::{self, DeviceNotes, Fetched};
@@ -71,6 +71,8 @@ macro_rules! select_element {
 const OF_ACCOUNT: &str = select_element!("WHERE account_id = $1 ORDER BY kind, key LIMIT 10000");
 const BY_KEY: &str = select_element!("WHERE kind = $1 AND key = $2");
 const BY_ID: &str = select_element!("WHERE id = $1");
+const BY_IDS_SQLITE: &str = select_element!("WHERE id IN (SELECT value FROM json_each($1))");
+const BY_IDS_POSTGRES: &str = select_element!("WHERE id = ANY($1)");
 const BY_ID_LOCKED: &str = select_element!("WHERE id = $1 FOR UPDATE");
 const BY_KEY_LOCKED: &str = select_element!("WHERE kind = $1 AND key = $2 FOR UPDATE");
 const OF_ACCOUNT_LOCKED: &str = select_element!("WHERE account_id = $1 ORDER BY kind, key LIMIT 10000 FOR UPDATE");
@@ -328,6 +330,21 @@ pub async fn by_key(tx: &mut Tx, kind: ElementKind, key: &str) -> Result<Option<
 pub async fn by_id(tx: &mut Tx, id: i64) -> Result<Option<ElementRow>, StoreError> {
     let row: Option<Row> = on!(tx, c => sqlx::query_as(BY_ID).bind(id).fetch_optional(c).await)?;
     row.map(ElementRow::try_from).transpose()
+}
+
+/// Elements by their ids.
+pub(super) async fn by_ids(tx: &mut Tx, ids: &[i64]) -> Result<HashMap<i64, ElementRow>, StoreError> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<Row> = match tx {
+        Tx::Sqlite(held) => {
+            let query = sqlx::query_as(BY_IDS_SQLITE).bind(serde_json::json!(ids).to_string());
+            query.fetch_all(&mut *held.transaction).await?
+        }
+        Tx::Postgres(transaction) => sqlx::query_as(BY_IDS_POSTGRES).bind(ids).fetch_all(&mut **transaction).await?,
+    };
+    rows.into_iter().map(|row| ElementRow::try_from(row).map(|element| (element.id, element))).collect()
 }
 
 /// Elements of one kind in the order of their rows, after row `after`.

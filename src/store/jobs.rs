@@ -5,6 +5,7 @@
 //! due again at the lease's end. Lane 0 (one person's push) goes before lane 1 (bulk). Whoever locks an element and its
 //! job locks the element first.
 
+use std::collections::HashMap;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -118,6 +119,8 @@ macro_rules! select_job {
 
 const ACTIVE_OF_ELEMENT: &str = select_job!("WHERE job.element_id = $1 AND job.finished_at IS NULL");
 const ONE: &str = select_job!("WHERE job.id = $1");
+const THESE_SQLITE: &str = select_job!("WHERE job.id IN (SELECT value FROM json_each($1))");
+const THESE_POSTGRES: &str = select_job!("WHERE job.id = ANY($1)");
 const LIST: &str = select_job!(
     "WHERE ($1 IS NULL OR job.tenant = $1)
        AND ($2 IS NULL OR account.source = $2)
@@ -272,8 +275,15 @@ pub async fn claim(
         if room <= 0 {
             break;
         }
-        for id in due(tx, kind, lane, now, room).await? {
-            claimed.extend(claim_one(tx, id, owner, now, lease_until).await?);
+        let ids = due(tx, kind, lane, now, room).await?;
+        let mut jobs = these(tx, &ids).await?;
+        let of_jobs: Vec<i64> = jobs.values().map(|job| job.element_id).collect();
+        let mut elements = elements::by_ids(tx, &of_jobs).await?;
+        // The longest due comes first.
+        for id in ids {
+            let Some(job) = jobs.remove(&id) else { continue };
+            let Some(element) = elements.remove(&job.element_id) else { continue };
+            claimed.extend(claim_one(tx, job, element, owner, now, lease_until).await?);
         }
     }
     Ok(claimed)
@@ -281,13 +291,12 @@ pub async fn claim(
 
 async fn claim_one(
     tx: &mut Tx,
-    id: i64,
+    mut job: JobRow,
+    element: ElementRow,
     owner: &str,
     now: Timestamp,
     lease_until: Timestamp,
 ) -> Result<Option<ClaimedJob>, StoreError> {
-    let Some(mut job) = one(tx, id).await? else { return Ok(None) };
-    let Some(element) = elements::by_id(tx, job.element_id).await? else { return Ok(None) };
     let mut state = job.state.clone();
     if matches!(state, JobState::Running { .. }) {
         let Ok(free) = state.step(JobEvent::LeaseExpired { now }) else { return Ok(None) };
@@ -298,7 +307,7 @@ async fn claim_one(
     let JobState::Running { attempts, .. } = state else { return Ok(None) };
     job.claimed_by = Some(owner.to_owned());
     store(tx, &job, state, now).await?;
-    Ok(Some(ClaimedJob { id, attempts, lane: job.lane, element }))
+    Ok(Some(ClaimedJob { id: job.id, attempts, lane: job.lane, element }))
 }
 
 /// Ends an attempt. Returns the job's new state, or `None` when it was not ours any more and nothing was written.
@@ -504,6 +513,21 @@ async fn due(tx: &mut Tx, kind: ElementKind, lane: i64, now: Timestamp, limit: i
             query.fetch_all(&mut **transaction).await?
         }
     })
+}
+
+/// Jobs by their ids.
+async fn these(tx: &mut Tx, ids: &[i64]) -> Result<HashMap<i64, JobRow>, StoreError> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<Row> = match tx {
+        Tx::Sqlite(held) => {
+            let query = sqlx::query_as(THESE_SQLITE).bind(serde_json::json!(ids).to_string());
+            query.fetch_all(&mut *held.transaction).await?
+        }
+        Tx::Postgres(transaction) => sqlx::query_as(THESE_POSTGRES).bind(ids).fetch_all(&mut **transaction).await?,
+    };
+    rows.into_iter().map(|row| JobRow::try_from(row).map(|job| (job.id, job))).collect()
 }
 
 async fn one_locked(tx: &mut Tx, id: i64) -> Result<Option<JobRow>, StoreError> {
