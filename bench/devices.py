@@ -346,11 +346,11 @@ def fleet(folder, database, options):
     finally:
         daemon.stop()
     print(f"\n{options.devices:,} devices, {database.name}, {database.megabytes():,.0f} MB of database; pushed over the API, resident after "
-          f"their jobs {worked} MB; ready: median of 3 starts\n")
+          f"their jobs {worked:.0f} MB; ready: median of 3 starts\n")
     print("| daemon | ready ms | resident MB, idle | resident MB after a dry run | the dry run, s | the dry run's own MB |\n|---|---|---|---|---|---|")
     for dhcp, ready, idle, after, seconds, peak in rows:
         name = "with `[dhcp] builtin`" if dhcp else "without DHCP"
-        print(f"| {name} | {ready:,.0f} | {idle} | {after} | {seconds:.1f} | {peak} |")
+        print(f"| {name} | {ready:,.0f} | {idle:.0f} | {after:.0f} | {seconds:.1f} | {peak} |")
     print(f"\nthe dry run says: {told}")
 
 
