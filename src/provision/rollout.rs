@@ -286,10 +286,13 @@ mod tests {
             assert_eq!(phase_of(policy, &facts, at(now)), expected, "{policy:?} {facts:?}");
         }
         let behind = MemberFacts { applied: false, behind: true, ..facts };
-        assert!(reset_is_due(&reset, &behind) && reset_is_due(&all, &facts));
+        let not_booted = MemberFacts { fetched_at: Some(at(50)), ..facts };
+        assert!(reset_is_due(&reset, &behind) && reset_is_due(&all, &not_booted));
+        assert!(reset_is_due(&all, &MemberFacts { fetched_at: None, ..facts }));
+        assert!(!reset_is_due(&all, &facts), "it booted by itself since it was moved");
         assert!(!reset_is_due(&reset, &facts) && !reset_is_due(&offer, &behind));
         assert!(!reset_is_due(&reset, &MemberFacts { settled: false, ..behind }), "not before its account has moved");
-        assert!(!reset_is_due(&all, &MemberFacts { reset_asked: true, ..facts }), "once");
+        assert!(!reset_is_due(&all, &MemberFacts { reset_asked: true, ..not_booted }), "once");
     }
 
     proptest! {

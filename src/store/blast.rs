@@ -6,14 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{StoreError, Tx, accounts, holds, on};
+use super::accounts::AccountRow;
+use super::{StoreError, Tx, accounts, holds};
 use crate::account::{Known, SecretDigests, Status};
 use crate::catalog::{Catalog, Effect, Plan};
-use crate::provision::{Basis, Content, elements};
+use crate::provision::{Basis, Content, OperatorHold, elements};
 use crate::vocabulary::{MacAddress, Timestamp};
 
-const LIVING_ACCOUNTS: &str =
-    "SELECT id FROM account WHERE tenant = $1 AND closed_at IS NULL ORDER BY id LIMIT 10000000";
+/// Accounts read at once.
+const PAGE: i64 = 1000;
 
 /// Whether a catalog changes what every account's devices follow from, and not only some plans' own.
 pub(super) fn touches_all(old: &Catalog, new: &Catalog) -> bool {
@@ -39,39 +40,54 @@ pub(super) async fn count(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let all = touches_all(old, new);
-    let ids: Vec<i64> = match all {
-        true => on!(tx, c => sqlx::query_scalar(LIVING_ACCOUNTS).bind(new.tenant.as_str()).fetch_all(c).await)?,
-        false => of_plans.iter().copied().collect(),
-    };
+    if !all && of_plans.is_empty() {
+        return Ok(());
+    }
+    let tenant = new.tenant.as_str();
     let (before, after) = (old.known(), new.known());
-    for id in ids {
-        let Some(row) = accounts::by_id(tx, id).await?.filter(|row| row.closed_at.is_none()) else { continue };
-        let held: Vec<_> = holds::living(tx, id).await?.into_iter().map(|row| row.held).collect();
-        let gateways = |known: &Known| -> BTreeMap<MacAddress, Vec<Content>> {
-            let basis = Basis {
-                account: &row.document,
-                external_id: &row.external_id,
-                known,
-                operator_holds: &held,
-                // The same on both sides: a catalog changes no secret.
-                secrets: &SecretDigests::new(),
-                closed: row.document.status == Status::Terminated,
-            };
-            let mut files: BTreeMap<MacAddress, Vec<Content>> = BTreeMap::new();
-            for element in elements(&basis, &[], now) {
-                if let Some(gateway) = element.content.gateway() {
-                    files.entry(gateway).or_default().push(element.content.as_file());
-                }
-            }
-            files
-        };
-        let (was, is) = (gateways(&before), gateways(&after));
-        for (gateway, files) in &is {
-            if was.get(gateway).is_some_and(|known| known != files) {
-                effect.reboots += 1;
-                effect.reboots_with_voice += i64::from(files.iter().any(|file| matches!(file, Content::Mta(_))));
-            }
+    let held = holds::living_of_tenant(tx, tenant).await?;
+    let mut last = None;
+    loop {
+        let page = accounts::list(tx, tenant, None, false, last, PAGE).await?;
+        let Some(newest) = page.last().map(|row| row.id) else { return Ok(()) };
+        last = Some(newest);
+        for row in page.into_iter().filter(|row| all || of_plans.contains(&row.id)) {
+            let held = held.get(&row.id).map_or(&[][..], Vec::as_slice);
+            count_one(&row, held, (&before, &after), effect, now);
         }
     }
-    Ok(())
+}
+
+fn count_one(
+    row: &AccountRow,
+    held: &[OperatorHold],
+    (before, after): (&Known, &Known),
+    effect: &mut Effect,
+    now: Timestamp,
+) {
+    let gateways = |known: &Known| -> BTreeMap<MacAddress, Vec<Content>> {
+        let basis = Basis {
+            account: &row.document,
+            external_id: &row.external_id,
+            known,
+            operator_holds: held,
+            // The same on both sides: a catalog changes no secret.
+            secrets: &SecretDigests::new(),
+            closed: row.document.status == Status::Terminated,
+        };
+        let mut files: BTreeMap<MacAddress, Vec<Content>> = BTreeMap::new();
+        for element in elements(&basis, &[], now) {
+            if let Some(gateway) = element.content.gateway() {
+                files.entry(gateway).or_default().push(element.content.as_file());
+            }
+        }
+        files
+    };
+    let (was, is) = (gateways(before), gateways(after));
+    for (gateway, files) in &is {
+        if was.get(gateway).is_some_and(|known| known != files) {
+            effect.reboots += 1;
+            effect.reboots_with_voice += i64::from(files.iter().any(|file| matches!(file, Content::Mta(_))));
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Holds that operators set by hand; no push touches them.
 
+use std::collections::HashMap;
+
 use super::{StoreError, Tx, on};
 use crate::account::{Hold, HoldBilling};
 use crate::provision::OperatorHold;
@@ -15,6 +17,12 @@ pub struct HoldRow {
 
 const LIVING: &str = "SELECT id, service, kind, treatment, billing, placed_by, from_at, until_at FROM operator_hold
      WHERE account_id = $1 AND lifted_at IS NULL ORDER BY id LIMIT 1000";
+const LIVING_OF_TENANT: &str =
+    "SELECT operator_hold.account_id, operator_hold.id, operator_hold.service, operator_hold.kind,
+        operator_hold.treatment, operator_hold.billing, operator_hold.placed_by, operator_hold.from_at,
+        operator_hold.until_at
+     FROM operator_hold JOIN account ON account.id = operator_hold.account_id
+     WHERE account.tenant = $1 AND operator_hold.lifted_at IS NULL ORDER BY operator_hold.id LIMIT 10000000";
 const PLACE: &str = "INSERT INTO operator_hold
          (account_id, service, kind, treatment, billing, placed_by, from_at, until_at)
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -24,6 +32,16 @@ const LIFT: &str = "UPDATE operator_hold SET lifted_at = $2 WHERE id = $1";
 pub async fn living(tx: &mut Tx, account_id: i64) -> Result<Vec<HoldRow>, StoreError> {
     let rows: Vec<Row> = on!(tx, c => sqlx::query_as(LIVING).bind(account_id).fetch_all(c).await)?;
     rows.into_iter().map(HoldRow::try_from).collect()
+}
+
+/// As `living`, by account, for every account of a tenant that has any.
+pub async fn living_of_tenant(tx: &mut Tx, tenant: &str) -> Result<HashMap<i64, Vec<OperatorHold>>, StoreError> {
+    let rows: Vec<OfAccount> = on!(tx, c => sqlx::query_as(LIVING_OF_TENANT).bind(tenant).fetch_all(c).await)?;
+    let mut all: HashMap<i64, Vec<OperatorHold>> = HashMap::new();
+    for OfAccount { account_id, hold } in rows {
+        all.entry(account_id).or_default().push(HoldRow::try_from(hold)?.held);
+    }
+    Ok(all)
 }
 
 /// Places a hold.
@@ -56,6 +74,13 @@ pub async fn place(
 pub async fn lift(tx: &mut Tx, id: i64, now: Timestamp) -> Result<(), StoreError> {
     on!(tx, c => sqlx::query(LIFT).bind(id).bind(to_micros(now)).execute(c).await.map(drop))?;
     Ok(())
+}
+
+#[derive(sqlx::FromRow)]
+struct OfAccount {
+    account_id: i64,
+    #[sqlx(flatten)]
+    hold: Row,
 }
 
 #[derive(sqlx::FromRow)]
