@@ -23,7 +23,7 @@ use crate::vocabulary::{Clock, MacAddress};
 
 /// ifPhysAddress of the interface an MTA enrols by, and of any other: it names itself.
 const PHYSICAL_ADDRESS: [u32; 10] = [1, 3, 6, 1, 2, 1, 2, 2, 1, 6];
-/// MTAs told at once; others repeat their INFORM.
+/// MTAs told at once; another waits in vain for its SET and enrols again.
 const MOST_AT_ONCE: usize = 256;
 const BEAT_EVERY: Duration = Duration::from_secs(5);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
