@@ -103,12 +103,17 @@ pub async fn fetches(
     }
 }
 
-/// The file of a name, asking the store once when the name is genuine and newer than what is known.
+/// The file of a name, asking the store once when the name is genuine and newer than what is known. `Later`: the store did
+/// not answer in time, so that nobody here can tell yet.
 pub async fn find(plant: &Plant, store: &Store, name: &str, from: IpAddr, now: Timestamp) -> Found {
     let found = plant.find(name, from, now);
     let Found::Later(kind, mac) = found else { return found };
     match tokio::time::timeout(ASK_LIMIT, ask(plant, store, kind, mac)).await {
-        Ok(Ok(())) => plant.find(name, from, now),
+        Ok(Ok(())) => match plant.find(name, from, now) {
+            // The store knows no such revision: a database that was restored, or another installation's.
+            Found::Later(..) => Found::Nothing,
+            found => found,
+        },
         Ok(Err(_)) | Err(_) => found,
     }
 }

@@ -122,7 +122,12 @@ impl TftpServer {
                 return "wrong_source";
             }
             Found::File(file) => file,
-            Found::Nothing | Found::Later(..) => {
+            Found::Later(..) => {
+                // An error would end this boot; a modem that hears nothing asks again until the store has answered.
+                tracing::debug!(tftp.peer = %peer, "TFTP {:?} asked by {peer}: not known here yet.", request.name);
+                return "busy";
+            }
+            Found::Nothing => {
                 tracing::debug!(tftp.peer = %peer, "TFTP {:?} asked by {peer}: no such file.", request.name);
                 refuse(&socket, peer, ErrorCode::NotFound, "file not found").await;
                 return "not_found";

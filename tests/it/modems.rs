@@ -366,7 +366,7 @@ impl Plant {
 
     /// `kill -9`; it stays away until `kill_and_start`.
     pub fn kill(&self) {
-        run("procps", "kill", &["-9", &self.daemon.pid().to_string()]);
+        self.daemon.end();
     }
 
     pub fn kill_and_start(&mut self) {

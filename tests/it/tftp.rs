@@ -243,6 +243,14 @@ async fn a_start_without_database_serves_what_was_known() {
     command.args(["--silent", "--max-time", "10", &format!("tftp://{address}/{name}")]);
     let second = output(command).await;
     assert!(second.status.success() && second.stdout == first.stdout);
+
+    // A genuine name of a later revision: nobody can tell yet, and an error would end the modem's boot.
+    let client = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    let request = format!("\0\u{1}{}\0octet\0", bench.name(2));
+    client.send_to(request.as_bytes(), address).await.expect("sent");
+    let mut buffer = [0u8; 600];
+    let answer = tokio::time::timeout(Duration::from_secs(2), client.recv_from(&mut buffer)).await;
+    assert!(answer.is_err(), "{:?}", &buffer[..4]);
 }
 
 async fn push(store: &Store, access: CmAccess) {

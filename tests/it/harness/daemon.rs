@@ -238,6 +238,25 @@ impl Daemon {
         self.child.wait().expect("the daemon is gone");
     }
 
+    /// `kill -9`, and nothing of it runs or holds a port any more; it is reaped when it is dropped.
+    ///
+    /// A thread that waits for the disk dies when the disk has answered, and until then every socket stays bound: what is
+    /// started in its place before that cannot bind.
+    pub fn end(&self) {
+        self.signal("KILL");
+        let tasks = format!("/proc/{}/task", self.child.id());
+        super::wait_for("the killed daemon is gone", Duration::from_secs(60), || {
+            let mut tasks = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
+            let stat = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat")).ok();
+            // Threads vanish when they have ended; the first one stays for whoever reaps.
+            tasks
+                .all(|task| {
+                    stat(task).is_none_or(|stat| stat.rsplit(") ").next().is_some_and(|of| of.starts_with('Z')))
+                })
+                .then_some(())
+        });
+    }
+
     /// Stops it where it stands: once this returns no code of it runs. What the kernel does for it goes on.
     pub fn freeze(&self) {
         self.signal("STOP");

@@ -137,8 +137,12 @@ impl Agent {
         self.sets().iter().filter(|(oid, _)| oid == RESET_NOW).count()
     }
 
-    /// Lets the agent be silent, as a modem that is booting or off.
+    /// Lets the agent be silent, as a modem that is booting or off; one that took a reset is silent by itself until it is
+    /// told to speak again.
     pub fn silence(&self, silent: bool) {
+        if !silent {
+            let _ = std::fs::remove_file(self.folder.join("booting"));
+        }
         let signal = if silent { "-STOP" } else { "-CONT" };
         super::run("procps", "kill", &[signal, &self.child.id().to_string()]);
     }
@@ -202,10 +206,17 @@ fn live(agent: &Agent, behaviour: &Behaviour, boots: &AtomicU64, stop: &AtomicBo
         agent.silence(true);
         boots.fetch_add(1, Ordering::SeqCst);
         std::thread::sleep(behaviour.boot);
-        let name = (behaviour.file)();
-        let Some(bytes) = fetch(agent.address, behaviour.tftp, &name) else { continue };
-        if behaviour.registers.load(Ordering::SeqCst) {
-            come_up(agent, behaviour.operational, &name, &bytes);
+        while !stop.load(Ordering::SeqCst) {
+            let name = (behaviour.file)();
+            // A modem that does not get its file begins again.
+            let Some(bytes) = fetch(agent.address, behaviour.tftp, &name) else {
+                std::thread::sleep(behaviour.boot);
+                continue;
+            };
+            if behaviour.registers.load(Ordering::SeqCst) {
+                come_up(agent, behaviour.operational, &name, &bytes);
+            }
+            break;
         }
     }
     agent.silence(false);
@@ -268,10 +279,14 @@ while read -r command; do
     "") ;;
     get)
       read -r oid
+      while [ -e "$folder/booting" ]; do sleep 0.05; done
       oid=${oid#.}
       if [ -f "$folder/objects/$oid" ]; then echo ".$oid"; cat "$folder/objects/$oid"; else echo NONE; fi ;;
     getnext) read -r oid; echo NONE ;;
-    set) read -r oid; read -r kind value; echo "${oid#.} $value" >> "$folder/sets"
+    # A modem answers its reset and then nothing: whoever asks it meanwhile must not find the one before.
+    set) read -r oid; read -r kind value
+      case ${oid#.} in 1.3.6.1.2.1.69.1.1.3.0) : > "$folder/booting" ;; esac
+      echo "${oid#.} $value" >> "$folder/sets"
       while [ -e "$folder/hold" ]; do sleep 0.05; done
       echo DONE ;;
     *) echo NONE ;;
