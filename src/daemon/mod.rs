@@ -141,7 +141,7 @@ impl Daemon {
         if let Some(devices) = devices.clone() {
             if let Some(receiver) = sockets.informs {
                 let tftp = addresses.tftp.map_or(0, |address| address.port());
-                services::start_enrolment(&ground, config, (devices.clone(), leases, tftp), receiver, &mut parts);
+                services::start_enrolment(&ground, (devices.clone(), leases, tftp), receiver, &mut parts);
             }
             services::start_rollouts(&ground, devices, &mut parts);
         }

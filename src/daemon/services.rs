@@ -1,6 +1,6 @@
 //! Starts each service the configuration names and keeps the handles a reload swaps values through.
 
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -229,6 +229,15 @@ pub fn device_settings(config: &Config) -> DeviceSettings {
         lines: config.reset.line_status.clone(),
         voice_any: config.reset.voice_any,
         window: config.reset.window.clone(),
+        tftp_server: tftp_server(config).map(IpAddr::V4),
+    }
+}
+
+/// The TFTP server that DHCP names.
+fn tftp_server(config: &Config) -> Option<Ipv4Addr> {
+    match &config.dhcp.as_ref()?.driver {
+        DhcpDriver::Kea { options, .. } => options.tftp_server,
+        DhcpDriver::Builtin(builtin) => builtin.options.tftp_server,
     }
 }
 
@@ -383,17 +392,11 @@ pub fn start_rollouts(ground: &Ground, devices: Devices, parts: &mut Parts) {
 /// Answers MTAs that enrol; `tftp_port` is this machine's.
 pub fn start_enrolment(
     ground: &Ground,
-    config: &Config,
     (devices, leases, tftp_port): (Devices, Option<Leases>, u16),
     receiver: NotificationReceiver,
     parts: &mut Parts,
 ) {
-    let tftp_server = config.dhcp.as_ref().and_then(|dhcp| match &dhcp.driver {
-        DhcpDriver::Kea { options, .. } => options.tftp_server,
-        DhcpDriver::Builtin(builtin) => builtin.options.tftp_server,
-    });
-    let tftp_server = tftp_server.map(IpAddr::V4);
-    let enrolment = Enrolment { devices, leases, tftp_server, tftp_port, clock: ground.clock.clone() };
+    let enrolment = Enrolment { devices, leases, tftp_port, clock: ground.clock.clone() };
     parts.spawn_dropped("enrolment", enrolment.serve(receiver, ground.hearts.register("enrolment")));
 }
 

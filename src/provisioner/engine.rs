@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::backend::{ApplyError, Backends, Outcome};
 use super::device::DeviceOutcome;
 use super::results::{Ended, Results};
-use crate::provision::{ElementKind, JobState};
+use crate::provision::{ElementKind, ElementState, JobState};
 use crate::store::elements::ElementRow;
 use crate::store::jobs::{self, ClaimedJob, Ending};
 use crate::store::{Dialect, Store, StoreError, Tx, exceptions};
@@ -370,12 +370,15 @@ pub(super) fn log(job: &ClaimedJob, applied: &Result<Outcome, ApplyError>, state
     }
 }
 
-/// What a step did to a device. Waiting is no event; a device in trouble is one each time it is looked at.
+/// What a step did to a device. Waiting is no event, nor is a device that is looked at again and stands as it stood.
 fn log_device(job: &ClaimedJob, name: &str, device: &DeviceOutcome) {
     let element = &job.element;
     let (id, attempt, account) = (job.id, job.attempts, element.account_id);
     let evidence = &device.progress.evidence;
     match (&device.notes.trouble, &device.again) {
+        (Some(trouble), Some(_)) if is_known(element, device.progress.state, trouble) => {
+            tracing::debug!(job.id = id, modem.mac = element.key, "{name} still not provisioned: {trouble}.");
+        }
         (Some(trouble), Some((at, _))) => tracing::warn!(
             job.id = id,
             job.attempt = attempt,
@@ -403,6 +406,12 @@ fn log_device(job: &ClaimedJob, name: &str, device: &DeviceOutcome) {
             if device.again.is_some() { "under way" } else { device.progress.state.as_str() }
         ),
     }
+}
+
+/// Whether the trouble of a device is the one it had before; a count or an instant in it makes no other.
+fn is_known(element: &ElementRow, state: ElementState, trouble: &str) -> bool {
+    let plain = |text: &str| text.chars().filter(|letter| !letter.is_ascii_digit()).collect::<String>();
+    element.state == state && element.last_error.as_deref().is_some_and(|before| plain(before) == plain(trouble))
 }
 
 fn name(element: &ElementRow) -> String {

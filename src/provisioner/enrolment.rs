@@ -1,8 +1,9 @@
-//! MTAs that enrol over SNMP: their INFORMs are answered, and one of a HYBRID flow is told where its file is and what its
-//! hash must be.
+//! MTAs that speak up over SNMP: one of a HYBRID flow that enrols is told where its file is and what its hash must be, and
+//! how any says that its provisioning ended is evidence.
 //!
-//! Comes in: SNMPv2c notifications of anybody. Goes out: the response an INFORM waits for, and to an MTA of ours one SET of
-//! pktcMtaDevConfigFile and pktcMtaDevConfigHash (RFC 4682, PKT-SP-PROV1.5 §7). Who it is follows from its lease, not
+//! Comes in: SNMPv2c notifications of anybody. Goes out: the response an INFORM waits for; to an MTA of ours that enrols one
+//! SET of pktcMtaDevConfigFile and pktcMtaDevConfigHash (RFC 4682, PKT-SP-PROV1.5 §7); and the state that an MTA names at
+//! the end of its flow, for its job. The two are told apart by pktcMtaDevProvisioningState, which only the last has. Who it is follows from its lease, not
 //! from what it says: the name of a file opens the file. Works from the plant in memory, whatever the database does.
 
 use std::collections::HashSet;
@@ -15,9 +16,11 @@ use async_snmp::notification::NotificationReceiver;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::device::Devices;
+use super::device::{Devices, mta_provisioning_state};
 use super::leases::Leases;
-use super::snmp::{SnmpSettings, Value};
+use super::plant::Report;
+use super::snmp::{SnmpSettings, Value, number};
+use crate::docsis::HashFamily;
 use crate::telemetry::Heartbeat;
 use crate::vocabulary::{Clock, MacAddress};
 
@@ -34,8 +37,6 @@ pub struct Enrolment {
     pub devices: Devices,
     /// Where DHCP is ours, or Kea's is read.
     pub leases: Option<Leases>,
-    /// The TFTP server as MTAs reach it; `None`: this machine, at the address the MTA reaches it by.
-    pub tftp_server: Option<IpAddr>,
     pub tftp_port: u16,
     pub clock: Clock,
 }
@@ -66,12 +67,17 @@ impl Enrolment {
                     continue;
                 }
             };
+            let from = received.source.ip().to_canonical();
+            let binds = received.notification.varbinds();
+            if let Some(state) = ending(binds) {
+                enrolment.note_ending(from, binds, state);
+                continue;
+            }
             // A trap waits for nothing and begins no exchange.
             if received.inform_ack.is_none() || told.len() >= MOST_AT_ONCE {
                 continue;
             }
-            let from = received.source.ip().to_canonical();
-            let Some(mac) = enrolment.who(from, received.notification.varbinds()) else { continue };
+            let Some(mac) = enrolment.who(from, binds) else { continue };
             // An INFORM that is repeated meanwhile is the same one.
             if !lock(&busy).insert(mac) {
                 continue;
@@ -93,6 +99,15 @@ impl Enrolment {
                 let named = binds.iter().find(|bind| bind.oid.arcs().starts_with(&PHYSICAL_ADDRESS))?;
                 MacAddress::from_octets(named.value.as_bytes()?.try_into().ok()?).ok()
             }
+        }
+    }
+
+    /// The last word of a flow: nothing is told, the MTA has its file.
+    fn note_ending(&self, from: IpAddr, binds: &[VarBind], state: i64) {
+        let Some(mac) = self.who(from, binds) else { return };
+        let report = Report { state, at: self.clock.now() };
+        if self.devices.plant().note_report(mac, report) {
+            tracing::debug!(%mac, "The MTA {mac} at {from} says that its provisioning ended with state {state}.");
         }
     }
 
@@ -125,7 +140,7 @@ impl Enrolment {
     }
 
     fn server(&self, device: IpAddr) -> std::io::Result<String> {
-        let address = match self.tftp_server {
+        let address = match self.devices.settings().tftp_server {
             Some(address) => return Ok(host(address)),
             None => route_to(device)?,
         };
@@ -134,6 +149,12 @@ impl Enrolment {
             port => format!("{}:{port}", host(address)),
         })
     }
+}
+
+/// The state an MTA names when its provisioning ended; `None`: this notification is about something else.
+fn ending(binds: &[VarBind]) -> Option<i64> {
+    let objects = HashFamily::ALL.map(mta_provisioning_state);
+    binds.iter().find(|bind| objects.contains(&bind.oid)).and_then(|bind| number(&bind.value))
 }
 
 /// Our address on the way to another. Sends nothing.
@@ -153,4 +174,39 @@ fn host(address: IpAddr) -> String {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provisioner::device::DeviceSettings;
+    use crate::provisioner::modem::ModemSettings;
+    use crate::provisioner::plant::Plant;
+    use crate::provisioner::window::{USUAL, Window};
+    use crate::store::Sealer;
+    use crate::vocabulary::{Secret, Timestamp, Zone};
+
+    fn settings(tftp_server: Option<IpAddr>) -> DeviceSettings {
+        DeviceSettings {
+            modems: None,
+            lines: Vec::new(),
+            voice_any: false,
+            poll: None,
+            window: Window::parse(USUAL, Zone::UTC).expect("a window"),
+            tftp_server,
+        }
+    }
+
+    #[test]
+    fn a_reload_changes_where_files_are() {
+        let modem = ModemSettings { shared_secret: Secret::new("example-secret-1"), community: None };
+        let plant = Plant::open(Sealer::from_key([7; 32]), modem, None);
+        let devices = Devices::new(plant, None, settings(None));
+        let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
+        let enrolment = Enrolment { devices: devices.clone(), leases: None, tftp_port: 6969, clock };
+        let server = || enrolment.server([127, 0, 0, 9].into()).expect("an address");
+        assert_eq!(server(), "127.0.0.1:6969");
+        devices.reload(settings(Some([192, 0, 2, 9].into())));
+        assert_eq!(server(), "192.0.2.9");
+    }
 }

@@ -236,7 +236,24 @@ async fn record(plant: &Plant, store: &Store) -> Result<(), StoreError> {
             waiting.remove(&id);
         }
     }
+    let reported = plant.take_reported();
+    if let Err(error) = record_reports(store, &reported).await {
+        plant.return_reported(reported);
+        return Err(error);
+    }
     Ok(())
+}
+
+/// Jobs of devices that told something are due, behind the fetches they tell about.
+async fn record_reports(store: &Store, reported: &HashMap<i64, Timestamp>) -> Result<(), StoreError> {
+    if reported.is_empty() {
+        return Ok(());
+    }
+    let mut tx = store.write().await?;
+    for (id, at) in reported {
+        elements::record_report(&mut tx, *id, *at).await?;
+    }
+    tx.commit().await
 }
 
 async fn record_some(
@@ -251,7 +268,8 @@ async fn record_some(
         let fetch = &waiting[id];
         let evidence = format!("fetched {} from {} at {:.0}", fetch.name, fetch.from, fetch.at);
         let evidence = (!asked).then_some(evidence.as_str());
-        let fetched = Fetched { revision: fetch.revision, digest: &fetch.digest, at: fetch.at, evidence };
+        let Fetch { revision, at, seen, .. } = *fetch;
+        let fetched = Fetched { revision, digest: &fetch.digest, at, seen, evidence };
         elements::record_fetched(&mut tx, *id, &fetched, &fetch.from.to_string()).await?;
         if fetch.kind == DeviceKind::Mta
             && let Some(cmts) = plant.cmts_of(fetch.from)

@@ -43,6 +43,10 @@ struct Inner {
     fetches: Mutex<HashMap<i64, Fetch>>,
     fetched: Notify,
     loops: FetchLoops,
+    /// What MTAs reported last, for as long as this process lives; afterwards they are asked.
+    reports: Mutex<HashMap<MacAddress, Report>>,
+    /// Elements whose device reported and whose job does not know yet.
+    reported: Mutex<HashMap<i64, Timestamp>>,
     changed: AtomicBool,
 }
 
@@ -152,6 +156,16 @@ pub struct Fetch {
     /// Effective digest of the bytes.
     pub digest: String,
     pub at: Timestamp,
+    /// `false`: the device says that it runs it, and nobody saw it fetch.
+    pub seen: bool,
+}
+
+/// How an MTA says that its provisioning ended: the INFORM at the end of its flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// pktcMtaDevProvisioningState.
+    pub state: i64,
+    pub at: Timestamp,
 }
 
 /// Files kept built. One takes about 10 µs to build: this only smooths a boot storm.
@@ -182,6 +196,8 @@ impl Plant {
             fetches: Mutex::default(),
             fetched: Notify::new(),
             loops: FetchLoops::default(),
+            reports: Mutex::default(),
+            reported: Mutex::default(),
             changed: AtomicBool::new(false),
         }))
     }
@@ -288,13 +304,34 @@ impl Plant {
         }
     }
 
-    /// Notes a complete fetch, for `take_fetches`.
+    /// Notes a complete fetch, for `take_fetches`. One that nobody saw is no turn of a loop, and no news beside one that was.
     pub fn note_fetch(&self, element_id: i64, fetch: Fetch) {
-        if fetch.kind == DeviceKind::Cm {
-            self.0.loops.note(fetch.mac, fetch.at);
+        if fetch.seen {
+            if fetch.kind == DeviceKind::Cm {
+                self.0.loops.note(fetch.mac, fetch.at);
+            }
+            lock(&self.0.fetches).insert(element_id, fetch);
+        } else {
+            lock(&self.0.fetches).entry(element_id).or_insert(fetch);
         }
-        lock(&self.0.fetches).insert(element_id, fetch);
         self.0.fetched.notify_one();
+    }
+
+    /// Notes how an MTA says that its provisioning ended, for its job. `false`: it is nobody's.
+    pub fn note_report(&self, mac: MacAddress, report: Report) -> bool {
+        let devices = self.devices();
+        let known = devices.get(&(DeviceKind::Mta, mac)).filter(|device| device.content.is_some());
+        let Some(element_id) = known.map(|device| device.element_id) else { return false };
+        drop(devices);
+        lock(&self.0.reports).insert(mac, report);
+        lock(&self.0.reported).insert(element_id, report.at);
+        self.0.fetched.notify_one();
+        true
+    }
+
+    /// What an MTA reported last.
+    pub fn report_of(&self, mac: MacAddress) -> Option<Report> {
+        lock(&self.0.reports).get(&mac).copied()
     }
 
     /// New settings, for example another shared secret: files are built anew.
@@ -382,13 +419,21 @@ impl Plant {
         self.devices().len()
     }
 
-    /// Waits for a fetch to record.
+    /// Waits for a fetch or a report to record.
     pub(super) async fn fetched(&self) {
         self.0.fetched.notified().await;
     }
 
     pub(super) fn take_fetches(&self) -> HashMap<i64, Fetch> {
         std::mem::take(&mut *lock(&self.0.fetches))
+    }
+
+    pub(super) fn take_reported(&self) -> HashMap<i64, Timestamp> {
+        std::mem::take(&mut *lock(&self.0.reported))
+    }
+
+    pub(super) fn return_reported(&self, unrecorded: HashMap<i64, Timestamp>) {
+        lock(&self.0.reported).extend(unrecorded);
     }
 
     /// Puts back what could not be recorded, unless the modem fetched again meanwhile.

@@ -126,11 +126,14 @@ fn a_fetch_that_could_not_be_recorded_yields_to_a_newer_one() {
         mac: mac(),
         digest: "a".to_owned(),
         at: Timestamp::UNIX_EPOCH,
+        seen: true,
     };
     plant.note_fetch(9, fetch(2));
     let taken = plant.take_fetches();
     plant.note_fetch(9, fetch(3));
     plant.return_fetches(taken);
+    // What a device only says of itself gives way to a fetch that was seen.
+    plant.note_fetch(9, Fetch { seen: false, ..fetch(3) });
     assert_eq!(plant.take_fetches(), HashMap::from([(9, fetch(3))]));
 }
 
@@ -205,7 +208,12 @@ fn a_modem_that_is_refused_gets_its_file_signed_with_the_secret_before() {
             mac: mac(),
             digest: "a".to_owned(),
             at: NOW,
+            seen: true,
         };
+        // What nobody saw is no turn.
+        for _ in 0..4 {
+            plant.note_fetch(9, Fetch { seen: false, ..fetch() });
+        }
         for (with_new, with_old) in [(true, false), (true, false), (false, true), (true, false)] {
             assert_eq!((signed("new-secret"), signed("old-secret")), (with_new, with_old));
             plant.note_fetch(9, fetch());

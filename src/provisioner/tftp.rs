@@ -230,6 +230,7 @@ impl TftpServer {
             mac: owner.mac,
             digest: effective_digest(&file.bytes),
             at: self.clock.now(),
+            seen: true,
         };
         self.plant.note_fetch(owner.element_id, fetch);
     }

@@ -11,6 +11,8 @@ use crate::vocabulary::{Timestamp, from_micros, to_micros};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeviceRow {
     pub running: Option<Running>,
+    /// Whether its fetch was seen; otherwise the device said itself that it runs the file, then.
+    pub fetch_seen: bool,
     /// Fetches of the running file, each within `FETCH_LOOP` of the one before: a modem that is refused goes round.
     pub fetches: u32,
     pub reset: Option<ResetSent>,
@@ -31,6 +33,12 @@ impl DeviceRow {
     pub fn is_behind(&self) -> bool {
         let running = self.running.as_ref().map(|running| &running.digest);
         self.offered_digest.is_some() && self.offered_digest.as_ref() != running
+    }
+
+    /// Whether it is known to run a revision, taken after its last reset.
+    pub fn took(&self, revision: i64) -> bool {
+        let after_reset = |running: &Running| self.reset.is_none_or(|reset| reset.at < running.fetched_at);
+        self.running.as_ref().is_some_and(|running| running.revision == revision && after_reset(running))
     }
 }
 
@@ -62,6 +70,8 @@ pub struct Fetched<'a> {
     /// Effective digest of the bytes.
     pub digest: &'a str,
     pub at: Timestamp,
+    /// `false`: the device says that it runs it, and nobody saw it fetch.
+    pub seen: bool,
     /// What was seen, where the fetch of the newest revision is all the proof there can be; `None`: the device is asked.
     pub evidence: Option<&'a str>,
 }
@@ -69,16 +79,20 @@ pub struct Fetched<'a> {
 /// Two fetches of one file this close together belong to one loop.
 const FETCH_LOOP_US: i64 = 5 * 60 * 1_000_000;
 
-const ONE: &str = "SELECT running_revision, running_digest, fetched_at, fetches, reset_revision, reset_at, resets,
+const ONE: &str =
+    "SELECT running_revision, running_digest, fetched_at, fetch_seen, fetches, reset_revision, reset_at, resets,
         reset_by, reset_wanted_by, reset_forced, deferred_at, offered_digest
      FROM device WHERE element_id = $1";
-// A device that boots by itself has what a wish for a reset is for.
-const FETCHED: &str = "INSERT INTO device (element_id, running_revision, running_digest, fetched_at, fetches)
-     VALUES ($1, $2, $3, $4, 1)
+// A device that boots by itself has what a wish for a reset is for. What nobody saw is no fetch of a loop.
+const FETCHED: &str =
+    "INSERT INTO device (element_id, running_revision, running_digest, fetched_at, fetch_seen, fetches)
+     VALUES ($1, $2, $3, $4, $6, CASE WHEN $6 THEN 1 ELSE 0 END)
      ON CONFLICT (element_id) DO UPDATE
-     SET fetches = CASE WHEN device.running_revision = $2 AND device.fetched_at > $4 - $5 THEN device.fetches + 1 ELSE 1
+     SET fetches = CASE WHEN NOT $6 THEN 0
+                        WHEN device.running_revision = $2 AND device.fetched_at > $4 - $5 THEN device.fetches + 1
+                        ELSE 1
                    END,
-         running_revision = $2, running_digest = $3, fetched_at = $4,
+         running_revision = $2, running_digest = $3, fetched_at = $4, fetch_seen = $6,
          reset_wanted_by = CASE WHEN device.reset_wanted_at < $4 THEN NULL ELSE device.reset_wanted_by END,
          reset_forced = (device.reset_forced AND device.reset_wanted_at >= $4),
          reset_wanted_at = CASE WHEN device.reset_wanted_at < $4 THEN NULL ELSE device.reset_wanted_at END";
@@ -126,6 +140,7 @@ pub async fn record_fetch(tx: &mut Tx, element_id: i64, fetched: &Fetched<'_>) -
         .bind(fetched.digest)
         .bind(to_micros(fetched.at))
         .bind(FETCH_LOOP_US)
+        .bind(fetched.seen)
         .execute(c)
         .await.map(drop))?;
     Ok(())
@@ -227,6 +242,8 @@ pub struct DeviceDetails {
     pub address: Option<String>,
     pub running_revision: Option<i64>,
     pub fetched_at: Option<Timestamp>,
+    /// `false`: nobody saw it fetch what it runs; at `fetched_at` it said so itself.
+    pub fetch_seen: bool,
     pub reset_at: Option<Timestamp>,
     pub reset_by: Option<String>,
     /// Who asked for a reset that is not sent yet.
@@ -256,6 +273,7 @@ pub async fn details(tx: &mut Tx, element_id: i64) -> Result<DeviceDetails, Stor
         address: element.and_then(|element| element.last_seen_from),
         running_revision: known.running.as_ref().map(|running| running.revision),
         fetched_at: known.running.map(|running| running.fetched_at),
+        fetch_seen: known.fetch_seen,
         reset_at: known.reset.map(|reset| reset.at),
         reset_by: known.reset_by,
         reset_wanted_by: known.reset_wanted_by,
@@ -343,6 +361,7 @@ struct Row {
     running_revision: Option<i64>,
     running_digest: Option<String>,
     fetched_at: Option<i64>,
+    fetch_seen: bool,
     fetches: i64,
     reset_revision: Option<i64>,
     reset_at: Option<i64>,
@@ -373,6 +392,7 @@ impl Row {
         };
         Ok(DeviceRow {
             running,
+            fetch_seen: self.fetch_seen,
             fetches: u32::try_from(self.fetches).unwrap_or(u32::MAX),
             reset,
             reset_by: self.reset_by,

@@ -401,6 +401,11 @@ pub async fn record_offered(tx: &mut Tx, id: i64, revision: i64) -> Result<(), S
 pub async fn record_fetched(tx: &mut Tx, id: i64, fetched: &Fetched<'_>, from: &str) -> Result<bool, StoreError> {
     let Some(row) = by_id_locked(tx, id).await? else { return Ok(false) };
     let now = fetched.at;
+    // The fetch itself came in meanwhile, and says more.
+    if !fetched.seen && devices::one(tx, id).await?.took(fetched.revision) {
+        jobs::wake_for_news(tx, id, now).await?;
+        return Ok(true);
+    }
     on!(tx, c => sqlx::query(FETCHED)
         .bind(id)
         .bind(fetched.revision)
@@ -425,6 +430,14 @@ pub async fn record_fetched(tx: &mut Tx, id: i64, fetched: &Fetched<'_>, from: &
         _ => jobs::wake_for_news(tx, id, now).await?,
     }
     Ok(true)
+}
+
+/// A device told something of itself unasked: its job looks at it now.
+pub async fn record_report(tx: &mut Tx, id: i64, now: Timestamp) -> Result<(), StoreError> {
+    match by_id_locked(tx, id).await? {
+        Some(row) if row.desired != Content::Absent => jobs::wake_for_news(tx, id, now).await,
+        _ => Ok(()),
+    }
 }
 
 /// Writes what a successful attempt for `revision` reached; `row` is the element as it was when claimed.

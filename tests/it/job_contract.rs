@@ -5,7 +5,7 @@ use std::time::Duration;
 use lastmile::provision::{
     AaaAccess, AaaContent, Content, ElementDesired, ElementKind, ElementState, JobError, JobState, SecretRef,
 };
-use lastmile::store::devices::{DeviceNotes, Fetched};
+use lastmile::store::devices::{self, DeviceNotes, Fetched};
 use lastmile::store::elements::{self, ElementRow, Progress};
 use lastmile::store::jobs::{self, ClaimedJob, Ending, LANE_BULK, LANE_SINGLE};
 use lastmile::store::{Store, StoreConfig, Tx, exceptions};
@@ -36,6 +36,7 @@ contract!(
     retried_and_cancelled_jobs_obey,
     waiting_jobs_hurry_when_their_backend_is_back,
     fetch_during_an_attempt_is_looked_at_at_once,
+    fetch_that_nobody_saw_is_no_turn_of_a_loop,
 );
 
 async fn equal_contents_make_no_job(store: Store) {
@@ -158,7 +159,7 @@ const LEASE: Duration = Duration::from_secs(60);
 async fn fetch_during_an_attempt_is_looked_at_at_once(store: Store) {
     push(&store, &[login("ada", "gold")]).await;
     let job = claim(&store, "one", 0).await.remove(0);
-    let fetched = Fetched { revision: 1, digest: "a", at: at(3), evidence: None };
+    let fetched = Fetched { revision: 1, digest: "a", at: at(3), seen: true, evidence: None };
     let mut tx = store.write().await.expect("a transaction");
     assert!(elements::record_fetched(&mut tx, job.element.id, &fetched, "10.7.3.9").await.expect("recorded"));
     tx.commit().await.expect("committed");
@@ -173,6 +174,24 @@ async fn fetch_during_an_attempt_is_looked_at_at_once(store: Store) {
     end(&store, &job, "one", later(Some(at(3)))).await;
     assert_eq!(claim(&store, "one", 2000).await.len(), 0, "the fetch is known: there is nothing new");
     assert_eq!(claim(&store, "one", 3000).await.len(), 1);
+}
+
+async fn fetch_that_nobody_saw_is_no_turn_of_a_loop(store: Store) {
+    push(&store, &[login("ada", "gold")]).await;
+    let id = element(&store, "ada").await.id;
+    let told = async |seconds, seen| {
+        let fetched = Fetched { revision: 1, digest: "a", at: at(seconds), seen, evidence: None };
+        let mut tx = store.write().await.expect("a transaction");
+        assert!(elements::record_fetched(&mut tx, id, &fetched, "10.7.3.9").await.expect("recorded"));
+        let row = devices::one(&mut tx, id).await.expect("read");
+        tx.commit().await.expect("committed");
+        (row.running.expect("it runs a file").fetched_at, row.fetches, row.fetch_seen)
+    };
+    assert_eq!(told(3, false).await, (at(3), 0, false));
+    assert_eq!(told(5, true).await, (at(5), 1, true));
+    // It says what is known already: the fetch stays the newest that is known of it.
+    assert_eq!(told(7, false).await, (at(5), 1, true));
+    assert_eq!(told(9, true).await, (at(9), 2, true));
 }
 
 fn at(seconds: i64) -> Timestamp {

@@ -278,12 +278,13 @@ fn an_mta_of_a_hybrid_flow_is_told_its_file_when_it_enrols() {
     let model = "\n[[device_model]]\nid = \"hybrid\"\nmatch = \"HY*\"\nmta_hash = \"na\"\nmta_flow = \"HYBRID.2\"\n";
     std::fs::write(&path, format!("{CATALOG}{model}")).expect("a catalog");
     plant.site.succeed(&["catalog", "apply", &path.display().to_string()]);
-    plant.push(FIRST, |account| {
+    let line = |account: &mut Value| {
         account["devices"][0] = json!({"id": "gw1", "cm_mac": FIRST, "mta_mac": SECOND, "model": "HY100"});
         let voice = json!({"id": "v", "type": "voice", "plan": "voice-basic", "device": "gw1",
             "lines": [{"port": 1, "number": "+15125550100", "enabled": true}]});
         account["services"].as_array_mut().expect("services").push(voice);
-    });
+    };
+    plant.push(FIRST, line);
     let name = wait_for("the MTA has a file", SOON, || Some(plant.file(SECOND)).filter(|name| name.ends_with(".mta")));
     let told = [(MTA_FILE, "string", ""), (MTA_HASH, "string", ""), ("1.3.6.1.4.1.4491.2.2.1.1.1.9.0", "integer", "2")];
     let mta = Agent::start(Ipv4Addr::new(127, 0, 30, 2), plant.snmp_port, &told);
@@ -312,9 +313,59 @@ fn an_mta_of_a_hybrid_flow_is_told_its_file_when_it_enrols() {
     let shown: String = sets[1].1.chars().filter(char::is_ascii_hexdigit).collect();
     assert_eq!(shown.to_lowercase(), sha1, "{sets:?}");
     assert!(!bytes.windows(20).any(|octets| octets == &Sha1::digest(&bytes)[..]), "no hash in the file itself");
-    mta.set("1.3.6.1.4.1.4491.2.2.1.1.1.9.0", "integer", "1");
+    // Asked, it goes on saying that it is being provisioned; unasked it says at the end how that went.
+    let say = |from: Ipv4Addr, state: &str| {
+        let (client, to) = (format!("--clientaddr={from}"), format!("127.0.0.1:{informs}"));
+        let status = ["1.3.6.1.4.1.4491.2.2.1.2.0.4", "1.3.6.1.2.1.2.2.1.6.1", "x", "0x001122334466"];
+        let object = ["1.3.6.1.4.1.4491.2.2.1.1.1.9.0", "i", state];
+        let usual = ["-v2c", "-c", "public", "-t", "2", "-r", "2", &client, &to, ""];
+        run("snmp", "snmpinform", &[&usual[..], &status[..], &object[..]].concat());
+    };
+    say(stranger.address, "1");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(plant.device(SECOND).expect("it is listed")["state"], "pending", "nobody else speaks for it");
+    say(mta.address, "1");
     plant.until(SECOND, |device| device["state"] == "applied" && device["confirmed_revision"] == 1);
+    assert!(plant.details(SECOND)["evidence"].to_string().contains("the MTA reports pass, by INFORM at"));
+    assert_eq!(mta.sets().len(), 2, "the last word of a flow is no enrolment");
     assert_eq!(stranger.sets(), [], "an address outside the plant is told nothing");
+
+    // The next file does not please it.
+    let renamed = |account: &mut Value| {
+        line(account);
+        account["services"][1]["lines"][0]["enabled"] = json!(false);
+    };
+    plant.push(FIRST, renamed);
+    let next = wait_for("it has another file", SOON, || Some(plant.file(SECOND)).filter(|next| *next != name));
+    assert!(fetch(mta.address, plant.tftp(), &next).is_some());
+    plant.until(SECOND, |device| device["fetched_revision"] == 2);
+    say(mta.address, "3");
+    let device = plant.until(SECOND, |device| device["state"] == "failed");
+    let refused = device["last_error"].as_str().unwrap_or_default();
+    assert!(refused.contains("refused its file: failConfigFileError, by INFORM at"), "{device:#}");
+    let open = plant.site.json(&["exception", "list"]).to_string();
+    assert!(open.contains("failConfigFileError"), "{open}");
+    assert_eq!(mta.sets().len(), 2);
+}
+
+#[test]
+fn a_silent_modem_is_told_of_once() {
+    let plant = Plant::new(Site::sqlite(), "[snmp]\ncommunity = \"plant-community\"\n", 34);
+    plant.push(FIRST, |_| {});
+    let modem = plant.modem(FIRST, 1);
+    modem.power_cycle();
+    plant.until(FIRST, |device| device["confirmed_revision"] == 1);
+    modem.agent.silence(true);
+    plant.push(FIRST, |account| account["services"][0]["plan"] = json!("res-300"));
+    let looks = || {
+        let jobs = plant.daemon.api(&plant.key, "GET", "acme/jobs?limit=1", None).json();
+        jobs["items"][0]["attempts"].as_u64().filter(|_| jobs["items"][0]["state"] == "waiting")
+    };
+    wait_for("it was looked at twice", SOON, || looks().filter(|attempts| *attempts >= 2));
+    let log = plant.site.log_text();
+    let told = log.lines().filter(|line| line.contains("WARN") && line.contains("no SNMP answer")).count();
+    assert_eq!(told, 1, "{log}");
+    assert!(plant.evidence().contains("no SNMP answer"), "{}", plant.evidence());
 }
 
 #[test]
@@ -414,6 +465,11 @@ impl Plant {
 
     pub fn device(&self, mac: &str) -> Option<Value> {
         device(self.site.http_port, &self.key, mac)
+    }
+
+    /// Everything known of a device.
+    pub fn details(&self, mac: &str) -> Value {
+        self.daemon.api(&self.key, "GET", &format!("acme/devices/{mac}"), None).json()
     }
 
     pub fn file(&self, mac: &str) -> String {

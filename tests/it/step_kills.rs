@@ -135,6 +135,11 @@ fn change(plant: &mut Plant, agent: &Agent, moment: Moment, revision: usize, res
         boot(plant, agent, || ());
     }
     plant.until_in(limit, MAC, |device| device["confirmed_revision"] == revision && device["state"] == "applied");
+    if moment == Moment::Fetched {
+        let told = plant.details(MAC);
+        assert_eq!(told["fetch_seen"], json!(false), "{told:#}");
+        assert!(told["evidence"].to_string().contains("its fetch was not seen"), "{told:#}");
+    }
 }
 
 /// The modem asks for its file's name, fetches it and comes up.

@@ -373,7 +373,7 @@ fn devices_and_their_fetches_are_stored_alike_on_postgresql() {
         let mut tx = store.write().await.expect("a transaction");
         let id = elements::by_key(&mut tx, ElementKind::Cm, MAC).await.expect("a row").expect("the modem").id;
         let now = at("2026-11-21T10:00:00Z");
-        let fetched = Fetched { revision: 1, digest: "a", at: now, evidence: Some("fetched") };
+        let fetched = Fetched { revision: 1, digest: "a", at: now, seen: true, evidence: Some("fetched") };
         assert!(elements::record_fetched(&mut tx, id, &fetched, "10.7.3.9").await.expect("recorded"));
         tx.commit().await.expect("committed");
         let mut tx = store.read().await.expect("a transaction");
@@ -408,7 +408,7 @@ async fn wishes_end_with_a_boot(store: &Store) {
     let wished = at("2026-11-21T12:00:00Z");
     devices::want_reset(&mut tx, id, "noc", true, 1, wished).await.expect("noted");
     for (fetched_at, wish_stands) in [("2026-11-21T11:59:59Z", true), ("2026-11-21T12:00:01Z", false)] {
-        let fetched = Fetched { revision: 1, digest: "a", at: at(fetched_at), evidence: Some("fetched") };
+        let fetched = Fetched { revision: 1, digest: "a", at: at(fetched_at), seen: true, evidence: Some("fetched") };
         devices::record_fetch(&mut tx, id, &fetched).await.expect("recorded");
         let row = devices::one(&mut tx, id).await.expect("a row");
         assert_eq!((row.reset_forced, row.reset_wanted_by.is_some()), (wish_stands, wish_stands), "{fetched_at}");

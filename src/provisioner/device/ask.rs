@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Attempt, DeviceOutcome};
+use super::{Attempt, DeviceOutcome, Word};
 use crate::docsis::HashFamily;
 use crate::provision::{
     CmAccess, CmtsAnswer, Content, DeviceKind, ModemAnswer, Standing, Verdict, judge_cmts, judge_modem, judge_mta,
@@ -32,6 +32,9 @@ impl Attempt<'_> {
     pub(super) async fn confirm(self, revision: i64, fetched_at: Timestamp) -> DeviceOutcome {
         let file = self.running_name.clone().unwrap_or_default();
         let standing = standing(&self.element.desired);
+        if let Some(verdict) = self.reported(fetched_at) {
+            return self.judged(revision, fetched_at, verdict, Word::Report);
+        }
         let asked = match (self.address, &self.settings.modems) {
             (Some(address), Some(settings)) => match self.family() {
                 Some(family) => self.ask_mta(address, settings, family).await,
@@ -40,7 +43,7 @@ impl Attempt<'_> {
             _ => Err("it is not asked: no SNMP for modems is configured".to_owned()),
         };
         let verdict = match asked {
-            Ok(verdict) => return self.judged(revision, fetched_at, verdict, true),
+            Ok(verdict) => return self.judged(revision, fetched_at, verdict, Word::Answer),
             Err(silence) if self.kind == DeviceKind::Mta => Verdict::NotYet(silence),
             Err(silence) => match self.ask_cmts().await {
                 Some((cmts, Ok(answer))) => match judge_cmts(&cmts, standing, &answer, self.known.fetches) {
@@ -51,7 +54,19 @@ impl Attempt<'_> {
                 None => Verdict::NotYet(silence),
             },
         };
-        self.judged(revision, fetched_at, verdict, false)
+        self.judged(revision, fetched_at, verdict, Word::Cmts)
+    }
+
+    /// How the MTA said by INFORM that this boot ended.
+    fn reported(&self, fetched_at: Timestamp) -> Option<Verdict> {
+        let report = self.devices.plant.report_of(self.mac).filter(|_| self.kind == DeviceKind::Mta)?;
+        let by = |words: String| format!("{words}, by INFORM at {:.0}", report.at);
+        match judge_mta(Some(report.state)) {
+            _ if report.at < fetched_at => None,
+            Verdict::Proven(words) => Some(Verdict::Proven(by(words))),
+            Verdict::Wrong(words) => Some(Verdict::Wrong(by(words))),
+            Verdict::NotYet(_) => None,
+        }
     }
 
     async fn ask_modem(&self, address: IpAddr, settings: &SnmpSettings) -> Result<ModemAnswer, String> {
@@ -121,7 +136,7 @@ fn standing(content: &Content) -> Standing {
 }
 
 /// pktcMtaDevProvisioningState.0 of the MTA's family. The European number follows RFC 4682's order and is not verified.
-fn mta_provisioning_state(family: HashFamily) -> Oid {
+pub fn mta_provisioning_state(family: HashFamily) -> Oid {
     match family {
         HashFamily::Na => oid(&[1, 3, 6, 1, 4, 1, 4491, 2, 2, 1, 1, 1, 9, 0]),
         HashFamily::Eu => oid(&[1, 3, 6, 1, 4, 1, 7432, 1, 1, 1, 8, 0]),

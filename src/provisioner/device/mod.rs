@@ -30,6 +30,8 @@ use crate::store::plant::config_file_name;
 use crate::store::{Store, StoreError};
 use crate::vocabulary::{MacAddress, Timestamp};
 
+pub(super) use ask::mta_provisioning_state;
+
 /// What the configuration says about reaching devices.
 #[derive(Debug, Clone)]
 pub struct DeviceSettings {
@@ -43,6 +45,8 @@ pub struct DeviceSettings {
     pub poll: Option<Duration>,
     /// When a reset that waits for a silent line may go ahead.
     pub window: Window,
+    /// The TFTP server as devices reach it; `None`: this machine, at the address a device reaches it by.
+    pub tftp_server: Option<IpAddr>,
 }
 
 /// The devices' side of the provisioner; cheap to clone.
@@ -107,6 +111,16 @@ impl Devices {
         let attempt = Attempt::new(self, store, job, (kind, mac), offer, known, random, now);
         Ok(Outcome::Device(Box::new(attempt.run().await)))
     }
+}
+
+/// Whose word a verdict is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Cmts,
+    /// The device's, when it was asked.
+    Answer,
+    /// The device's, of its own accord and after its fetch.
+    Report,
 }
 
 /// How an attempt on a device ended.
@@ -264,7 +278,8 @@ impl<'a> Attempt<'a> {
         self.done(state, applied, evidence)
     }
 
-    fn judged(self, revision: i64, fetched_at: Timestamp, verdict: Verdict, by_itself: bool) -> DeviceOutcome {
+    fn judged(self, revision: i64, fetched_at: Timestamp, verdict: Verdict, word: Word) -> DeviceOutcome {
+        let by_itself = word != Word::Cmts;
         let age = Duration::try_from(self.now.duration_since(fetched_at)).unwrap_or_default();
         let fetched = self.fetched_words();
         let mut outcome = match verdict {
@@ -284,7 +299,7 @@ impl<'a> Attempt<'a> {
             }
             Verdict::Wrong(words) => {
                 let mut outcome = self.wait(later(self.now, look_again(age)), format!("{fetched}; {words}"));
-                if age > GRACE {
+                if age > GRACE || word == Word::Report {
                     outcome.progress.state = ElementState::Failed;
                     outcome.notes.trouble = Some(words);
                     outcome.notes.alarm = true;
@@ -320,6 +335,9 @@ impl<'a> Attempt<'a> {
     fn fetched_words(&self) -> String {
         let (Some(running), Some(name)) = (&self.known.running, &self.running_name) else { return String::new() };
         let from = self.element.last_seen_from.as_deref().unwrap_or("an unknown address");
+        if !self.known.fetch_seen {
+            return format!("at {:.0} it said itself that it runs {name}, its fetch was not seen", running.fetched_at);
+        }
         format!("fetched {name} from {from} at {:.0}", running.fetched_at)
     }
 

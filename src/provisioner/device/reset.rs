@@ -123,6 +123,7 @@ impl Attempt<'_> {
                 kind: self.kind,
                 digest: offer.digest.clone(),
                 at: self.now,
+                seen: false,
             };
             self.devices.plant.note_fetch(self.element.id, fetch);
         }
