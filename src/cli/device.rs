@@ -4,13 +4,10 @@ use clap::Subcommand;
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
-use crate::provision::{Content, DeviceKind};
-use crate::store::devices::{details, want_reset};
-use crate::store::elements::{self, ElementRow};
-use crate::store::jobs::{self, LANE_SINGLE};
+use crate::store::Store;
+use crate::store::devices::{Whose, ask_reset, details};
 use crate::store::leases::{self, UnknownDevice};
 use crate::store::plant::{Device, DeviceFilter, devices};
-use crate::store::{Store, audit};
 use crate::vocabulary::MacAddress;
 
 /// The commands of `lastmile device`.
@@ -74,29 +71,10 @@ pub async fn run(command: DeviceCommand, context: &Context) -> Result<Exit, CliE
 
 async fn reset(store: &Store, mac: MacAddress, tenant: Option<&str>, context: &Context) -> Result<Exit, CliError> {
     let mut tx = store.write().await?;
-    let mut found = None;
-    for kind in DeviceKind::ALL {
-        let element = elements::by_key(&mut tx, kind.element(), &mac.to_string()).await?;
-        let living = |element: &ElementRow| {
-            element.desired != Content::Absent && tenant.is_none_or(|tenant| tenant == element.tenant)
-        };
-        found = found.or(element.filter(living));
-    }
-    let Some(element) = found else {
+    let asked = ask_reset(&mut tx, mac, Whose { tenant, source: None }, "cli", context.clock().now()).await?;
+    let Some((element, job)) = asked else {
         return Ok(context.not_found(&format!("No account has a device {mac}.")));
     };
-    let now = context.clock().now();
-    let job = want_reset(&mut tx, element.id, "an operator", true, LANE_SINGLE, now).await?;
-    let (subject, detail) = (jobs::subject(&element), serde_json::json!({ "job": job }));
-    let entry = audit::Entry {
-        tenant: Some(&element.tenant),
-        actor: "cli",
-        action: "device.reset",
-        account_id: Some(element.account_id),
-        subject: &subject,
-        detail: &detail,
-    };
-    audit::append(&mut tx, &entry, now).await?;
     tx.commit().await?;
     if context.json {
         context.print_json(&serde_json::json!({ "mac": element.key, "job": job }))?;

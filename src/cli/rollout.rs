@@ -1,17 +1,14 @@
 //! `rollout …`: many devices moved with care, instead of a fleet reset at once.
 
-use std::collections::BTreeMap;
-
 use clap::{Args, Subcommand, ValueEnum};
-use serde::Serialize;
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
-use crate::provision::{CmContent, Content, DeviceKind, Phase, RolloutMode, RolloutPolicy};
+use crate::provision::{Phase, RolloutMode, RolloutPolicy};
 use crate::provisioner::cmts::CmtsTable;
-use crate::store::elements::{self, ElementRow};
-use crate::store::rollouts::{self, Member, NewRollout, Rollout};
-use crate::store::{Store, StoreError, Tx, devices, exceptions, follow};
+use crate::store::Store;
+use crate::store::rollout_scope::{Choice, Scope, Which, choose};
+use crate::store::rollouts::{self, NewRollout, Rollout, RolloutFilter, Turn};
 use crate::vocabulary::MacAddress;
 
 /// The commands of `lastmile rollout`.
@@ -105,30 +102,14 @@ enum ModeArg {
     ResetAll,
 }
 
-/// What a rollout would do.
-#[derive(Debug, Default, Serialize)]
-struct Scope {
-    modems: u64,
-    /// Modems that it makes boot.
-    reboot: u64,
-    reboot_with_voice: u64,
-    /// Modems that were never seen: they take their file when they boot.
-    never_seen: u64,
-    by_cmts: BTreeMap<String, u64>,
-}
-
-/// Rows read in one go.
-const PAGE: i64 = 1000;
-/// Stands for modems that are behind no CMTS that is known.
-const NO_CMTS: &str = "-";
-
 /// Runs one of them.
 pub async fn run(command: RolloutCommand, context: &Context) -> Result<Exit, CliError> {
     let store = context.store().await?;
     match command {
         RolloutCommand::Start(args) => start(&store, &args, context).await,
         RolloutCommand::List { tenant } => {
-            let listed = rollouts::list(&mut store.read().await?, tenant.as_deref(), None, None).await?;
+            let listed =
+                rollouts::list(&mut store.read().await?, &RolloutFilter { tenant, ..RolloutFilter::default() }).await?;
             if context.json {
                 context.print_json(&listed)?;
                 return Ok(Exit::Done);
@@ -139,23 +120,25 @@ pub async fn run(command: RolloutCommand, context: &Context) -> Result<Exit, Cli
             Ok(Exit::Done)
         }
         RolloutCommand::Show { id, phase, limit } => show(&store, id, phase, limit, context).await,
-        RolloutCommand::Pause { id } => turn(&store, id, "paused", &["running"], context).await,
-        RolloutCommand::Resume { id } => turn(&store, id, "running", &["paused", "halted"], context).await,
-        RolloutCommand::Cancel { id } => turn(&store, id, "cancelled", &["running", "paused", "halted"], context).await,
-        RolloutCommand::Rollback { id } => rollback(&store, id, context).await,
+        RolloutCommand::Pause { id } => turn(&store, id, Turn::Pause, context).await,
+        RolloutCommand::Resume { id } => turn(&store, id, Turn::Resume, context).await,
+        RolloutCommand::Cancel { id } => turn(&store, id, Turn::Cancel, context).await,
+        RolloutCommand::Rollback { id } => turn(&store, id, Turn::RollBack, context).await,
     }
 }
 
 async fn start(store: &Store, args: &StartArgs, context: &Context) -> Result<Exit, CliError> {
-    if !(args.held || args.behind || args.all || !args.mac.is_empty()) {
+    let choice = choice(args);
+    if !choice.names_some() {
         return Err(CliError::usage("say which modems: --held, --behind, --all or --mac"));
     }
     let plant = CmtsTable::new(context.config()?.cmts.clone());
-    let (members, scope) = choose(store, args, &plant).await?;
+    let cmts_of = |address| plant.of_address(address).map(|cmts| cmts.name.clone());
+    let (members, scope) = choose(store, &args.tenant, &choice, args.mode.into(), &cmts_of).await?;
     if args.dry_run || members.is_empty() {
         return tell(&scope, None, args.dry_run, context);
     }
-    let slowest = plant.all().map(|cmts| cmts.resets_per_minute).min().unwrap_or(u32::MAX);
+    let slowest = plant.resets_per_minute().unwrap_or(u32::MAX);
     let policy = RolloutPolicy {
         mode: args.mode.into(),
         canary: args.canary,
@@ -175,70 +158,16 @@ async fn start(store: &Store, args: &StartArgs, context: &Context) -> Result<Exi
     }
 }
 
-/// The modems that the arguments name, and what moving them means.
-async fn choose(store: &Store, args: &StartArgs, plant: &CmtsTable) -> Result<(Vec<Member>, Scope), StoreError> {
-    let (mut members, mut scope, mut after) = (Vec::new(), Scope::default(), 0);
-    loop {
-        // A transaction a page: a long list must not hold back the database's own cleaning.
-        let mut tx = store.read().await?;
-        let page = elements::of_kind(&mut tx, DeviceKind::Cm.element(), after, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = last.id;
-        for element in page.iter().filter(|element| element.tenant == args.tenant) {
-            if let Some(cm) = wanted(element, args) {
-                let known = devices::one(&mut tx, element.id).await?;
-                let held = args.held && is_held(&mut tx, element.account_id).await?;
-                let behind = known.is_behind();
-                if (args.held && !held) || (args.behind && !behind) {
-                    continue;
-                }
-                let address = element.last_seen_from.as_deref().and_then(|from| from.parse().ok());
-                let cmts = address.and_then(|address| plant.of_address(address)).map(|cmts| cmts.name.clone());
-                let cmts = cmts.unwrap_or_else(|| NO_CMTS.to_owned());
-                if args.cmts.as_ref().is_some_and(|name| *name != cmts) {
-                    continue;
-                }
-                scope.count(&cmts, cm.voice, known.running.is_some(), boots(args.mode, held, behind));
-                let (element_id, account_id) = (element.id, element.account_id);
-                members.push(Member { element_id, account_id, mac: element.key.clone(), cmts, voice: cm.voice });
-            }
-        }
-    }
-    Ok((members, scope))
-}
-
-fn wanted<'a>(element: &'a ElementRow, args: &StartArgs) -> Option<&'a CmContent> {
-    let Content::Cm(cm) = &element.desired else { return None };
-    let of_plan = args.plan.is_none() || cm.plan == args.plan;
-    let model = cm.model.as_deref().unwrap_or_default();
-    let of_model = args.model.as_deref().is_none_or(|begin| model.starts_with(begin));
-    let named = args.mac.is_empty() || args.mac.contains(&cm.mac);
-    (of_plan && of_model && named).then_some(cm)
-}
-
-async fn is_held(tx: &mut Tx, account_id: i64) -> Result<bool, StoreError> {
-    Ok(follow::of(tx, account_id).await?.is_some_and(|following| following.held))
-}
-
-/// Whether the rollout makes the modem boot. What a held account will want is known when it is moved: it counts.
-fn boots(mode: ModeArg, held: bool, behind: bool) -> bool {
-    match mode {
-        ModeArg::NextBoot => false,
-        ModeArg::Reset => held || behind,
-        ModeArg::ResetAll => true,
-    }
-}
-
-impl Scope {
-    fn count(&mut self, cmts: &str, voice: bool, seen: bool, boots: bool) {
-        self.modems += 1;
-        *self.by_cmts.entry(cmts.to_owned()).or_default() += 1;
-        self.never_seen += u64::from(!seen);
-        if boots && seen {
-            self.reboot += 1;
-            self.reboot_with_voice += u64::from(voice);
-        }
-    }
+/// The modems that the arguments name.
+fn choice(args: &StartArgs) -> Choice {
+    let which = match (args.held, args.behind, args.all) {
+        (true, ..) => Some(Which::Held),
+        (_, true, _) => Some(Which::Behind),
+        (_, _, true) => Some(Which::All),
+        _ => None,
+    };
+    let (plan, model, cmts) = (args.plan.clone(), args.model.clone(), args.cmts.clone());
+    Choice { which, plan, model, cmts, macs: args.mac.clone() }
 }
 
 fn tell(scope: &Scope, id: Option<i64>, dry_run: bool, context: &Context) -> Result<Exit, CliError> {
@@ -264,10 +193,11 @@ fn tell(scope: &Scope, id: Option<i64>, dry_run: bool, context: &Context) -> Res
 
 async fn show(store: &Store, id: i64, phase: Option<Phase>, limit: i64, context: &Context) -> Result<Exit, CliError> {
     let mut tx = store.read().await?;
-    let Some(rollout) = rollouts::list(&mut tx, None, None, Some(id)).await?.pop() else {
+    let filter = RolloutFilter { id: Some(id), ..RolloutFilter::default() };
+    let Some(rollout) = rollouts::list(&mut tx, &filter).await?.pop() else {
         return Ok(context.not_found(&format!("There is no rollout {id}.")));
     };
-    let members = rollouts::members(&mut tx, id, phase, limit).await?;
+    let members = rollouts::members(&mut tx, id, phase, None, limit).await?;
     if context.json {
         context.print_json(&serde_json::json!({ "rollout": rollout, "members": members }))?;
         return Ok(Exit::Done);
@@ -312,18 +242,23 @@ async fn show(store: &Store, id: i64, phase: Option<Phase>, limit: i64, context:
     Ok(Exit::Done)
 }
 
-async fn turn(store: &Store, id: i64, state: &str, from: &[&str], context: &Context) -> Result<Exit, CliError> {
+async fn turn(store: &Store, id: i64, turn: Turn, context: &Context) -> Result<Exit, CliError> {
     let mut tx = store.write().await?;
-    let Some(rollout) = rollouts::list(&mut tx, None, None, Some(id)).await?.pop() else {
+    let Some(rollout) = rollouts::locked(&mut tx, id).await? else {
         return Ok(context.not_found(&format!("There is no rollout {id}.")));
     };
-    if !from.contains(&rollout.state.as_str()) {
-        return Err(CliError::no(format!("Rollout {id} is {} and cannot become {state}.", rollout.state)));
-    }
     let now = context.clock().now();
-    rollouts::set_state(&mut tx, &rollout, state, None, "cli", now).await?;
-    exceptions::release_subject(&mut tx, rollouts::EXCEPTION_KIND, &format!("rollout {id}"), "cli", now).await?;
+    let by = match rollouts::turn(&mut tx, &rollout, turn, "cli", now).await? {
+        Ok(by) => by,
+        Err(refusal) => return Err(CliError::no(format!("{refusal}."))),
+    };
     tx.commit().await?;
+    let state = match turn {
+        Turn::Pause => "paused",
+        Turn::Resume => rollouts::RUNNING,
+        Turn::Cancel => "cancelled",
+        Turn::RollBack => return taken_back(&rollout, by, context),
+    };
     if context.json {
         context.print_json(&serde_json::json!({ "rollout": id, "state": state }))?;
     } else {
@@ -332,24 +267,13 @@ async fn turn(store: &Store, id: i64, state: &str, from: &[&str], context: &Cont
     Ok(Exit::Done)
 }
 
-async fn rollback(store: &Store, id: i64, context: &Context) -> Result<Exit, CliError> {
-    let mut tx = store.write().await?;
-    let Some(rollout) = rollouts::list(&mut tx, None, None, Some(id)).await?.pop() else {
-        return Ok(context.not_found(&format!("There is no rollout {id}.")));
-    };
-    if rollout.state == "rolled_back" || rollout.policy.keep_held {
-        let message = format!("Rollout {id} was taken back before, or is a rollback itself; nothing is done.");
-        return Err(CliError::no(message));
-    }
-    let now = context.clock().now();
-    let back = rollouts::roll_back(&mut tx, &rollout, "cli", now).await?;
-    exceptions::release_subject(&mut tx, rollouts::EXCEPTION_KIND, &format!("rollout {id}"), "cli", now).await?;
-    tx.commit().await?;
+fn taken_back(rollout: &Rollout, by: Option<i64>, context: &Context) -> Result<Exit, CliError> {
+    let id = rollout.id;
     if context.json {
-        context.print_json(&serde_json::json!({ "rolled_back": id, "rollout": back }))?;
-    } else if let Some(back) = back {
+        context.print_json(&serde_json::json!({ "rolled_back": id, "rollout": by }))?;
+    } else if let Some(by) = by {
         context.print(&format!(
-            "Rollout {id} is taken back: its accounts return to catalog version {}; rollout {back} brings the devices there.\n",
+            "Rollout {id} is taken back: its accounts return to catalog version {}; rollout {by} brings the devices there.\n",
             rollout.before_version
         ))?;
     }

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::intake::{IntakeError, Settings};
 use crate::nas_control::Targets;
+use crate::provisioner::cmts::CmtsTable;
 use crate::provisioner::device::Devices;
 use crate::provisioner::dhcp::SettingsHandle;
 use crate::store::{Durability, Store, StoreError};
@@ -65,6 +66,7 @@ pub struct Daemon {
     intake: Settings,
     nas: Option<NasSwitch>,
     targets: watch::Sender<Arc<Targets>>,
+    cmts: watch::Sender<CmtsTable>,
     devices: Option<Devices>,
     dhcp: Option<SettingsHandle>,
 }
@@ -107,7 +109,8 @@ impl Daemon {
         let beat = ground.hearts.register("database");
         let keeper = database::keep(ground.store.clone(), up, ground.metrics.clone(), beat, addresses.to_string());
         parts.spawn_dropped("database", keeper);
-        let intake = services::start_intake(&ground, config, sockets.api, &mut parts)?;
+        let (cmts, cmts_seen) = watch::channel(services::cmts_table(config));
+        let intake = services::start_intake(&ground, config, cmts_seen, sockets.api, &mut parts)?;
         let nas = match sockets.accounting.is_empty() && sockets.radsec.is_empty() {
             true => None,
             false => {
@@ -146,7 +149,7 @@ impl Daemon {
             services::start_rollouts(&ground, devices, &mut parts);
         }
         let targets = services::start_nas_control(&ground, config, &mut parts);
-        Ok(Self { ground, addresses, parts, up: up_seen, intake, nas, targets, devices, dhcp })
+        Ok(Self { ground, addresses, parts, up: up_seen, intake, nas, targets, cmts, devices, dhcp })
     }
 
     /// Whether the database was up and migrated at least once.
@@ -165,6 +168,7 @@ impl Daemon {
             tracing::error!("RadSec keeps its certificates: [radius] radsec_tls.{error}");
         }
         self.targets.send_replace(Arc::new(services::coa_targets(config)));
+        self.cmts.send_replace(services::cmts_table(config));
         if let Some(devices) = &self.devices {
             devices.plant().reload(services::plant_settings(config));
             devices.reload(services::device_settings(config));

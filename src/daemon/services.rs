@@ -59,13 +59,15 @@ pub struct Ground {
 pub fn start_intake(
     ground: &Ground,
     config: &Config,
+    cmts: watch::Receiver<CmtsTable>,
     listener: TcpListener,
     parts: &mut Parts,
 ) -> Result<Settings, IntakeError> {
     let Ground { store, clock, metrics, hearts, jobs, .. } = ground.clone();
     let options = intake_options(config);
     let intake = Intake::new(&options, store.clone(), clock.clone(), metrics.clone(), &jobs, &hearts)?
-        .with_biller(lent_biller(store, clock, metrics));
+        .with_biller(lent_biller(store, clock, metrics))
+        .with_network(lent_network(cmts));
     let settings = intake.settings();
     parts.spawn("HTTP", intake.serve(listener, parts.stopping()));
     Ok(settings)
@@ -91,6 +93,20 @@ fn lent_biller(store: Store, clock: Clock, metrics: Metrics) -> intake::billing:
             )
         })
     })
+}
+
+/// The CMTS as HTTP sees them, as the configuration has them now.
+fn lent_network(cmts: watch::Receiver<CmtsTable>) -> intake::rollouts::Network {
+    let slowest = cmts.clone();
+    intake::rollouts::Network {
+        cmts_of: Arc::new(move |address| cmts.borrow().of_address(address).map(|cmts| cmts.name.clone())),
+        resets_per_minute: Arc::new(move || slowest.borrow().resets_per_minute()),
+    }
+}
+
+/// The CMTS of the configuration.
+pub fn cmts_table(config: &Config) -> CmtsTable {
+    CmtsTable::new(config.cmts.clone())
 }
 
 fn refusal(error: BillerError) -> BillRefusal {

@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::caller::{BILLERS, Caller, READERS};
-use super::idempotency::Once;
+use super::idempotency::{Once, again};
 use super::problem::Problem;
 use super::request::{Asked, At, Document, PageQuery, limit, page};
 use crate::billing::lines::StoredLine;
@@ -88,10 +88,8 @@ struct RunBody {
 async fn run(State(app): State<App>, caller: Caller, once: Once, body: Document) -> Result<Response, Problem> {
     caller.may(BILLERS)?;
     let asking = once.of(&body.octets);
-    if let Some((status, kept)) = asking.answered(&mut app.store.read().await?, caller.tenant.as_str()).await? {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-        let kept: Value = serde_json::from_str(&kept).unwrap_or_default();
-        return Ok((status, Json(kept)).into_response());
+    if let Some(kept) = asking.answered(&mut app.store.read().await?, caller.tenant.as_str()).await? {
+        return Ok(again(kept));
     }
     let asked: RunBody = serde_json::from_value(body.value).map_err(|error| Problem::bad_request(error.to_string()))?;
     let Some(run) = app.biller.0.clone() else {

@@ -26,6 +26,8 @@ pub const READERS: &[Role] = &[Role::Push, Role::Read, Role::Csr, Role::Operator
 pub const PUSHERS: &[Role] = &[Role::Push, Role::Admin];
 /// May suspend, resume, provision again.
 pub const HANDLERS: &[Role] = &[Role::Push, Role::Csr, Role::Operator, Role::Admin];
+/// May boot devices and move them by the thousand.
+pub const OPERATORS: &[Role] = &[Role::Operator, Role::Admin];
 /// May run what bills.
 pub const BILLERS: &[Role] = &[Role::Billing, Role::Admin];
 

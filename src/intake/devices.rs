@@ -2,22 +2,25 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
-use super::caller::{Caller, READERS};
+use super::caller::{Caller, HANDLERS, READERS};
+use super::idempotency::{Once, again};
 use super::problem::Problem;
-use super::request::{Asked, At, cursor, limit, page};
-use crate::store::devices::details;
+use super::request::{Asked, At, OptionalDocument, cursor, limit, page};
+use crate::store::devices::{Whose, ask_reset, details};
 use crate::store::leases;
 use crate::store::plant::{DeviceFilter, devices};
-use crate::vocabulary::MacAddress;
+use crate::vocabulary::{MacAddress, SourceId};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(reset))
 }
 
 #[derive(Debug, Deserialize)]
@@ -56,6 +59,36 @@ async fn show(State(app): State<App>, caller: Caller, At(path): At<(String, Stri
         shown.extend(details);
     }
     Ok(Json(shown))
+}
+
+/// Makes a device boot, whatever it runs; its job sends the reset. With voice it waits for a silent line.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/devices/{mac}/reset",
+    params(("tenant" = String, Path), ("mac" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 202, description = "The job that resets it"), (status = 404, description = "No account has it")))]
+async fn reset(
+    State(app): State<App>,
+    caller: Caller,
+    At(path): At<(String, String)>,
+    once: Once,
+    OptionalDocument(body): OptionalDocument,
+) -> Result<Response, Problem> {
+    caller.may(HANDLERS)?;
+    body.nothing()?;
+    let asking = once.of(&body.octets);
+    let mac: MacAddress = path.1.parse().map_err(|_| Problem::not_found())?;
+    let whose = Whose { tenant: Some(caller.tenant.as_str()), source: caller.source.as_ref().map(SourceId::as_str) };
+    let now = app.clock.now();
+    let mut tx = app.store.write().await?;
+    if let Some(kept) = asking.answered(&mut tx, caller.tenant.as_str()).await? {
+        return Ok(again(kept));
+    }
+    let asked = ask_reset(&mut tx, mac, whose, &caller.actor, now).await?;
+    let (_, job) = asked.ok_or_else(Problem::not_found)?;
+    let answer = json!({ "mac": mac.to_string(), "job": job.to_string() });
+    let status = StatusCode::ACCEPTED;
+    asking.keep(&mut tx, caller.tenant.as_str(), status.as_u16(), &answer.to_string(), now).await?;
+    tx.commit().await?;
+    Ok((status, Json(answer)).into_response())
 }
 
 /// Devices of the tenant, in the order they came.

@@ -1,7 +1,11 @@
 //! `Idempotency-Key`: the same POST again gets the first answer and does nothing new.
 
+use axum::Json;
 use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::App;
@@ -83,6 +87,13 @@ impl Asking {
         let kept = Kept { request_digest: self.digest.clone(), status, response: body.to_owned() };
         idempotency::keep(tx, tenant, key, &kept, now).await
     }
+}
+
+/// The answer that was kept: status and body.
+pub fn again((status, body): (u16, String)) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    let body: Value = serde_json::from_str(&body).unwrap_or_default();
+    (status, Json(body)).into_response()
 }
 
 /// Why an earlier answer cannot be given.

@@ -19,6 +19,7 @@ mod keyring;
 pub mod problem;
 mod quarantine;
 pub mod request;
+pub mod rollouts;
 mod serve;
 mod sessions;
 mod usage;
@@ -59,6 +60,7 @@ pub struct App {
     pub(crate) catalogs: Catalogs,
     pub(crate) writer: Writer,
     pub(crate) biller: billing::Biller,
+    pub(crate) network: rollouts::Network,
 }
 
 #[derive(OpenApi)]
@@ -79,6 +81,7 @@ fn router(app: App) -> Router {
         .merge(exceptions::routes())
         .merge(sessions::routes())
         .merge(quarantine::routes())
+        .merge(rollouts::routes())
         .merge(usage::routes())
         .split_for_parts();
     let openapi = api.to_json().unwrap_or_default();

@@ -43,6 +43,16 @@ pub struct Document {
     pub octets: axum::body::Bytes,
 }
 
+impl Document {
+    /// For addresses that take no body.
+    pub fn nothing(&self) -> Result<(), Problem> {
+        match self.value.as_object() {
+            Some(fields) if fields.is_empty() => Ok(()),
+            _ => Err(Problem::bad_request("This address takes no body.")),
+        }
+    }
+}
+
 impl FromRequest<App> for Document {
     type Rejection = Problem;
     async fn from_request(request: Request, _app: &App) -> Result<Self, Problem> {

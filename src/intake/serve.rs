@@ -15,6 +15,7 @@ use super::billing::Biller;
 use super::catalogs::Catalogs;
 use super::deeds::Ground;
 use super::keyring::{Keyring, RateLimit};
+use super::rollouts::Network;
 use super::writer::{Writer, WriterTasks};
 use super::{App, router, waker};
 use crate::store::Store;
@@ -79,7 +80,16 @@ impl Intake {
         let (writer, writing) = Writer::new(&store, &clock, &ground, jobs, hearts);
         let waking = hearts.register("account waker");
         Ok(Self {
-            app: App { store, clock, metrics, keyring, catalogs, writer, biller: Biller::default() },
+            app: App {
+                store,
+                clock,
+                metrics,
+                keyring,
+                catalogs,
+                writer,
+                biller: Biller::default(),
+                network: Network::default(),
+            },
             tls,
             writing,
             waking,
@@ -89,6 +99,12 @@ impl Intake {
     /// Lends it the biller, so that bill runs can be asked for over HTTP.
     pub fn with_biller(mut self, biller: Biller) -> Self {
         self.app.biller = biller;
+        self
+    }
+
+    /// Lends it the CMTS of the installation, so that a rollout knows them.
+    pub fn with_network(mut self, network: Network) -> Self {
+        self.app.network = network;
         self
     }
 

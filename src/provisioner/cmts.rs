@@ -105,6 +105,11 @@ impl CmtsTable {
         self.0.iter().find(|cmts| cmts.name == name)
     }
 
+    /// Modems that may boot in a minute behind the one that bears least; `None`: there is none.
+    pub fn resets_per_minute(&self) -> Option<u32> {
+        self.all().map(|cmts| cmts.resets_per_minute).min()
+    }
+
     /// The CMTS that relays with this address: by its list of relays, else by the network the relay stands in.
     pub fn of_relay(&self, relay: Ipv4Addr) -> Option<&Arc<Cmts>> {
         self.0.iter().find(|cmts| cmts.relays.contains(&relay)).or_else(|| self.of_address(relay.into()))

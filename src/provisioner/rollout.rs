@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::device::Devices;
 use crate::provision::{Decision, Phase, decide_rollout, phase_of, reset_is_due};
-use crate::store::rollouts::{self, Rollout};
+use crate::store::rollouts::{self, Rollout, RolloutFilter};
 use crate::store::{Store, StoreError, billing, exceptions};
 use crate::telemetry::Heartbeat;
 use crate::vocabulary::{Clock, Timestamp};
@@ -56,7 +56,8 @@ impl Rollouts {
     async fn turn(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
         let mut tx = self.store.read().await?;
-        let running = rollouts::list(&mut tx, None, Some(rollouts::RUNNING), None).await?;
+        let filter = RolloutFilter { state: Some(rollouts::RUNNING.to_owned()), ..RolloutFilter::default() };
+        let running = rollouts::list(&mut tx, &filter).await?;
         drop(tx);
         if running.is_empty() {
             return Ok(());
@@ -76,10 +77,8 @@ impl Rollouts {
     async fn move_on(&self, rollout: Rollout, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.store.write().await?;
         // It may have been paused since it was listed.
-        let Some(mut rollout) = rollouts::list(&mut tx, None, Some(rollouts::RUNNING), Some(rollout.id)).await?.pop()
-        else {
-            return tx.commit().await;
-        };
+        let known = rollouts::locked(&mut tx, rollout.id).await?.filter(|rollout| rollout.state == rollouts::RUNNING);
+        let Some(mut rollout) = known else { return tx.commit().await };
         for member in rollouts::moved(&mut tx, rollout.id, MOST, now).await? {
             let phase = phase_of(&rollout.policy, &member.facts, now);
             if phase == Phase::Moved {

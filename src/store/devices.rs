@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
+use super::elements::ElementRow;
 use super::leases::{self, DeviceFacts};
-use super::{StoreError, Tx, elements, jobs, on};
-use crate::provision::{Finding, Health, ResetSent, Running, findings, summary, tenths};
-use crate::vocabulary::{Timestamp, from_micros, to_micros};
+use super::{StoreError, Tx, accounts, audit, elements, jobs, on};
+use crate::provision::{Content, DeviceKind, Finding, Health, ResetSent, Running, findings, summary, tenths};
+use crate::vocabulary::{MacAddress, Timestamp, from_micros, to_micros};
 
 /// One device as known; a device nobody saw yet has no row and is `DeviceRow::default()`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -163,6 +164,47 @@ pub async fn want_reset(
         .execute(c)
         .await.map(drop))?;
     jobs::wake(tx, element_id, lane, now).await
+}
+
+/// Whose device may be meant; `None`: anybody's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Whose<'a> {
+    pub tenant: Option<&'a str>,
+    pub source: Option<&'a str>,
+}
+
+/// An operator makes a device boot, whatever it runs: noted with who asked. Returns the element and the job that sends the
+/// reset; `None`: no account has such a device.
+pub async fn ask_reset(
+    tx: &mut Tx,
+    mac: MacAddress,
+    whose: Whose<'_>,
+    by: &str,
+    now: Timestamp,
+) -> Result<Option<(ElementRow, i64)>, StoreError> {
+    let mut found = None;
+    for kind in DeviceKind::ALL {
+        let element = elements::by_key(tx, kind.element(), &mac.to_string()).await?;
+        found = found.or(element.filter(|element| element.desired != Content::Absent));
+    }
+    let Some(element) = found else { return Ok(None) };
+    let account = accounts::by_id(tx, element.account_id).await?;
+    let is_of = |asked: Option<&str>, own: &str| asked.is_none_or(|asked| asked == own);
+    if !account.is_some_and(|account| is_of(whose.tenant, &account.tenant) && is_of(whose.source, &account.source)) {
+        return Ok(None);
+    }
+    let job = want_reset(tx, element.id, "an operator", true, jobs::LANE_SINGLE, now).await?;
+    let (subject, detail) = (jobs::subject(&element), serde_json::json!({ "job": job }));
+    let entry = audit::Entry {
+        tenant: Some(&element.tenant),
+        actor: by,
+        action: "device.reset",
+        account_id: Some(element.account_id),
+        subject: &subject,
+        detail: &detail,
+    };
+    audit::append(tx, &entry, now).await?;
+    Ok(Some((element, job)))
 }
 
 /// A modem whose turn it is to be asked how it is.

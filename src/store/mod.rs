@@ -44,6 +44,7 @@ pub mod nas_control;
 pub mod plant;
 pub mod quarantine;
 pub mod rating;
+pub mod rollout_scope;
 pub mod rollouts;
 pub mod seal;
 pub mod secrets;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{StoreError, Tx, audit, devices, follow, jobs, on};
+use super::{StoreError, Tx, audit, devices, exceptions, follow, jobs, on};
 use crate::provision::{MemberFacts, Phase, RolloutMode, RolloutPolicy, Tally};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
@@ -45,6 +45,8 @@ pub struct Member {
 /// A member with where it stands, as listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ListedMember {
+    /// Its place in the rollout.
+    pub position: i64,
     pub mac: String,
     pub cmts: String,
     pub voice: bool,
@@ -71,6 +73,47 @@ pub struct MovedMember {
     pub facts: MemberFacts,
 }
 
+/// Which rollouts a list shows, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolloutFilter {
+    pub tenant: Option<String>,
+    pub state: Option<String>,
+    pub id: Option<i64>,
+    /// Only those begun before this one.
+    pub before: Option<i64>,
+    pub limit: i64,
+}
+
+impl Default for RolloutFilter {
+    fn default() -> Self {
+        Self { tenant: None, state: None, id: None, before: None, limit: LISTED_MOST }
+    }
+}
+
+/// What an operator does to a rollout that was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// No more devices are moved for now.
+    Pause,
+    /// Go on, also after it halted by itself.
+    Resume,
+    /// It ends; what it has not reached stays as it is.
+    Cancel,
+    /// What it moved goes back to the catalog before.
+    RollBack,
+}
+
+/// Why nothing was done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TurnRefusal {
+    #[error("Rollout {id} is {state} and cannot become {wanted}")]
+    State { id: i64, state: String, wanted: &'static str },
+    #[error("Rollout {0} was taken back before, or is a rollback itself; nothing is done")]
+    TakenBack(i64),
+}
+
+/// Rollouts a list shows when nobody says how many.
+const LISTED_MOST: i64 = 1000;
 pub const RUNNING: &str = "running";
 /// Kind of the exception that a halted rollout opens.
 pub const EXCEPTION_KIND: &str = "rollout";
@@ -94,7 +137,8 @@ macro_rules! select_rollout {
 
 const LIST: &str = select_rollout!(
     "WHERE ($1 IS NULL OR rollout.tenant = $1) AND ($2 IS NULL OR rollout.state = $2) AND ($3 IS NULL OR rollout.id = $3)
-     GROUP BY rollout.id ORDER BY rollout.id DESC LIMIT 1000"
+       AND rollout.id < $4
+     GROUP BY rollout.id ORDER BY rollout.id DESC LIMIT $5"
 );
 const INSERT: &str = "INSERT INTO rollout
          (tenant, reason, policy, state, before_version, created_by, created_at, updated_at)
@@ -113,12 +157,13 @@ const INSERT_MEMBERS_POSTGRES: &str = "INSERT INTO rollout_member
      SELECT $1, member.element_id, member.account_id, member.position, member.cmts, member.voice, 'waiting'
      FROM UNNEST($2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::TEXT[], $6::BOOLEAN[])
           AS member (element_id, account_id, position, cmts, voice)";
+const LOCK: &str = "SELECT id FROM rollout WHERE id = $1 FOR UPDATE";
 const MEMBERS: &str =
-    "SELECT element.key AS mac, member.cmts, member.voice, member.phase, member.moved_at, element.state,
+    "SELECT member.position, element.key AS mac, member.cmts, member.voice, member.phase, member.moved_at, element.state,
             element.evidence
      FROM rollout_member AS member JOIN element ON element.id = member.element_id
-     WHERE member.rollout_id = $1 AND ($2 IS NULL OR member.phase = $2)
-     ORDER BY member.position LIMIT $3";
+     WHERE member.rollout_id = $1 AND ($2 IS NULL OR member.phase = $2) AND member.position > $3
+     ORDER BY member.position LIMIT $4";
 const WAITING: &str = "SELECT element_id, account_id, cmts FROM rollout_member
      WHERE rollout_id = $1 AND phase = 'waiting' AND cmts = $2 ORDER BY position LIMIT $3";
 const CMTSES: &str =
@@ -192,26 +237,75 @@ async fn insert_members(tx: &mut Tx, id: i64, members: &[Member]) -> Result<(), 
 }
 
 /// Rollouts, the newest first, with their counts.
-pub async fn list(
-    tx: &mut Tx,
-    tenant: Option<&str>,
-    state: Option<&str>,
-    id: Option<i64>,
-) -> Result<Vec<Rollout>, StoreError> {
-    let rows: Vec<Row> = on!(tx, c => sqlx::query_as(LIST).bind(tenant).bind(state).bind(id).fetch_all(c).await)?;
+pub async fn list(tx: &mut Tx, filter: &RolloutFilter) -> Result<Vec<Rollout>, StoreError> {
+    let rows: Vec<Row> = on!(tx, c => sqlx::query_as(LIST)
+        .bind(filter.tenant.as_deref())
+        .bind(filter.state.as_deref())
+        .bind(filter.id)
+        .bind(filter.before.unwrap_or(i64::MAX))
+        .bind(filter.limit)
+        .fetch_all(c)
+        .await)?;
     rows.into_iter().map(Rollout::try_from).collect()
 }
 
-/// Members of a rollout in their order; `phase` narrows.
-pub async fn members(tx: &mut Tx, id: i64, phase: Option<Phase>, limit: i64) -> Result<Vec<ListedMember>, StoreError> {
-    type MemberRow = (String, String, bool, String, Option<i64>, String, Option<String>);
+/// A rollout that stays as it is until the transaction ends: what an operator and the daemon do to it comes in turn.
+pub async fn locked(tx: &mut Tx, id: i64) -> Result<Option<Rollout>, StoreError> {
+    if let Tx::Postgres(transaction) = tx {
+        sqlx::query(LOCK).bind(id).fetch_optional(&mut **transaction).await?;
+    }
+    Ok(list(tx, &RolloutFilter { id: Some(id), ..RolloutFilter::default() }).await?.pop())
+}
+
+/// An operator's turn on a rollout that was read `locked`. Returns the rollout that takes it back, where that was asked.
+pub async fn turn(
+    tx: &mut Tx,
+    rollout: &Rollout,
+    turn: Turn,
+    by: &str,
+    now: Timestamp,
+) -> Result<Result<Option<i64>, TurnRefusal>, StoreError> {
+    let (wanted, from): (&str, &[&str]) = match turn {
+        Turn::Pause => ("paused", &[RUNNING]),
+        Turn::Resume => (RUNNING, &["paused", "halted"]),
+        Turn::Cancel => ("cancelled", &[RUNNING, "paused", "halted"]),
+        Turn::RollBack if rollout.state == "rolled_back" || rollout.policy.keep_held => {
+            return Ok(Err(TurnRefusal::TakenBack(rollout.id)));
+        }
+        Turn::RollBack => ("rolled_back", &[]),
+    };
+    if turn != Turn::RollBack && !from.contains(&rollout.state.as_str()) {
+        return Ok(Err(TurnRefusal::State { id: rollout.id, state: rollout.state.clone(), wanted }));
+    }
+    let back = match turn {
+        Turn::RollBack => roll_back(tx, rollout, by, now).await?,
+        _ => {
+            set_state(tx, rollout, wanted, None, by, now).await?;
+            None
+        }
+    };
+    exceptions::release_subject(tx, EXCEPTION_KIND, &format!("rollout {}", rollout.id), by, now).await?;
+    Ok(Ok(back))
+}
+
+/// Members of a rollout in their order, behind the place `after`; `phase` narrows.
+pub async fn members(
+    tx: &mut Tx,
+    id: i64,
+    phase: Option<Phase>,
+    after: Option<i64>,
+    limit: i64,
+) -> Result<Vec<ListedMember>, StoreError> {
+    type MemberRow = (i64, String, String, bool, String, Option<i64>, String, Option<String>);
     let rows: Vec<MemberRow> = on!(tx, c => sqlx::query_as(MEMBERS)
         .bind(id)
         .bind(phase.map(Phase::as_str))
+        .bind(after.unwrap_or(-1))
         .bind(limit)
         .fetch_all(c)
         .await)?;
-    let listed = |(mac, cmts, voice, phase, moved_at, state, evidence): MemberRow| ListedMember {
+    let listed = |(position, mac, cmts, voice, phase, moved_at, state, evidence): MemberRow| ListedMember {
+        position,
         mac,
         cmts,
         voice,
@@ -348,7 +442,7 @@ pub async fn set_state(
 
 /// Takes back what a rollout moved: its accounts stay on the catalog version before, and the devices that were reset for
 /// the new one are reset again, at the rollout's rate, as a rollout of its own. Returns that rollout.
-pub async fn roll_back(tx: &mut Tx, rollout: &Rollout, by: &str, now: Timestamp) -> Result<Option<i64>, StoreError> {
+async fn roll_back(tx: &mut Tx, rollout: &Rollout, by: &str, now: Timestamp) -> Result<Option<i64>, StoreError> {
     let taken: Vec<(i64, i64)> = on!(tx, c => sqlx::query_as(TAKEN).bind(rollout.id).fetch_all(c).await)?;
     let mut members = Vec::with_capacity(taken.len());
     let listed = members_of(tx, rollout.id).await?;

@@ -354,7 +354,17 @@ fn the_openapi_document_names_the_routes_that_exist() {
     let api = Api::over(Site::sqlite());
     let document = http::request(api.site.http_port, "GET", "/openapi.json", &[], None).expect("an answer").json();
     assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")), "{}", document["openapi"]);
-    for path in ["/v1/tenants/{tenant}/accounts/{id}", "/v1/tenants/{tenant}/jobs", "/v1/tenants/{tenant}/devices"] {
+    let rollout = "/v1/tenants/{tenant}/rollouts/{rollout}";
+    let turns = ["pause", "resume", "cancel", "rollback"].map(|turn| format!("{rollout}/{turn}"));
+    let named = [
+        "/v1/tenants/{tenant}/accounts/{id}",
+        "/v1/tenants/{tenant}/jobs",
+        "/v1/tenants/{tenant}/devices",
+        "/v1/tenants/{tenant}/devices/{mac}/reset",
+        "/v1/tenants/{tenant}/rollouts",
+        rollout,
+    ];
+    for path in named.into_iter().chain(turns.iter().map(String::as_str)) {
         assert!(document["paths"][path].is_object(), "{path} is missing");
     }
 }
