@@ -5,6 +5,7 @@
 //! that cannot be rated has no lines in the batch and an exception; the others go on.
 
 mod auto;
+mod simulate;
 mod totals;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use jiff::ToSpan;
 use thiserror::Error;
 
 pub use auto::AutoClose;
+pub use simulate::{Outcome, Simulated, Simulation, simulate};
 pub use totals::Total;
 
 use crate::billing::facts::RunContext;

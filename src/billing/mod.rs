@@ -15,6 +15,7 @@ mod measure;
 pub mod price;
 pub mod quote;
 pub mod run;
+pub mod simulate;
 pub mod tariff;
 pub mod tax;
 pub mod view;

@@ -32,6 +32,7 @@ mod serve;
 mod session;
 mod session_control;
 mod shell;
+mod simulate;
 mod tariff;
 mod usage;
 mod who;
@@ -113,7 +114,7 @@ pub enum Command {
     /// Show invoice lines and how they were computed.
     #[command(subcommand)]
     Line(line::LineCommand),
-    /// Check a tariff file, or price quantities by it.
+    /// Check a tariff file, price quantities by it, or simulate it over recorded history.
     #[command(subcommand)]
     Tariff(tariff::TariffCommand),
     /// Show RADIUS sessions.
@@ -146,7 +147,7 @@ pub enum Command {
     Backup { file: PathBuf },
     /// Put a backup's databases where the configuration says they are.
     Restore { file: PathBuf },
-    /// Check what is derived from the accounting journal against it.
+    /// Check what is derived from the accounting journal against it, and accounting against the plant.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Show what the accounting journal holds, and read its archives.
@@ -206,7 +207,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Catalog(command) => catalog::run(command, context).await,
         Command::Bill(command) => bill::run(command, context).await,
         Command::Line(command) => line::run(command, context).await,
-        Command::Tariff(command) => tariff::run(command, context),
+        Command::Tariff(command) => tariff::run(command, context).await,
         Command::Session(command) => session::run(command, context).await,
         Command::Nas(command) => nas::run(command, context).await,
         Command::Rollout(command) => rollout::run(command, context).await,

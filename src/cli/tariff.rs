@@ -1,4 +1,5 @@
-//! `tariff check` and `tariff price`: a tariff file on its own, without database or configuration.
+//! `tariff check`, `tariff price` and `tariff simulate`: a tariff file on its own, or over recorded history. Only the last
+//! one needs a database.
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,7 @@ use serde_json::json;
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
+use super::simulate::{self, SimulateArguments};
 use crate::billing::quote::{Quote, QuoteError, Sample, quote};
 use crate::billing::tariff::Tariff;
 use crate::vocabulary::Fault;
@@ -23,13 +25,16 @@ pub enum TariffCommand {
         #[arg(long, value_name = "FILE")]
         usage: PathBuf,
     },
+    /// Rate a period's recorded history by a tariff file and compare each account; or name the cheapest plans.
+    Simulate(SimulateArguments),
 }
 
 /// Runs one of them.
-pub fn run(command: TariffCommand, context: &Context) -> Result<Exit, CliError> {
+pub async fn run(command: TariffCommand, context: &Context) -> Result<Exit, CliError> {
     match command {
         TariffCommand::Check { file } => check(&file, context),
         TariffCommand::Price { file, usage } => price(&file, &usage, context),
+        TariffCommand::Simulate(arguments) => simulate::run(arguments, context).await,
     }
 }
 
@@ -98,7 +103,7 @@ fn table(priced: &Quote, context: &Context) -> Result<(), CliError> {
     context.print(&format!("total {} {}\n", priced.total, priced.currency))
 }
 
-fn read(file: &Path) -> Result<Result<Tariff, Vec<Fault>>, CliError> {
+pub(super) fn read(file: &Path) -> Result<Result<Tariff, Vec<Fault>>, CliError> {
     Ok(Tariff::read(&file.display().to_string(), &text_of(file)?))
 }
 
@@ -107,7 +112,7 @@ fn text_of(file: &Path) -> Result<String, CliError> {
 }
 
 /// Every fault on stderr, a line each.
-fn tell(faults: &[Fault]) {
+pub(super) fn tell(faults: &[Fault]) {
     for fault in faults {
         eprintln!("{}: {}", fault.pointer, fault.detail);
     }

@@ -49,6 +49,7 @@ pub mod rollouts;
 pub mod seal;
 pub mod secrets;
 pub mod sessions;
+pub mod simulate;
 mod sqlite;
 pub mod usage;
 pub mod verify;

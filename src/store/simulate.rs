@@ -1,0 +1,80 @@
+//! Reads one account's period for a simulation: facts, recorded usage, and the lines that were issued for it.
+
+use std::collections::BTreeMap;
+
+use super::billing::{self as rows, BilledAccount};
+use super::{StoreError, Tx, accounts, rating};
+use crate::account::ServiceType;
+use crate::billing::facts::{AccountFacts, RunContext};
+use crate::billing::history::PlanTariffs;
+use crate::billing::lines::StoredLine;
+use crate::billing::run::RunError;
+use crate::billing::simulate::{period_usage_needed, put_usage};
+
+/// An account's period as it was recorded.
+#[derive(Debug, Clone)]
+pub struct RecordedPeriod {
+    /// Without lines; the usage is that which the issued lines were made from, or all of it when there are none.
+    pub facts: AccountFacts,
+    /// Lines of the period.
+    pub issued: Vec<StoredLine>,
+    /// Type and plan of each service at the end of the period, by external id.
+    pub plans: BTreeMap<String, (ServiceType, String)>,
+}
+
+/// Reads the period of `contexts[0]` with the usage that any of the contexts prices; with `all`, whatever there is.
+pub async fn recorded_period(
+    tx: &mut Tx,
+    account: &BilledAccount,
+    tenant: &str,
+    contexts: &[&RunContext],
+    plans: &PlanTariffs,
+    all: bool,
+) -> Result<Result<RecordedPeriod, RunError>, StoreError> {
+    let context = contexts[0];
+    let mut facts = match rating::facts(tx, account, tenant, context, plans).await? {
+        Ok(facts) => facts,
+        Err(error) => return Ok(Err(error)),
+    };
+    let issued: Vec<StoredLine> =
+        std::mem::take(&mut facts.issued).into_iter().filter(|line| line.line.period == context.period).collect();
+    let seen = issued.iter().filter_map(|line| line.line.usage.as_ref()).map(|usage| usage.watermark).max();
+    facts.watermark = seen.unwrap_or(facts.watermark);
+    let mut wanted: BTreeMap<usize, Vec<crate::vocabulary::Period>> = BTreeMap::new();
+    if all {
+        let main = facts.services.iter().enumerate().filter(|(_, service)| service.addon.is_none());
+        wanted.extend(main.map(|(index, _)| (index, vec![context.period.clone()])));
+    }
+    for context in contexts {
+        let needs = match period_usage_needed(&facts, context) {
+            Ok(needs) => needs,
+            Err(error) => return Ok(Err(error)),
+        };
+        for need in needs {
+            let periods = wanted.entry(need.service).or_default();
+            if !periods.contains(&need.period) {
+                periods.push(need.period);
+            }
+        }
+    }
+    let services = accounts::services(tx, account.id).await?;
+    let mut found_plans = BTreeMap::new();
+    for row in accounts::facts(tx, account.id).await? {
+        let Some(service) = services.iter().find(|service| service.id == row.service_id) else { continue };
+        let known = found_plans.contains_key(&service.external_id);
+        if row.from_at < context.period.end || !known {
+            found_plans.insert(service.external_id.clone(), (row.facts.service_type, row.facts.plan));
+        }
+    }
+    for index in 0..facts.services.len() {
+        let mut entries = Vec::new();
+        let row = services.iter().find(|service| service.external_id == facts.services[index].id);
+        if let Some(row) = row {
+            for period in wanted.get(&index).into_iter().flatten() {
+                entries.extend(rows::usage_of_period(tx, account.id, row.id, period, facts.watermark).await?);
+            }
+        }
+        put_usage(&mut facts, index, entries);
+    }
+    Ok(Ok(RecordedPeriod { facts, issued, plans: found_plans }))
+}
