@@ -8,7 +8,7 @@ use super::measure::count;
 use super::price::{AdjustmentKind, Measure, Priced, price};
 use super::run::RunError;
 use super::tariff::{Charge, ChargeKind, Recurring, Tariff};
-use super::tax::{inclusive_factor, levy};
+use super::tax::{TaxAmount, inclusive_factor, levy};
 use crate::vocabulary::{Exact, ExactError, Money, Timestamp};
 
 /// A line's whole computation, anew.
@@ -48,7 +48,7 @@ pub struct EntryShape {
     pub sessions: i64,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Recomputed {
     pub quantity_raw: String,
     pub quantity: String,
@@ -59,6 +59,8 @@ pub struct Recomputed {
     pub amount: String,
     pub tax: Vec<TaxShape>,
     pub usage_digest: Option<String>,
+    /// `amount` less `amount_exact`.
+    pub rounding_residue: String,
 }
 
 /// Explains a line. `entries` are the service's ledger entries of the period up to the line's watermark; `before` is the
@@ -73,10 +75,8 @@ pub fn explain(
     let basis = &stored.basis;
     let unknown = || RunError::UnknownVersion { tariff: tariff.id.clone(), version: tariff.version };
     let charge = tariff.charge(&stored.line.charge).ok_or_else(unknown)?;
-    let (priced, quantity_raw, digest) = recompute(stored, tariff, charge, own_amount, entries)?;
+    let Whole { priced, quantity_raw, digest, amount, taxes } = whole(stored, tariff, charge, own_amount, entries)?;
     let rounding = tariff.rounding;
-    let amount = Money::round(priced.amount, tariff.currency, rounding.places, rounding.mode)?;
-    let taxes = if basis.tax_exempt { Vec::new() } else { levy(&tariff.taxes, amount, rounding)? };
     let issued_before = Money::new(before.map_or(0, |line| line.basis.amount_minor), tariff.currency);
 
     let mut differences = Vec::new();
@@ -105,20 +105,19 @@ pub fn explain(
         rounding: format!("{:?}, {} decimal places", rounding.mode, rounding.places),
         tariff: tariff.document.clone(),
         entries: entries.iter().filter(|entry| covered(entry, &basis.coverage)).map(EntryShape::of).collect(),
-        recomputed: Recomputed {
-            quantity_raw: quantity_raw.to_string(),
-            quantity: priced.quantity.to_string(),
-            allowance_used: priced.allowance_used.to_string(),
-            tiers: priced.tiers.iter().map(TierShape::of).collect(),
-            adjustments: priced.adjustments.iter().map(AdjustmentShape::of).collect(),
-            amount_exact: priced.amount.to_string(),
-            amount: amount.to_string(),
-            tax: taxes.iter().map(TaxShape::of).collect(),
-            usage_digest: digest,
-        },
+        recomputed: Recomputed::of(&Whole { priced, quantity_raw, digest, amount, taxes })?,
         issued_before: issued_before.to_string(),
         differences,
     })
+}
+
+/// The item's whole price so far from other entries than the ledger's: what the journal gives, for example. Their
+/// sequences are not the ledger's, so there is no digest.
+pub fn recomputed_from(stored: &StoredLine, tariff: &Tariff, entries: &[UsageEntry]) -> Result<Recomputed, RunError> {
+    let unknown = || RunError::UnknownVersion { tariff: tariff.id.clone(), version: tariff.version };
+    let charge = tariff.charge(&stored.line.charge).ok_or_else(unknown)?;
+    let whole = whole(stored, tariff, charge, own_amount(stored, tariff), entries)?;
+    Ok(Recomputed { usage_digest: None, ..Recomputed::of(&whole)? })
 }
 
 /// The amount a subscriber of their own price paid, read back from the line's first step.
@@ -130,6 +129,47 @@ pub fn own_amount(stored: &StoredLine, tariff: &Tariff) -> Option<Exact> {
     let paid: Exact = step.amount_exact.parse().ok()?;
     let each = paid.checked_div(Exact::from_int(i128::from(stored.basis.times.max(1)))).ok()?;
     (each != recurring.amount).then_some(each)
+}
+
+/// An item's whole price so far.
+struct Whole {
+    priced: Priced,
+    quantity_raw: i64,
+    digest: Option<String>,
+    amount: Money,
+    taxes: Vec<TaxAmount>,
+}
+
+fn whole(
+    stored: &StoredLine,
+    tariff: &Tariff,
+    charge: &Charge,
+    own_amount: Option<Exact>,
+    entries: &[UsageEntry],
+) -> Result<Whole, RunError> {
+    let (priced, quantity_raw, digest) = recompute(stored, tariff, charge, own_amount, entries)?;
+    let rounding = tariff.rounding;
+    let amount = Money::round(priced.amount, tariff.currency, rounding.places, rounding.mode)?;
+    let taxes = if stored.basis.tax_exempt { Vec::new() } else { levy(&tariff.taxes, amount, rounding)? };
+    Ok(Whole { priced, quantity_raw, digest, amount, taxes })
+}
+
+impl Recomputed {
+    fn of(whole: &Whole) -> Result<Self, ExactError> {
+        let Whole { priced, quantity_raw, digest, amount, taxes } = whole;
+        Ok(Self {
+            quantity_raw: quantity_raw.to_string(),
+            quantity: priced.quantity.to_string(),
+            allowance_used: priced.allowance_used.to_string(),
+            tiers: priced.tiers.iter().map(TierShape::of).collect(),
+            adjustments: priced.adjustments.iter().map(AdjustmentShape::of).collect(),
+            amount_exact: priced.amount.to_string(),
+            amount: amount.to_string(),
+            tax: taxes.iter().map(TaxShape::of).collect(),
+            usage_digest: digest.clone(),
+            rounding_residue: amount.exact().checked_sub(priced.amount)?.to_string(),
+        })
+    }
 }
 
 fn recompute(

@@ -1,15 +1,22 @@
-//! `line list` and `line explain`: invoice lines, and the whole computation of one down to its ledger entries.
+//! `line list` and `line explain`: invoice lines, and the whole computation of one down to its ledger entries, or further
+//! down to the records in the journal; and the pack that proves a line to somebody else.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde_json::json;
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
+use super::pack::{self, Pack};
+use super::replayed::{self, from_journal};
 use crate::billing::explain::Explanation;
 use crate::billing::lines::Line;
 use crate::store::billing::{LineFilter, lines};
-use crate::store::rating::explain;
-use crate::store::{accounts, catalog};
+use crate::store::ledger::LedgerEntry;
+use crate::store::rating::{LineGround, line_ground};
+use crate::store::{Tx, accounts, catalog, ledger, sessions};
 use crate::vocabulary::{AccountKey, SourceId, TenantId};
 
 /// The commands of `lastmile line`.
@@ -35,7 +42,15 @@ pub enum LineCommand {
         limit: i64,
     },
     /// Recompute a line from its ledger entries and compare; exit 3 when it does not match.
-    Explain { line: String },
+    Explain {
+        line: String,
+        /// Fold the records of its sessions anew, compare the ledger with them, and rate what they give.
+        #[arg(long)]
+        from_journal: bool,
+        /// Write a dispute pack into a new folder: a page to read, all it was made from, and a program that checks it.
+        #[arg(long, value_name = "DIR")]
+        pack: Option<PathBuf>,
+    },
 }
 
 /// Headings of a list of lines.
@@ -48,7 +63,9 @@ pub async fn run(command: LineCommand, context: &Context) -> Result<Exit, CliErr
             let filter = LineFilter { tenant: Some(tenant), cycle, batch, limit, ..LineFilter::default() };
             list(filter, account, &source, period, context).await
         }
-        LineCommand::Explain { line } => explain_line(&line, context).await,
+        LineCommand::Explain { line, from_journal, pack } => {
+            explain_line(&line, from_journal, pack.as_deref(), context).await
+        }
     }
 }
 
@@ -101,18 +118,72 @@ pub fn row(line: &Line) -> Vec<String> {
     ]
 }
 
-async fn explain_line(id: &str, context: &Context) -> Result<Exit, CliError> {
+async fn explain_line(id: &str, journal: bool, folder: Option<&Path>, context: &Context) -> Result<Exit, CliError> {
     let store = context.store().await?;
-    let mut tx = store.read().await?;
-    let Some(explanation) = explain(&mut tx, None, id).await? else {
+    let mut tx = store.read_snapshot().await?;
+    let ground = line_ground(&mut tx, None, id).await?;
+    let entries = match &ground {
+        Some(ground) if folder.is_some() => entries_of(&mut tx, ground).await?,
+        _ => Vec::new(),
+    };
+    tx.rollback().await?;
+    let Some(ground) = ground else {
         return Ok(context.not_found(&format!("There is no line {id}.")));
     };
+    let explanation = ground.explain()?;
+    let journal = if journal || folder.is_some() { from_journal(&store, &ground, context).await? } else { None };
+    let mut packed = Vec::new();
+    if let Some(folder) = folder {
+        let journal = journal.as_ref();
+        packed = pack::write(folder, &Pack { ground: &ground, explanation: &explanation, entries: &entries, journal })?;
+    }
     if context.json {
-        context.print_json(&explanation)?;
+        let mut document = json!(explanation);
+        if let Some(journal) = &journal {
+            document["journal"] = replayed::document(journal);
+        }
+        if let Some(folder) = folder {
+            document["pack"] = json!({ "folder": folder, "files": packed });
+        }
+        context.print_json(&document)?;
     } else {
         context.print(&text(&explanation))?;
+        if let Some(journal) = &journal {
+            context.print(&replayed::text(journal))?;
+        }
+        if let Some(folder) = folder {
+            context.print(&format!("pack of {} files in {}\n", packed.len(), folder.display()))?;
+        }
     }
-    Ok(if explanation.differences.is_empty() { Exit::Done } else { Exit::No })
+    let equal = explanation.differences.is_empty() && journal.is_none_or(|journal| journal.differences.is_empty());
+    Ok(if equal { Exit::Done } else { Exit::No })
+}
+
+/// The line's ledger entries with the session each is of.
+async fn entries_of(tx: &mut Tx, ground: &LineGround) -> Result<Vec<(LedgerEntry, String, String)>, CliError> {
+    let Some(usage) = &ground.stored.line.usage else { return Ok(Vec::new()) };
+    let counted: BTreeSet<i64> = ground.entries.iter().map(|entry| entry.sequence).collect();
+    let mut sessions: HashMap<i64, (String, String)> = HashMap::new();
+    let mut found = Vec::new();
+    let mut after = counted.first().map_or(usage.watermark, |first| first - 1);
+    loop {
+        let page = ledger::of_account(tx, ground.account_id, after, ENTRIES_AT_ONCE).await?;
+        let Some(last) = page.last() else { return Ok(found) };
+        after = last.sequence;
+        let page: Vec<LedgerEntry> = page.into_iter().filter(|entry| counted.contains(&entry.sequence)).collect();
+        let unknown: BTreeSet<i64> =
+            page.iter().map(|entry| entry.session_id).filter(|id| !sessions.contains_key(id)).collect();
+        for session in sessions::of_ids(tx, &unknown.into_iter().collect::<Vec<_>>()).await? {
+            sessions.extend(session.id.map(|id| (id, (session.nas, session.session))));
+        }
+        for entry in page {
+            let (nas, session) = sessions.get(&entry.session_id).cloned().unwrap_or_default();
+            found.push((entry, nas, session));
+        }
+        if after >= usage.watermark {
+            return Ok(found);
+        }
+    }
 }
 
 /// A line's computation for a person.
@@ -169,8 +240,14 @@ pub fn text(explanation: &Explanation) -> String {
         out.push_str(&format!("    {} {}\n", step.kind, step.amount_exact));
     }
     out.push_str(&format!(
-        "  exact {}, rounded ({}) {}\n  issued before {}, this line {} {}\n",
-        now.amount_exact, explanation.rounding, now.amount, explanation.issued_before, line.amount, line.currency
+        "  exact {}, rounded ({}) {}, residue {}\n  issued before {}, this line {} {}\n",
+        now.amount_exact,
+        explanation.rounding,
+        now.amount,
+        now.rounding_residue,
+        explanation.issued_before,
+        line.amount,
+        line.currency
     ));
     for tax in &line.tax {
         out.push_str(&format!("  tax {} {} % of {} = {}\n", tax.id, tax.rate, tax.base, tax.amount));
@@ -183,3 +260,5 @@ pub fn text(explanation: &Explanation) -> String {
     }
     out
 }
+
+const ENTRIES_AT_ONCE: i64 = 5_000;

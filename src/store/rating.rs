@@ -12,7 +12,7 @@ use crate::billing::facts::{AccountFacts, RunContext, UsageEntry};
 use crate::billing::history::{PlanTariffs, ServiceHistory, billed};
 use crate::billing::lines::StoredLine;
 use crate::billing::run::{RunError, lines, usage_needed};
-use crate::billing::tariff::ChargeKind;
+use crate::billing::tariff::{ChargeKind, Tariff};
 use crate::vocabulary::Timestamp;
 
 /// Why a run, an account or a line cannot be looked at.
@@ -153,33 +153,62 @@ async fn read_usage(
     Ok(Ok(facts.clone()))
 }
 
+/// A line with all that it was made from.
+#[derive(Debug, Clone)]
+pub struct LineGround {
+    pub account_id: i64,
+    /// `None`: the line is of no service, or of one that is not there any more.
+    pub service_id: Option<i64>,
+    pub stored: StoredLine,
+    /// The item's line before this one.
+    pub before: Option<StoredLine>,
+    pub tariff: Tariff,
+    /// Ledger entries of the service that touch the period, up to the line's watermark.
+    pub entries: Vec<UsageEntry>,
+}
+
+impl LineGround {
+    pub fn explain(&self) -> Result<Explanation, RunError> {
+        let own = own_amount(&self.stored, &self.tariff);
+        explained(&self.stored, self.before.as_ref(), &self.tariff, own, &self.entries)
+    }
+}
+
 /// A line's whole computation from its ledger entries; `None`: there is no such line.
 pub async fn explain(tx: &mut Tx, tenant: Option<&str>, id: &str) -> Result<Option<Explanation>, RatingError> {
+    match line_ground(tx, tenant, id).await? {
+        Some(ground) => Ok(Some(ground.explain()?)),
+        None => Ok(None),
+    }
+}
+
+/// A line and what it was made from; `None`: there is no such line.
+pub async fn line_ground(tx: &mut Tx, tenant: Option<&str>, id: &str) -> Result<Option<LineGround>, RatingError> {
     let Some((account_id, stored)) = rows::line(tx, id).await? else { return Ok(None) };
     if tenant.is_some_and(|tenant| tenant != stored.line.tenant) {
         return Ok(None);
     }
     let line = &stored.line;
-    let book = catalog::tariff_book(tx, &line.tenant).await?;
-    let version = book
-        .get(&line.tariff.id)
-        .and_then(|versions| versions.iter().find(|version| version.tariff.version == line.tariff.version))
+    let mut book = catalog::tariff_book(tx, &line.tenant).await?;
+    let versions = book.remove(&line.tariff.id).unwrap_or_default();
+    let version = versions
+        .into_iter()
+        .find(|version| version.tariff.version == line.tariff.version)
         .ok_or_else(|| RunError::UnknownVersion { tariff: line.tariff.id.clone(), version: line.tariff.version })?;
     let issued = rows::issued(tx, account_id, &line.cycle).await?;
-    let before =
-        issued.iter().find(|other| other.item() == stored.item() && other.basis.revision + 1 == stored.basis.revision);
-    let entries = usage_of(tx, account_id, &stored).await?;
-    let own = own_amount(&stored, &version.tariff);
-    Ok(Some(explained(&stored, before, &version.tariff, own, &entries)?))
-}
-
-async fn usage_of(tx: &mut Tx, account_id: i64, stored: &StoredLine) -> Result<Vec<UsageEntry>, StoreError> {
-    let (Some(usage), Some(service)) = (&stored.line.usage, &stored.line.service) else { return Ok(Vec::new()) };
-    let row = accounts::services(tx, account_id).await?.into_iter().find(|row| row.external_id == *service);
-    match row {
-        Some(row) => rows::usage_of_period(tx, account_id, row.id, &stored.line.period, usage.watermark).await,
-        None => Ok(Vec::new()),
-    }
+    let before = issued
+        .into_iter()
+        .find(|other| other.item() == stored.item() && other.basis.revision + 1 == stored.basis.revision);
+    let services = accounts::services(tx, account_id).await?;
+    let service = services.into_iter().find(|row| Some(&row.external_id) == line.service.as_ref());
+    let service_id = service.map(|row| row.id);
+    let entries = match (&line.usage, service_id) {
+        (Some(usage), Some(service)) => {
+            rows::usage_of_period(tx, account_id, service, &line.period, usage.watermark).await?
+        }
+        _ => Vec::new(),
+    };
+    Ok(Some(LineGround { account_id, service_id, stored, before, tariff: version.tariff, entries }))
 }
 
 /// The lines of the period that runs now, as it stands: what a balance shows. Reads the ledger as it is.

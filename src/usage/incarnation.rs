@@ -2,7 +2,8 @@
 //!
 //! In: the incarnations known of one (NAS identity, Acct-Session-Id), and a record. Out: one of them, or a new one.
 
-use super::report::{Report, ReportKind};
+use super::amount::Buckets;
+use super::report::{Report, ReportKind, step};
 use super::state::{FoldFacts, Outcome, OwnClock, SessionState};
 use super::{FoldError, Record};
 
@@ -86,14 +87,38 @@ pub fn supersede(states: &mut [&mut SessionState]) -> Vec<usize> {
 ///
 /// **Errors**: a total leaves 64 bits.
 pub fn refold(records: &[Record], facts: &FoldFacts<'_>) -> Result<Vec<SessionState>, FoldError> {
+    refold_with(records, facts, |_| ())
+}
+
+/// What one record did when all records of a session id were folded anew.
+#[derive(Debug)]
+pub struct Traced<'t> {
+    /// Which of the states that come out it belongs to.
+    pub state: usize,
+    /// Its place among the records.
+    pub record: usize,
+    /// When it reported.
+    pub event_at: i64,
+    /// The usage it brought, by bucket. A copy of a known report brings nothing.
+    pub change: &'t Buckets,
+    /// Octets that the other reading of an ambiguous fall would have counted besides, in and out.
+    pub favoured: [i64; 2],
+}
+
+/// As `refold`; `trace` is told of each record that counted, in the order of each incarnation.
+pub fn refold_with(
+    records: &[Record],
+    facts: &FoldFacts<'_>,
+    mut trace: impl FnMut(Traced<'_>),
+) -> Result<Vec<SessionState>, FoldError> {
     let gigawords = facts.gigawords || records.iter().any(|record| record.gigawords);
     let facts = FoldFacts { gigawords, ..*facts };
-    let reports = || records.iter().filter_map(|record| Report::of(record).map(|report| (record, report)));
+    let reports = || records.iter().enumerate().filter_map(|(place, record)| Some((place, Report::of(record)?)));
     let by_seconds = reports().any(|(_, report)| report.arrival_based);
     let mut states: Vec<SessionState> = Vec::new();
-    let mut members: Vec<Vec<(&Record, Report)>> = Vec::new();
+    let mut members: Vec<Vec<(usize, Report)>> = Vec::new();
     // First pass, by event time: who belongs together. Second pass, in each one's own order: nothing is too old.
-    let mut sorted: Vec<(&Record, Report)> = reports().collect();
+    let mut sorted: Vec<(usize, Report)> = reports().collect();
     let by_own_clock = sorted.iter().any(|(_, report)| report.by_own_clock().is_some())
         && sorted.iter().all(|(_, report)| report.told_at.is_some() && report.corrected_by == 0);
     let dated = |report: &Report| Report {
@@ -101,7 +126,8 @@ pub fn refold(records: &[Record], facts: &FoldFacts<'_>) -> Result<Vec<SessionSt
         ..*report
     };
     sorted.sort_by(|(_, a), (_, b)| dated(a).order(&dated(b), false));
-    for (record, report) in sorted {
+    for (place, report) in sorted {
+        let record = &records[place];
         let index = match choose(&states, record) {
             Choice::Known(index) => index,
             Choice::New => {
@@ -114,18 +140,25 @@ pub fn refold(records: &[Record], facts: &FoldFacts<'_>) -> Result<Vec<SessionSt
             }
         };
         states[index].fold(record, &facts)?;
-        members[index].push((record, report));
+        members[index].push((place, report));
     }
     let mut folded = Vec::new();
-    for mut reports in members {
+    for (index, mut reports) in members.into_iter().enumerate() {
         reports.sort_by(|(_, a), (_, b)| a.order(b, by_seconds));
         let mut state = SessionState::new(&facts);
         state.reading.by_seconds = by_seconds;
-        state.reading.informative = reports.iter().any(|(record, _)| record.counting.informative);
-        state.reading.further_link = reports.iter().any(|(record, _)| record.counting.further_link);
-        for (record, _) in reports {
-            let outcome = state.fold(record, &facts)?;
+        state.reading.informative = reports.iter().any(|(place, _)| records[*place].counting.informative);
+        state.reading.further_link = reports.iter().any(|(place, _)| records[*place].counting.further_link);
+        let mut cursor = None;
+        for (place, report) in reports {
+            let outcome = state.fold(&records[place], &facts)?;
             debug_assert_ne!(outcome, Outcome::NeedsRefold, "sorted records are never too old");
+            if let Outcome::Changed(change) = &outcome {
+                let (next, step) = step(cursor, &report, state.reading)?;
+                cursor = Some(next);
+                let (event_at, favoured) = (report.event_at, step.favoured);
+                trace(Traced { state: index, record: place, event_at, change, favoured });
+            }
         }
         folded.push(state);
     }

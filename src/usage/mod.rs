@@ -20,7 +20,7 @@ mod tests;
 
 pub use amount::{Amount, Buckets, LedgerBucket, entry_bounds};
 pub use clock::{EventTime, Skew, Told, event_time};
-pub use incarnation::{Choice, choose, continued, refold, supersede};
+pub use incarnation::{Choice, Traced, choose, continued, refold, refold_with, supersede};
 pub use record::{Counting, Record, RecordFlags, RecordKind};
 pub use report::mark;
 pub use state::{CloseReason, FoldFacts, Outcome, SessionState, Straddling};

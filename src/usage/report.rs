@@ -64,6 +64,8 @@ pub(super) struct Step {
     pub until: i64,
     pub amount: Amount,
     pub marks: u16,
+    /// Octets, in and out, that the other reading of an ambiguous fall would have counted besides.
+    pub favoured: [i64; 2],
 }
 
 /// What somebody looking at a session should know; bits of the column `flags`.
@@ -192,7 +194,8 @@ pub(super) fn step(cursor: Option<Cursor>, report: &Report, reading: Reading) ->
         return Ok(first_step(report));
     };
     let report = &report.since_start(&last)?;
-    let still = Step { from: last.event_at, until: report.event_at, amount: Amount::default(), marks: 0 };
+    let still =
+        Step { from: last.event_at, until: report.event_at, amount: Amount::default(), marks: 0, favoured: [0; 2] };
     let silent = silent_stop(&last, report);
     let (now_in, now_out) = if silent { (None, None) } else { (report.in_octets, report.out_octets) };
     let seconds = match report.seconds {
@@ -238,7 +241,7 @@ pub(super) fn step(cursor: Option<Cursor>, report: &Report, reading: Reading) ->
         out_octets: now_out.unwrap_or(last.out_octets),
         stopped: report.kind == ReportKind::Stop,
     };
-    Ok((next, Step { amount, marks: grown.marks, ..still }))
+    Ok((next, Step { amount, marks: grown.marks, favoured: grown.favoured, ..still }))
 }
 
 fn first_step(report: &Report) -> (Cursor, Step) {
@@ -253,7 +256,7 @@ fn first_step(report: &Report) -> (Cursor, Step) {
     };
     let amount = Amount { in_octets: cursor.in_octets, out_octets: cursor.out_octets, seconds, sessions: 0 };
     let marks = if said == seconds { 0 } else { mark::CLIPPED };
-    (cursor, Step { from: report.implied_start(), until: report.event_at, amount, marks })
+    (cursor, Step { from: report.implied_start(), until: report.event_at, amount, marks, favoured: [0; 2] })
 }
 
 /// A Stop without counters, or with zeros where there was traffic, says only that it is over.
@@ -268,6 +271,7 @@ struct Growth {
     in_octets: i64,
     out_octets: i64,
     marks: u16,
+    favoured: [i64; 2],
 }
 
 /// Growth of both counters, deciding what a fall means.
@@ -287,7 +291,8 @@ fn growth(last: &Cursor, now_in: Option<i64>, now_out: Option<i64>, elapsed: i64
     let rose = now_in > last.in_octets || now_out > last.out_octets;
     let near = (!fell_in || near_top(last.in_octets)) && (!fell_out || near_top(last.out_octets));
     let mut marks = 0;
-    let mut read = |was: i64, now: i64| {
+    let mut favoured = [0; 2];
+    let mut read = |was: i64, now: i64, place: usize| {
         if now >= was {
             if !possible(now - was) {
                 marks |= mark::RATE_DOUBTFUL;
@@ -299,8 +304,9 @@ fn growth(last: &Cursor, now_in: Option<i64>, now_out: Option<i64>, elapsed: i64
                 marks |= mark::WRAPPED;
                 octets
             }
-            Some(_) => {
+            Some(octets) => {
                 marks |= mark::RESET | mark::AMBIGUOUS;
+                favoured[place] = octets - now;
                 now
             }
             None => {
@@ -309,8 +315,8 @@ fn growth(last: &Cursor, now_in: Option<i64>, now_out: Option<i64>, elapsed: i64
             }
         }
     };
-    let (in_octets, out_octets) = (read(last.in_octets, now_in), read(last.out_octets, now_out));
-    Growth { in_octets, out_octets, marks }
+    let (in_octets, out_octets) = (read(last.in_octets, now_in, 0), read(last.out_octets, now_out, 1));
+    Growth { in_octets, out_octets, marks, favoured }
 }
 
 /// Within this a NAS resends; beyond it an equal report is a new one. 30 seconds.

@@ -11,6 +11,7 @@ mod desk;
 mod keyed;
 mod lease;
 mod owners;
+mod replay;
 pub(in crate::collector) mod rules;
 mod sweep;
 mod verify;
@@ -36,6 +37,7 @@ use clocks::Clocks;
 use desk::{Desk, Written};
 use keyed::Memory;
 use lease::Lease;
+pub use replay::{Replay, ReplayOrder, ReplayedEntry, ReplayedRecord, replay};
 use sweep::Sweeper;
 pub use verify::{FINDINGS_MAX, Finding, Verdict, Verifier, What};
 

@@ -27,7 +27,7 @@ pub use archive::{ArchiveError, ArchiveFault, ArchiveHeader, ArchiveReader};
 pub use days::{Day, days};
 pub use key::SessionKey;
 pub use page::PAGE_RECORDS_MAX;
-pub use read::{Found, SEALED_AT_ONCE, SessionRecords, lanes, last_seq, of_session, read_after, record};
+pub use read::{Found, SEALED_AT_ONCE, SessionRecords, archive_of, lanes, last_seq, of_session, read_after, record};
 pub use runs::{NewRun, Run, Stretch};
 pub use slices::{Extent, extent, slice, slices};
 pub use write::{AppendError, JournalWriter};

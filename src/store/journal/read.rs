@@ -121,6 +121,11 @@ pub async fn record(tx: &mut Tx, lane: i64, seq: i64) -> Result<Found, StoreErro
     Ok(rows.into_iter().find(|row| row.seq == seq).map_or(Found::Nothing, Found::Here))
 }
 
+/// The file a record was archived in; `None`: it was not, or not yet.
+pub async fn archive_of(tx: &mut Tx, lane: i64, seq: i64) -> Result<Option<String>, StoreError> {
+    Ok(run_of(tx, lane, seq).await?.and_then(|run| run.archive))
+}
+
 /// Records of one session, arrived at or after `since`, up to each lane's place in `until`; a lane that is not in it is
 /// left out. At most `limit`, the oldest of each lane first.
 ///

@@ -1,0 +1,189 @@
+//! The page of a dispute pack that people read: the line, how it was computed, what it was computed from.
+//!
+//! One file of HTML, without scripts and without anything from elsewhere, so that it can be mailed and printed.
+
+use super::Pack;
+use crate::cli::replayed::place;
+use crate::vocabulary::from_micros;
+
+/// The page.
+pub fn page(pack: &Pack<'_>) -> String {
+    let line = &pack.explanation.line;
+    let mut out = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Invoice line {}</title>\n<style>{STYLE}</style>\n",
+        text(&line.id)
+    );
+    out.push_str(&format!(
+        "<h1>{} {}</h1>\n<p class=\"lead\">{}</p>\n",
+        text(&line.amount),
+        text(&line.currency),
+        text(&line.description)
+    ));
+    out.push_str(&facts(pack));
+    out.push_str(&computation(pack));
+    out.push_str(&verdict(pack));
+    out.push_str(&entries(pack));
+    out.push_str(&records(pack));
+    out.push_str(&format!("<h2>The tariff</h2>\n<pre>{}</pre>\n", text(&pack.ground.tariff.document)));
+    out.push_str(VERIFICATION);
+    out
+}
+
+fn facts(pack: &Pack<'_>) -> String {
+    let line = &pack.explanation.line;
+    let tariff = format!("{}, version {}", line.tariff.id, line.tariff.version);
+    let period = format!("{} to {} ({})", line.period.start, line.period.end, line.period.timezone);
+    let rows = [
+        ("Line", line.id.clone()),
+        ("Account", line.account.clone()),
+        ("Service", line.service.clone().unwrap_or_else(|| "-".to_owned())),
+        ("Charge", format!("{} ({})", line.charge, line.kind.as_str())),
+        ("Period", period),
+        ("Billed time", coverage(pack)),
+        ("Tariff", tariff),
+        ("Batch", line.batch.clone().unwrap_or_else(|| "-".to_owned())),
+        ("Made", line.created_at.to_string()),
+        ("Corrects", line.corrects.clone().unwrap_or_else(|| "-".to_owned())),
+    ];
+    let rows: String = rows.iter().map(|(name, value)| format!("<tr><th>{name}<td>{}\n", text(value))).collect();
+    format!("<table class=\"facts\">\n{rows}</table>\n")
+}
+
+fn coverage(pack: &Pack<'_>) -> String {
+    let edges = pack.explanation.coverage.iter().map(|edge| format!("{} to {}", edge.from, edge.until));
+    let edges: Vec<String> = edges.collect();
+    if edges.is_empty() { "none".to_owned() } else { edges.join(", ") }
+}
+
+fn computation(pack: &Pack<'_>) -> String {
+    let (line, now) = (&pack.explanation.line, &pack.explanation.recomputed);
+    let mut rows = String::new();
+    let mut row = |what: &str, how: String, amount: &str| {
+        rows.push_str(&format!("<tr><td>{}<td>{}<td class=\"n\">{}\n", text(what), text(&how), text(amount)));
+    };
+    row("Counted", format!("{} of {}", now.quantity_raw, line.charge), "");
+    row("Quantity", format!("{} {}", now.quantity, line.unit), "");
+    row("Of it in the allowance", format!("{} {}", now.allowance_used, line.unit), "");
+    for tier in &now.tiers {
+        let how = format!("{} × {} + {}", tier.quantity, tier.unit_amount, tier.flat_amount);
+        row("Tier", how, &tier.amount_exact);
+    }
+    for step in &now.adjustments {
+        row(&step.kind.replace('_', " "), String::new(), &step.amount_exact);
+    }
+    row("Exact", "the sum of these".to_owned(), &now.amount_exact);
+    row("Rounded once", pack.explanation.rounding.clone(), &now.amount);
+    row("Rounding residue", "rounded less exact".to_owned(), &now.rounding_residue);
+    row("Charged by earlier lines", String::new(), &pack.explanation.issued_before);
+    row("This line", String::new(), &line.amount);
+    for tax in &line.tax {
+        let how = format!("{} % of {}{}", tax.rate, tax.base, if tax.inclusive { ", contained" } else { "" });
+        row(&format!("Tax {}", tax.id), how, &tax.amount);
+    }
+    format!("<h2>How it was computed</h2>\n<table>\n<tr><th>step<th>how<th>{}\n{rows}</table>\n", text(&line.currency))
+}
+
+fn verdict(pack: &Pack<'_>) -> String {
+    let mut out = String::from("<h2>Computed again</h2>\n<ul>\n");
+    let mut say = |from: &str, differences: &[String]| {
+        if differences.is_empty() {
+            out.push_str(&format!("<li>From {from}: the same to the last digit.\n"));
+        }
+        for difference in differences {
+            out.push_str(&format!("<li class=\"bad\">From {from}: {}.\n", text(difference)));
+        }
+    };
+    say("the ledger entries", &pack.explanation.differences);
+    match pack.journal {
+        Some(journal) => say("the records themselves", &journal.differences),
+        None => out.push_str("<li>The line is of no usage: there are no records.\n"),
+    }
+    out.push_str("</ul>\n");
+    out
+}
+
+fn entries(pack: &Pack<'_>) -> String {
+    let Some(usage) = &pack.explanation.line.usage else { return String::new() };
+    let mut rows = String::new();
+    for (entry, nas, session) in pack.entries.iter().take(ROWS_MAX) {
+        let at = |micros| from_micros(micros).map(|at| at.to_string()).unwrap_or_default();
+        rows.push_str(&format!(
+            "<tr><td class=\"n\">{}<td>{}<td>{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}<td>{} of {}\n",
+            entry.sequence,
+            at(entry.from_at),
+            at(entry.until_at),
+            entry.in_octets,
+            entry.out_octets,
+            entry.seconds,
+            text(session),
+            text(nas)
+        ));
+    }
+    format!(
+        "<h2>Ledger entries</h2>\n<p>{} entries count, up to sequence {}. SHA-256: <code>{}</code>{}</p>\n<table>\n\
+         <tr><th>sequence<th>from<th>until<th>octets up<th>octets down<th>seconds<th>session\n{rows}</table>\n",
+        usage.records,
+        usage.watermark,
+        text(&usage.digest),
+        rest(pack.entries.len(), "ledger.csv")
+    )
+}
+
+fn records(pack: &Pack<'_>) -> String {
+    let Some(journal) = pack.journal else { return String::new() };
+    let mut rows = String::new();
+    for known in journal.replay.records.iter().take(ROWS_MAX) {
+        let read = &known.read;
+        let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
+        rows.push_str(&format!(
+            "<tr><td>{}<td>{}<td>{}<td>{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}<td>{}\n",
+            place(known),
+            read.arrived_at,
+            text(&read.kind.to_string()),
+            read.event_at,
+            number(read.session_seconds),
+            number(read.in_octets),
+            number(read.out_octets),
+            text(known.archive.as_deref().unwrap_or("journal"))
+        ));
+    }
+    let dropped = journal.replay.dropped.as_ref().map_or(String::new(), |day| {
+        format!(" Records of {} were dropped from the journal; its archive has them.", text(day))
+    });
+    format!(
+        "<h2>Records</h2>\n<p>{} accounting records of these sessions, as the network sent them.{dropped}{}</p>\n<table>\n\
+         <tr><th>record<th>arrived<th>kind<th>event<th>seconds<th>octets up<th>octets down<th>kept in\n{rows}</table>\n",
+        journal.replay.records.len(),
+        rest(journal.replay.records.len(), "records.jsonl")
+    )
+}
+
+fn rest(rows: usize, file: &str) -> String {
+    if rows > ROWS_MAX { format!(" The first {ROWS_MAX} are shown; {file} has all.") } else { String::new() }
+}
+
+fn text(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+const ROWS_MAX: usize = 1_000;
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#1b1b1b}\
+h1{margin-bottom:0}.lead{margin-top:.2em;font-size:1.15em}h2{margin-top:2em}\
+table{border-collapse:collapse;width:100%;font-size:.9em}th,td{text-align:left;padding:.25em .6em;border-bottom:1px solid #ddd;\
+vertical-align:top}.facts{width:auto}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}\
+pre{background:#f5f5f5;padding:1em;overflow-x:auto}code{word-break:break-all}.bad{color:#a00;font-weight:bold}\
+@media print{body{margin:0;font-size:11px}}";
+const VERIFICATION: &str = "<h2>Check it yourself</h2>\n\
+<p>This folder holds everything the line was made from. <code>python3 verify.py</code> (Python 3.11 or later, nothing else)\n\
+checks that no file was changed, that the ledger entries and the tariff have the digests the line names, counts the quantity,\n\
+computes the amount in exact fractions, rounds it once, and compares the octets of each session with its records' counters.\n\
+The beginning of <code>verify.py</code> says each step in words. <code>sha256sum -c manifest.sha256</code> checks the files\n\
+alone.</p>\n\
+<table>\n<tr><th>file<th>what is in it\n\
+<tr><td>line.json<td>the line, and what is kept beside it (times, share, sums so far)\n\
+<tr><td>before.json<td>the line of the same item before this one; null when it is the first\n\
+<tr><td>tariff.toml<td>the price, in the form whose digest the line names\n\
+<tr><td>ledger.csv<td>the ledger entries; up is from the subscriber; instants are UTC\n\
+<tr><td>records.jsonl, records.bin<td>the records: as they were read, and the RADIUS packets octet for octet (passwords blanked)\n\
+<tr><td>explain.json<td>the whole computation, and which records made which entry\n\
+</table>\n</html>\n";
