@@ -4,6 +4,7 @@
 //! final row. A run that was killed left nothing visible: the next one empties its batch and builds it again. An account
 //! that cannot be rated has no lines in the batch and an exception; the others go on.
 
+pub mod assurance;
 mod auto;
 mod simulate;
 mod totals;

@@ -58,6 +58,18 @@ pub fn count(charge: &Usage, coverage: &[(Timestamp, Timestamp)], entries: &[Usa
     Counted { quantity, sessions, records, digest }
 }
 
+/// Octets up and down in the billed time.
+pub(super) fn octets(coverage: &[(Timestamp, Timestamp)], entries: &[UsageEntry]) -> [i128; 2] {
+    let mut sums = [0i128; 2];
+    for entry in entries {
+        for window in coverage.iter().filter_map(|(from, until)| overlap(entry, *from, *until)) {
+            sums[0] += part(entry.in_octets, entry, window);
+            sums[1] += part(entry.out_octets, entry, window);
+        }
+    }
+    sums
+}
+
 /// The part of the entry's time that lies in `[from, until)`. An entry without duration lies where it starts.
 fn overlap(entry: &UsageEntry, from: Timestamp, until: Timestamp) -> Option<(Timestamp, Timestamp)> {
     if entry.from >= entry.until {

@@ -4,6 +4,7 @@
 //! `calendar` cuts time into periods, `tariff` reads prices, `price` and `tax` price one quantity; `items` finds what a
 //! run has to look at, `coverage` and `measure` what is billed of it, and `run` makes the lines.
 
+pub mod assurance;
 pub mod calendar;
 mod coverage;
 pub mod explain;

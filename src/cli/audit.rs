@@ -1,12 +1,15 @@
-//! `audit verify [--repair]`: folds the whole accounting journal anew and compares sessions, ledger and totals.
+//! `audit verify [--repair]`: folds the whole accounting journal anew, compares sessions, ledger and totals, computes
+//! every line again, and proves for each period that every octet of the records is on a line or has a reason not to be.
 
 use std::sync::Arc;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::balance_sheet::{self, Row};
 use super::context::Context;
 use super::exit::{CliError, Exit};
+use crate::biller::assurance::{Proof, prove};
 use crate::collector::fold::{Finding, Verdict, Verifier};
 use crate::daemon::nas_table;
 use crate::store::{Store, verify};
@@ -15,7 +18,8 @@ use crate::usage::Amount;
 /// The commands of `lastmile audit`.
 #[derive(Subcommand)]
 pub enum AuditCommand {
-    /// Fold the whole journal anew and compare sessions, ledger and totals with it. Exit 3: they differ.
+    /// Fold the whole journal anew and compare sessions, ledger, totals and lines with it: every octet of every period
+    /// is billed, in an allowance, not metered, not billed yet, nobody's or refused. Exit 3: something differs.
     Verify {
         /// Rebuild what differs: new ledger entries for the differences, sessions and totals as they must be.
         #[arg(long)]
@@ -39,10 +43,22 @@ pub async fn run(command: AuditCommand, context: &Context) -> Result<Exit, CliEr
     bar.finish_and_clear();
     let verdict = verdict?;
     let findings = named(&store, &verdict.findings).await?;
+    let bar = context.progress(1, "Computing the lines anew");
+    let proof = prove(&store, &verdict.flows.moved, |done, of| {
+        bar.set_length(of);
+        bar.set_position(done);
+    })
+    .await;
+    bar.finish_and_clear();
+    let proof = proof?;
     store.close().await;
+    // What was repaired was counted before; another look proves the octets.
+    let rows = if verdict.repaired == 0 { balance_sheet::rows(&verdict, &proof) } else { Vec::new() };
+    let broken = rows.iter().filter(|row| row.difference() != 0).count();
+    let equal = verdict.differences == 0 && proof.faults == 0 && broken == 0;
     if context.json {
         context.print_json(&json!({
-            "equal": verdict.differences == 0,
+            "equal": equal,
             "records": verdict.records,
             "sessions": verdict.sessions,
             "accounts": verdict.accounts,
@@ -51,11 +67,63 @@ pub async fn run(command: AuditCommand, context: &Context) -> Result<Exit, CliEr
             "not_compared": verdict.excluded,
             "dropped_days": verdict.dropped_days,
             "findings": findings,
+            "octets": balance_sheet::document(&rows),
+            "lines": proof.lines,
+            "line_faults": proof.faults,
+            "faults": proof.listed.iter().map(fault).collect::<Vec<_>>(),
         }))?;
     } else {
         context.print(&page(&verdict, &findings))?;
+        balance_sheet::print(&rows, context)?;
+        context.print(&proof_page(&proof, &rows))?;
     }
-    Ok(if verdict.differences == 0 { Exit::Done } else { Exit::No })
+    Ok(if equal { Exit::Done } else { Exit::No })
+}
+
+fn fault(fault: &crate::biller::assurance::ProofFault) -> Value {
+    json!({
+        "tenant": fault.tenant,
+        "account": fault.account,
+        "service": fault.fault.as_ref().map(|fault| &fault.service),
+        "line": fault.fault.as_ref().map(|fault| &fault.line),
+        "period": fault.fault.as_ref().map(|fault| fault.period),
+        "detail": fault.detail,
+    })
+}
+
+fn proof_page(proof: &Proof, rows: &[Row]) -> String {
+    let mut page = String::new();
+    for found in &proof.listed {
+        let about = match &found.fault {
+            Some(fault) => format!("line {} of service {}, period from {}", fault.line, fault.service, fault.period),
+            None => "its ledger".to_owned(),
+        };
+        page.push_str(&format!("{} account {}, {about}: {}\n", found.tenant, found.account, found.detail));
+    }
+    if proof.faults > proof.listed.len() as u64 {
+        page.push_str(&format!("and {} more\n", proof.faults - proof.listed.len() as u64));
+    }
+    let broken: Vec<&Row> = rows.iter().filter(|row| row.difference() != 0).collect();
+    if let Some(first) = broken.first() {
+        let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        page.push_str(&format!(
+            "{} periods do not add up; the first is that of cycle {} of {} from {}: {} octets are missing.\n",
+            broken.len(),
+            text(&first.cycle),
+            text(&first.tenant),
+            first.start.map_or_else(|| "all time".to_owned(), |start| start.to_string()),
+            first.difference(),
+        ));
+    }
+    page.push_str(&format!(
+        "{} lines of {} accounts computed anew: {} differ. {} periods add up to the octet, {} do not.\n",
+        proof.lines,
+        proof.accounts,
+        proof.faults,
+        rows.len() - broken.len(),
+        broken.len()
+    ));
+    page
 }
 
 /// The findings with the names accounts and services have outside.

@@ -6,6 +6,7 @@ mod account;
 mod archive;
 mod audit;
 mod backup;
+mod balance_sheet;
 mod bill;
 mod catalog;
 mod check_config;

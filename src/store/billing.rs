@@ -330,7 +330,7 @@ pub async fn release(tx: &mut Tx, name: &str, owner: &str) -> Result<(), StoreEr
     Ok(())
 }
 
-fn parsed(document: &str) -> Result<StoredLine, StoreError> {
+pub(super) fn parsed(document: &str) -> Result<StoredLine, StoreError> {
     serde_json::from_str(document).map_err(|_| StoreError::Corrupt {
         table: "line",
         column: "document",
@@ -338,7 +338,7 @@ fn parsed(document: &str) -> Result<StoredLine, StoreError> {
     })
 }
 
-fn instant(micros: i64, table: &'static str) -> Result<Timestamp, StoreError> {
+pub(super) fn instant(micros: i64, table: &'static str) -> Result<Timestamp, StoreError> {
     from_micros(micros).ok_or_else(|| StoreError::Corrupt { table, column: "an instant", id: micros.to_string() })
 }
 

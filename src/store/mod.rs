@@ -11,6 +11,7 @@ use sqlx::{ConnectOptions, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 use tokio::sync::Mutex;
 
 pub mod accounts;
+pub mod assurance;
 pub mod audit;
 pub mod backup;
 pub mod billing;

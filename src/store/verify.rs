@@ -1,5 +1,7 @@
 //! What a verification reads besides the journal: sessions by id, their columns, running totals, names to tell.
 
+use std::collections::HashSet;
+
 use super::sessions::json;
 use super::{StoreError, Tx, on};
 use crate::usage::Amount;
@@ -31,6 +33,8 @@ const SET_TOTAL: &str =
      VALUES ($1, $2, $3, $4, $5, $6)
      ON CONFLICT (service_id, period_start_at) DO UPDATE SET in_octets = excluded.in_octets,
         out_octets = excluded.out_octets, seconds = excluded.seconds, sessions = excluded.sessions";
+const MOVED: &str = "SELECT DISTINCT line.account_id FROM line JOIN account ON account.id = line.account_id
+     WHERE line.cycle <> account.bill_cycle ORDER BY line.account_id LIMIT 10000000";
 const NAMES: &str = "SELECT account.tenant, account.external_id, service.external_id FROM service
      JOIN account ON account.id = service.account_id WHERE service.id = $1";
 
@@ -75,6 +79,12 @@ pub async fn set_total(tx: &mut Tx, service: i64, period: i64, amount: Amount) -
         .await
         .map(drop))?;
     Ok(())
+}
+
+/// Accounts with lines on a cycle they no longer follow.
+pub async fn moved_accounts(tx: &mut Tx) -> Result<HashSet<i64>, StoreError> {
+    let rows: Vec<i64> = on!(tx, c => sqlx::query_scalar(MOVED).fetch_all(c).await)?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Tenant, account and service as they are called outside.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lastmile::catalog::Bundle;
-use lastmile::collector::fold::{Fold, Verdict, Verifier, What};
+use lastmile::collector::fold::{Flow, Fold, ReplayOrder, Verdict, Verifier, What, replay};
 use lastmile::collector::keeper::{Keeper, Keeping};
 use lastmile::collector::{Committed, Fed, Feed, NasTable};
 use lastmile::radius::{RequestBuilder, attribute};
@@ -11,7 +11,7 @@ use lastmile::store::journal::{JournalEntry, JournalWriter};
 use lastmile::store::sessions::{self, StoredSession};
 use lastmile::store::{Store, StoreConfig, fold as fold_store, ledger};
 use lastmile::telemetry::{Heartbeats, Metrics};
-use lastmile::vocabulary::{Clock, Secret, Timestamp, from_micros};
+use lastmile::vocabulary::{Clock, Period, Secret, Timestamp, from_micros};
 use sqlx::Connection;
 use tokio::sync::watch;
 
@@ -41,6 +41,8 @@ on_both!(
     verification_finds_and_mends_what_was_planted,
     a_disorderly_journal_verifies_clean_live_and_sealed,
     a_late_record_is_not_counted_from_days_that_were_dropped,
+    every_octet_of_the_records_has_a_way,
+    a_period_replays_from_its_records_as_of_any_watermark,
 );
 
 async fn verification_finds_and_mends_what_was_planted(mut bench: Bench) {
@@ -155,6 +157,81 @@ async fn a_late_record_is_not_counted_from_days_that_were_dropped(mut bench: Ben
     let verdict = bench.verify(true).await;
     assert_eq!((verdict.differences, verdict.excluded), (0, 1));
     assert_eq!(verdict.dropped_days, ["2026-11-10"]);
+}
+
+async fn every_octet_of_the_records_has_a_way(mut bench: Bench) {
+    bench.account("ada@acme").await;
+    let unreadable = RequestBuilder::accounting(9)
+        .integer(attribute::ACCT_STATUS_TYPE, 3)
+        .integer(attribute::ACCT_INPUT_OCTETS, 55)
+        .sign(&secret())
+        .expect("fits");
+    // Both counters fall from where a wrap is possible and not near: it counts as a reset.
+    let packets = [
+        report("s1", 3, 600, 600, 2_000_000_000),
+        report("s1", 3, 1_200, 1_200, 1_000),
+        report("s1", 3, 8_000, 8_000, 2_000),
+        nameless("stray", 77),
+        unreadable,
+    ];
+    bench.send(&packets).await;
+    bench.fold_once().await;
+    let sums = bench.verify(false).await.flows.sums;
+    let of = |tenant: Option<&str>| {
+        let found: Vec<&Flow> =
+            sums.iter().filter(|(key, _)| key.tenant.as_deref() == tenant).map(|(_, flow)| flow).collect();
+        assert_eq!(found.len(), 1, "{sums:#?}");
+        *found[0]
+    };
+    let ambiguous = 2 * ((1i128 << 32) - 2_000_000_000);
+    let ledger = 2 * (2_000_000_000 + 1_000 + 1_000);
+    assert_eq!(of(Some("acme")), Flow { raw: ledger + ambiguous, ledger, ambiguous, ..Flow::default() });
+    assert_eq!(of(None), Flow { raw: 77 + 55, unattributed: 77, rejected: 55, ..Flow::default() });
+    bench.sql(&format!("DELETE FROM ledger WHERE from_at = {BASE}")).await;
+    let broken = bench.verify(false).await.flows.sums;
+    let broken = broken.values().find(|flow| flow.ledger > 0).expect("the account's");
+    assert_eq!((broken.raw, broken.ledger < ledger), (ledger + ambiguous, true), "the records have not changed");
+}
+
+async fn a_period_replays_from_its_records_as_of_any_watermark(mut bench: Bench) {
+    bench.account("ada@acme").await;
+    let period = Period {
+        start: "2026-11-01T00:00:00Z".parse().expect("an instant"),
+        end: "2026-12-01T00:00:00Z".parse().expect("an instant"),
+        timezone: "UTC".to_owned(),
+    };
+    let mut watermarks = Vec::new();
+    for some in [1..9u32, 9..20, 20..30] {
+        let mut packets: Vec<Vec<u8>> = some.clone().map(|i| report("s1", 3, i * 600, i * 600, i * 1_000)).collect();
+        packets.extend(some.filter(|i| i % 3 == 0).map(|i| report("s2", 3, i * 600, i * 600, i * 77)));
+        bench.send_at(&packets, 50_000 + watermarks.len() as i64).await;
+        bench.fold_once().await;
+        let mut tx = bench.store.write_derived().await.expect("a transaction");
+        ledger::flush(&mut tx, &[7], period.end, &[period.start, period.end], at(100_000)).await.expect("flushed");
+        tx.commit().await.expect("committed");
+        watermarks.push(bench.number("SELECT MAX(sequence) FROM ledger").await);
+    }
+    for (run, watermark) in watermarks.iter().enumerate() {
+        // The run began before its last records came: they are found all the same.
+        let run_at = at(50_000 + run as i64 - i64::from(run > 0));
+        let order =
+            ReplayOrder { account_id: 7, service_id: 70, period: period.clone(), watermark: *watermark, run_at };
+        let nas = Arc::new(NasTable::default());
+        let clock = Clock::fixed(at(100_000));
+        let found = replay(&bench.store, &clock, &nas, &order).await.expect("replayed");
+        assert_eq!(found.differences, Vec::<String>::new(), "as of {watermark}");
+        assert_eq!(found.until, Some(at(50_000 + run as i64)));
+        let octets: i64 = found.entries.iter().map(|entry| entry.amount.in_octets).sum();
+        let told = format!("SELECT CAST(SUM(in_octets) AS BIGINT) FROM ledger WHERE sequence <= {watermark}");
+        assert_eq!(octets, bench.number(&told).await);
+        let first = &found.entries[0];
+        let places: Vec<i64> = first.records.iter().map(|place| found.records[*place].row.seq).collect();
+        assert_eq!((first.session.as_str(), places), ("s1", vec![1, 2, 3, 4, 5, 6]), "the reports of the first hour");
+    }
+    bench.sql(&format!("UPDATE ledger SET in_octets = in_octets + 1 WHERE from_at = {BASE} AND sequence = 1")).await;
+    let order = ReplayOrder { account_id: 7, service_id: 70, period, watermark: watermarks[2], run_at: at(50_002) };
+    let found = replay(&bench.store, &Clock::fixed(at(100_000)), &Arc::new(NasTable::default()), &order).await;
+    assert_eq!(found.expect("replayed").differences.len(), 1, "one octet too many in one hour");
 }
 
 pub(crate) struct Bench {
@@ -360,7 +437,13 @@ impl Bench {
     }
 
     async fn send(&mut self, packets: &[Vec<u8>]) {
-        let entries: Vec<JournalEntry> = packets.iter().cloned().map(entry).collect();
+        self.send_at(packets, 50_000).await;
+    }
+
+    /// As they arrive so many seconds after the base.
+    async fn send_at(&mut self, packets: &[Vec<u8>], seconds: i64) {
+        let arrived = |packet: Vec<u8>| JournalEntry { arrived_at: at(seconds), ..entry(packet) };
+        let entries: Vec<JournalEntry> = packets.iter().cloned().map(arrived).collect();
         self.writer.append(&entries).await.expect("stored");
     }
 

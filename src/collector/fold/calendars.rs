@@ -23,6 +23,7 @@ pub(super) struct Calendars {
 
 #[derive(Debug)]
 struct Cut {
+    tenant: String,
     cycle: BillCycle,
     straddling: Straddling,
     edges: Vec<Timestamp>,
@@ -47,7 +48,7 @@ impl Calendars {
                 for cycle in cycles {
                     let edges = edges_around(&cycle, now);
                     let key = (tenant.clone(), cycle.id.clone());
-                    self.cycles.insert(key, Arc::new(Cut { cycle, straddling, edges }));
+                    self.cycles.insert(key, Arc::new(Cut { tenant: tenant.clone(), cycle, straddling, edges }));
                 }
             }
             self.versions = versions;
@@ -107,6 +108,11 @@ impl Calendars {
         }
         let period = cut.cycle.period_at(from_micros(at)?).ok()?;
         Some(to_micros(period.start))
+    }
+
+    /// The account's tenant and the cycle it follows; `None` while its cycle is unknown.
+    pub fn names(&self, account: i64) -> Option<(&str, &str)> {
+        self.cut(account).map(|cut| (cut.tenant.as_str(), cut.cycle.id.as_str()))
     }
 
     fn cut(&self, account: i64) -> Option<&Cut> {

@@ -8,6 +8,7 @@
 mod calendars;
 mod clocks;
 mod desk;
+mod flow;
 mod keyed;
 mod lease;
 mod owners;
@@ -35,6 +36,7 @@ use crate::vocabulary::{Clock, to_micros};
 use calendars::Calendars;
 use clocks::Clocks;
 use desk::{Desk, Written};
+pub use flow::{Flow, FlowKey, Flows};
 use keyed::Memory;
 use lease::Lease;
 pub use replay::{Replay, ReplayOrder, ReplayedEntry, ReplayedRecord, replay};

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use super::calendars::Calendars;
 use super::clocks::Clocks;
 use super::desk::{self, Desk};
+use super::flow::{Favoured, Flows, by_time};
 use super::rules;
 use crate::collector::NasTable;
 use crate::store::journal::{self, SessionKey};
 use crate::store::sessions::{self, StoredSession};
 use crate::store::verify as stored;
 use crate::store::{Store, StoreError, Tx, fold, ledger};
-use crate::usage::{Amount, FoldError, Record, SessionState, continued, refold};
+use crate::usage::{Amount, FoldError, Record, SessionState, Traced, continued, refold_with};
 use crate::vocabulary::{Clock, Timestamp, from_micros, to_micros};
 
 /// What was compared and what differs.
@@ -36,6 +37,8 @@ pub struct Verdict {
     /// Sessions that dropped days may hold records of: not compared.
     pub excluded: u64,
     pub dropped_days: Vec<String>,
+    /// Where the records' octets went. With repair: as it was found.
+    pub flows: Flows,
 }
 
 /// One difference.
@@ -108,6 +111,7 @@ impl Verifier {
     pub async fn run(mut self, mut progress: impl FnMut(u64, u64)) -> Result<Verdict, StoreError> {
         let mut tx = self.store.read_snapshot().await?;
         let until = fold::watermarks(&mut tx).await?;
+        self.verdict.flows.moved = stored::moved_accounts(&mut tx).await?;
         tx.rollback().await?;
         let mut tx = self.store.read_journal().await?;
         let extent = journal::extent(&mut tx, &until).await?;
@@ -139,9 +143,11 @@ impl Verifier {
         journalled.rollback().await?;
         let mut records: BTreeMap<Key, Vec<Record>> = BTreeMap::new();
         for row in &rows {
-            if let Ok(mut record) = rules::read(&self.nas, row)
-                && record.kind.is_session()
-            {
+            let Ok(mut record) = rules::read(&self.nas, row) else {
+                self.verdict.flows.add_unreadable(to_micros(row.entry.arrived_at), &row.entry.packet);
+                continue;
+            };
+            if record.kind.is_session() {
                 self.clocks.correct(&mut record);
                 records.entry((record.nas.clone(), record.session.clone())).or_default().push(record);
             }
@@ -213,39 +219,50 @@ impl Verifier {
         let from_records = records.iter().map(|record| to_micros(record.event_at));
         let earliest = sessions.iter().map(begins).chain(from_records).min();
         let cut = |until: i64| earliest.is_none_or(|at| at - CLOCKS_APART <= until);
-        if waiting || self.dropped_until.is_some_and(cut) {
-            self.verdict.excluded += 1;
-            return Ok(false);
-        }
         let accounts: HashSet<i64> =
             sessions.iter().filter_map(|session| session.owner).map(|owner| owner.account_id).collect();
         let now = self.clock.now();
         self.calendars.refresh(tx, now).await?;
         self.calendars.learn(tx, accounts.clone(), now).await?;
+        if waiting || self.dropped_until.is_some_and(cut) {
+            self.verdict.excluded += 1;
+            return self.leave_out(tx, sessions).await;
+        }
         let identity = fold::identities(tx, &[key.0.as_str()]).await?.into_iter().next();
         let account = accounts.iter().next().copied();
         let facts = desk::facts(&key.0, identity.as_ref(), account, &self.nas, &self.calendars);
-        // What cannot be folded at all was told as an exception when it came.
-        let Ok(fresh) = refold(records, &facts) else { return Ok(false) };
-        let old: Vec<&SessionState> = sessions.iter().map(|session| &session.state).collect();
-        let mut now_is: Vec<Option<&SessionState>> = vec![None; sessions.len()];
-        let before = self.verdict.differences;
-        for (state, place) in fresh.iter().zip(continued(&old, &fresh)) {
-            match place {
-                Some(place) => now_is[place] = Some(state),
-                None => self.note(Finding {
-                    what: What::Session,
-                    nas: Some(key.0.clone()),
-                    session: Some(key.1.clone()),
-                    service_id: None,
-                    period: None,
-                    stored: Amount::default(),
-                    refolded: state.totals(),
-                }),
+        let mut doubts: HashMap<usize, Favoured> = HashMap::new();
+        let trace = |traced: Traced<'_>| {
+            let octets = traced.favoured.iter().map(|octets| i128::from(*octets)).sum::<i128>();
+            if octets > 0 {
+                doubts.entry(traced.state).or_default().push((traced.event_at, octets));
             }
+        };
+        // What cannot be folded at all was told as an exception when it came.
+        let Ok(fresh) = refold_with(records, &facts, trace) else { return self.leave_out(tx, sessions).await };
+        let old: Vec<&SessionState> = sessions.iter().map(|session| &session.state).collect();
+        let mut now_is: Vec<Option<(&SessionState, Favoured)>> = vec![None; sessions.len()];
+        let before = self.verdict.differences;
+        for ((number, state), place) in fresh.iter().enumerate().zip(continued(&old, &fresh)) {
+            let doubts = doubts.remove(&number).unwrap_or_default();
+            if let Some(place) = place {
+                now_is[place] = Some((state, doubts));
+                continue;
+            }
+            self.verdict.flows.add(&self.calendars, None, Some(state), &doubts, &[]);
+            self.note(Finding {
+                what: What::Session,
+                nas: Some(key.0.clone()),
+                session: Some(key.1.clone()),
+                service_id: None,
+                period: None,
+                stored: Amount::default(),
+                refolded: state.totals(),
+            });
         }
         let columns = stored::columns(tx, &ids).await?;
         for (session, fresh) in sessions.iter().zip(now_is) {
+            let (fresh, doubts) = fresh.map_or((None, Favoured::new()), |(state, doubts)| (Some(state), doubts));
             let truth = fresh.map_or(Amount::default(), SessionState::totals);
             let row = columns.iter().find(|row| Some(row.id) == session.id);
             let shown = row.map_or(session.state.totals(), |row| Amount {
@@ -265,23 +282,39 @@ impl Verifier {
                     refolded: truth,
                 });
             }
-            self.compare_ledger(tx, key, session, fresh).await?;
+            let is = self.compare_ledger(tx, key, session, fresh).await?;
+            self.verdict.flows.add(&self.calendars, Some(session), fresh, &doubts, &is);
         }
         Ok(self.verdict.differences > before)
     }
 
-    /// Compares what a session has in the ledger and pending with what its records give, period by period.
+    /// Sums what is stored of sessions that no records can prove.
+    async fn leave_out(&mut self, tx: &mut Tx, sessions: &[StoredSession]) -> Result<bool, StoreError> {
+        for session in sessions {
+            let mut is: Vec<(i64, i128)> = by_time(session.state.pending()).collect();
+            if let (Some(owner), Some(id)) = (session.owner, session.id) {
+                is.extend(ledger::of_session(tx, owner.account_id, id).await?.iter().map(octets_of));
+            }
+            self.verdict.flows.add_uncompared(&self.calendars, session.owner, &is);
+        }
+        Ok(false)
+    }
+
+    /// Compares what a session has in the ledger and pending with what its records give, period by period. Gives the
+    /// octets it has, by when they were used.
     async fn compare_ledger(
         &mut self,
         tx: &mut Tx,
         key: &Key,
         session: &StoredSession,
         fresh: Option<&SessionState>,
-    ) -> Result<(), StoreError> {
-        let (Some(owner), Some(id)) = (session.owner, session.id) else { return Ok(()) };
+    ) -> Result<Vec<(i64, i128)>, StoreError> {
+        let mut octets: Vec<(i64, i128)> = by_time(session.state.pending()).collect();
+        let (Some(owner), Some(id)) = (session.owner, session.id) else { return Ok(octets) };
         let period = |at: i64| self.calendars.period_start(owner.account_id, at);
         let (mut is, mut must) = (BTreeMap::new(), BTreeMap::new());
         for entry in ledger::of_session(tx, owner.account_id, id).await? {
+            octets.push(octets_of(&entry));
             add(&mut is, period(entry.from_at), entry.bucket().amount)?;
         }
         for (start, amount) in session.state.pending().iter() {
@@ -301,7 +334,7 @@ impl Verifier {
                 refolded: must,
             });
         }
-        Ok(())
+        Ok(octets)
     }
 
     /// Compares running totals with the ledger and what is pending.
@@ -446,6 +479,11 @@ impl Verifier {
             self.verdict.findings.push(finding);
         }
     }
+}
+
+/// When an entry's octets were used, and how many, in both directions.
+fn octets_of(entry: &ledger::LedgerEntry) -> (i64, i128) {
+    (entry.from_at, i128::from(entry.in_octets) + i128::from(entry.out_octets))
 }
 
 fn add<K: Ord>(sums: &mut BTreeMap<K, Amount>, key: K, amount: Amount) -> Result<(), StoreError> {
