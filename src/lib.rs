@@ -21,7 +21,7 @@
 //! ── 0 vocabulary ──── identifiers, addresses, rates, money, instants, secrets
 //! ```
 //!
-//! ## Six journeys, each read, decide, write
+//! ## Seven journeys, each read, decide, write
 //!
 //! - **Account push**: `intake` parses the document (`account`: an account, or every fault) → reads what is stored →
 //!   decides (`account::decide`), works out the elements (`provision::elements`) → writes account, holders, sealed
@@ -42,6 +42,10 @@
 //!   makes packets of it and appends those that are not known to the journal, on a lane of its own → the same fold.
 //! - **Billing run**: `biller` flushes pending usage and fixes watermarks → reads services' history, usage sums and
 //!   lines already issued → `billing` rates → lines are written in chunks; the batch becomes visible with its last row.
+//!
+//! - **Proof**: `collector::fold` folds the journal anew and says which record brought which octets → `billing` computes
+//!   each line again from ledger and tariff → both ways meet in one sum a period (`audit verify`), in one line's
+//!   explanation and in a dispute pack. `billing::simulate` rates the same facts at other prices.
 //!
 //! ## What always holds
 //!

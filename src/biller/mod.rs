@@ -6,6 +6,7 @@
 
 pub mod assurance;
 mod auto;
+pub mod completeness;
 mod simulate;
 mod totals;
 

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::balance_sheet::{self, Row};
+use super::completeness::{self, CompletenessArguments};
 use super::context::Context;
 use super::exit::{CliError, Exit};
 use crate::biller::assurance::{Proof, prove};
@@ -25,11 +26,20 @@ pub enum AuditCommand {
         #[arg(long)]
         repair: bool,
     },
+    /// Tell what accounting may have missed: modems online without it, sessions that were silent; in octets and in
+    /// money. Exit 3: something was found.
+    Completeness(CompletenessArguments),
 }
 
 /// Runs one of them.
 pub async fn run(command: AuditCommand, context: &Context) -> Result<Exit, CliError> {
-    let AuditCommand::Verify { repair } = command;
+    match command {
+        AuditCommand::Verify { repair } => verify_all(repair, context).await,
+        AuditCommand::Completeness(arguments) => completeness::run(arguments, context).await,
+    }
+}
+
+async fn verify_all(repair: bool, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
     let store = context.store().await?;
     let bar = context.progress(1, "Folding the journal anew");

@@ -10,6 +10,7 @@ mod balance_sheet;
 mod bill;
 mod catalog;
 mod check_config;
+mod completeness;
 mod context;
 mod demo;
 mod device;

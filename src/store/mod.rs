@@ -19,6 +19,7 @@ mod blast;
 mod bulk;
 pub mod catalog;
 pub mod clock;
+pub mod completeness;
 pub mod cycles;
 pub mod devices;
 pub mod domains;

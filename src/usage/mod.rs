@@ -14,6 +14,7 @@ mod codec;
 mod incarnation;
 mod record;
 mod report;
+mod silence;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ pub use clock::{EventTime, Skew, Told, event_time};
 pub use incarnation::{Choice, Traced, choose, continued, refold, refold_with, supersede};
 pub use record::{Counting, Record, RecordFlags, RecordKind};
 pub use report::mark;
+pub use silence::{Reported, Silence, SilenceKind, silences};
 pub use state::{CloseReason, FoldFacts, Outcome, SessionState, Straddling};
 
 /// Why a record could not be folded: a person must look at it.

@@ -3,6 +3,7 @@
 mod aaa;
 mod adversary;
 mod api;
+mod assurance;
 mod auto_close;
 mod behaviours;
 mod billing;

@@ -14,6 +14,7 @@ mod lease;
 mod owners;
 mod replay;
 pub(in crate::collector) mod rules;
+mod silent;
 mod sweep;
 mod verify;
 
@@ -40,6 +41,7 @@ pub use flow::{Flow, FlowKey, Flows};
 use keyed::Memory;
 use lease::Lease;
 pub use replay::{Replay, ReplayOrder, ReplayedEntry, ReplayedRecord, replay};
+pub use silent::{SilenceOrder, SilentSession, silent_sessions};
 use sweep::Sweeper;
 pub use verify::{FINDINGS_MAX, Finding, Verdict, Verifier, What};
 
