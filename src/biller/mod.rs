@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::ToSpan;
+use serde_json::json;
 use thiserror::Error;
 
 pub use auto::AutoClose;
@@ -24,6 +25,7 @@ use crate::billing::facts::RunContext;
 use crate::billing::lines::{Line, StoredLine};
 use crate::billing::run::{Held, HeldReason, lines};
 use crate::store::billing::{self, BatchRow, BilledAccount};
+use crate::store::events::{self, EventType, NewEvent};
 use crate::store::rating::{self, RatingError};
 use crate::store::{Store, StoreError, Tx, catalog, exceptions, journal, ledger};
 use crate::vocabulary::{Clock, Period, Timestamp};
@@ -308,6 +310,19 @@ async fn finish(
         billing::close_batch(&mut tx, &id, count, &totals, now).await?;
     }
     billing::release(&mut tx, &claim.name, &claim.owner).await?;
+    if !empty {
+        let payload = json!({
+            "batch": id,
+            "cycle": order.cycle,
+            "period": ground.context.period,
+            "run": ground.run,
+            "lines": built.totals.lines,
+            "totals": built.totals.list(),
+        });
+        let kind = EventType::InvoiceBatchClosed;
+        events::append(&mut tx, &NewEvent { tenant: &order.tenant, kind, subject: &id, payload: &payload }, now)
+            .await?;
+    }
     tx.commit().await?;
     if empty {
         tracing::info!(

@@ -75,6 +75,16 @@ pub fn items<'r>(facts: &'r AccountFacts, context: &'r RunContext) -> Result<Vec
     Ok(items)
 }
 
+/// The items of one service in one period that is looked at by itself, as what it used so far is.
+pub fn of_period<'r>(
+    facts: &'r AccountFacts,
+    index: usize,
+    period: &Period,
+    context: &'r RunContext,
+) -> Result<Vec<Item<'r>>, RunError> {
+    items_of_period(facts, index, period, context, &Issued::of(facts))
+}
+
 /// The lines of earlier runs, by item.
 struct Issued<'r> {
     lines: BTreeMap<ItemKey, (&'r StoredLine, &'r StoredLine)>,

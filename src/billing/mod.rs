@@ -2,9 +2,11 @@
 //! database, no clock.
 //!
 //! `calendar` cuts time into periods, `tariff` reads prices, `price` and `tax` price one quantity; `items` finds what a
-//! run has to look at, `coverage` and `measure` what is billed of it, and `run` makes the lines.
+//! run has to look at, `coverage` and `measure` what is billed of it, and `run` makes the lines. `balance` and
+//! `thresholds` look at a period that runs.
 
 pub mod assurance;
+pub mod balance;
 pub mod calendar;
 mod coverage;
 pub mod explain;
@@ -19,6 +21,7 @@ pub mod run;
 pub mod simulate;
 pub mod tariff;
 pub mod tax;
+pub mod thresholds;
 pub mod view;
 
 pub use crate::usage::Straddling;

@@ -5,9 +5,11 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
+use crate::billing::balance::BalanceItem;
 use crate::intake::account_view;
 use crate::store::accounts::{self, AccountRow};
-use crate::store::{Store, audit};
+use crate::store::billing::BilledAccount;
+use crate::store::{Store, audit, running};
 use crate::vocabulary::{AccountKey, SourceId, TenantId};
 
 /// The commands of `lastmile account`.
@@ -31,6 +33,8 @@ pub enum AccountCommand {
     Show(OneAccount),
     /// What was done to an account, the newest first.
     History(OneAccount),
+    /// What an account has used and owes of the period that runs, as a bill run would count it now.
+    Balance(OneAccount),
 }
 
 /// Which account.
@@ -56,6 +60,7 @@ pub async fn run(command: AccountCommand, context: &Context) -> Result<Exit, Cli
         }
         AccountCommand::Show(one) => show(&store, &one.key()?, context).await,
         AccountCommand::History(one) => history(&store, &one.key()?, context).await,
+        AccountCommand::Balance(one) => balance(&store, &one.key()?, context).await,
     };
     store.close().await;
     exit
@@ -186,5 +191,32 @@ async fn history(store: &Store, key: &AccountKey, context: &Context) -> Result<E
         ]
     };
     context.print_table(&["AT", "WHAT", "OF", "BY", "DETAIL"], &deeds.iter().map(text).collect::<Vec<_>>())?;
+    Ok(Exit::Done)
+}
+
+async fn balance(store: &Store, key: &AccountKey, context: &Context) -> Result<Exit, CliError> {
+    let mut tx = store.read().await?;
+    let row = accounts::find(&mut tx, key).await?.filter(|row| row.closed_at.is_none());
+    let prices = running::read(&mut tx, key.tenant.as_str()).await?;
+    let (Some(row), Some(prices)) = (row, prices) else {
+        return Ok(context.not_found(&format!("There is no account {} of source {}.", key.external_id, key.source)));
+    };
+    let account = BilledAccount { id: row.id, source: row.source, external_id: row.external_id, ledger_sequence: 0 };
+    let found = running::balance(&mut tx, &prices, &row.document.bill_cycle, &account, context.clock().now()).await;
+    let balance = found.map_err(|error| CliError::failed(format!("the balance cannot be computed: {error}")))?;
+    if context.json {
+        context.print_json(&balance)?;
+        return Ok(Exit::Done);
+    }
+    let shown = |item: &BalanceItem| {
+        let left = item.allowance_left.clone().unwrap_or_default();
+        let tax: Vec<String> = item.tax.iter().map(|tax| format!("{} {}", tax.id, tax.amount)).collect();
+        let service = item.service.clone().unwrap_or_default();
+        let used = format!("{} {}", item.used, item.unit);
+        vec![service, item.charge.clone(), used, left, format!("{} {}", item.amount, item.currency), tax.join(", ")]
+    };
+    let rows: Vec<Vec<String>> = balance.items.iter().map(shown).collect();
+    eprintln!("Cycle {}, {:.0} to {:.0}.", balance.cycle, balance.period.start, balance.period.end);
+    context.print_table(&["SERVICE", "CHARGE", "USED", "ALLOWANCE LEFT", "AMOUNT", "TAX"], &rows)?;
     Ok(Exit::Done)
 }

@@ -16,6 +16,7 @@ mod demo;
 mod device;
 mod docsis;
 mod drift;
+mod event;
 mod exception;
 mod exit;
 mod export;
@@ -94,6 +95,9 @@ pub enum Command {
     /// Show and settle what a person must look at.
     #[command(subcommand)]
     Exception(exception::ExceptionCommand),
+    /// What happened, in the order a billing system would be told.
+    #[command(subcommand)]
+    Event(event::EventCommand),
     /// Subscriber accounts as they are stored.
     #[command(subcommand)]
     Account(account::AccountCommand),
@@ -203,6 +207,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Drift(command) => drift::run(command, context).await,
         Command::Job(command) => job::run(command, context).await,
         Command::Exception(command) => exception::run(command, context).await,
+        Command::Event(command) => event::run(command, context).await,
         Command::Account(command) => account::run(command, context).await,
         Command::Mail(command) => mail::run(command, context).await,
         Command::Quarantine(command) => quarantine::run(command, context).await,

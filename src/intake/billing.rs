@@ -20,11 +20,9 @@ use super::caller::{BILLERS, Caller, READERS};
 use super::idempotency::{Once, again};
 use super::problem::Problem;
 use super::request::{Asked, At, Document, PageQuery, limit, page};
-use crate::billing::lines::StoredLine;
-use crate::billing::tariff::ChargeKind;
 use crate::store::billing::{self, BatchRow, BilledAccount, LineFilter};
-use crate::store::{StoreError, accounts, catalog, rating};
-use crate::vocabulary::{Exact, parse_instant};
+use crate::store::{StoreError, accounts, catalog, rating, running};
+use crate::vocabulary::parse_instant;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -287,36 +285,7 @@ async fn balance(
         external_id: row.external_id.clone(),
         ledger_sequence: 0,
     };
-    let cycle = &row.document.bill_cycle;
-    let running = rating::running_period(&mut tx, caller.tenant.as_str(), cycle, &account, app.clock.now()).await;
-    let (context, lines) = running.map_err(unrated)?;
-    let items: Vec<Value> = lines.iter().map(|stored| item(&context, stored)).collect();
-    Ok(Json(json!({ "account": row.external_id, "cycle": cycle, "period": context.period, "items": items })))
-}
-
-fn item(context: &crate::billing::facts::RunContext, stored: &StoredLine) -> Value {
-    let line = &stored.line;
-    let versions = context.tariffs.get(&line.tariff.id).map(Vec::as_slice).unwrap_or_default();
-    let version = versions.iter().find(|version| version.tariff.version == line.tariff.version);
-    let charge = version.and_then(|version| version.tariff.charge(&line.charge));
-    let allowance = charge.and_then(|charge| match &charge.kind {
-        ChargeKind::Usage(usage) => usage.allowance,
-        _ => None,
-    });
-    let included = allowance.and_then(|allowance| {
-        let share = if allowance.prorate { stored.basis.share.0 } else { Exact::ONE };
-        allowance.amount.checked_mul(share).ok()
-    });
-    let left = included.and_then(|included| included.checked_sub(stored.basis.allowance_used.0).ok());
-    json!({
-        "service": line.service,
-        "charge": line.charge,
-        "used": stored.basis.quantity.0.to_string(),
-        "unit": line.unit,
-        "allowance": included.map(|included| included.to_string()),
-        "allowance_left": left.map(|left| left.to_string()),
-        "amount": line.amount,
-        "tax": line.tax,
-        "currency": line.currency,
-    })
+    let prices = app.prices.of(&mut tx, caller.tenant.as_str()).await?.ok_or_else(Problem::not_found)?;
+    let found = running::balance(&mut tx, &prices, &row.document.bill_cycle, &account, app.clock.now()).await;
+    Ok(Json(json!(found.map_err(unrated)?)))
 }

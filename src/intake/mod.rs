@@ -11,6 +11,7 @@ mod catalog;
 mod catalogs;
 mod deeds;
 mod devices;
+mod events;
 mod exceptions;
 mod health;
 pub mod idempotency;
@@ -22,6 +23,7 @@ pub mod request;
 pub mod rollouts;
 mod serve;
 mod sessions;
+mod thresholds;
 mod usage;
 mod view;
 mod waker;
@@ -38,9 +40,11 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::store::Store;
+use crate::store::running::PriceBook;
 use crate::telemetry::{Metrics, Request as RequestLabels};
 use crate::vocabulary::Clock;
 
+pub use events::shown as event_view;
 pub use keyring::{NewKey, RateLimit, new_key};
 pub use problem::Problem;
 pub use serve::{Intake, IntakeError, Options, Settings};
@@ -58,6 +62,7 @@ pub struct App {
     pub metrics: Metrics,
     pub(crate) keyring: Keyring,
     pub(crate) catalogs: Catalogs,
+    pub(crate) prices: PriceBook,
     pub(crate) writer: Writer,
     pub(crate) biller: billing::Biller,
     pub(crate) network: rollouts::Network,
@@ -78,6 +83,7 @@ fn router(app: App) -> Router {
         .merge(billing::routes())
         .merge(catalog::routes())
         .merge(devices::routes())
+        .merge(events::routes())
         .merge(exceptions::routes())
         .merge(sessions::routes())
         .merge(quarantine::routes())

@@ -17,8 +17,9 @@ use super::deeds::Ground;
 use super::keyring::{Keyring, RateLimit};
 use super::rollouts::Network;
 use super::writer::{Writer, WriterTasks};
-use super::{App, router, waker};
+use super::{App, router, thresholds, waker};
 use crate::store::Store;
+use crate::store::running::PriceBook;
 use crate::telemetry::{Heartbeat, Heartbeats, Metrics};
 use crate::tls::{TlsFault, TlsFiles};
 use crate::vocabulary::Clock;
@@ -46,6 +47,7 @@ pub struct Intake {
     tls: Option<RustlsConfig>,
     writing: WriterTasks,
     waking: Heartbeat,
+    looking: Heartbeat,
 }
 
 /// Changes a running service's settings.
@@ -76,9 +78,11 @@ impl Intake {
         };
         let keyring = Keyring::new(options.rate_limit);
         let catalogs = Catalogs::default();
-        let ground = Ground { sealer: store.sealer().clone(), catalogs: catalogs.clone() };
+        let prices = PriceBook::default();
+        let ground = Ground { sealer: store.sealer().clone(), catalogs: catalogs.clone(), prices: prices.clone() };
         let (writer, writing) = Writer::new(&store, &clock, &ground, jobs, hearts);
         let waking = hearts.register("account waker");
+        let looking = hearts.register("thresholds");
         Ok(Self {
             app: App {
                 store,
@@ -86,6 +90,7 @@ impl Intake {
                 metrics,
                 keyring,
                 catalogs,
+                prices,
                 writer,
                 biller: Biller::default(),
                 network: Network::default(),
@@ -93,6 +98,7 @@ impl Intake {
             tls,
             writing,
             waking,
+            looking,
         })
     }
 
@@ -125,6 +131,7 @@ impl Intake {
         });
         let writing = tokio::spawn(self.writing.run());
         let waker = tokio::spawn(waker::run(self.app.clone(), self.waking));
+        let looker = tokio::spawn(thresholds::run(self.app.clone(), self.looking));
         let service = router(self.app).into_make_service();
         let served = match self.tls {
             None => {
@@ -137,6 +144,7 @@ impl Intake {
         };
         waiter.abort();
         waker.abort();
+        looker.abort();
         // With the last request gone the queues close, and the writer ends when they are empty.
         let _ = tokio::time::timeout(DRAIN, writing).await;
         Ok(served?)

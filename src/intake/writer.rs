@@ -301,7 +301,8 @@ mod tests {
         };
         let store = Store::open(&config).await.expect("a store");
         store.migrate().await.expect("tables");
-        let ground = Ground { sealer: store.sealer().clone(), catalogs: Catalogs::default() };
+        let ground =
+            Ground { sealer: store.sealer().clone(), catalogs: Catalogs::default(), prices: Default::default() };
         let clock = Clock::fixed(parse_instant("2026-11-22T03:00:00Z").expect("an instant"));
         let jobs = Arc::default();
         let (writer, tasks) = Writer::new(&store, &clock, &ground, &jobs, &Heartbeats::new());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{StoreError, Tx, on};
+use super::{StoreError, Tx, on, thresholds};
 use crate::account::{Account, ServiceFacts, ServiceType};
 use crate::vocabulary::{AccountKey, TenantId, Timestamp, from_micros, to_micros};
 
@@ -324,7 +324,8 @@ pub async fn insert_services(
     Ok(ids)
 }
 
-/// Appends the facts of a known service where they differ from the last. `ended`: it is no longer desired.
+/// Appends the facts of a known service where they differ from the last. `ended`: it is no longer desired. A running period
+/// whose thresholds were looked at is looked at again then.
 pub async fn update_service(
     tx: &mut Tx,
     known: &ServiceRow,
@@ -346,7 +347,8 @@ pub async fn update_service(
         .bind(to_micros(now))
         .execute(c)
         .await.map(drop))?;
-    append_facts(tx, known.account_id, known.id, detail, now).await
+    append_facts(tx, known.account_id, known.id, detail, now).await?;
+    thresholds::ask_again(tx, known.id, now).await
 }
 
 /// Ends a service that is no longer in the document: its last facts, now terminated.

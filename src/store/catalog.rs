@@ -106,6 +106,22 @@ pub async fn tariff_book(tx: &mut Tx, tenant: &str) -> Result<TariffBook, StoreE
     Ok(book)
 }
 
+/// The plans of the catalog in force of whose tariff some version has thresholds.
+pub async fn plans_with_thresholds(tx: &mut Tx, tenant: &str) -> Result<Vec<String>, StoreError> {
+    let Some(in_force) = in_force(tx, tenant).await? else { return Ok(Vec::new()) };
+    let book = tariff_book(tx, tenant).await?;
+    let has_any = |tariff: &String| {
+        book.get(tariff).is_some_and(|versions| versions.iter().any(|known| !known.tariff.thresholds.is_empty()))
+    };
+    Ok(in_force
+        .catalog
+        .plan_tariffs()
+        .into_iter()
+        .filter(|(_, tariff)| has_any(tariff))
+        .map(|(plan, _)| plan)
+        .collect())
+}
+
 /// Which tariff every plan named, from each catalog version on.
 pub async fn plan_tariffs(tx: &mut Tx, tenant: &str) -> Result<PlanTariffs, StoreError> {
     let rows: Vec<(i64, String)> = on!(tx, c => sqlx::query_as(VERSIONS).bind(tenant).fetch_all(c).await)?;

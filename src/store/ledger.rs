@@ -9,7 +9,7 @@ use foldhash::HashMap;
 use sqlx::FromRow;
 
 use super::bulk::{Bulk, Values};
-use super::sessions::{self, Owner, json};
+use super::sessions::{self, Owner, StoredSession, json};
 use super::{StoreError, Tx, fold, on};
 use crate::usage::{Amount, LedgerBucket};
 use crate::vocabulary::{Timestamp, to_micros};
@@ -198,6 +198,31 @@ pub async fn flush(
     now: Timestamp,
 ) -> Result<usize, StoreError> {
     fold::interrupt(tx).await?;
+    let (mut pending, entries) = take_pending(tx, account_ids, until, edges).await?;
+    let changed: Vec<i64> = entries.iter().map(|entry| entry.session_id).collect();
+    let mut changed: Vec<_> =
+        pending.iter_mut().filter(|stored| stored.id.is_some_and(|id| changed.contains(&id))).collect();
+    sessions::save(tx, &mut changed).await?;
+    append(tx, &entries, now).await?;
+    Ok(entries.len())
+}
+
+/// What `flush` would write now, in its order; nothing is written. For whoever only looks at a period that runs.
+pub async fn pending(
+    tx: &mut Tx,
+    account_ids: &[i64],
+    until: Timestamp,
+    edges: &[Timestamp],
+) -> Result<Vec<NewEntry>, StoreError> {
+    Ok(take_pending(tx, account_ids, until, edges).await?.1)
+}
+
+async fn take_pending(
+    tx: &mut Tx,
+    account_ids: &[i64],
+    until: Timestamp,
+    edges: &[Timestamp],
+) -> Result<(Vec<StoredSession>, Vec<NewEntry>), StoreError> {
     let mut pending = sessions::pending_of_accounts(tx, account_ids).await?;
     let mut entries = Vec::new();
     for stored in &mut pending {
@@ -205,12 +230,7 @@ pub async fn flush(
         let buckets = stored.state.take_until(until, edges);
         entries.extend(buckets.into_iter().map(|bucket| NewEntry { owner, session_id, bucket, cause: Cause::Flush }));
     }
-    let changed: Vec<i64> = entries.iter().map(|entry| entry.session_id).collect();
-    let mut changed: Vec<_> =
-        pending.iter_mut().filter(|stored| stored.id.is_some_and(|id| changed.contains(&id))).collect();
-    sessions::save(tx, &mut changed).await?;
-    append(tx, &entries, now).await?;
-    Ok(entries.len())
+    Ok((pending, entries))
 }
 
 /// What the ledger holds of one session.

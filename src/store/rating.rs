@@ -8,10 +8,10 @@ use super::billing::{self as rows, BilledAccount};
 use super::{StoreError, Tx, accounts, catalog};
 use crate::billing::calendar::CalendarError;
 use crate::billing::explain::{Explanation, explain as explained, own_amount};
-use crate::billing::facts::{AccountFacts, RunContext, UsageEntry};
+use crate::billing::facts::{AccountFacts, RunContext, ServiceFacts, UsageEntry};
 use crate::billing::history::{PlanTariffs, ServiceHistory, billed};
 use crate::billing::lines::StoredLine;
-use crate::billing::run::{RunError, lines, usage_needed};
+use crate::billing::run::{RunError, usage_needed};
 use crate::billing::tariff::{ChargeKind, Tariff};
 use crate::vocabulary::Timestamp;
 
@@ -69,11 +69,33 @@ pub async fn facts(
     context: &RunContext,
     plans: &PlanTariffs,
 ) -> Result<Result<AccountFacts, RunError>, StoreError> {
+    let services = match services_of(tx, account.id, context, plans).await? {
+        Ok(services) => services,
+        Err(error) => return Ok(Err(error)),
+    };
+    let issued = rows::issued(tx, account.id, &context.cycle.id).await?;
+    complete(tx, account, tenant, context, services, issued, &[]).await
+}
+
+/// What an account's services are billed for, without usage.
+pub(super) struct Services {
+    pub tax_exempt: bool,
+    pub services: Vec<ServiceFacts>,
+    /// The row of each.
+    pub rows: Vec<i64>,
+}
+
+pub(super) async fn services_of(
+    tx: &mut Tx,
+    account_id: i64,
+    context: &RunContext,
+    plans: &PlanTariffs,
+) -> Result<Result<Services, RunError>, StoreError> {
     let ids: BTreeMap<i64, String> =
-        accounts::services(tx, account.id).await?.into_iter().map(|row| (row.id, row.external_id)).collect();
+        accounts::services(tx, account_id).await?.into_iter().map(|row| (row.id, row.external_id)).collect();
     let mut histories: BTreeMap<i64, ServiceHistory> = BTreeMap::new();
     let mut tax_exempt = (Timestamp::MIN, false);
-    for row in accounts::facts(tx, account.id).await? {
+    for row in accounts::facts(tx, account_id).await? {
         if row.from_at >= tax_exempt.0 {
             tax_exempt = (row.from_at, row.facts.tax_exempt);
         }
@@ -93,19 +115,32 @@ pub async fn facts(
             Err(error) => return Ok(Err(error.into())),
         }
     }
-    let issued = rows::issued(tx, account.id, &context.cycle.id).await?;
-    let watermark = rows::ledger_sequence(tx, account.id).await?;
+    Ok(Ok(Services { tax_exempt: tax_exempt.1, services, rows }))
+}
+
+/// Adds the usage that the items need. `pending`: ledger entries that are not written yet, with their service, numbered on
+/// from the ledger's last.
+pub(super) async fn complete(
+    tx: &mut Tx,
+    account: &BilledAccount,
+    tenant: &str,
+    context: &RunContext,
+    Services { tax_exempt, services, rows }: Services,
+    issued: Vec<StoredLine>,
+    pending: &[(i64, UsageEntry)],
+) -> Result<Result<AccountFacts, RunError>, StoreError> {
+    let written = rows::ledger_sequence(tx, account.id).await?;
     let mut facts = AccountFacts {
         tenant: tenant.to_owned(),
         source: account.source.clone(),
         account: account.external_id.clone(),
-        tax_exempt: tax_exempt.1,
+        tax_exempt,
         services,
         issued,
-        watermark,
+        watermark: pending.iter().map(|(_, entry)| entry.sequence).fold(written, i64::max),
     };
     if meters_usage(&facts, context) {
-        read_usage(tx, account.id, &mut facts, &rows, context).await
+        read_usage(tx, account.id, &mut facts, &rows, context, pending).await
     } else {
         Ok(Ok(facts))
     }
@@ -128,11 +163,12 @@ async fn read_usage(
     facts: &mut AccountFacts,
     rows: &[i64],
     context: &RunContext,
+    pending: &[(i64, UsageEntry)],
 ) -> Result<Result<AccountFacts, RunError>, StoreError> {
     let seen = facts.issued.iter().filter_map(|line| line.line.usage.as_ref()).map(|usage| usage.watermark);
     let seen = seen.max().unwrap_or(0);
     let late = rows::usage_after(tx, account_id, seen, facts.watermark).await?;
-    for (service_id, entry) in late {
+    for (service_id, entry) in late.into_iter().chain(pending.iter().copied()) {
         for (service, row) in facts.services.iter_mut().zip(rows) {
             if service.addon.is_none() && *row == service_id {
                 service.usage.push(entry);
@@ -209,21 +245,4 @@ pub async fn line_ground(tx: &mut Tx, tenant: Option<&str>, id: &str) -> Result<
         _ => Vec::new(),
     };
     Ok(Some(LineGround { account_id, service_id, stored, before, tariff: version.tariff, entries }))
-}
-
-/// The lines of the period that runs now, as it stands: what a balance shows. Reads the ledger as it is.
-pub async fn running_period(
-    tx: &mut Tx,
-    tenant: &str,
-    cycle: &str,
-    account: &BilledAccount,
-    now: Timestamp,
-) -> Result<(RunContext, Vec<StoredLine>), RatingError> {
-    let mut context = context(tx, tenant, cycle, None, now).await?;
-    context.period = context.cycle.period_at(now)?;
-    let plans = catalog::plan_tariffs(tx, tenant).await?;
-    let facts = facts(tx, account, tenant, &context, &plans).await??;
-    let found = lines(&facts, &context)?.lines;
-    let running = context.period.clone();
-    Ok((context, found.into_iter().filter(|line| line.line.period == running).collect()))
 }

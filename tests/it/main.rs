@@ -47,6 +47,7 @@ mod store_contract;
 mod tenants;
 mod tftp;
 mod tftp_storm;
+mod thresholds;
 mod tls;
 mod tshark;
 mod two_daemons;

@@ -1,5 +1,6 @@
 //! The store's contract, run on SQLite and on PostgreSQL alike.
 
+use lastmile::store::events::{self, EventFilter, EventType, NewEvent};
 use lastmile::store::journal::{self, JournalEntry};
 use lastmile::store::{Store, StoreConfig, StoreError, nas};
 use lastmile::vocabulary::{Timestamp, from_micros, to_micros};
@@ -23,7 +24,8 @@ contract!(
     appended_entries_are_read_in_commit_order,
     lanes_are_separate,
     an_uncommitted_write_is_gone,
-    newest_use_of_a_previous_secret_is_kept
+    newest_use_of_a_previous_secret_is_kept,
+    events_are_numbered_without_a_gap,
 );
 
 async fn migrations_run_once(store: Store) {
@@ -56,6 +58,39 @@ async fn newest_use_of_a_previous_secret_is_kept(store: Store) {
     let expected = [("bng1", at(9)), ("bng2", at(1))].map(|(client, used)| (client.to_owned(), to_micros(used)));
     assert_eq!(used, expected.into_iter().collect());
     assert_eq!(nas::reports(&mut tx, 10).await.expect("a list"), vec![]);
+}
+
+async fn events_are_numbered_without_a_gap(store: Store) {
+    let payload = serde_json::json!({});
+    let append = async |store: &Store, tenant: &str, keep: bool| {
+        let mut tx = store.write().await.expect("a transaction");
+        let event = NewEvent { tenant, kind: EventType::HoldPlaced, subject: "default/1", payload: &payload };
+        events::append(&mut tx, &event, at(1)).await.expect("appended");
+        if keep { tx.commit().await.expect("stored") } else { tx.rollback().await.expect("undone") }
+    };
+    let many = async |tenant: &'static str, every: usize| {
+        for number in 0..30 {
+            append(&store, tenant, number % every != 0).await;
+        }
+    };
+    tokio::join!(many("acme", 2), many("acme", 3), many("other", 2));
+    let mut tx = store.read().await.expect("a transaction");
+    for (tenant, kept) in [("acme", 15 + 20), ("other", 15), ("nobody", 0)] {
+        let filter = EventFilter { tenant, after: 0, kind: None, limit: 1000 };
+        let found = events::list(&mut tx, &filter).await.expect("a list");
+        let numbers: Vec<i64> = found.iter().map(|event| event.sequence).collect();
+        assert_eq!(numbers, (1..=kept).collect::<Vec<i64>>(), "{tenant}");
+    }
+    drop(tx);
+    // What is forgotten keeps its number: nobody gets it again.
+    let mut tx = store.write().await.expect("a transaction");
+    assert_eq!(events::forget(&mut tx, at(2), 1000).await.expect("deleted"), 50);
+    tx.commit().await.expect("stored");
+    append(&store, "acme", true).await;
+    let mut tx = store.read().await.expect("a transaction");
+    let filter = EventFilter { tenant: "acme", after: 35, kind: Some("hold.placed"), limit: 1000 };
+    let found = events::list(&mut tx, &filter).await.expect("a list");
+    assert_eq!(found.iter().map(events::Event::id).collect::<Vec<_>>(), ["acme.36"]);
 }
 
 async fn lanes_are_separate(store: Store) {

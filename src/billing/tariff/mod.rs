@@ -208,7 +208,7 @@ pub struct Tax {
     pub order: u32,
 }
 
-/// A mark whose crossing makes something happen. Read and kept; nothing acts on it yet.
+/// A mark whose crossing makes something happen, once in a period (see `billing::thresholds`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Threshold {
     pub at: ThresholdAt,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
+use super::crossings::Watch;
 use crate::billing::calendar::BillCycle;
 use crate::store::{StoreError, Tx, cycles, fold};
 use crate::usage::Straddling;
@@ -18,6 +19,8 @@ pub(super) struct Calendars {
     accounts: HashMap<i64, (Option<Arc<Cut>>, Timestamp)>,
     /// Catalog versions the cycles were read from.
     versions: Vec<(String, i64)>,
+    /// Whose usage may cross a threshold, by the same versions.
+    watch: Watch,
     looked_at: Option<Timestamp>,
 }
 
@@ -51,6 +54,7 @@ impl Calendars {
                     self.cycles.insert(key, Arc::new(Cut { tenant: tenant.clone(), cycle, straddling, edges }));
                 }
             }
+            self.watch = Watch::of(tx, &versions).await?;
             self.versions = versions;
         }
         self.looked_at = Some(now);
@@ -113,6 +117,15 @@ impl Calendars {
     /// The account's tenant and the cycle it follows; `None` while its cycle is unknown.
     pub fn names(&self, account: i64) -> Option<(&str, &str)> {
         self.cut(account).map(|cut| (cut.tenant.as_str(), cut.cycle.id.as_str()))
+    }
+
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Whether the account's period that starts at `period` runs, or ended not long ago: only there thresholds act.
+    pub fn is_recent(&self, account: i64, period: i64, now: Timestamp) -> bool {
+        self.period_start(account, to_micros(now) - DAY).is_some_and(|start| start <= period)
     }
 
     fn cut(&self, account: i64) -> Option<&Cut> {

@@ -252,6 +252,8 @@ impl Desk {
     /// Writes everything that changed: sessions, the hours that are complete, totals, identities.
     pub async fn save(&mut self, tx: &mut Tx, calendars: &Calendars, now: Timestamp) -> Result<Written, StoreError> {
         let mut totals: BTreeMap<(i64, i64), Amount> = BTreeMap::new();
+        // Periods that are over: no threshold acts in them.
+        let mut past = HashSet::new();
         let mut taken = Vec::new();
         for (index, working) in self.sessions.iter_mut().enumerate().filter(|(_, working)| working.touched) {
             let Some(owner) = working.stored.owner else { continue };
@@ -263,6 +265,9 @@ impl Desk {
             let source = if working.attached { working.stored.state.pending() } else { &working.change };
             for (start, amount) in source.iter() {
                 let Some(period) = calendars.period_start(owner.account_id, start) else { continue };
+                if !calendars.watch().is_idle() && !calendars.is_recent(owner.account_id, period, now) {
+                    past.insert((owner.service_id, period));
+                }
                 let sum = totals.entry((owner.service_id, period)).or_default();
                 match sum.plus(amount) {
                     Ok(grown) => *sum = grown,
@@ -300,6 +305,8 @@ impl Desk {
         }
         ledger::append(tx, &entries, now).await?;
         ledger::add_totals(tx, &totals).await?;
+        totals.retain(|key, amount| !past.contains(key) && !amount.is_zero());
+        calendars.watch().ask(tx, &totals).await?;
         let identities: Vec<&Identity> =
             self.identities.values().filter(|(_, touched)| *touched).map(|(identity, _)| identity).collect();
         fold::save_identities(tx, &identities).await?;

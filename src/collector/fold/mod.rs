@@ -7,6 +7,7 @@
 
 mod calendars;
 mod clocks;
+mod crossings;
 mod desk;
 mod flow;
 mod keyed;

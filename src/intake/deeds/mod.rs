@@ -4,6 +4,7 @@
 mod close;
 mod push;
 mod service;
+pub(super) mod threshold;
 mod wake;
 
 use serde_json::Value;
@@ -13,6 +14,7 @@ use super::idempotency::{AskError, Asking};
 use super::problem::Problem;
 use crate::account::{Account, Conditions, Hold, Pushed, SecretDigests, ServiceFacts, Status};
 use crate::provision::OperatorHold;
+use crate::store::running::PriceBook;
 use crate::store::{Sealer, StoreError, Tx, accounts, holds, secrets};
 use crate::vocabulary::{AccountKey, Timestamp};
 
@@ -35,6 +37,12 @@ pub enum Deed {
     /// Something of the account changes by itself now.
     Wake {
         account_id: i64,
+    },
+    /// A service may have crossed a threshold in the period that began at `period_start_at`.
+    Look {
+        account_id: i64,
+        service_id: i64,
+        period_start_at: i64,
     },
 }
 
@@ -122,6 +130,7 @@ impl From<AskError> for Stop {
 pub struct Ground {
     pub sealer: Sealer,
     pub catalogs: Catalogs,
+    pub prices: PriceBook,
 }
 
 /// Does it. On `Stop` the caller undoes what was written.
@@ -133,6 +142,9 @@ pub async fn perform(deed: &Deed, tx: &mut Tx, ground: &Ground, now: Timestamp) 
         Deed::Resume { of } => service::resume(of, tx, ground, now).await,
         Deed::Reprovision { of } => service::reprovision(of, tx, now).await,
         Deed::Wake { account_id } => wake::wake(*account_id, tx, ground, now).await,
+        Deed::Look { account_id, service_id, period_start_at } => {
+            threshold::look((*service_id, *period_start_at), *account_id, tx, ground, now).await
+        }
     }
 }
 
@@ -142,7 +154,7 @@ pub fn subject(deed: &Deed) -> String {
         Deed::Push(asked) => accounts::subject(&asked.key),
         Deed::Close(asked) => accounts::subject(&asked.key),
         Deed::Suspend { of, .. } | Deed::Resume { of } | Deed::Reprovision { of } => accounts::subject(&of.key),
-        Deed::Wake { account_id } => account_id.to_string(),
+        Deed::Wake { account_id } | Deed::Look { account_id, .. } => account_id.to_string(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::threshold::{USAGE, shown, subject};
 use super::wake::reassess;
 use super::{Done, Ground, OfService, Stop};
 use crate::account::Hold;
@@ -9,6 +10,8 @@ use crate::intake::problem::Problem;
 use crate::intake::view;
 use crate::provision::OperatorHold;
 use crate::store::accounts::{self, AccountRow};
+use crate::store::events::{self, EventType, NewEvent};
+use crate::store::holds::HoldRow;
 use crate::store::{StoreError, Tx, audit, elements, holds};
 use crate::vocabulary::Timestamp;
 
@@ -27,18 +30,23 @@ pub(super) async fn suspend(
     let hold = Hold { from: hold.from.or(Some(now)), ..hold.clone() };
     let wanted = OperatorHold { service: Some(of.service.clone()), hold };
     let known = holds::living(tx, row.id).await?;
-    let mine: Vec<_> = known.iter().filter(|held| held.held.service == wanted.service).collect();
+    let is_own = |held: &&HoldRow| held.held.service == wanted.service && held.placed_by != USAGE;
+    let mine: Vec<_> = known.iter().filter(is_own).collect();
     let same = |held: &OperatorHold| {
         let (a, b) = (&held.hold, &wanted.hold);
         (a.kind, &a.treatment, a.billing, a.until) == (b.kind, &b.treatment, b.billing, b.until)
     };
     if !mine.iter().any(|held| same(&held.held)) {
-        for held in mine {
+        for held in &mine {
             holds::lift(tx, held.id, now).await?;
         }
         holds::place(tx, row.id, &wanted, &of.actor, now).await?;
-        reassess(tx, &row, ground, now).await?;
+        reassess(tx, &row, ground, None, now).await?;
         note(of, "service.suspend", &row, json!({ "hold": wanted.hold, "reason": reason }), tx, now).await?;
+        tell(&row, EventType::HoldPlaced, &wanted, tx, now).await?;
+        for held in &mine {
+            tell(&row, EventType::HoldLifted, &held.held, tx, now).await?;
+        }
     }
     answer(of, row, 200, tx, now).await
 }
@@ -49,13 +57,17 @@ pub(super) async fn resume(of: &OfService, tx: &mut Tx, ground: &Ground, now: Ti
     }
     let row = living(of, tx).await?;
     let known = holds::living(tx, row.id).await?;
-    let mine: Vec<_> = known.iter().filter(|held| held.held.service.as_deref() == Some(of.service.as_str())).collect();
+    let is_own = |held: &&HoldRow| held.held.service.as_deref() == Some(of.service.as_str()) && held.placed_by != USAGE;
+    let mine: Vec<_> = known.iter().filter(is_own).collect();
     if !mine.is_empty() {
         for held in &mine {
             holds::lift(tx, held.id, now).await?;
         }
-        reassess(tx, &row, ground, now).await?;
+        reassess(tx, &row, ground, None, now).await?;
         note(of, "service.resume", &row, json!({ "lifted": mine.len() }), tx, now).await?;
+        for held in &mine {
+            tell(&row, EventType::HoldLifted, &held.held, tx, now).await?;
+        }
     }
     answer(of, row, 200, tx, now).await
 }
@@ -105,6 +117,18 @@ async fn note(
         detail: &detail,
     };
     audit::append(tx, &entry, now).await
+}
+
+async fn tell(
+    row: &AccountRow,
+    kind: EventType,
+    held: &OperatorHold,
+    tx: &mut Tx,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (subject, payload) = (subject(row, held.service.as_deref()), shown(row, held));
+    let event = NewEvent { tenant: &row.tenant, kind, subject: &subject, payload: &payload };
+    events::append(tx, &event, now).await.map(drop)
 }
 
 async fn answer(of: &OfService, row: AccountRow, status: u16, tx: &mut Tx, now: Timestamp) -> Result<Done, Stop> {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::close::finish;
+use super::threshold::end_holds;
 use super::{Done, Ground, Stop, known_digests, operator_holds, settle_services};
 use crate::account::Status;
 use crate::intake::catalogs::TenantCatalog;
-use crate::provision::{self, Basis, ElementDesired, ElementKind};
+use crate::provision::{self, Basis, ElementDesired, ElementKind, OperatorHold};
 use crate::store::accounts::{self, AccountRow};
 use crate::store::elements::ElementRow;
 use crate::store::{StoreError, Tx, audit, elements, follow, jobs};
@@ -42,8 +43,17 @@ pub(super) async fn wake(account_id: i64, tx: &mut Tx, ground: &Ground, now: Tim
         audit::append(tx, &entry, now).await?;
         return Ok(done);
     }
-    reassess(tx, &row, ground, now).await?;
+    let ended = end_holds(tx, &row, now).await?;
+    reassess(tx, &row, ground, ended.as_ref(), now).await?;
     Ok(done)
+}
+
+/// What changes only because restrictions of use begin or end: it costs no modem a boot.
+pub(super) struct Quiet {
+    /// The operators' holds as they were, restrictions of use included.
+    pub before: Vec<OperatorHold>,
+    /// Everything that so changes is one of many and waits in the bulk lane, not only what modems and MTAs run.
+    pub all: bool,
 }
 
 /// The catalog an account is on.
@@ -68,8 +78,9 @@ async fn standing(tx: &mut Tx, ground: &Ground, tenant: &TenantId, row: &Account
     Ok(Standing { on: newest, other: Some(from), arriving: true })
 }
 
-/// The elements that stand as the other catalog wants them: what changes in them now comes from the catalog alone.
-fn changed_by_catalog(stored: &[ElementRow], before: &[ElementDesired]) -> BTreeSet<(ElementKind, String)> {
+/// The elements that stand as they would without one thing, another catalog or a restriction of use: what changes in them
+/// now comes from that alone.
+fn changed_by_one_thing(stored: &[ElementRow], before: &[ElementDesired]) -> BTreeSet<(ElementKind, String)> {
     let stood = |element: &&ElementDesired| {
         stored.iter().any(|row| row.kind == element.kind && row.key == element.key && row.desired == element.content)
     };
@@ -77,7 +88,13 @@ fn changed_by_catalog(stored: &[ElementRow], before: &[ElementDesired]) -> BTree
 }
 
 /// Works the elements of a living account out again and arranges the next look.
-pub(super) async fn reassess(tx: &mut Tx, row: &AccountRow, ground: &Ground, now: Timestamp) -> Result<(), Stop> {
+pub(super) async fn reassess(
+    tx: &mut Tx,
+    row: &AccountRow,
+    ground: &Ground,
+    quiet: Option<&Quiet>,
+    now: Timestamp,
+) -> Result<(), Stop> {
     let tenant = TenantId::parse(&row.tenant).map_err(|_| StoreError::Corrupt {
         table: "account",
         column: "tenant",
@@ -95,14 +112,22 @@ pub(super) async fn reassess(tx: &mut Tx, row: &AccountRow, ground: &Ground, now
         closed: row.document.status == Status::Terminated,
     };
     let desired = provision::elements(&basis, &[], now);
-    match other {
-        None => elements::settle(tx, tenant.as_str(), row.id, &desired, jobs::LANE_SINGLE, now).await?,
-        Some(other) => {
+    if other.is_none() && quiet.is_none() {
+        elements::settle(tx, tenant.as_str(), row.id, &desired, jobs::LANE_SINGLE, now).await?;
+    } else {
+        let stored = elements::of_account(tx, row.id).await?;
+        let mut bulk = BTreeSet::new();
+        if let Some(other) = other {
             let before = provision::elements(&Basis { known: &other.known, ..basis }, &[], now);
-            let bulk = changed_by_catalog(&elements::of_account(tx, row.id).await?, &before);
-            elements::settle_moved(tx, tenant.as_str(), row.id, &desired, &bulk, now).await?
+            bulk.extend(changed_by_one_thing(&stored, &before));
         }
-    };
+        if let Some(quiet) = quiet {
+            let before = provision::elements(&Basis { operator_holds: &quiet.before, ..basis }, &[], now);
+            let changed = changed_by_one_thing(&stored, &before);
+            bulk.extend(changed.into_iter().filter(|(kind, _)| quiet.all || kind.device().is_some()));
+        }
+        elements::settle_moved(tx, tenant.as_str(), row.id, &desired, &bulk, now).await?;
+    }
     if arriving {
         follow::arrived(tx, row.id).await?;
     }

@@ -2,6 +2,7 @@
 
 use super::usage::step_of;
 use super::{decimal, identifier, optional, places_of};
+use crate::account::Treatment;
 use crate::billing::tariff::unit::Measured;
 use crate::billing::tariff::{
     Charge, ChargeKind, Discount, DiscountKind, Tax, Threshold, ThresholdAction, ThresholdAt, Usage,
@@ -139,7 +140,8 @@ fn action(value: &Value<'_>) -> Option<ThresholdAction> {
         "notify" => Some(ThresholdAction::Notify),
         "disconnect" => Some(ThresholdAction::Disconnect),
         other => match other.strip_prefix("throttle:") {
-            Some(profile) if !profile.is_empty() => Some(ThresholdAction::Throttle(profile.to_owned())),
+            // The word is a hold's treatment later on.
+            Some(profile) if other.parse::<Treatment>().is_ok() => Some(ThresholdAction::Throttle(profile.to_owned())),
             _ => {
                 value.fault(format!("{other:?} is not one of notify, throttle:PROFILE, disconnect"));
                 None

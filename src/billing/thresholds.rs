@@ -1,0 +1,472 @@
+//! Thresholds of a service's use: how far it is from each, which are crossed now, and what follows for the service.
+//!
+//! In: an account's facts with all usage of one period, the tariffs, what was crossed before. Out: what to tell, what to arm
+//! again, which treatments hold, and how much more must be used before it is worth looking again. What counts as used is
+//! what the bill counts, before it is quantized.
+//!
+//! A threshold acts **once** in a period of a service. It is its tariff, its charge and its `at`; its bound is a quantity
+//! that moves with the allowance. What was crossed stays crossed when usage is corrected downwards. When a change of the
+//! account moves the bound above what was used (more allowance, another proration), the threshold is armed again and what
+//! it did is undone; a bound that moves down tells nothing twice. Only the tariff in force acts: after a change of plan the
+//! old tariff's restrictions end, and the new tariff counts from its own first day.
+
+use std::collections::BTreeSet;
+
+use super::facts::{AccountFacts, RunContext};
+use super::items::{Item, of_period};
+use super::run::{RunError, rate};
+use super::tariff::{ChargeKind, Direction, Meter, Threshold, ThresholdAction, ThresholdAt, Usage};
+use crate::account::Treatment;
+use crate::vocabulary::{Exact, ExactError, Timestamp};
+
+/// How a service stands to one threshold of its tariff.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Index into `AccountFacts::services`.
+    pub service: usize,
+    pub key: ThresholdKey,
+    /// Version of the tariff.
+    pub version: u32,
+    pub actions: Vec<ThresholdAction>,
+    /// In the charge's unit.
+    pub bound: Exact,
+    pub used: Exact,
+    pub unit: &'static str,
+    /// What must at least come to the service's totals before it can be crossed.
+    pub distance: Distance,
+}
+
+/// What makes a threshold the same one as before.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ThresholdKey {
+    pub tariff: String,
+    /// Id of the usage charge.
+    pub meter: String,
+    /// As the tariff writes it, `80%` or `500 GB`.
+    pub at: String,
+}
+
+/// A threshold that was crossed in this period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    pub key: ThresholdKey,
+    /// When it was crossed.
+    pub bound: Exact,
+    /// It may be crossed once more.
+    pub rearmed: bool,
+}
+
+/// How far the totals of a service are from the nearest threshold, each in its own count; `None`: out of reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Distance {
+    pub in_octets: Option<i64>,
+    pub out_octets: Option<i64>,
+    /// Both directions together.
+    pub octets: Option<i64>,
+    pub seconds: Option<i64>,
+    pub sessions: Option<i64>,
+}
+
+/// What follows for one service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verdict<'s> {
+    /// Crossed now, for the first time or again.
+    pub crossed: Vec<&'s Standing>,
+    /// Crossed before, and no longer beyond the bound after that was moved.
+    pub rearmed: Vec<&'s Standing>,
+    /// What holds the service until the period ends.
+    pub treatments: BTreeSet<Treatment>,
+}
+
+/// Every threshold of the tariffs in force at `at`, of all services, in the context's period.
+///
+/// **Errors**: usage that cannot be rated; nothing is known of the account's thresholds then.
+pub fn standings(facts: &AccountFacts, context: &RunContext, at: Timestamp) -> Result<Vec<Standing>, RunError> {
+    let mut found: Vec<Standing> = Vec::new();
+    for index in 0..facts.services.len() {
+        for item in of_period(facts, index, &context.period, context)? {
+            let ChargeKind::Usage(usage) = &item.charge.kind else { continue };
+            let in_force = item.coverage.iter().any(|(from, until)| *from <= at && at < *until);
+            let thresholds = &item.version.tariff.thresholds;
+            let mut own = thresholds.iter().filter(|threshold| threshold.meter == item.charge.id).peekable();
+            if !in_force || own.peek().is_none() {
+                continue;
+            }
+            let rated = rate(facts, &item)?;
+            let used = Exact::ratio(i128::from(rated.quantity_raw), i128::from(usage.unit_size()))?;
+            for threshold in own {
+                let Some(bound) = bound_of(threshold, rated.priced.allowance)? else { continue };
+                let standing = standing(&item, usage, threshold, bound, used)?;
+                match found.iter_mut().find(|other| other.service == index && other.key == standing.key) {
+                    Some(same) => same.actions.extend(standing.actions),
+                    None => found.push(standing),
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What follows for a service from its standings and what was crossed before.
+pub fn decide<'s>(standings: &'s [Standing], marks: &[Mark]) -> Verdict<'s> {
+    let mut verdict = Verdict::default();
+    for standing in standings {
+        let mark = marks.iter().find(|mark| mark.key == standing.key);
+        let holds = match mark {
+            Some(mark) if !mark.rearmed && (standing.is_crossed() || mark.bound == standing.bound) => true,
+            Some(mark) if !mark.rearmed => {
+                verdict.rearmed.push(standing);
+                false
+            }
+            _ if standing.is_crossed() => {
+                verdict.crossed.push(standing);
+                true
+            }
+            _ => false,
+        };
+        if holds {
+            verdict.treatments.extend(standing.actions.iter().filter_map(treatment));
+        }
+    }
+    verdict
+}
+
+/// The nearest of what is not crossed, count by count. What is crossed and has acted keeps nobody waiting.
+pub fn nearest(standings: &[Standing]) -> Distance {
+    let ahead = standings.iter().filter(|standing| !standing.is_crossed()).map(|standing| standing.distance);
+    ahead.fold(Distance::default(), Distance::nearer)
+}
+
+impl Standing {
+    pub fn is_crossed(&self) -> bool {
+        self.used >= self.bound && !self.used.is_zero()
+    }
+
+    pub fn notifies(&self) -> bool {
+        self.actions.contains(&ThresholdAction::Notify)
+    }
+}
+
+impl Distance {
+    fn nearer(self, other: Self) -> Self {
+        let least = |a: Option<i64>, b: Option<i64>| a.into_iter().chain(b).min();
+        Self {
+            in_octets: least(self.in_octets, other.in_octets),
+            out_octets: least(self.out_octets, other.out_octets),
+            octets: least(self.octets, other.octets),
+            seconds: least(self.seconds, other.seconds),
+            sessions: least(self.sessions, other.sessions),
+        }
+    }
+}
+
+fn standing(
+    item: &Item<'_>,
+    usage: &Usage,
+    threshold: &Threshold,
+    bound: Exact,
+    used: Exact,
+) -> Result<Standing, RunError> {
+    let tariff = &item.version.tariff;
+    Ok(Standing {
+        service: item.service,
+        key: ThresholdKey { tariff: tariff.id.clone(), meter: threshold.meter.clone(), at: text_of(threshold, usage) },
+        version: tariff.version,
+        actions: threshold.actions.clone(),
+        bound,
+        used,
+        unit: usage.unit.as_str(),
+        distance: distance(usage, bound.checked_sub(used)?)?,
+    })
+}
+
+/// `None`: a percentage of an allowance the charge does not have.
+fn bound_of(threshold: &Threshold, allowance: Option<Exact>) -> Result<Option<Exact>, ExactError> {
+    match (threshold.at, allowance) {
+        (ThresholdAt::Quantity(quantity), _) => Ok(Some(quantity)),
+        (ThresholdAt::Percent(percent), Some(allowance)) => {
+            percent.checked_div(Exact::from_int(100))?.checked_mul(allowance).map(Some)
+        }
+        (ThresholdAt::Percent(_), None) => Ok(None),
+    }
+}
+
+fn text_of(threshold: &Threshold, usage: &Usage) -> String {
+    match threshold.at {
+        ThresholdAt::Percent(percent) => format!("{percent}%"),
+        ThresholdAt::Quantity(quantity) => format!("{quantity} {}", usage.unit),
+    }
+}
+
+fn distance(usage: &Usage, missing: Exact) -> Result<Distance, ExactError> {
+    let raw = missing.checked_mul(Exact::from_int(i128::from(usage.unit_size())))?.ceil().max(1);
+    let raw = Some(i64::try_from(raw).unwrap_or(i64::MAX));
+    Ok(match (usage.meter, usage.direction) {
+        (Meter::Octets, Direction::Up) => Distance { in_octets: raw, ..Distance::default() },
+        (Meter::Octets, Direction::Down) => Distance { out_octets: raw, ..Distance::default() },
+        (Meter::Octets, Direction::Sum) => Distance { octets: raw, ..Distance::default() },
+        // Whichever direction is the larger one then, it has grown by at least that much.
+        (Meter::Octets, Direction::Max) => Distance { in_octets: raw, out_octets: raw, ..Distance::default() },
+        (Meter::Seconds, _) => Distance { seconds: raw, ..Distance::default() },
+        (Meter::Sessions, _) => Distance { sessions: raw, ..Distance::default() },
+    })
+}
+
+fn treatment(action: &ThresholdAction) -> Option<Treatment> {
+    match action {
+        ThresholdAction::Notify => None,
+        ThresholdAction::Throttle(profile) => Some(Treatment::Throttle(profile.clone())),
+        ThresholdAction::Disconnect => Some(Treatment::Block),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::billing::calendar::{BillCycle, Every};
+    use crate::billing::facts::{CorrectionPolicy, KnownVersion, ServiceFacts, Stretch, TariffBook, UsageEntry};
+    use crate::billing::tariff::Tariff;
+    use crate::vocabulary::Zone;
+
+    const TARIFF: &str = r#"
+id = "t"
+version = 1
+currency = "USD"
+effective_from = "2026-01-01"
+[[charge]]
+id = "data"
+type = "usage"
+meter = "octets"
+direction = "sum"
+unit = "GB"
+allowance = { amount = "100", prorate = true }
+model = "standard"
+unit_amount = "1"
+[[threshold]]
+at = "80%"
+meter = "data"
+do = ["notify"]
+[[threshold]]
+at = "120 GB"
+meter = "data"
+do = ["throttle:slow", "notify"]
+[[threshold]]
+at = "300 GB"
+meter = "data"
+do = ["disconnect"]
+"#;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("an instant of the test")
+    }
+
+    fn context(tariffs: &[&str]) -> RunContext {
+        let cycle = BillCycle {
+            id: "c1".to_owned(),
+            anchor_day: 1,
+            every: Every::Month,
+            zone: Zone::UTC,
+            timezone: "UTC".to_owned(),
+        };
+        let mut book = TariffBook::new();
+        for text in tariffs {
+            let tariff = Tariff::read("t.toml", text).expect("a sound tariff");
+            book.entry(tariff.id.clone()).or_default().push(KnownVersion { tariff, known_at: Timestamp::MIN });
+        }
+        RunContext {
+            period: cycle.named("2026-11").expect("a period"),
+            now: at("2026-11-20T00:00:00Z"),
+            cycle,
+            batch: None,
+            tariffs: book,
+            backdate_days: 400,
+            corrections: CorrectionPolicy::default(),
+            closures: BTreeMap::new(),
+        }
+    }
+
+    fn facts(stretches: &[(&str, Option<&str>, &str)], usage: Vec<UsageEntry>) -> AccountFacts {
+        let stretch = |(from, until, tariff): &(&str, Option<&str>, &str)| Stretch {
+            from: at(from),
+            until: until.map(at),
+            tariff: (*tariff).to_owned(),
+        };
+        let service = ServiceFacts {
+            id: "s1".to_owned(),
+            times: 1,
+            stretches: stretches.iter().map(stretch).collect(),
+            usage,
+            ..ServiceFacts::default()
+        };
+        AccountFacts {
+            tenant: "acme".to_owned(),
+            source: "default".to_owned(),
+            account: "1".to_owned(),
+            tax_exempt: false,
+            services: vec![service],
+            issued: Vec::new(),
+            watermark: 0,
+        }
+    }
+
+    fn used(day: u32, gigabytes: i64) -> UsageEntry {
+        let from = at(&format!("2026-11-{day:02}T10:00:00Z"));
+        let until = Timestamp::from_second(from.as_second() + 3600).expect("in range");
+        let sequence = i64::from(day);
+        let (in_octets, out_octets) = (gigabytes * 100_000_000, gigabytes * 900_000_000);
+        UsageEntry { sequence, from, until, in_octets, out_octets, seconds: 3600, sessions: 1 }
+    }
+
+    const ALL_TIME: [(&str, Option<&str>, &str); 1] = [("2026-01-01T00:00:00Z", None, "t")];
+    const NOW: &str = "2026-11-20T00:00:00Z";
+
+    fn shown(standings: &[Standing]) -> Vec<String> {
+        let line = |standing: &Standing| {
+            let octets = standing.distance.octets.unwrap_or(0);
+            format!("{} {} of {}, {octets} away", standing.key.at, standing.used, standing.bound)
+        };
+        standings.iter().map(line).collect()
+    }
+
+    fn words(verdict: &Verdict<'_>) -> String {
+        let list = |of: &[&Standing]| of.iter().map(|standing| standing.key.at.as_str()).collect::<Vec<_>>().join(" ");
+        let holds: Vec<String> = verdict.treatments.iter().map(ToString::to_string).collect();
+        format!("crossed [{}] rearmed [{}] holds [{}]", list(&verdict.crossed), list(&verdict.rearmed), holds.join(" "))
+    }
+
+    fn mark(at: &str, bound: i64, rearmed: bool) -> Mark {
+        let key = ThresholdKey { tariff: "t".to_owned(), meter: "data".to_owned(), at: at.to_owned() };
+        Mark { key, bound: Exact::from_int(i128::from(bound)), rearmed }
+    }
+
+    #[test]
+    fn what_was_used_stands_against_every_bound() {
+        let found = standings(&facts(&ALL_TIME, vec![used(3, 85)]), &context(&[TARIFF]), at(NOW)).expect("rated");
+        assert_eq!(
+            shown(&found),
+            ["80% 85 of 80, 1 away", "120 GB 85 of 120, 35000000000 away", "300 GB 85 of 300, 215000000000 away"]
+        );
+        assert_eq!(words(&decide(&found, &[])), "crossed [80%] rearmed [] holds []");
+        assert_eq!(nearest(&found).octets, Some(35_000_000_000), "the next one");
+        assert_eq!(nearest(&found).seconds, None);
+    }
+
+    #[test]
+    fn a_threshold_acts_once_and_stays_through_corrections() {
+        let beyond = standings(&facts(&ALL_TIME, vec![used(3, 130)]), &context(&[TARIFF]), at(NOW)).expect("rated");
+        assert_eq!(words(&decide(&beyond, &[])), "crossed [80% 120 GB] rearmed [] holds [throttle:slow]");
+        let marks = [mark("80%", 80, false), mark("120 GB", 120, false)];
+        assert_eq!(words(&decide(&beyond, &marks)), "crossed [] rearmed [] holds [throttle:slow]");
+        let corrected = facts(&ALL_TIME, vec![used(3, 130), used(4, -60)]);
+        let corrected = standings(&corrected, &context(&[TARIFF]), at(NOW)).expect("rated");
+        assert_eq!(words(&decide(&corrected, &marks)), "crossed [] rearmed [] holds [throttle:slow]");
+    }
+
+    #[test]
+    fn a_bound_that_moves_up_arms_again_and_one_that_moves_down_does_not() {
+        let now = standings(&facts(&ALL_TIME, vec![used(3, 85)]), &context(&[TARIFF]), at(NOW)).expect("rated");
+        // It was crossed when the allowance was half as large, or twice.
+        assert_eq!(words(&decide(&now, &[mark("80%", 40, false)])), "crossed [] rearmed [] holds []");
+        assert_eq!(words(&decide(&now, &[mark("80%", 160, false)])), "crossed [] rearmed [] holds []");
+        assert_eq!(words(&decide(&now, &[mark("120 GB", 60, false)])), "crossed [80%] rearmed [120 GB] holds []");
+        assert_eq!(words(&decide(&now, &[mark("80%", 40, true)])), "crossed [80%] rearmed [] holds []");
+    }
+
+    #[test]
+    fn a_service_that_began_in_the_middle_has_its_part_of_the_allowance() {
+        let began = [("2026-11-16T00:00:00Z", None, "t")];
+        let found = standings(&facts(&began, vec![used(3, 85), used(17, 39)]), &context(&[TARIFF]), at(NOW));
+        assert_eq!(shown(&found.expect("rated"))[0], "80% 39 of 40, 1000000000 away", "usage before it is not its own");
+    }
+
+    #[test]
+    fn only_the_tariff_in_force_acts_and_counts_from_its_first_day() {
+        let other = TARIFF.replace("id = \"t\"", "id = \"u\"").replace("300 GB", "310 GB");
+        let changed =
+            [("2026-01-01T00:00:00Z", Some("2026-11-11T00:00:00Z"), "t"), ("2026-11-11T00:00:00Z", None, "u")];
+        let usage = vec![used(3, 130), used(12, 10)];
+        let context = context(&[TARIFF, &other]);
+        let found = standings(&facts(&changed, usage.clone()), &context, at(NOW)).expect("rated");
+        let of: Vec<&str> = found.iter().map(|standing| standing.key.tariff.as_str()).collect();
+        assert_eq!(of, ["u", "u", "u"]);
+        assert_eq!(shown(&found)[1], "120 GB 10 of 120, 110000000000 away");
+        let marks = [mark("80%", 80, false), mark("120 GB", 120, false)];
+        assert_eq!(words(&decide(&found, &marks)), "crossed [] rearmed [] holds []", "the old tariff's throttle ends");
+        let before = standings(&facts(&changed, usage), &context, at("2026-11-05T00:00:00Z")).expect("rated");
+        assert!(before.iter().all(|standing| standing.key.tariff == "t"));
+    }
+
+    #[test]
+    fn nothing_used_crosses_nothing() {
+        let none = TARIFF.replace("amount = \"100\"", "amount = \"0\"");
+        let found = standings(&facts(&ALL_TIME, Vec::new()), &context(&[&none]), at(NOW)).expect("rated");
+        assert_eq!(words(&decide(&found, &[])), "crossed [] rearmed [] holds []");
+        let found = standings(&facts(&ALL_TIME, vec![used(3, 1)]), &context(&[&none]), at(NOW)).expect("rated");
+        assert_eq!(words(&decide(&found, &[])), "crossed [80%] rearmed [] holds []");
+    }
+
+    #[test]
+    fn each_meter_waits_in_its_own_count() {
+        let by = |text: &str| {
+            let tariff = TARIFF.replace("direction = \"sum\"", text);
+            let found = standings(&facts(&ALL_TIME, vec![used(3, 10)]), &context(&[&tariff]), at(NOW)).expect("rated");
+            nearest(&found)
+        };
+        let (down, max) = (71_000_000_000, 71_000_000_000);
+        assert_eq!(by("direction = \"down\""), Distance { out_octets: Some(down), ..Distance::default() });
+        assert_eq!(by("direction = \"up\"").in_octets, Some(79_000_000_000));
+        let larger = by("direction = \"max\"");
+        assert_eq!((larger.in_octets, larger.out_octets), (Some(max), Some(max)));
+        let hours = TARIFF
+            .replace("meter = \"octets\"\ndirection = \"sum\"\nunit = \"GB\"", "meter = \"seconds\"\nunit = \"h\"");
+        let hours = hours.replace("120 GB", "120 h").replace("300 GB", "300 h");
+        let found = standings(&facts(&ALL_TIME, vec![used(3, 10)]), &context(&[&hours]), at(NOW)).expect("rated");
+        assert_eq!(nearest(&found), Distance { seconds: Some(79 * 3600), ..Distance::default() });
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// Whoever looks only when the totals have grown by the distance told sees every threshold as soon as it is
+        /// crossed, and each once: the same marks as whoever looks after every report.
+        #[test]
+        fn looking_when_the_guard_says_so_misses_nothing(
+            reports in prop::collection::vec((0i64..40_000_000_000, 0i64..40_000_000_000), 1..40),
+            direction in prop::sample::select(vec!["up", "down", "sum", "max"]),
+        ) {
+            let tariff = TARIFF.replace("direction = \"sum\"", &format!("direction = \"{direction}\""));
+            let context = context(&[&tariff]);
+            let mut usage: Vec<UsageEntry> = Vec::new();
+            let (mut always, mut guarded): (Vec<Mark>, Vec<Mark>) = Default::default();
+            let mut guard: Option<(i64, i64, i64)> = None;
+            let (mut up, mut down) = (0i64, 0i64);
+            for (index, (in_octets, out_octets)) in reports.into_iter().enumerate() {
+                let sequence = i64::try_from(index).expect("few");
+                usage.push(UsageEntry { sequence, in_octets, out_octets, ..used(3, 0) });
+                (up, down) = (up + in_octets, down + out_octets);
+                let found = standings(&facts(&ALL_TIME, usage.clone()), &context, at(NOW)).expect("rated");
+                let cross = |marks: &mut Vec<Mark>| {
+                    let crossed: Vec<Mark> = decide(&found, marks)
+                        .crossed
+                        .iter()
+                        .map(|standing| Mark { key: standing.key.clone(), bound: standing.bound, rearmed: false })
+                        .collect();
+                    marks.extend(crossed);
+                };
+                cross(&mut always);
+                let due = guard.is_none_or(|(ups, downs, both)| up >= ups || down >= downs || up + down >= both);
+                if due {
+                    cross(&mut guarded);
+                    let near = nearest(&found);
+                    let from = |total: i64, distance: Option<i64>| distance.map_or(i64::MAX, |more| total + more);
+                    guard = Some((from(up, near.in_octets), from(down, near.out_octets), from(up + down, near.octets)));
+                }
+                prop_assert_eq!(&always, &guarded);
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Events: what happened, written in the transaction of what it tells, numbered per tenant without a gap in the order of
+//! commits. Whoever follows them keeps the last number as its place.
+//!
+//! Write them in a transaction that is durable once committed (`Store::write`): a number that was shown must not come back
+//! with something else after a power cut.
+
+use serde_json::Value;
+use sqlx::FromRow;
+
+use super::{StoreError, Tx, on};
+use crate::vocabulary::{Timestamp, from_micros, to_micros};
+
+/// What an event tells; the text is the `type` column and the word in the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventType {
+    /// A service has used as much as a threshold of its tariff says.
+    UsageThreshold,
+    /// A bill run's batch is closed and its lines can be read.
+    InvoiceBatchClosed,
+    HoldPlaced,
+    HoldLifted,
+}
+
+/// An event on its way into the store.
+#[derive(Debug, Clone, Copy)]
+pub struct NewEvent<'a> {
+    pub tenant: &'a str,
+    pub kind: EventType,
+    /// What it is about; events of one subject are delivered in order.
+    pub subject: &'a str,
+    pub payload: &'a Value,
+}
+
+/// An event as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub tenant: String,
+    /// 1 is the tenant's first; the next is one more.
+    pub sequence: i64,
+    pub kind: String,
+    pub subject: String,
+    pub occurred_at: Timestamp,
+    pub payload: Value,
+}
+
+/// Which events a list shows, in the order of their numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct EventFilter<'a> {
+    pub tenant: &'a str,
+    /// Only events after this number.
+    pub after: i64,
+    /// Only of this type.
+    pub kind: Option<&'a str>,
+    pub limit: i64,
+}
+
+const NEXT: &str = "INSERT INTO event_sequence (tenant, last) VALUES ($1, 1)
+     ON CONFLICT (tenant) DO UPDATE SET last = event_sequence.last + 1 RETURNING last";
+const INSERT: &str = "INSERT INTO event (tenant, sequence, type, subject, occurred_at, payload)
+     VALUES ($1, $2, $3, $4, $5, $6)";
+const LIST: &str = "SELECT tenant, sequence, type, subject, occurred_at, payload FROM event
+     WHERE tenant = $1 AND sequence > $2 AND (CAST($3 AS TEXT) IS NULL OR type = $3)
+     ORDER BY sequence LIMIT $4";
+const FORGET: &str = "DELETE FROM event WHERE (tenant, sequence) IN
+     (SELECT tenant, sequence FROM event WHERE occurred_at < $1 ORDER BY occurred_at LIMIT $2)";
+
+impl EventType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventType::UsageThreshold => "usage.threshold",
+            EventType::InvoiceBatchClosed => "invoice_batch.closed",
+            EventType::HoldPlaced => "hold.placed",
+            EventType::HoldLifted => "hold.lifted",
+        }
+    }
+}
+
+impl Event {
+    /// Names the event in the whole installation.
+    pub fn id(&self) -> String {
+        format!("{}.{}", self.tenant, self.sequence)
+    }
+}
+
+/// Appends an event with the tenant's next number. Others who append for the tenant wait until the transaction ends: append
+/// last.
+pub async fn append(tx: &mut Tx, event: &NewEvent<'_>, now: Timestamp) -> Result<i64, StoreError> {
+    let sequence: i64 = on!(tx, c => sqlx::query_scalar(NEXT).bind(event.tenant).fetch_one(c).await)?;
+    on!(tx, c => sqlx::query(INSERT)
+        .bind(event.tenant)
+        .bind(sequence)
+        .bind(event.kind.as_str())
+        .bind(event.subject)
+        .bind(to_micros(now))
+        .bind(event.payload.to_string())
+        .execute(c)
+        .await.map(drop))?;
+    Ok(sequence)
+}
+
+/// A page of a tenant's events.
+pub async fn list(tx: &mut Tx, filter: &EventFilter<'_>) -> Result<Vec<Event>, StoreError> {
+    let rows: Vec<Row> = on!(tx, c => sqlx::query_as(LIST)
+        .bind(filter.tenant)
+        .bind(filter.after)
+        .bind(filter.kind)
+        .bind(filter.limit)
+        .fetch_all(c)
+        .await)?;
+    rows.into_iter().map(Event::try_from).collect()
+}
+
+/// Deletes at most `limit` events from before an instant. The numbers of those that stay are what they were.
+pub async fn forget(tx: &mut Tx, before: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    Ok(on!(tx, c => sqlx::query(FORGET)
+        .bind(to_micros(before))
+        .bind(limit)
+        .execute(c)
+        .await
+        .map(|done| done.rows_affected()))?)
+}
+
+#[derive(FromRow)]
+struct Row {
+    tenant: String,
+    sequence: i64,
+    r#type: String,
+    subject: String,
+    occurred_at: i64,
+    payload: String,
+}
+
+impl TryFrom<Row> for Event {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        let corrupt =
+            |column| StoreError::Corrupt { table: "event", column, id: format!("{}.{}", row.tenant, row.sequence) };
+        Ok(Self {
+            occurred_at: from_micros(row.occurred_at).ok_or_else(|| corrupt("occurred_at"))?,
+            payload: serde_json::from_str(&row.payload).map_err(|_| corrupt("payload"))?,
+            tenant: row.tenant,
+            sequence: row.sequence,
+            kind: row.r#type,
+            subject: row.subject,
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! Reads what `billing` needs of a period that runs: for a balance, and for thresholds. Usage that is in no ledger entry yet
+//! counts as a bill run would write it; nothing is written here.
+//!
+//! Prices are remembered by the version of the catalog, for whoever asks often.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::ToSpan;
+
+use super::billing::{self as rows, BilledAccount};
+use super::rating::{RatingError, Services, complete, services_of};
+use super::thresholds::{Look, Totals};
+use super::{StoreError, Tx, catalog, ledger, on, thresholds};
+use crate::billing::balance::{Balance, balance as balanced};
+use crate::billing::facts::{AccountFacts, RunContext, TariffBook, UsageEntry};
+use crate::billing::history::PlanTariffs;
+use crate::billing::run::{RunError, lines};
+use crate::billing::thresholds::{Standing, standings as standing};
+use crate::catalog::Catalog;
+use crate::vocabulary::{Period, Timestamp, from_micros};
+
+/// A tenant's prices as of one version of its catalog.
+#[derive(Debug)]
+pub struct Prices {
+    pub version: i64,
+    pub catalog: Catalog,
+    tariffs: TariffBook,
+    plans: PlanTariffs,
+}
+
+/// Remembers every tenant's newest prices; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct PriceBook {
+    remembered: Arc<Mutex<HashMap<String, Arc<Prices>>>>,
+}
+
+/// How a service stands to its thresholds.
+#[derive(Debug)]
+pub enum Judged {
+    /// The period is over for good, or no longer one of the account's.
+    Gone,
+    /// Its usage cannot be rated as it is.
+    Unratable { period: Period, error: RunError },
+    Known {
+        period: Period,
+        /// Of this service alone.
+        standings: Vec<Standing>,
+        /// Totals that are at most what the standings were counted from.
+        totals: Totals,
+    },
+}
+
+const VERSION: &str = "SELECT catalog_version FROM tenant WHERE id = $1";
+
+/// For so long after its end a period's thresholds still tell of themselves: a report may have been on its way.
+pub const LATE_HOURS: i64 = 24;
+
+impl PriceBook {
+    /// The prices in force; `None`: no such tenant.
+    pub async fn of(&self, tx: &mut Tx, tenant: &str) -> Result<Option<Arc<Prices>>, StoreError> {
+        let version: Option<i64> = on!(tx, c => sqlx::query_scalar(VERSION).bind(tenant).fetch_optional(c).await)?;
+        let Some(version) = version else { return Ok(None) };
+        let known = self.remembered.lock().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned();
+        if let Some(known) = known.filter(|known| known.version == version) {
+            return Ok(Some(known));
+        }
+        let Some(prices) = read(tx, tenant).await? else { return Ok(None) };
+        let prices = Arc::new(prices);
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.insert(tenant.to_owned(), prices.clone());
+        Ok(Some(prices))
+    }
+}
+
+/// The prices of a tenant, for whoever asks once.
+pub async fn read(tx: &mut Tx, tenant: &str) -> Result<Option<Prices>, StoreError> {
+    let Some(in_force) = catalog::in_force(tx, tenant).await? else { return Ok(None) };
+    Ok(Some(Prices {
+        version: in_force.version,
+        catalog: in_force.catalog,
+        tariffs: catalog::tariff_book(tx, tenant).await?,
+        plans: catalog::plan_tariffs(tx, tenant).await?,
+    }))
+}
+
+impl Prices {
+    /// A context without tariffs; `None`: there is no such cycle.
+    fn context(&self, cycle: &str, at: Timestamp, now: Timestamp) -> Option<Result<RunContext, RatingError>> {
+        let cycle = self.catalog.cycles.get(cycle)?.calendar.clone();
+        let period = match cycle.period_at(at) {
+            Ok(period) => period,
+            Err(error) => return Some(Err(error.into())),
+        };
+        Some(Ok(RunContext {
+            period,
+            cycle,
+            now,
+            batch: None,
+            tariffs: TariffBook::new(),
+            backdate_days: self.catalog.backdate_days,
+            corrections: self.catalog.corrections.clone(),
+            closures: Default::default(),
+        }))
+    }
+
+    /// Every version of these tariffs: a catalog of a thousand is not copied for one account.
+    fn tariffs<'a>(&self, ids: impl IntoIterator<Item = &'a str>) -> TariffBook {
+        let ids: BTreeSet<&str> = ids.into_iter().collect();
+        let known = |id: &&str| self.tariffs.get(*id).map(|versions| ((*id).to_owned(), versions.clone()));
+        ids.iter().filter_map(known).collect()
+    }
+}
+
+/// What the account has used and owes of the period that runs: what `bill run --dry-run` of that period would emit for it.
+pub async fn balance(
+    tx: &mut Tx,
+    prices: &Prices,
+    cycle: &str,
+    account: &BilledAccount,
+    now: Timestamp,
+) -> Result<Balance, RatingError> {
+    let tenant = prices.catalog.tenant.as_str();
+    let no_cycle = || RatingError::NoCycle { tenant: tenant.to_owned(), cycle: cycle.to_owned() };
+    let mut context = prices.context(cycle, now, now).ok_or_else(no_cycle)??;
+    context.closures = rows::closures(tx, tenant, cycle).await?;
+    let services = services_of(tx, account.id, &context, &prices.plans).await??;
+    let issued = rows::issued(tx, account.id, cycle).await?;
+    let billed = issued.iter().map(|line| line.line.tariff.id.as_str());
+    context.tariffs = prices.tariffs(billed.chain(tariffs_of(&services)));
+    let until = context.period.end.min(now);
+    let pending = pending(tx, account.id, until, &context.period).await?;
+    let facts = complete(tx, account, tenant, &context, services, issued, &pending).await??;
+    let found = lines(&facts, &context)?.lines;
+    Ok(balanced(&facts.account, facts.watermark, &context, &found))
+}
+
+/// How a service stands to the thresholds of its tariff in the period it was asked for.
+pub async fn standings(tx: &mut Tx, prices: &Prices, look: &Look, now: Timestamp) -> Result<Judged, StoreError> {
+    let Some(start) = from_micros(look.period_start_at) else { return Ok(Judged::Gone) };
+    // A start outside of the calendar is none of the account's periods either.
+    let Some(Ok(mut context)) = prices.context(&look.cycle, start, now) else { return Ok(Judged::Gone) };
+    let period = context.period.clone();
+    let told_until = period.end.checked_add(LATE_HOURS.hours()).unwrap_or(Timestamp::MAX);
+    if period.start != start || told_until <= now {
+        return Ok(Judged::Gone);
+    }
+    let services = match services_of(tx, look.account_id, &context, &prices.plans).await? {
+        Ok(services) => services,
+        Err(error) => return Ok(Judged::Unratable { period, error }),
+    };
+    context.tariffs = prices.tariffs(tariffs_of(&services));
+    let totals = thresholds::totals(tx, look.service_id, look.period_start_at).await?;
+    let Services { tax_exempt, services, rows } = services;
+    let mut facts = AccountFacts {
+        tenant: look.tenant.clone(),
+        source: look.source.clone(),
+        account: look.account.clone(),
+        tax_exempt,
+        services,
+        issued: Vec::new(),
+        watermark: 0,
+    };
+    let own =
+        rows.iter().zip(&facts.services).position(|(row, service)| *row == look.service_id && service.addon.is_none());
+    let Some(own) = own else { return Ok(Judged::Gone) };
+    let written = rows::usage_of_period(tx, look.account_id, look.service_id, &period, i64::MAX).await?;
+    let pending = pending(tx, look.account_id, period.end, &period).await?;
+    let mine = pending.into_iter().filter(|(service, _)| *service == look.service_id).map(|(_, entry)| entry);
+    facts.services[own].usage = written.into_iter().chain(mine).collect();
+    let last = period.end.checked_sub(1.microsecond()).unwrap_or(period.end);
+    match standing(&facts, &context, now.min(last).max(period.start)) {
+        Ok(mut standings) => {
+            standings.retain(|standing| standing.service == own);
+            Ok(Judged::Known { period, standings, totals })
+        }
+        Err(error) => Ok(Judged::Unratable { period, error }),
+    }
+}
+
+fn tariffs_of(services: &Services) -> impl Iterator<Item = &str> {
+    services.services.iter().flat_map(|service| &service.stretches).map(|stretch| stretch.tariff.as_str())
+}
+
+/// What a flush until `until` would write for the account, with its service, numbered as it would number it.
+async fn pending(
+    tx: &mut Tx,
+    account_id: i64,
+    until: Timestamp,
+    period: &Period,
+) -> Result<Vec<(i64, UsageEntry)>, StoreError> {
+    let written = rows::ledger_sequence(tx, account_id).await?;
+    let entries = ledger::pending(tx, &[account_id], until, &[period.start, period.end]).await?;
+    let corrupt = |session: i64| StoreError::Corrupt { table: "session", column: "body", id: session.to_string() };
+    (written + 1..)
+        .zip(entries)
+        .map(|(sequence, entry)| {
+            let at = |micros: i64| from_micros(micros).ok_or_else(|| corrupt(entry.session_id));
+            let amount = entry.bucket.amount;
+            let usage = UsageEntry {
+                sequence,
+                from: at(entry.bucket.from_at)?,
+                until: at(entry.bucket.until_at)?,
+                in_octets: amount.in_octets,
+                out_octets: amount.out_octets,
+                seconds: amount.seconds,
+                sessions: amount.sessions,
+            };
+            Ok((entry.owner.service_id, usage))
+        })
+        .collect()
+}
