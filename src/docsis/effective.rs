@@ -1,14 +1,15 @@
 //! What of a configuration file changes how the device behaves, as one digest.
 //!
-//! Comes in: a file's bytes. Goes out: 64 hexadecimal digits. A file that was only signed with another secret, or bound
+//! Comes in: a file's bytes. Goes out: 64 hexadecimal digits, and whether CPEs may send. A file that was only signed with another secret, or bound
 //! to another address or time, has the same digest: a device that runs it need not boot for the new one.
 
 use sha2::{Digest, Sha256};
 
 use super::schema::{DOCSIS_EXTENSION, VENDOR_ID};
-use super::tlv::{CM_MIC, CMTS_MIC, Framing, Item, Tlv, parse, parse_nested, write_item};
+use super::tlv::{CM_MIC, CMTS_MIC, Framing, Item, Tlv, parse, parse_nested, views, write_item};
 use super::value::hex;
 
+const NETWORK_ACCESS: u8 = 3;
 const TFTP_TIMESTAMP: u8 = 19;
 const MODEM_ADDRESS: u8 = 20;
 const VENDOR: u8 = 43;
@@ -30,6 +31,13 @@ pub fn effective_digest(bytes: &[u8]) -> String {
         Err(_) => digest.update(bytes),
     }
     hex(&digest.finalize())
+}
+
+/// Whether a modem with this file lets its CPEs send: its Network Access Control (TLV 3) is on. A file without one is
+/// refused at registration; it counts as on.
+pub fn network_access(bytes: &[u8]) -> bool {
+    let views = views(Framing::Cm, bytes).unwrap_or_default();
+    views.iter().find(|view| view.code == NETWORK_ACCESS).is_none_or(|view| view.value != [0])
 }
 
 fn matters(framing: Framing, item: &Item) -> bool {
@@ -67,5 +75,12 @@ mod tests {
         for different in [&other_vendor[..], &[3, 1, 0, 18, 1, 2, 255, 0], &[18, 1, 2, 3, 1, 1, 255, 0], &[3, 1]] {
             assert_ne!(effective_digest(&plain), effective_digest(different), "{different:?}");
         }
+    }
+
+    #[test]
+    fn network_access_is_what_stands_on_the_top_level() {
+        assert!(network_access(&[18, 1, 2, 3, 1, 1, 255]));
+        assert!(!network_access(&[18, 1, 2, 3, 1, 0, 255]));
+        assert!(network_access(&[43, 8, 8, 3, 0, 16, 24, 3, 1, 0, 3, 1, 1, 255]), "a vendor's 3 is another");
     }
 }

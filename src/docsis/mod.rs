@@ -30,7 +30,7 @@ pub use build::{
     CmSettings, DOWNSTREAM_REFERENCE, FirmwareSource, Flow, Generation, SnmpAccess, SnmpStyle, UPSTREAM_REFERENCE,
     cm_file, verify,
 };
-pub use effective::effective_digest;
+pub use effective::{effective_digest, network_access};
 pub use garden::{GardenFilter, MOST_DESTINATIONS};
 pub use mic::ExtendedMic;
 pub use mta::{HashFamily, MtaFlow};

@@ -21,7 +21,7 @@ use super::mta::{self, OpenedSecrets};
 use super::snapshot;
 use super::tod::seconds_since_1900;
 use crate::dhcp::{Access, Subscriber};
-use crate::docsis::{MtaAnnouncement, effective_digest};
+use crate::docsis::{MtaAnnouncement, effective_digest, network_access};
 use crate::provision::{CmAccess, Content, DeviceKind};
 use crate::store::Sealer;
 use crate::store::elements::ElementRow;
@@ -104,6 +104,8 @@ pub struct Offer {
     pub name: String,
     /// Effective digest of its bytes: a modem that runs the same one need not boot.
     pub digest: String,
+    /// Whether a modem with it lets its CPEs send: it proves itself by being operational, or by forwarding nothing.
+    pub forwards: bool,
 }
 
 /// What DHCP tells a device about its file.
@@ -266,7 +268,8 @@ impl Plant {
         let bytes = file_of(&element.desired, &secrets, &self.settings().modem, &Serving::default())?;
         self.learn(element, secrets);
         let name = config_file_name(&self.0.sealer, kind, mac, element.desired_revision);
-        Ok(Some(Offer { name, digest: effective_digest(&bytes) }))
+        let forwards = kind == DeviceKind::Mta || network_access(&bytes);
+        Ok(Some(Offer { name, digest: effective_digest(&bytes), forwards }))
     }
 
     /// The file of a name, as TFTP asks for it: signed for the CMTS behind which `from` is, and for this address and

@@ -1,7 +1,7 @@
 //! The plant as TFTP and the jobs see it.
 
 use super::*;
-use crate::provision::{CmAccess, ElementKind, ElementState};
+use crate::provision::{CmAccess, CmContent, ElementKind, ElementState};
 use crate::provisioner::modem::tests::{content, settings};
 
 /// Behind no CMTS that is known.
@@ -113,6 +113,25 @@ fn a_new_shared_secret_builds_the_files_anew() {
     let before = bytes(&plant, 3);
     plant.reload(ModemSettings { shared_secret: crate::vocabulary::Secret::new("rotated"), community: None });
     assert_ne!(bytes(&plant, 3), before);
+}
+
+#[test]
+fn a_file_tells_how_its_modem_proves_itself() {
+    let plant = plant();
+    let offered = |content: Content| {
+        let element = element(3, content, None);
+        plant.offer(&element, OpenedSecrets::new()).expect("a file").expect("an offer").forwards
+    };
+    let with = |access| Content::Cm(crate::provisioner::modem::tests::content(access));
+    for access in [CmAccess::Active, CmAccess::Throttled { profile: "slow".to_owned() }, CmAccess::Garden] {
+        assert!(offered(with(access)));
+    }
+    assert!(offered(with(CmAccess::VoiceOnly)), "its telephone sends");
+    assert!(!offered(with(CmAccess::Blocked)));
+    // The catalog's own template has the last word.
+    let Content::Cm(active) = with(CmAccess::Active) else { panic!("a modem's content") };
+    let template = vec![crate::docsis::FilledTlv::Whole("030100".to_owned())];
+    assert!(!offered(Content::Cm(CmContent { template, replaced: vec![3], ..active })));
 }
 
 #[test]

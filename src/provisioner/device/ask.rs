@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{Attempt, DeviceOutcome, Word};
 use crate::docsis::HashFamily;
 use crate::provision::{
-    CmAccess, CmtsAnswer, Content, DeviceKind, ModemAnswer, Standing, Verdict, judge_cmts, judge_modem, judge_mta,
+    CmtsAnswer, Content, DeviceKind, ModemAnswer, Standing, Verdict, judge_cmts, judge_modem, judge_mta,
 };
 use crate::provisioner::cmts::Cmts;
 use crate::provisioner::snmp::{Access, Oid, SnmpError, SnmpSettings, number, oid, row, text};
@@ -31,7 +31,7 @@ impl Attempt<'_> {
     /// Asks the modem, and when it is silent its CMTS, whether it runs the file it fetched.
     pub(super) async fn confirm(self, revision: i64, fetched_at: Timestamp) -> DeviceOutcome {
         let file = self.running_name.clone().unwrap_or_default();
-        let standing = standing(&self.element.desired);
+        let standing = self.standing();
         if let Some(verdict) = self.reported(fetched_at) {
             return self.judged(revision, fetched_at, verdict, Word::Report);
         }
@@ -66,6 +66,14 @@ impl Attempt<'_> {
             Verdict::Proven(words) => Some(Verdict::Proven(by(words))),
             Verdict::Wrong(words) => Some(Verdict::Wrong(by(words))),
             Verdict::NotYet(_) => None,
+        }
+    }
+
+    /// What proves the file: a blocked modem proves itself by not forwarding, whoever's word in the catalog blocks it.
+    fn standing(&self) -> Standing {
+        match &self.offer {
+            Some(offer) if !offer.forwards => Standing::ForwardingDisabled,
+            _ => Standing::Operational,
         }
     }
 
@@ -124,14 +132,6 @@ impl Attempt<'_> {
         let (address, access) = cmts_access(cmts)?;
         let base = self.settings.modems.clone().unwrap_or_else(|| SnmpSettings::with(access.clone()));
         Some((address, SnmpSettings { access, ..base }))
-    }
-}
-
-/// A blocked modem proves itself by not forwarding.
-fn standing(content: &Content) -> Standing {
-    match content {
-        Content::Cm(cm) if cm.access == CmAccess::Blocked => Standing::ForwardingDisabled,
-        _ => Standing::Operational,
     }
 }
 
