@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use super::snmp::Access;
 use crate::dhcp::Network;
 use crate::docsis::ExtendedMic;
 use crate::vocabulary::{Cidr, Secret};
@@ -33,8 +34,8 @@ pub struct Cmts {
     pub address_in_file: bool,
     /// The extended CMTS MIC of its modems' files, where it checks one.
     pub extended_mic: Option<ExtendedMic>,
-    /// SNMP community of the CMTS itself.
-    pub community: Option<Secret>,
+    /// As whom the CMTS itself is asked by SNMP.
+    pub access: Option<Access>,
     pub reset: ResetDriver,
     /// Modems reset in one minute, at most.
     pub resets_per_minute: u32,
@@ -135,7 +136,7 @@ impl CmtsTable {
 impl Cmts {
     /// Whether it tells about its modems by SNMP.
     pub fn can_be_asked(&self) -> bool {
-        self.address.is_some() && self.community.is_some()
+        self.address.is_some() && self.access.is_some()
     }
 
     /// Whether the CMTS itself has this address: then it speaks for a modem and is not one.
@@ -160,7 +161,7 @@ pub(super) mod tests {
             tftp_source_check: false,
             address_in_file: false,
             extended_mic: None,
-            community: None,
+            access: None,
             reset: ResetDriver::None,
             resets_per_minute: 60,
             areas: Vec::new(),

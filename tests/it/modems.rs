@@ -133,6 +133,45 @@ fn a_silent_modem_is_reset_through_its_cmts_and_delays_nobody() {
 }
 
 #[test]
+fn the_cmts_of_each_maker_is_told_in_its_own_words() {
+    let cmts = Ipv4Addr::new(127, 0, 37, 250);
+    let user = format!(
+        "[cmts.user]\nname = \"{USER}\"\nauth = \"sha256\"\nauth_password = \"{AUTH_PASSWORD}\"\nprivacy = \"aes\"\n\
+         privacy_password = \"{PRIVACY_PASSWORD}\"\n"
+    );
+    let community = format!("community = \"{COMMUNITY}\"\n");
+    let of = |maker: &str, network: &str, access: &str| {
+        format!(
+            "[[cmts]]\nname = \"{maker}\"\naddress = \"{cmts}\"\nreset = \"{maker}\"\nnetworks = [\"{network}\"]\n{access}"
+        )
+    };
+    let settings = format!(
+        "[snmp]\ncommunity = \"plant-community\"\n{}{}{}",
+        of("cisco", "127.0.37.0/26", &community),
+        of("casa", "127.0.37.64/26", &user),
+        of("arris", "127.0.37.128/26", &community)
+    );
+    let plant = Plant::new(Site::sqlite(), &settings, 37);
+    let agent = Agent::start(cmts, plant.snmp_port, &[]);
+    let makers = [
+        ("00:11:22:33:44:01", 1, "1.3.6.1.4.1.9.9.116.1.3.1.1.9.0.17.34.51.68.1", "1"),
+        ("00:11:22:33:44:02", 65, "1.3.6.1.4.1.20858.10.12.1.3.1.7.0.17.34.51.68.2", "1"),
+        ("00:11:22:33:44:03", 129, "1.3.6.1.4.1.4981.2.2.2.0", "00 11 22 33 44 03"),
+    ];
+    for (mac, host, object, value) in makers {
+        plant.push(mac, |_| {});
+        let name = wait_for("it has a file", SOON, || Some(plant.file(mac)).filter(|name| name.starts_with("1-")));
+        // Nobody answers SNMP at its address.
+        assert!(fetch(Ipv4Addr::new(127, 0, 37, host), plant.tftp(), &name).is_some());
+        plant.until(mac, |device| device["fetched_revision"] == 1);
+        plant.push(mac, |account| account["services"][0]["plan"] = json!("res-300"));
+        let told = wait_for("the CMTS is told", SOON, || agent.sets().into_iter().find(|(oid, _)| oid == object));
+        assert_eq!(told.1.trim().trim_matches('"').trim(), value, "{:?}", agent.sets());
+    }
+    assert_eq!(agent.sets().len(), 3, "each once: {:?}", agent.sets());
+}
+
+#[test]
 fn a_modem_that_the_cmts_refuses_is_told_in_words() {
     let plant = Plant::new(Site::sqlite(), "[snmp]\ncommunity = \"plant-community\"\n", 25);
     plant.push(FIRST, |_| {});

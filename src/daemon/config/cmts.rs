@@ -7,6 +7,7 @@ use super::reader::{Found, Section};
 use super::sections::Door;
 use crate::docsis::ExtendedMic;
 use crate::provisioner::cmts::{Cmts, ResetDriver};
+use crate::provisioner::snmp::Access;
 use crate::vocabulary::Cidr;
 
 const DEFAULT_RESETS_PER_MINUTE: u32 = 60;
@@ -45,6 +46,10 @@ impl Door<'_, '_> {
         let extended_mic =
             section.word("extended_mic", &[("off", None), ("implicit", Some(false)), ("explicit", Some(true))]);
         let community = self.secret(&section, "community", "community_file");
+        let user = section.table("user").map(|table| self.snmp_user(table));
+        if user.is_some() && !matches!(community, Some(None)) {
+            section.fault("community and user: say one of them; it is how this CMTS is asked");
+        }
         let reset = section.word(
             "reset",
             &[
@@ -77,7 +82,10 @@ impl Door<'_, '_> {
             tftp_source_check,
             address_in_file,
             extended_mic: extended_mic.flatten().map(ExtendedMic::of_all),
-            community: community?,
+            access: match user {
+                Some(user) => Some(Access::User(user?)),
+                None => community?.map(Access::Community),
+            },
             reset: reset.unwrap_or_default(),
             resets_per_minute,
             areas,

@@ -76,7 +76,7 @@ impl Door<'_, '_> {
     }
 
     /// SNMPv3, RFC 3414.
-    fn snmp_user(&self, section: Section<'_, '_>) -> Option<User> {
+    pub(super) fn snmp_user(&self, section: Section<'_, '_>) -> Option<User> {
         let name = section.required("name").map(|found| found.value.to_owned());
         let auth = section.word(
             "auth",

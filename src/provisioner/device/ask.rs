@@ -145,7 +145,7 @@ pub fn mta_provisioning_state(family: HashFamily) -> Oid {
 }
 
 fn cmts_access(cmts: &Cmts) -> Option<(IpAddr, Access)> {
-    Some((cmts.address?, Access::Community(cmts.community.clone()?)))
+    Some((cmts.address?, cmts.access.clone()?))
 }
 
 pub(super) fn mac_index(mac: MacAddress) -> [u32; 6] {

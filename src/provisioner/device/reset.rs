@@ -135,7 +135,7 @@ impl Attempt<'_> {
         let Some((address, settings)) = self.cmts_snmp(cmts) else {
             return Err(SnmpError::Broken(
                 IpAddr::from([0, 0, 0, 0]),
-                "[[cmts]] address and community are not set".into(),
+                "[[cmts]] address and community or user are not set".into(),
             ));
         };
         let index = mac_index(self.mac);
