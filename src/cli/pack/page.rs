@@ -61,11 +61,17 @@ fn computation(pack: &Pack<'_>) -> String {
     let mut row = |what: &str, how: String, amount: &str| {
         rows.push_str(&format!("<tr><td>{}<td>{}<td class=\"n\">{}\n", text(what), text(&how), text(amount)));
     };
-    row("Counted", format!("{} of {}", now.quantity_raw, line.charge), "");
+    let counted = match line.unit.as_str() {
+        "s" | "min" | "h" => "seconds",
+        "session" => "sessions",
+        "period" | "piece" => "times",
+        _ => "octets",
+    };
+    row("Counted", format!("{} {counted}", now.quantity_raw), "");
     row("Quantity", format!("{} {}", now.quantity, line.unit), "");
     row("Of it in the allowance", format!("{} {}", now.allowance_used, line.unit), "");
     for tier in &now.tiers {
-        let how = format!("{} × {} + {}", tier.quantity, tier.unit_amount, tier.flat_amount);
+        let how = format!("{} {} × {} + {}", tier.quantity, line.unit, tier.unit_amount, tier.flat_amount);
         row("Tier", how, &tier.amount_exact);
     }
     for step in &now.adjustments {
@@ -80,7 +86,10 @@ fn computation(pack: &Pack<'_>) -> String {
         let how = format!("{} % of {}{}", tax.rate, tax.base, if tax.inclusive { ", contained" } else { "" });
         row(&format!("Tax {}", tax.id), how, &tax.amount);
     }
-    format!("<h2>How it was computed</h2>\n<table>\n<tr><th>step<th>how<th>{}\n{rows}</table>\n", text(&line.currency))
+    format!(
+        "<h2>How it was computed</h2>\n<table>\n<tr><th>step<th>how<th class=\"n\">{}\n{rows}</table>\n",
+        text(&line.currency)
+    )
 }
 
 fn verdict(pack: &Pack<'_>) -> String {
