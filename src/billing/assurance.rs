@@ -34,6 +34,9 @@ pub struct Terms {
     pub not_billed: i128,
 }
 
+/// By the start of the period in microseconds; `None`: all time.
+pub type TermsByPeriod = BTreeMap<Option<i64>, Terms>;
+
 /// One account as the store has it.
 #[derive(Debug, Clone, Default)]
 pub struct AccountLedger {
@@ -68,12 +71,11 @@ pub fn account_terms(
     account: &AccountLedger,
     book: &TariffBook,
     calendar: &Calendar<'_>,
-) -> Result<(BTreeMap<Option<i64>, Terms>, Vec<Fault>), RunError> {
-    let mut terms: BTreeMap<Option<i64>, Terms> = BTreeMap::new();
+) -> Result<(TermsByPeriod, Vec<Fault>), RunError> {
+    let mut terms = TermsByPeriod::new();
     let mut faults = Vec::new();
     let items = newest(&account.lines);
-    // (service, period) → watermark of its usage lines, and octets counted by them, in and out.
-    let mut counted: BTreeMap<(&str, Option<i64>), (i64, [i128; 2])> = BTreeMap::new();
+    let mut counted: BTreeMap<(&str, Option<i64>), Counted> = BTreeMap::new();
     for (key, line) in &items {
         let version = book
             .get(&key.tariff)
@@ -97,8 +99,8 @@ pub fn account_terms(
             Direction::Max => [0, both[1]],
         };
         let entry = counted.entry((key.service.as_str(), period)).or_default();
-        entry.0 = entry.0.max(seen.watermark);
-        entry.1 = [entry.1[0] + own[0], entry.1[1] + own[1]];
+        entry.watermark = entry.watermark.max(seen.watermark);
+        entry.octets = [entry.octets[0] + own[0], entry.octets[1] + own[1]];
         let sum = terms.entry(period).or_default();
         add_line(sum, line, usage.unit_size())?;
         if i128::from(line.basis.quantity_raw) != own[0] + own[1] {
@@ -111,7 +113,8 @@ pub fn account_terms(
     for (service, entries) in &account.entries {
         for (period, entries) in by_period(entries, calendar) {
             let sum = terms.entry(period).or_default();
-            let (watermark, lines) = counted.get(&(service.as_str(), period)).copied().unwrap_or((i64::MIN, [0; 2]));
+            let Counted { watermark, octets: lines } =
+                counted.get(&(service.as_str(), period)).copied().unwrap_or_default();
             let (mut seen, mut rest) = ([0i128; 2], 0);
             for entry in entries {
                 let both = [i128::from(entry.in_octets), i128::from(entry.out_octets)];
@@ -168,6 +171,21 @@ impl Terms {
         self.unmetered += other.unmetered;
         self.metered_again += other.metered_again;
         self.not_billed += other.not_billed;
+    }
+}
+
+/// What the usage lines of a service and period count by the ledger.
+#[derive(Clone, Copy)]
+struct Counted {
+    /// Up to it their entries were seen.
+    watermark: i64,
+    /// In and out.
+    octets: [i128; 2],
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self { watermark: i64::MIN, octets: [0; 2] }
     }
 }
 
