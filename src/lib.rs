@@ -16,7 +16,7 @@
 //!      telemetry ───── counters and heartbeats every service keeps
 //!      tls ─────────── certificate files made into a server's settings
 //! ── 1 pure rooms ──── account ← provision    account, usage ← billing    usage ← radius
-//!                      account, billing ← catalog    docsis, dhcp, tftp; docsis ← account, provision, catalog
+//!                      account, billing ← catalog    account ← mediation    docsis, dhcp, tftp; docsis ← account, provision, catalog
 //!                      they decide everything and touch nothing: no socket, no SQL, no clock, no randomness
 //! ── 0 vocabulary ──── identifiers, addresses, rates, money, instants, secrets
 //! ```
@@ -66,6 +66,7 @@ pub mod daemon;
 pub mod dhcp;
 pub mod docsis;
 pub mod intake;
+pub mod mediation;
 pub mod nas_control;
 pub mod provision;
 pub mod provisioner;

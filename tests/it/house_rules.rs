@@ -14,6 +14,7 @@ const FLOOR_1: &[(&str, &[&str])] = &[
     ("radius", &["usage"]),
     ("billing", &["account", "usage"]),
     ("catalog", &["account", "billing", "docsis", "provision"]),
+    ("mediation", &["account"]),
 ];
 /// Services never import one another.
 const FLOOR_3: &[&str] = &["intake", "collector", "provisioner", "nas_control", "biller"];
