@@ -29,6 +29,7 @@ mod mail;
 mod migrate;
 mod nas;
 mod pack;
+mod profile;
 mod quarantine;
 mod record;
 mod replayed;
@@ -122,6 +123,9 @@ pub enum Command {
     /// Show invoice lines and how they were computed.
     #[command(subcommand)]
     Line(line::LineCommand),
+    /// Source profiles: how billing systems write accounts and want their lines.
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
     /// Check a tariff file, price quantities by it, or simulate it over recorded history.
     #[command(subcommand)]
     Tariff(tariff::TariffCommand),
@@ -216,6 +220,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Catalog(command) => catalog::run(command, context).await,
         Command::Bill(command) => bill::run(command, context).await,
         Command::Line(command) => line::run(command, context).await,
+        Command::Profile(command) => profile::run(command, context),
         Command::Tariff(command) => tariff::run(command, context).await,
         Command::Session(command) => session::run(command, context).await,
         Command::Nas(command) => nas::run(command, context).await,
