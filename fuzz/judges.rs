@@ -9,6 +9,7 @@ use lastmile::dhcp::{
     Table, decide,
 };
 use lastmile::docsis::{self, VarBind};
+use lastmile::mediation::{Outcome, Profile, RECORD_MAX, apply, shipped_names};
 use lastmile::radius::{
     Dictionary, IdentityRule, NasRule, PacketView, Profile, Source, answer, attribute, decode, parse_detail, record,
     redacted, verify,
@@ -258,4 +259,44 @@ pub fn tftp(octets: &[u8]) {
 fn dictionary_of_all() -> &'static Dictionary {
     static DICTIONARY: std::sync::OnceLock<Dictionary> = std::sync::OnceLock::new();
     DICTIONARY.get_or_init(Dictionary::standard)
+}
+
+/// Foreign records: the first octet chooses a shipped profile, the others are what came. Every record is told once,
+/// the same octets mean the same however they arrive, and what came of them can be applied and shown.
+pub fn source(octets: &[u8]) {
+    static PROFILES: std::sync::OnceLock<Vec<Profile>> = std::sync::OnceLock::new();
+    let profiles = PROFILES.get_or_init(|| shipped_names().filter_map(Profile::named).collect());
+    let Some((choice, input)) = octets.split_first() else { return };
+    let profile = &profiles[usize::from(*choice) % profiles.len()];
+    let mut changes = profile.changes(input).with_inventory();
+    let outcomes: Vec<Outcome> = changes.by_ref().collect();
+    let summary = changes.summary();
+    assert_eq!(summary.records, outcomes.len() as u64);
+    assert_eq!(summary.records, summary.changes + summary.ignored + summary.quarantined);
+    let slow = std::io::BufReader::with_capacity(1, input);
+    assert!(profile.changes(slow).eq(outcomes.iter().cloned()), "the same octets mean the same");
+    for outcome in &outcomes {
+        assert!(outcome.raw.len() <= RECORD_MAX);
+        match &outcome.result {
+            Ok(Some(change)) => {
+                assert!(change.account.is_some() || !change.aliases.is_empty(), "a change tells whose it is");
+                assert!(!change.shown(true).to_string().is_empty());
+                if let Ok(Some(document)) = apply(change, None) {
+                    assert!(document.is_object());
+                    assert!(apply(change, Some(&document)).is_ok(), "a change can come again");
+                }
+            }
+            Ok(None) => {}
+            Err(refusal) => assert!(!refusal.faults.is_empty(), "a refusal has a reason"),
+        }
+    }
+}
+
+/// A source profile's own file: a profile, or faults with their places.
+pub fn source_profile(octets: &[u8]) {
+    let text = String::from_utf8_lossy(octets);
+    if let Err(faults) = Profile::read("fuzz", &text) {
+        assert!(!faults.is_empty());
+        assert!(faults.iter().all(|fault| fault.pointer.starts_with("fuzz")), "{faults:?}");
+    }
 }

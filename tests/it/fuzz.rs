@@ -133,6 +133,34 @@ fn any_tftp_exchange_ends() {
 }
 
 /// Judges the corpus of one fuzz target and what is made of it; panics with the octets that did not pass.
+#[test]
+fn any_foreign_record_is_read_or_put_aside() {
+    let folder = repository().join("tests/golden/sources/in");
+    let mut seeds = Vec::new();
+    for (index, name) in lastmile::mediation::shipped_names().enumerate() {
+        for file in std::fs::read_dir(&folder).expect("the fixtures") {
+            let file = file.expect("a file");
+            let shown = file.file_name().to_string_lossy().into_owned();
+            if shown.starts_with(&format!("{name}.")) && !shown.ends_with(".golden") {
+                let mut octets = vec![index as u8];
+                octets.extend(std::fs::read(file.path()).expect("a fixture"));
+                seeds.push(octets);
+            }
+        }
+    }
+    assert!(seeds.len() >= lastmile::mediation::shipped_names().count(), "every profile has a seed");
+    feed("source", &seeds, judges::source);
+}
+
+#[test]
+fn any_source_profile_is_read_or_told_what_is_wrong() {
+    let texts: Vec<Vec<u8>> = lastmile::mediation::shipped_names()
+        .filter_map(lastmile::mediation::shipped)
+        .map(|text| text.as_bytes().to_vec())
+        .collect();
+    feed("source_profile", &texts, judges::source_profile);
+}
+
 fn feed(target: &str, seeds: &[Vec<u8>], judge: fn(&[u8])) {
     let mut corpus = seeds.to_vec();
     let folder = repository().join("fuzz/corpus").join(target);
