@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """The daemon itself: time until ready on an existing database, resident memory when idle, durable account pushes a second.
 
-usage: bench/daemon.py [--pushes N] [--connections C] [--rounds R]
+usage: bench/daemon.py [--pushes N] [--connections C] [--rounds R] [--no-build]
+
+Three passes of pushes: accounts that are new, the same ones changed, the same ones as they are stored. The CPU time is the
+daemon's and the database's, and counts what follows a push as far as it is done meanwhile.
 
 Builds the release binary and the push generator, starts every server itself on loopback ports and ends it by its pid.
 """
@@ -16,10 +19,12 @@ CATALOG = ROOT / "bench" / "catalog.toml"
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--pushes", type=int, default=10000)
-    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-build", action="store_true")
     options = parser.parse_args()
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", "lastmile", "--example", "push_load"], cwd=ROOT, check=True)
+    if not options.no_build:
+        subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", "lastmile", "--example", "push_load"], cwd=ROOT, check=True)
     rows = {}
     with tempfile.TemporaryDirectory(prefix="lastmile-bench-") as folder:
         os.chmod(folder, 0o755)
@@ -37,12 +42,22 @@ def main():
         finally:
             cluster.stop()
     print(f"\ndaemon, {options.pushes} pushes over {options.connections} connections, median of {options.rounds} rounds in turn\n")
-    head = ("database", "pushes/s", "p50 ms", "p99 ms", "CPU us/push", "ready ms", "idle resident MB")
+    middle = lambda results, *keys: statistics.median(of(result, keys) for result in results)
+    head = ("database", "push", "pushes/s", "p50 ms", "p99 ms", "CPU us/push")
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for name, results in rows.items():
-        middle = lambda key: statistics.median(result[key] for result in results)
-        print(f"| {name} | {middle('pushes_per_second'):,.0f} | {middle('p50_ms'):.1f} | {middle('p99_ms'):.1f} | {middle('cpu_us'):.0f} "
-              f"| {middle('ready_ms'):.0f} | {middle('rss_mb'):.0f} |")
+        for kind in ("create", "update", "unchanged"):
+            print(f"| {name} | {kind} | {middle(results, kind, 'pushes_per_second'):,.0f} | {middle(results, kind, 'p50_ms'):.1f} "
+                  f"| {middle(results, kind, 'p99_ms'):.1f} | {middle(results, kind, 'cpu_us'):.0f} |")
+    print("\n| database | ready ms | idle resident MB |\n|---|---|---|")
+    for name, results in rows.items():
+        print(f"| {name} | {middle(results, 'ready_ms'):.0f} | {middle(results, 'rss_mb'):.0f} |")
+
+
+def of(result, keys):
+    for key in keys:
+        result = result[key]
+    return result
 
 
 def measure(work, url, cluster, options):
@@ -53,13 +68,16 @@ def measure(work, url, cluster, options):
                           check=True, capture_output=True, text=True)
     key_file = work / "api-key"
     key_file.write_text(json.loads(made.stdout)["key"])
-    before = daemon.cpu_seconds()
-    output = subprocess.run(
+    load = subprocess.Popen(
         [TARGET / "release/examples/push_load", f"127.0.0.1:{daemon.http}", "bench", key_file,
-         str(options.pushes), str(options.connections)],
-        check=True, capture_output=True, text=True)
-    result = json.loads(output.stdout.strip().splitlines()[-1])
-    result["cpu_us"] = (daemon.cpu_seconds() - before) * 1e6 / options.pushes
+         str(options.pushes), str(options.connections), "2"],
+        stdout=subprocess.PIPE, text=True)
+    result, before = {}, daemon.cpu_seconds()
+    for line in load.stdout:
+        now, told = daemon.cpu_seconds(), json.loads(line)
+        result[told["kind"]] = {**told, "cpu_us": (now - before) * 1e6 / options.pushes}
+        before = now
+    assert load.wait() == 0, "the load failed"
     daemon.stop()
     ready = []
     for _ in range(5):

@@ -25,7 +25,7 @@
 //!
 //! - **Account push**: `intake` parses the document (`account`: an account, or every fault) → reads what is stored →
 //!   decides (`account::decide`), works out the elements (`provision::elements`) → writes account, holders, sealed
-//!   secrets, elements, jobs and audit row in one transaction, many pushes to a commit → answers. Behind it the
+//!   secrets, elements, jobs and audit row in one transaction, many pushes to a commit and to each statement → answers. Behind it the
 //!   `provisioner` claims the job, acts through its backend, and records what is really applied. A job is
 //!   level-triggered: it brings an element from applied to desired, and the newest desired state wins.
 //! - **Boot of a modem**: `provisioner::dhcp` receives what a CMTS relays → `dhcp` decides from the table of leases and what

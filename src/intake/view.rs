@@ -1,10 +1,13 @@
 //! An account as the API shows it: the stored document without secrets, and how far each service is provisioned.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use crate::provision::{Content, ElementState};
 use crate::store::accounts::AccountRow;
 use crate::store::elements::ElementRow;
+use crate::store::holds::HoldRow;
 use crate::store::{StoreError, Tx, elements, holds, jobs};
 
 /// Reads what the answer needs besides the row.
@@ -12,9 +15,32 @@ pub async fn account(tx: &mut Tx, row: &AccountRow) -> Result<Value, StoreError>
     let elements = elements::of_account(tx, row.id).await?;
     let jobs = jobs::active_of_account(tx, row.id).await?;
     let holds = holds::living(tx, row.id).await?;
-    let mut view = document(row, &elements, &jobs);
+    Ok(shown(row, &elements, &jobs, &holds))
+}
+
+/// As `account`, for many.
+pub async fn accounts(tx: &mut Tx, rows: &[&AccountRow]) -> Result<Vec<Value>, StoreError> {
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let mut of: HashMap<i64, Vec<ElementRow>> = HashMap::new();
+    for element in elements::of_accounts(tx, &ids).await? {
+        of.entry(element.account_id).or_default().push(element);
+    }
+    let jobs: HashMap<i64, i64> = jobs::active_of_accounts(tx, &ids).await?.into_iter().collect();
+    let holds = holds::living_of(tx, &ids).await?;
+    let shown = rows.iter().map(|row| {
+        let mut elements = of.remove(&row.id).unwrap_or_default();
+        elements.sort_by(|a, b| (a.kind.as_str(), &a.key).cmp(&(b.kind.as_str(), &b.key)));
+        let active = elements.iter().filter_map(|element| Some((element.id, *jobs.get(&element.id)?)));
+        shown(row, &elements, &active.collect::<Vec<_>>(), holds.get(&row.id).map_or(&[], Vec::as_slice))
+    });
+    Ok(shown.collect())
+}
+
+/// An account with its elements, by kind and key, (element, job) of their jobs, and its operators' holds.
+pub fn shown(row: &AccountRow, elements: &[ElementRow], jobs: &[(i64, i64)], holds: &[HoldRow]) -> Value {
+    let mut view = document(row, elements, jobs);
     if !holds.is_empty() {
-        let shown = |held: &holds::HoldRow| {
+        let shown = |held: &HoldRow| {
             let mut hold = json!(held.held.hold);
             hold["service"] = json!(held.held.service);
             hold["placed_by"] = json!(held.placed_by);
@@ -22,12 +48,7 @@ pub async fn account(tx: &mut Tx, row: &AccountRow) -> Result<Value, StoreError>
         };
         view["operator_holds"] = holds.iter().map(shown).collect();
     }
-    Ok(view)
-}
-
-/// As `account`, of one that was made in this transaction with these elements and their jobs.
-pub fn made(row: &AccountRow, elements: &[ElementRow], jobs: &[(i64, i64)]) -> Value {
-    document(row, elements, jobs)
+    view
 }
 
 fn document(row: &AccountRow, elements: &[ElementRow], jobs: &[(i64, i64)]) -> Value {

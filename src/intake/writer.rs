@@ -191,53 +191,72 @@ impl WriterTask {
     async fn together(&self, deeds: &[Deed], guard: Guard) -> Result<Vec<Result<Done, Refusal>>, Failed> {
         let mut tx = self.store.write().await.map_err(Failed::Begin)?;
         let ground = Ground { catalogs: self.ground.catalogs.of_transaction(), ..self.ground.clone() };
-        let mut outcomes = Vec::with_capacity(deeds.len());
-        for deed in deeds {
-            let outcome = match guard {
-                Guard::Group => self.bare(deed, &mut tx, &ground).await,
-                Guard::Each => self.guarded(deed, &mut tx, &ground).await.map_err(Failed::Before),
-            };
-            match outcome {
-                Ok(outcome) => outcomes.push(outcome),
-                Err(failed) => {
-                    // Not waiting for the rollback would make the next writer wait for it.
-                    let _ = tx.rollback().await;
-                    return Err(failed);
-                }
+        let done = match guard {
+            Guard::Group => self.bare(deeds, &mut tx, &ground).await,
+            Guard::Each => self.guarded(deeds, &mut tx, &ground).await.map_err(Failed::Before),
+        };
+        match done {
+            Ok(outcomes) => {
+                tx.commit().await.map_err(Failed::Commit)?;
+                Ok(outcomes)
+            }
+            Err(failed) => {
+                // Not waiting for the rollback would make the next writer wait for it.
+                let _ = tx.rollback().await;
+                Err(failed)
             }
         }
-        tx.commit().await.map_err(Failed::Commit)?;
-        Ok(outcomes)
     }
 
-    /// One deed without a savepoint: what it leaves behind when it stops half-way undoes the whole group.
-    async fn bare(&self, deed: &Deed, tx: &mut Tx, ground: &Ground) -> Result<Result<Done, Refusal>, Failed> {
-        match deeds::perform(deed, tx, ground, self.clock.now()).await {
+    /// Deeds without savepoints: what one leaves behind when it stops half-way undoes the whole group.
+    async fn bare(&self, deeds: &[Deed], tx: &mut Tx, ground: &Ground) -> Result<Vec<Result<Done, Refusal>>, Failed> {
+        let failed = |error: StoreError| match fails_all(&error) {
+            true => Failed::Before(error),
+            false => Failed::Undone(Refusal::Problem(error.into())),
+        };
+        let outcomes = deeds::perform(deeds, tx, ground, self.clock.now()).await.map_err(failed)?;
+        let outcomes = outcomes.into_iter().map(|outcome| match outcome {
             Ok(done) => Ok(Ok(done)),
             Err(Stop::Declined(problem)) => Ok(Err(Refusal::Problem(problem))),
             Err(Stop::CatalogMoved) => Ok(Err(Refusal::CatalogMoved)),
             Err(Stop::Refused(problem)) => Err(Failed::Undone(Refusal::Problem(problem))),
-            Err(Stop::Store(error)) if fails_all(&error) => Err(Failed::Before(error)),
-            Err(Stop::Store(error)) => Err(Failed::Undone(Refusal::Problem(error.into()))),
-        }
+            Err(Stop::Store(error)) => Err(failed(error)),
+        });
+        outcomes.collect()
     }
 
-    /// One deed behind a savepoint. An error fails the whole group.
-    async fn guarded(&self, deed: &Deed, tx: &mut Tx, ground: &Ground) -> Result<Result<Done, Refusal>, StoreError> {
-        tx.savepoint().await?;
-        let refusal = match deeds::perform(deed, tx, ground, self.clock.now()).await {
-            Ok(done) => {
-                tx.release_savepoint().await?;
-                return Ok(Ok(done));
-            }
-            Err(Stop::Refused(problem) | Stop::Declined(problem)) => Refusal::Problem(problem),
-            Err(Stop::CatalogMoved) => Refusal::CatalogMoved,
-            Err(Stop::Store(error)) if fails_all(&error) => return Err(error),
-            // A fault in one account's rows is logged and must not stop the others.
-            Err(Stop::Store(error)) => Refusal::Problem(error.into()),
-        };
-        tx.rollback_to_savepoint().await?;
-        Ok(Err(refusal))
+    /// Each deed behind a savepoint of its own. An error fails the whole group.
+    async fn guarded(
+        &self,
+        deeds: &[Deed],
+        tx: &mut Tx,
+        ground: &Ground,
+    ) -> Result<Vec<Result<Done, Refusal>>, StoreError> {
+        let mut outcomes = Vec::with_capacity(deeds.len());
+        for deed in deeds {
+            self.beat.beat();
+            tx.savepoint().await?;
+            let alone = deeds::perform(std::slice::from_ref(deed), tx, ground, self.clock.now()).await;
+            let outcome = match alone {
+                Ok(mut one) => one.pop().unwrap_or_else(|| Err(Problem::internal().into())),
+                Err(error) => Err(Stop::Store(error)),
+            };
+            let refusal = match outcome {
+                Ok(done) => {
+                    tx.release_savepoint().await?;
+                    outcomes.push(Ok(done));
+                    continue;
+                }
+                Err(Stop::Refused(problem) | Stop::Declined(problem)) => Refusal::Problem(problem),
+                Err(Stop::CatalogMoved) => Refusal::CatalogMoved,
+                Err(Stop::Store(error)) if fails_all(&error) => return Err(error),
+                // A fault in one account's rows is logged and must not stop the others.
+                Err(Stop::Store(error)) => Refusal::Problem(error.into()),
+            };
+            tx.rollback_to_savepoint().await?;
+            outcomes.push(Err(refusal));
+        }
+        Ok(outcomes)
     }
 }
 

@@ -33,10 +33,13 @@ const CLAIM_LEAST: usize = 32;
 const GATHER_ENDED: Duration = Duration::from_millis(10);
 /// The part of the workers that bulk jobs leave to single pushes.
 const RESERVED: usize = 4;
+/// Bulk jobs claimed at once while single pushes are due: enough that they go on, too few to be waited for.
+const BESIDE_SINGLE: usize = 8;
 /// How often due jobs are looked for when nobody calls.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Calls that come together are one: a storm of pushes must not become a storm of claims.
-const GATHER: Duration = Duration::from_millis(100);
+/// The first call is heard at once, those that follow it within this time are one: a storm of pushes must not become a storm
+/// of claims.
+const GATHER: Duration = Duration::from_millis(25);
 /// How long a lane whose backend or database is away waits between two tries.
 const AWAY_PAUSE: Duration = Duration::from_secs(5);
 /// A claim is for this long; a job of a daemon that died is due again after it.
@@ -81,9 +84,7 @@ pub async fn run(engine: Engine, hearts: Heartbeats, mut stopping: watch::Receiv
             let (results, recording) = Results::of(&engine);
             Lane::new(engine, kind, results).run(beat, called, stopping).await;
             // What attempts left behind is written before the daemon says that it has stopped.
-            if let Some(recording) = recording {
-                let _ = recording.await;
-            }
+            let _ = recording.await;
         });
     }
     let beat = hearts.register("provisioner");
@@ -112,8 +113,8 @@ pub async fn run(engine: Engine, hearts: Heartbeats, mut stopping: watch::Receiv
             }
         };
         if called {
-            tokio::time::sleep(GATHER).await;
             call.send_replace(());
+            tokio::time::sleep(GATHER).await;
         }
     }
     while lanes.join_next().await.is_some() {}
@@ -232,10 +233,9 @@ impl Lane {
         }
         let mut tx = begin(store).await?;
         let reserved = workers(self.kind) / RESERVED;
-        let limits = jobs::Limits {
-            all: i64::try_from(room.min(CLAIM_MOST)).unwrap_or(1),
-            bulk: i64::try_from(room.saturating_sub(reserved)).unwrap_or(0).max(i64::from(self.backend_away)),
-        };
+        let number = |jobs: usize| i64::try_from(jobs).unwrap_or(1);
+        let bulk = number(room.saturating_sub(reserved)).max(i64::from(self.backend_away));
+        let limits = jobs::Limits { all: number(room.min(CLAIM_MOST)), bulk, beside: bulk.min(number(BESIDE_SINGLE)) };
         let claimed = jobs::claim(&mut tx, self.kind, store.owner(), limits, now, LEASE).await?;
         tx.commit().await?;
         Ok(claimed)

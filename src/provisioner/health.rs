@@ -167,7 +167,7 @@ impl Poller {
             match health.as_ref().and_then(|health| self.other_file(modem, health)) {
                 Some(detail) => drift::found(&mut tx, modem.element_id, &detail, now).await?,
                 None if health.is_some() => {
-                    drift::healed(&mut tx, modem.element_id, now).await?;
+                    drift::healed(&mut tx, &[modem.element_id], now).await?;
                 }
                 None => {}
             }

@@ -1,4 +1,4 @@
-//! What became of attempts, written down: on SQLite many in one transaction, for there each waits for the disk alone.
+//! What became of attempts, written down: many in one transaction, for each alone would wait for the disk alone.
 //!
 //! Comes in: claimed jobs with what their backend said, in the order of their ends. Goes out: rows, and a line in the log
 //! once they are durable. An attempt gives its place on the lane back before that, so that the next device is not kept
@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::backend::{ApplyError, Outcome};
 use super::engine::{Engine, begin, ending, log};
 use crate::provision::JobState;
+use crate::store::StoreError;
 use crate::store::jobs::{self, ClaimedJob};
-use crate::store::{Dialect, StoreError};
 
 /// An attempt that ended.
 pub struct Ended {
@@ -24,11 +24,8 @@ pub struct Ended {
 
 /// Where attempts of one lane leave their results; cheap to clone.
 #[derive(Clone)]
-pub enum Results {
-    /// To the task that writes groups.
-    Together(mpsc::Sender<Ended>),
-    /// PostgreSQL writes results of several attempts beside one another, and joins their waits for the disk itself.
-    Alone(Box<Engine>),
+pub struct Results {
+    queue: mpsc::Sender<Ended>,
 }
 
 /// Results of one transaction. A push that comes meanwhile waits for it.
@@ -40,25 +37,15 @@ const RECORD_LIMIT: Duration = Duration::from_secs(20);
 const RECORD_PAUSE: Duration = Duration::from_secs(1);
 
 impl Results {
-    /// The task, where there is one, ends when every `Results` is gone and all is written.
-    pub fn of(engine: &Engine) -> (Self, Option<JoinHandle<()>>) {
-        match engine.store.dialect() {
-            Dialect::Postgres => (Self::Alone(Box::new(engine.clone())), None),
-            Dialect::Sqlite => {
-                let (sender, queue) = mpsc::channel(WAITING_MOST);
-                (Self::Together(sender), Some(tokio::spawn(write(engine.clone(), queue))))
-            }
-        }
+    /// The task ends when every `Results` is gone and all is written.
+    pub fn of(engine: &Engine) -> (Self, JoinHandle<()>) {
+        let (queue, results) = mpsc::channel(WAITING_MOST);
+        (Self { queue }, tokio::spawn(write(engine.clone(), results)))
     }
 
     pub async fn take(&self, ended: Ended) {
-        match self {
-            Self::Together(queue) => {
-                if queue.send(ended).await.is_err() {
-                    tracing::error!("The task that records results is gone. Jobs are repeated after their lease.");
-                }
-            }
-            Self::Alone(engine) => settle(engine, vec![ended]).await,
+        if self.queue.send(ended).await.is_err() {
+            tracing::error!("The task that records results is gone. Jobs are repeated after their lease.");
         }
     }
 }
@@ -105,21 +92,19 @@ async fn patiently(engine: &Engine, group: &[Ended]) -> Result<Vec<Option<JobSta
 }
 
 async fn together(engine: &Engine, group: &[Ended]) -> Result<Vec<Option<JobState>>, StoreError> {
+    let endings: Vec<_> = group.iter().map(|ended| (&ended.job, ending(ended.applied.clone()))).collect();
     let mut tx = begin(&engine.store).await?;
-    let mut states = Vec::with_capacity(group.len());
-    for ended in group {
-        let ending = ending(ended.applied.clone());
-        match jobs::end(&mut tx, &ended.job, engine.store.owner(), ending, engine.clock.now()).await {
-            Ok(state) => states.push(state),
-            Err(error) => {
-                // Not waiting for the rollback would make the next writer wait for it.
-                let _ = tx.rollback().await;
-                return Err(error);
-            }
+    match jobs::end_all(&mut tx, &endings, engine.store.owner(), engine.clock.now()).await {
+        Ok(states) => {
+            tx.commit().await?;
+            Ok(states)
+        }
+        Err(error) => {
+            // Not waiting for the rollback would make the next writer wait for it.
+            let _ = tx.rollback().await;
+            Err(error)
         }
     }
-    tx.commit().await?;
-    Ok(states)
 }
 
 fn told(engine: &Engine, group: &[Ended], states: &[Option<JobState>]) {

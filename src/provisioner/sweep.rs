@@ -123,7 +123,7 @@ impl Sweeper {
                 }
                 Some(_) => {}
                 None => {
-                    drift::healed(&mut tx, element.id, now).await?;
+                    drift::healed(&mut tx, &[element.id], now).await?;
                 }
             }
         }

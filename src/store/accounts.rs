@@ -1,9 +1,10 @@
 //! Accounts and their services: the desired document as stored, its revisions, the history that billing reads.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
-use serde_json::Value;
+use serde_json::Value as Json;
 
+use super::many::{Many, Of};
 use super::{StoreError, Tx, on, thresholds};
 use crate::account::{Account, ServiceFacts, ServiceType};
 use crate::vocabulary::{AccountKey, TenantId, Timestamp, from_micros, to_micros};
@@ -32,6 +33,9 @@ pub struct AccountRow {
 /// What a push writes.
 #[derive(Debug, Clone, Copy)]
 pub struct Written<'a> {
+    pub key: &'a AccountKey,
+    /// The row it has; `None`: it is new.
+    pub id: Option<i64>,
     pub document: &'a Account,
     pub etag: &'a str,
     pub source_revision: Option<i64>,
@@ -48,6 +52,28 @@ pub struct ServiceRow {
     pub service_type: ServiceType,
     pub plan: String,
     pub created_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+}
+
+/// A service with the facts of it that stand last in its history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownService {
+    pub row: ServiceRow,
+    /// As stored.
+    pub last: Option<String>,
+}
+
+/// A service as it is from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceChange {
+    pub account_id: i64,
+    /// The row it has; `None`: it is new.
+    pub id: Option<i64>,
+    pub external_id: String,
+    pub facts: ServiceFacts,
+    /// `facts` as text.
+    pub detail: String,
+    /// Since when it is no longer desired.
     pub ended_at: Option<Timestamp>,
 }
 
@@ -71,6 +97,23 @@ macro_rules! select_account {
 
 const FIND: &str = select_account!("WHERE tenant = $1 AND source = $2 AND external_id = $3");
 const FIND_LOCKED: &str = select_account!("WHERE tenant = $1 AND source = $2 AND external_id = $3 FOR UPDATE");
+macro_rules! these_accounts {
+    ($rest:literal) => {
+        concat!(
+            "SELECT account.id, account.tenant, account.source, account.external_id, account.revision,
+                    account.source_revision, account.document, account.etag, account.stale_pushes, account.created_at,
+                    account.updated_at, account.close_at, account.closed_at
+             FROM new CROSS JOIN account
+             WHERE account.tenant = new.tenant AND account.source = new.source
+               AND account.external_id = new.external_id
+             ORDER BY account.id ",
+            $rest
+        )
+    };
+}
+const KEY_COLUMNS: [(&str, Of); 3] = [("tenant", Of::Text), ("source", Of::Text), ("external_id", Of::Text)];
+static THESE: Many<3> = Many::new(KEY_COLUMNS, these_accounts!(""));
+static THESE_LOCKED: Many<3> = Many::new(KEY_COLUMNS, these_accounts!("FOR UPDATE OF account"));
 const BY_ID: &str = select_account!("WHERE id = $1");
 const BY_ID_LOCKED: &str = select_account!("WHERE id = $1 FOR UPDATE");
 const LIST: &str = select_account!(
@@ -80,15 +123,46 @@ const LIST: &str = select_account!(
        AND id > $4
      ORDER BY id LIMIT $5"
 );
-const INSERT: &str = "INSERT INTO account
+static INSERT: Many<10> = Many::new(
+    [
+        ("tenant", Of::Text),
+        ("source", Of::Text),
+        ("external_id", Of::Text),
+        ("source_revision", Of::Integer),
+        ("status", Of::Text),
+        ("bill_cycle", Of::Text),
+        ("document", Of::Text),
+        ("etag", Of::Text),
+        ("at", Of::Integer),
+        ("wake_at", Of::Integer),
+    ],
+    "INSERT INTO account
          (tenant, source, external_id, revision, source_revision, status, bill_cycle, document, etag, created_at,
           updated_at, wake_at)
-     VALUES ($1, $2, $3, 1, $4, $5, $6, $7, $8, $9, $9, $10)
-     RETURNING id";
-const UPDATE: &str = "UPDATE account
-     SET revision = revision + 1, source_revision = $2, status = $3, bill_cycle = $4, document = $5, etag = $6,
-         updated_at = $7, wake_at = $8, stale_pushes = 0, close_at = NULL, closed_at = NULL
-     WHERE id = $1";
+     SELECT tenant, source, external_id, 1, source_revision, status, bill_cycle, document, etag, at, at, wake_at FROM new
+     RETURNING id, tenant, source, external_id",
+);
+static UPDATE: Many<8> = Many::new(
+    [
+        ("id", Of::Integer),
+        ("source_revision", Of::Integer),
+        ("status", Of::Text),
+        ("bill_cycle", Of::Text),
+        ("document", Of::Text),
+        ("etag", Of::Text),
+        ("at", Of::Integer),
+        ("wake_at", Of::Integer),
+    ],
+    "UPDATE account
+     SET revision = account.revision + 1, source_revision = new.source_revision, status = new.status,
+         bill_cycle = new.bill_cycle, document = new.document, etag = new.etag, updated_at = new.at,
+         wake_at = new.wake_at, stale_pushes = 0, close_at = NULL, closed_at = NULL
+     FROM new WHERE account.id = new.id",
+);
+static SEEN_MANY: Many<2> = Many::new(
+    [("id", Of::Integer), ("source_revision", Of::Integer)],
+    "UPDATE account SET source_revision = new.source_revision, stale_pushes = 0 FROM new WHERE account.id = new.id",
+);
 const SEEN: &str = "UPDATE account SET source_revision = $2, stale_pushes = 0 WHERE id = $1";
 const COUNT_STALE: &str = "UPDATE account SET stale_pushes = stale_pushes + 1 WHERE id = $1 RETURNING stale_pushes";
 const CLOSE_LATER: &str =
@@ -101,24 +175,38 @@ const WAKE: &str = "UPDATE account SET wake_at = $2 WHERE id = $1";
 const DUE: &str = "SELECT id FROM account WHERE wake_at <= $1 ORDER BY wake_at, id LIMIT $2";
 const SERVICES: &str = "SELECT id, account_id, external_id, type, plan, created_at, ended_at FROM service
      WHERE account_id = $1 ORDER BY id LIMIT 10000";
-const INSERT_SERVICES_SQLITE: &str = "INSERT INTO service (account_id, external_id, type, plan, created_at, updated_at)
-     SELECT ?, json_extract(new.value, '$[0]'), json_extract(new.value, '$[1]'), json_extract(new.value, '$[2]'), ?, ?
-     FROM json_each(?) AS new WHERE TRUE
-     RETURNING id, external_id";
-const INSERT_SERVICES_POSTGRES: &str =
+static KNOWN_SERVICES: Many<1> = Many::new(
+    [("id", Of::Integer)],
+    "SELECT service.id, service.account_id, service.external_id, service.type, service.plan, service.created_at,
+            service.ended_at,
+            (SELECT detail FROM service_history
+             WHERE service_history.account_id = service.account_id AND service_history.service_id = service.id
+             ORDER BY service_history.from_at DESC, service_history.id DESC LIMIT 1) AS last
+     FROM new CROSS JOIN service WHERE service.account_id = new.id
+     ORDER BY service.id",
+);
+static INSERT_SERVICES: Many<5> = Many::new(
+    [
+        ("account_id", Of::Integer),
+        ("external_id", Of::Text),
+        ("type", Of::Text),
+        ("plan", Of::Text),
+        ("at", Of::Integer),
+    ],
     "INSERT INTO service (account_id, external_id, type, plan, created_at, updated_at)
-     SELECT $1, new.id, new.type, new.plan, $2, $3
-     FROM UNNEST($4::TEXT[], $5::TEXT[], $6::TEXT[]) AS new (id, type, plan)
-     RETURNING id, external_id";
-const INSERT_ALL_FACTS_SQLITE: &str = "INSERT INTO service_history (service_id, account_id, from_at, detail)
-     SELECT json_extract(new.value, '$[0]'), ?, ?, json_extract(new.value, '$[1]') FROM json_each(?) AS new";
-const INSERT_ALL_FACTS_POSTGRES: &str = "INSERT INTO service_history (service_id, account_id, from_at, detail)
-     SELECT new.id, $1, $2, new.detail FROM UNNEST($3::BIGINT[], $4::TEXT[]) AS new (id, detail)";
-const UPDATE_SERVICE: &str = "UPDATE service SET type = $2, plan = $3, ended_at = $4, updated_at = $5 WHERE id = $1";
-const LAST_FACTS: &str =
-    "SELECT detail FROM service_history WHERE service_id = $1 ORDER BY from_at DESC, id DESC LIMIT 1";
-const INSERT_FACTS: &str =
-    "INSERT INTO service_history (service_id, account_id, from_at, detail) VALUES ($1, $2, $3, $4)";
+     SELECT account_id, external_id, type, plan, at, at FROM new
+     RETURNING id, account_id, external_id",
+);
+static UPDATE_SERVICES: Many<5> = Many::new(
+    [("id", Of::Integer), ("type", Of::Text), ("plan", Of::Text), ("ended_at", Of::Integer), ("at", Of::Integer)],
+    "UPDATE service SET type = new.type, plan = new.plan, ended_at = new.ended_at, updated_at = new.at
+     FROM new WHERE service.id = new.id",
+);
+static INSERT_FACTS: Many<4> = Many::new(
+    [("service_id", Of::Integer), ("account_id", Of::Integer), ("at", Of::Integer), ("detail", Of::Text)],
+    "INSERT INTO service_history (service_id, account_id, from_at, detail)
+     SELECT service_id, account_id, at, detail FROM new",
+);
 const CATALOG_VERSION: &str = "SELECT catalog_version FROM tenant WHERE id = $1";
 const CATALOG: &str = "SELECT document FROM catalog_version WHERE tenant = $1 AND version = $2";
 const FACTS: &str = "SELECT service_id, from_at, detail FROM service_history
@@ -146,6 +234,18 @@ async fn find_by(tx: &mut Tx, key: &AccountKey, statement: &'static str) -> Resu
         .fetch_optional(c)
         .await)?;
     row.map(AccountRow::try_from).transpose()
+}
+
+/// Accounts by their keys, closed ones too; on PostgreSQL nobody else changes them until the transaction ends.
+pub async fn these_locked(tx: &mut Tx, keys: &[&AccountKey]) -> Result<Vec<AccountRow>, StoreError> {
+    let statement = match tx {
+        Tx::Sqlite(_) => &THESE,
+        Tx::Postgres(_) => &THESE_LOCKED,
+    };
+    let rows =
+        keys.iter().map(|key| [key.tenant.as_str().into(), key.source.as_str().into(), (&key.external_id).into()]);
+    let rows: Vec<Row> = statement.fetch(tx, rows.collect()).await?;
+    rows.into_iter().map(AccountRow::try_from).collect()
 }
 
 /// An account by its row.
@@ -184,39 +284,43 @@ pub async fn list(
     rows.into_iter().map(AccountRow::try_from).collect()
 }
 
-/// Stores a new account and returns its row.
+/// Stores accounts and returns their rows, in the order of `accounts`: new ones, and known ones whose desired content is
+/// replaced; a closed one lives again.
 ///
-/// **Errors**: `Conflict` when another transaction stored it in the meantime.
-pub async fn insert(tx: &mut Tx, key: &AccountKey, new: &Written<'_>, now: Timestamp) -> Result<i64, StoreError> {
-    Ok(on!(tx, c => sqlx::query_scalar(INSERT)
-        .bind(key.tenant.as_str())
-        .bind(key.source.as_str())
-        .bind(&key.external_id)
-        .bind(new.source_revision)
-        .bind(new.document.status.as_str())
-        .bind(&new.document.bill_cycle)
-        .bind(json(new.document)?)
-        .bind(new.etag)
-        .bind(to_micros(now))
-        .bind(new.wake_at.map(to_micros))
-        .fetch_one(c)
-        .await)?)
+/// **Errors**: `Conflict` when another transaction stored a new one in the meantime.
+pub async fn write(tx: &mut Tx, accounts: &[Written<'_>], now: Timestamp) -> Result<Vec<i64>, StoreError> {
+    let now = to_micros(now);
+    let (mut new, mut known) = (Vec::new(), Vec::new());
+    for account in accounts {
+        let (key, document) = (account.key, account.document);
+        let (status, cycle, text) = (document.status.as_str(), &document.bill_cycle, json(document)?);
+        let (revision, wake_at) = (account.source_revision.into(), account.wake_at.map(to_micros).into());
+        let (status, cycle, text, tag) = (status.into(), cycle.into(), text.into(), account.etag.into());
+        match account.id {
+            None => {
+                let [tenant, source, id] = [key.tenant.as_str(), key.source.as_str(), &key.external_id].map(Into::into);
+                new.push([tenant, source, id, revision, status, cycle, text, tag, now.into(), wake_at]);
+            }
+            Some(id) => known.push([id.into(), revision, status, cycle, text, tag, now.into(), wake_at]),
+        }
+    }
+    let inserted: Vec<(i64, String, String, String)> = INSERT.fetch(tx, new).await?;
+    UPDATE.execute(tx, known).await?;
+    let places = inserted
+        .iter()
+        .map(|(id, tenant, source, external_id)| ((tenant.as_str(), source.as_str(), external_id.as_str()), *id));
+    let ids: HashMap<(&str, &str, &str), i64> = places.collect();
+    let id_of = |account: &Written<'_>| {
+        let key = account.key;
+        account.id.or_else(|| ids.get(&(key.tenant.as_str(), key.source.as_str(), key.external_id.as_str())).copied())
+    };
+    let lost = || StoreError::Database("a new account got no row".to_owned());
+    accounts.iter().map(|account| id_of(account).ok_or_else(lost)).collect()
 }
 
-/// Replaces the desired content; a closed account lives again.
-pub async fn update(tx: &mut Tx, id: i64, new: &Written<'_>, now: Timestamp) -> Result<(), StoreError> {
-    on!(tx, c => sqlx::query(UPDATE)
-        .bind(id)
-        .bind(new.source_revision)
-        .bind(new.document.status.as_str())
-        .bind(&new.document.bill_cycle)
-        .bind(json(new.document)?)
-        .bind(new.etag)
-        .bind(to_micros(now))
-        .bind(new.wake_at.map(to_micros))
-        .execute(c)
-        .await.map(drop))?;
-    Ok(())
+/// As `record_seen`, for many.
+pub async fn record_all_seen(tx: &mut Tx, seen: &[(i64, Option<i64>)]) -> Result<(), StoreError> {
+    SEEN_MANY.execute(tx, seen.iter().map(|(id, revision)| [(*id).into(), (*revision).into()]).collect()).await
 }
 
 /// Notes the source's newest revision of an unchanged account.
@@ -278,105 +382,84 @@ pub async fn services(tx: &mut Tx, account_id: i64) -> Result<Vec<ServiceRow>, S
     rows.into_iter().map(ServiceRow::try_from).collect()
 }
 
-/// Stores services that are not there yet, with their first facts; returns their rows by external id.
-pub async fn insert_services(
-    tx: &mut Tx,
-    account_id: i64,
-    new: &[(&str, ServiceFacts)],
-    now: Timestamp,
-) -> Result<BTreeMap<String, i64>, StoreError> {
-    if new.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let now = to_micros(now);
-    let rows: Vec<(&str, &str, &str)> =
-        new.iter().map(|(id, facts)| (*id, facts.service_type.as_str(), facts.plan.as_str())).collect();
-    let inserted: Vec<(i64, String)> = match tx {
-        Tx::Sqlite(held) => {
-            let query = sqlx::query_as(INSERT_SERVICES_SQLITE).bind(account_id).bind(now).bind(now).bind(json(&rows)?);
-            query.fetch_all(&mut *held.transaction).await?
-        }
-        Tx::Postgres(transaction) => {
-            let query = sqlx::query_as(INSERT_SERVICES_POSTGRES).bind(account_id).bind(now).bind(now);
-            let column = |pick: fn(&(&str, &str, &str)) -> String| rows.iter().map(pick).collect::<Vec<String>>();
-            let query = query.bind(column(|row| row.0.to_owned())).bind(column(|row| row.1.to_owned()));
-            query.bind(column(|row| row.2.to_owned())).fetch_all(&mut **transaction).await?
-        }
-    };
-    let ids: BTreeMap<String, i64> = inserted.into_iter().map(|(id, external_id)| (external_id, id)).collect();
-    let mut details = Vec::new();
-    for (external_id, facts) in new {
-        if let Some(id) = ids.get(*external_id) {
-            details.push((*id, json(facts)?));
-        }
-    }
-    match tx {
-        Tx::Sqlite(held) => {
-            let query = sqlx::query(INSERT_ALL_FACTS_SQLITE).bind(account_id).bind(now).bind(json(&details)?);
-            query.execute(&mut *held.transaction).await?;
-        }
-        Tx::Postgres(transaction) => {
-            let (services, details): (Vec<i64>, Vec<String>) = details.into_iter().unzip();
-            let query = sqlx::query(INSERT_ALL_FACTS_POSTGRES).bind(account_id).bind(now).bind(services).bind(details);
-            query.execute(&mut **transaction).await?;
-        }
-    }
-    Ok(ids)
+/// The services of accounts, ended ones too, in the order they came.
+pub async fn known_services(tx: &mut Tx, accounts: &[i64]) -> Result<Vec<KnownService>, StoreError> {
+    let rows = accounts.iter().map(|id| [(*id).into()]).collect();
+    let rows: Vec<RawKnown> = KNOWN_SERVICES.fetch(tx, rows).await?;
+    rows.into_iter().map(|RawKnown { row, last }| Ok(KnownService { row: row.try_into()?, last })).collect()
 }
 
-/// Appends the facts of a known service where they differ from the last. `ended`: it is no longer desired. A running period
-/// whose thresholds were looked at is looked at again then.
-pub async fn update_service(
+/// Stores new services, and the next facts of known ones; a running period of theirs whose thresholds were looked at is
+/// looked at again. Returns the rows of the new ones by account and external id.
+pub async fn change_services(
     tx: &mut Tx,
-    known: &ServiceRow,
-    facts: &ServiceFacts,
-    ended: bool,
+    changes: &[ServiceChange],
     now: Timestamp,
-) -> Result<(), StoreError> {
-    let last: Option<String> = on!(tx, c => sqlx::query_scalar(LAST_FACTS).bind(known.id).fetch_optional(c).await)?;
-    let detail = json(facts)?;
-    if last.as_deref() == Some(detail.as_str()) && known.ended_at.is_some() == ended {
-        return Ok(());
+) -> Result<HashMap<(i64, String), i64>, StoreError> {
+    let at = to_micros(now);
+    let (mut new, mut known) = (Vec::new(), Vec::new());
+    for change in changes {
+        let [service_type, plan] = [change.facts.service_type.as_str(), &change.facts.plan].map(Into::into);
+        match change.id {
+            None => {
+                new.push([change.account_id.into(), (&change.external_id).into(), service_type, plan, at.into()]);
+            }
+            Some(id) => {
+                known.push([id.into(), service_type, plan, change.ended_at.map(to_micros).into(), at.into()]);
+            }
+        }
     }
-    let ended_at = ended.then(|| known.ended_at.unwrap_or(now));
-    on!(tx, c => sqlx::query(UPDATE_SERVICE)
-        .bind(known.id)
-        .bind(facts.service_type.as_str())
-        .bind(&facts.plan)
-        .bind(ended_at.map(to_micros))
-        .bind(to_micros(now))
-        .execute(c)
-        .await.map(drop))?;
-    append_facts(tx, known.account_id, known.id, detail, now).await?;
-    thresholds::ask_again(tx, known.id, now).await
+    let inserted: Vec<(i64, i64, String)> = INSERT_SERVICES.fetch(tx, new).await?;
+    UPDATE_SERVICES.execute(tx, known).await?;
+    let rows: HashMap<(i64, String), i64> =
+        inserted.into_iter().map(|(id, account_id, external_id)| ((account_id, external_id), id)).collect();
+    let mut facts = Vec::with_capacity(changes.len());
+    for change in changes {
+        let id = change.id.or_else(|| rows.get(&(change.account_id, change.external_id.clone())).copied());
+        let id = id.ok_or_else(|| StoreError::Database("a new service got no row".to_owned()))?;
+        facts.push([id.into(), change.account_id.into(), at.into(), (&change.detail).into()]);
+    }
+    INSERT_FACTS.execute(tx, facts).await?;
+    let known: Vec<i64> = changes.iter().filter_map(|change| change.id).collect();
+    thresholds::ask_again(tx, &known, now).await?;
+    Ok(rows)
 }
 
-/// Ends a service that is no longer in the document: its last facts, now terminated.
-pub async fn end_service(tx: &mut Tx, known: &ServiceRow, now: Timestamp) -> Result<(), StoreError> {
-    let last: Option<String> = on!(tx, c => sqlx::query_scalar(LAST_FACTS).bind(known.id).fetch_optional(c).await)?;
-    let corrupt =
-        || StoreError::Corrupt { table: "service_history", column: "detail", id: format!("of service {}", known.id) };
-    let last = last.ok_or_else(corrupt)?;
-    let last: ServiceFacts = serde_json::from_str(&last).map_err(|_| corrupt())?;
-    let facts = ServiceFacts { status: crate::account::Status::Terminated, ..last };
-    update_service(tx, known, &facts, true, now).await
+impl KnownService {
+    /// What changes with its next facts; `None`: nothing. `ended`: it is no longer desired.
+    pub fn change(
+        &self,
+        facts: ServiceFacts,
+        ended: bool,
+        now: Timestamp,
+    ) -> Result<Option<ServiceChange>, StoreError> {
+        let (row, detail) = (&self.row, json(&facts)?);
+        if self.last.as_deref() == Some(detail.as_str()) && row.ended_at.is_some() == ended {
+            return Ok(None);
+        }
+        let ended_at = ended.then(|| row.ended_at.unwrap_or(now));
+        let (account_id, external_id) = (row.account_id, row.external_id.clone());
+        Ok(Some(ServiceChange { account_id, id: Some(row.id), external_id, facts, detail, ended_at }))
+    }
+
+    /// Ends a service that is no longer in the document: its last facts, now terminated.
+    pub fn end(&self, now: Timestamp) -> Result<Option<ServiceChange>, StoreError> {
+        let last = self.last.as_deref().and_then(|last| serde_json::from_str(last).ok());
+        let last: ServiceFacts = last.ok_or_else(|| StoreError::Corrupt {
+            table: "service_history",
+            column: "detail",
+            id: format!("of service {}", self.row.id),
+        })?;
+        self.change(ServiceFacts { status: crate::account::Status::Terminated, ..last }, true, now)
+    }
 }
 
-async fn append_facts(
-    tx: &mut Tx,
-    account_id: i64,
-    service_id: i64,
-    detail: String,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    on!(tx, c => sqlx::query(INSERT_FACTS)
-        .bind(service_id)
-        .bind(account_id)
-        .bind(to_micros(now))
-        .bind(detail)
-        .execute(c)
-        .await.map(drop))?;
-    Ok(())
+impl ServiceChange {
+    /// A service that the account does not have yet.
+    pub fn new(account_id: i64, external_id: &str, facts: ServiceFacts) -> Result<Self, StoreError> {
+        let detail = json(&facts)?;
+        Ok(Self { account_id, id: None, external_id: external_id.to_owned(), facts, detail, ended_at: None })
+    }
 }
 
 /// The version of the tenant's catalog in force. `None`: no such tenant.
@@ -417,8 +500,13 @@ pub fn subject(key: &AccountKey) -> String {
     format!("{}/{}/{}", key.tenant, key.source, key.external_id)
 }
 
+/// As `subject`, of a stored account.
+pub fn subject_of(row: &AccountRow) -> String {
+    format!("{}/{}/{}", row.tenant, row.source, row.external_id)
+}
+
 /// What an audit row says of a change: the revision it led to and what the source called it.
-pub fn audit_detail(revision: i64, source_revision: Option<i64>, etag: &str) -> Value {
+pub fn audit_detail(revision: i64, source_revision: Option<i64>, etag: &str) -> Json {
     serde_json::json!({ "revision": revision, "source_revision": source_revision, "etag": etag })
 }
 
@@ -472,6 +560,13 @@ struct RawService {
     plan: String,
     created_at: i64,
     ended_at: Option<i64>,
+}
+
+#[derive(sqlx::FromRow)]
+struct RawKnown {
+    #[sqlx(flatten)]
+    row: RawService,
+    last: Option<String>,
 }
 
 impl TryFrom<RawService> for ServiceRow {

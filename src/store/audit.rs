@@ -1,7 +1,8 @@
 //! The audit: who did what to whom, appended in the transaction of the deed itself and never changed.
 
-use serde_json::Value;
+use serde_json::Value as Json;
 
+use super::many::{Many, Of};
 use super::{StoreError, Tx, on};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
@@ -18,7 +19,7 @@ pub struct Entry<'a> {
     /// To what, in the outside's words.
     pub subject: &'a str,
     /// No secrets.
-    pub detail: &'a Value,
+    pub detail: &'a Json,
 }
 
 /// One deed as stored.
@@ -29,27 +30,39 @@ pub struct AuditRow {
     pub actor: String,
     pub action: String,
     pub subject: String,
-    pub detail: Value,
+    pub detail: Json,
 }
 
-const APPEND: &str = "INSERT INTO audit (at, tenant, actor, action, account_id, subject, detail)
-     VALUES ($1, $2, $3, $4, $5, $6, $7)";
+static APPEND: Many<7> = Many::new(
+    [
+        ("at", Of::Integer),
+        ("tenant", Of::Text),
+        ("actor", Of::Text),
+        ("action", Of::Text),
+        ("account_id", Of::Integer),
+        ("subject", Of::Text),
+        ("detail", Of::Text),
+    ],
+    "INSERT INTO audit (at, tenant, actor, action, account_id, subject, detail)
+     SELECT at, tenant, actor, action, account_id, subject, detail FROM new",
+);
 const OF_ACCOUNT: &str = "SELECT id, at, actor, action, subject, detail FROM audit
      WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
 
 /// Appends one deed to the transaction it belongs to.
 pub async fn append(tx: &mut Tx, entry: &Entry<'_>, now: Timestamp) -> Result<(), StoreError> {
-    on!(tx, c => sqlx::query(APPEND)
-        .bind(to_micros(now))
-        .bind(entry.tenant)
-        .bind(entry.actor)
-        .bind(entry.action)
-        .bind(entry.account_id)
-        .bind(entry.subject)
-        .bind(entry.detail.to_string())
-        .execute(c)
-        .await.map(drop))?;
-    Ok(())
+    append_all(tx, std::slice::from_ref(entry), now).await
+}
+
+/// Appends deeds to the transaction they belong to.
+pub async fn append_all(tx: &mut Tx, entries: &[Entry<'_>], now: Timestamp) -> Result<(), StoreError> {
+    let mut rows = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let [actor, action, subject] = [entry.actor, entry.action, entry.subject].map(Into::into);
+        let (tenant, account_id) = (entry.tenant.into(), entry.account_id.into());
+        rows.push([to_micros(now).into(), tenant, actor, action, account_id, subject, entry.detail.to_string().into()]);
+    }
+    APPEND.execute(tx, rows).await
 }
 
 /// What was done to an account, the newest first, before row `before`.

@@ -1,9 +1,12 @@
 //! What is known of a device beyond what is desired of it: the file it runs, resets sent to it, what it last said.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::elements::ElementRow;
 use super::leases::{self, DeviceFacts};
+use super::many::{Many, Of};
 use super::{StoreError, Tx, accounts, audit, elements, jobs, on};
 use crate::provision::{Content, DeviceKind, Finding, Health, ResetSent, Running, findings, summary, tenths};
 use crate::vocabulary::{MacAddress, Timestamp, from_micros, to_micros};
@@ -30,6 +33,11 @@ pub struct DeviceRow {
 }
 
 impl DeviceRow {
+    /// When it last fetched its file.
+    pub fn fetched_at(&self) -> Option<Timestamp> {
+        self.running.as_ref().map(|running| running.fetched_at)
+    }
+
     /// Whether the file on offer differs, for the device, from the one it runs.
     pub fn is_behind(&self) -> bool {
         let running = self.running.as_ref().map(|running| &running.digest);
@@ -84,6 +92,12 @@ const ONE: &str =
     "SELECT running_revision, running_digest, fetched_at, fetch_seen, fetches, reset_revision, reset_at, resets,
         reset_by, reset_wanted_by, reset_forced, deferred_at, offered_digest
      FROM device WHERE element_id = $1";
+static THESE: Many<1> = Many::new(
+    [("element", Of::Integer)],
+    "SELECT element_id, running_revision, running_digest, fetched_at, fetch_seen, fetches, reset_revision, reset_at, resets,
+            reset_by, reset_wanted_by, reset_forced, deferred_at, offered_digest
+     FROM new CROSS JOIN device WHERE element_id = new.element",
+);
 // A device that boots by itself has what a wish for a reset is for. What nobody saw is no fetch of a loop.
 const FETCHED: &str =
     "INSERT INTO device (element_id, running_revision, running_digest, fetched_at, fetch_seen, fetches)
@@ -97,18 +111,24 @@ const FETCHED: &str =
          reset_wanted_by = CASE WHEN device.reset_wanted_at < $4 THEN NULL ELSE device.reset_wanted_by END,
          reset_forced = (device.reset_forced AND device.reset_wanted_at >= $4),
          reset_wanted_at = CASE WHEN device.reset_wanted_at < $4 THEN NULL ELSE device.reset_wanted_at END";
-const RESET: &str = "INSERT INTO device (element_id, reset_revision, reset_at, resets, reset_by)
-     VALUES ($1, $2, $3, 1, $4)
+static RESET: Many<4> = Many::new(
+    [("element", Of::Integer), ("revision", Of::Integer), ("at", Of::Integer), ("through", Of::Text)],
+    "INSERT INTO device (element_id, reset_revision, reset_at, resets, reset_by)
+     SELECT element, revision, at, 1, through FROM new WHERE TRUE
      ON CONFLICT (element_id) DO UPDATE
-     SET resets = CASE WHEN device.reset_revision = $2 THEN device.resets + 1 ELSE 1 END,
-         reset_revision = $2, reset_at = $3, reset_by = $4, reset_wanted_at = NULL, reset_wanted_by = NULL,
-         reset_forced = FALSE, deferred_at = NULL";
+     SET resets = CASE WHEN device.reset_revision = excluded.reset_revision THEN device.resets + 1 ELSE 1 END,
+         reset_revision = excluded.reset_revision, reset_at = excluded.reset_at, reset_by = excluded.reset_by,
+         reset_wanted_at = NULL, reset_wanted_by = NULL, reset_forced = FALSE, deferred_at = NULL",
+);
 const WANT_RESET: &str = "INSERT INTO device (element_id, reset_wanted_at, reset_wanted_by, reset_forced)
      VALUES ($1, $2, $3, $4)
      ON CONFLICT (element_id) DO UPDATE
      SET reset_wanted_at = $2, reset_wanted_by = $3, reset_forced = (device.reset_forced OR $4)";
-const DROP_WISH: &str = "UPDATE device SET reset_wanted_at = NULL, reset_wanted_by = NULL, reset_forced = FALSE
-     WHERE element_id = $1";
+static DROP_WISH: Many<1> = Many::new(
+    [("element", Of::Integer)],
+    "UPDATE device SET reset_wanted_at = NULL, reset_wanted_by = NULL, reset_forced = FALSE
+     FROM new WHERE device.element_id = new.element AND device.reset_wanted_at IS NOT NULL",
+);
 // A modem that nobody saw has no address to be asked at.
 const TO_POLL: &str = "SELECT element.id, element.key, element.last_seen_from, element.applied_revision, device.health
      FROM device JOIN element ON element.id = device.element_id
@@ -120,17 +140,33 @@ const POLLED: &str = "UPDATE device
          health_before = CASE WHEN $3 IS NULL THEN health_before ELSE health END, health = COALESCE($3, health)
      WHERE element_id = $1";
 const LAST_ANSWER: &str = "SELECT health, health_before, polled_at, answered_at FROM device WHERE element_id = $1";
-const OFFERED: &str = "INSERT INTO device (element_id, offered_digest) VALUES ($1, $2)
-     ON CONFLICT (element_id) DO UPDATE SET offered_digest = $2";
-const DEFERRED: &str = "INSERT INTO device (element_id, deferred_at) VALUES ($1, $2)
-     ON CONFLICT (element_id) DO UPDATE SET deferred_at = $2";
-const ANSWERED: &str = "INSERT INTO device (element_id, answered_at) VALUES ($1, $2)
-     ON CONFLICT (element_id) DO UPDATE SET answered_at = $2";
+static OFFERED: Many<2> = Many::new(
+    [("element", Of::Integer), ("digest", Of::Text)],
+    "INSERT INTO device (element_id, offered_digest) SELECT element, digest FROM new WHERE TRUE
+     ON CONFLICT (element_id) DO UPDATE SET offered_digest = excluded.offered_digest
+     WHERE device.offered_digest IS NULL OR device.offered_digest <> excluded.offered_digest",
+);
+static DEFERRED: Many<2> = Many::new(
+    [("element", Of::Integer), ("at", Of::Integer)],
+    "INSERT INTO device (element_id, deferred_at) SELECT element, at FROM new WHERE TRUE
+     ON CONFLICT (element_id) DO UPDATE SET deferred_at = excluded.deferred_at",
+);
+static ANSWERED: Many<2> = Many::new(
+    [("element", Of::Integer), ("at", Of::Integer)],
+    "INSERT INTO device (element_id, answered_at) SELECT element, at FROM new WHERE TRUE
+     ON CONFLICT (element_id) DO UPDATE SET answered_at = excluded.answered_at",
+);
 
 /// What is known of a device.
 pub async fn one(tx: &mut Tx, element_id: i64) -> Result<DeviceRow, StoreError> {
     let row: Option<Row> = on!(tx, c => sqlx::query_as(ONE).bind(element_id).fetch_optional(c).await)?;
     row.map_or_else(|| Ok(DeviceRow::default()), |row| row.device(element_id))
+}
+
+/// As `one`, by element, for many; those nobody saw yet are absent.
+pub async fn these(tx: &mut Tx, elements: &[i64]) -> Result<HashMap<i64, DeviceRow>, StoreError> {
+    let rows: Vec<OfElement> = THESE.fetch(tx, elements.iter().map(|id| [(*id).into()]).collect()).await?;
+    rows.into_iter().map(|OfElement { element_id, row }| Ok((element_id, row.device(element_id)?))).collect()
 }
 
 /// Notes a complete fetch.
@@ -371,31 +407,32 @@ impl DeviceDetails {
     }
 }
 
-/// Records what an attempt for `revision` did.
-pub(super) async fn record(tx: &mut Tx, element_id: i64, revision: i64, notes: &DeviceNotes) -> Result<(), StoreError> {
-    if let Some(digest) = &notes.offered_digest {
-        on!(tx, c => sqlx::query(OFFERED).bind(element_id).bind(digest).execute(c).await.map(drop))?;
-    }
-    if notes.confirmed_revision == Some(revision) {
+/// Records what attempts did: each for an element and the revision it was claimed for.
+pub(super) async fn record(tx: &mut Tx, attempts: &[(i64, i64, &DeviceNotes)]) -> Result<(), StoreError> {
+    let (mut offered, mut reached, mut reset) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut deferred, mut answered) = (Vec::new(), Vec::new());
+    for (element, revision, notes) in attempts {
+        let element = || (*element).into();
+        offered.extend(notes.offered_digest.as_ref().map(|digest| [element(), digest.into()]));
         // What was asked for is reached; the next change asks for itself.
-        on!(tx, c => sqlx::query(DROP_WISH).bind(element_id).execute(c).await.map(drop))?;
+        reached.extend((notes.confirmed_revision == Some(*revision)).then(|| [element()]));
+        let by = notes.reset.as_ref();
+        reset.extend(by.map(|(at, by)| [element(), (*revision).into(), to_micros(*at).into(), by.into()]));
+        deferred.extend(notes.deferred_at.map(|at| [element(), to_micros(at).into()]));
+        answered.extend(notes.answered_at.map(|at| [element(), to_micros(at).into()]));
     }
-    if let Some((at, by)) = &notes.reset {
-        on!(tx, c => sqlx::query(RESET)
-            .bind(element_id)
-            .bind(revision)
-            .bind(to_micros(*at))
-            .bind(by)
-            .execute(c)
-            .await.map(drop))?;
-    }
-    if let Some(at) = notes.deferred_at {
-        on!(tx, c => sqlx::query(DEFERRED).bind(element_id).bind(to_micros(at)).execute(c).await.map(drop))?;
-    }
-    if let Some(at) = notes.answered_at {
-        on!(tx, c => sqlx::query(ANSWERED).bind(element_id).bind(to_micros(at)).execute(c).await.map(drop))?;
-    }
-    Ok(())
+    OFFERED.execute(tx, offered).await?;
+    DROP_WISH.execute(tx, reached).await?;
+    RESET.execute(tx, reset).await?;
+    DEFERRED.execute(tx, deferred).await?;
+    ANSWERED.execute(tx, answered).await
+}
+
+#[derive(sqlx::FromRow)]
+struct OfElement {
+    element_id: i64,
+    #[sqlx(flatten)]
+    row: Row,
 }
 
 #[derive(sqlx::FromRow)]

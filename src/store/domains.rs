@@ -1,12 +1,15 @@
 //! Whose a mail domain is. Several catalogs may name the same; it belongs to the first until its catalog names it no more,
 //! so that no tenant takes the mail of another's subscribers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::many::{Many, Of};
 use super::{StoreError, Tx, catalog, on};
 use crate::vocabulary::{Timestamp, to_micros};
 
 const OWNER: &str = "SELECT tenant FROM mail_domain WHERE domain = $1";
+static OWNERS: Many<1> =
+    Many::new([("name", Of::Text)], "SELECT domain, tenant FROM new CROSS JOIN mail_domain WHERE domain = new.name");
 const OWNED: &str = "SELECT domain FROM mail_domain WHERE tenant = $1 ORDER BY domain LIMIT 100000";
 const GIVE: &str =
     "INSERT INTO mail_domain (domain, tenant, since_at) VALUES ($1, $2, $3) ON CONFLICT (domain) DO NOTHING";
@@ -65,15 +68,10 @@ pub(super) async fn settle(
     Ok(others)
 }
 
-/// Those of the domains that are another tenant's.
-pub(super) async fn foreign(tx: &mut Tx, tenant: &str, domains: &BTreeSet<&str>) -> Result<Vec<String>, StoreError> {
-    let mut foreign = Vec::new();
-    for domain in domains {
-        if owner(tx, domain).await?.is_some_and(|owner| owner != tenant) {
-            foreign.push((*domain).to_owned());
-        }
-    }
-    Ok(foreign)
+/// The owners of those of the domains that have one.
+pub async fn owners(tx: &mut Tx, domains: &BTreeSet<&str>) -> Result<HashMap<String, String>, StoreError> {
+    let rows: Vec<(String, String)> = OWNERS.fetch(tx, domains.iter().map(|name| [(*name).into()]).collect()).await?;
+    Ok(rows.into_iter().collect())
 }
 
 async fn owner(tx: &mut Tx, domain: &str) -> Result<Option<String>, StoreError> {

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::many::{Many, Of};
 use super::{StoreError, Tx, on};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
@@ -33,7 +34,10 @@ pub struct Sweep {
 
 const FOUND: &str = "INSERT INTO drift (element_id, detail, found_at, seen_at) VALUES ($1, $2, $3, $3)
      ON CONFLICT (element_id) WHERE healed_at IS NULL DO UPDATE SET detail = $2, seen_at = $3";
-const HEALED: &str = "UPDATE drift SET healed_at = $2 WHERE element_id = $1 AND healed_at IS NULL";
+static HEALED: Many<2> = Many::new(
+    [("element", Of::Integer), ("at", Of::Integer)],
+    "UPDATE drift SET healed_at = new.at FROM new WHERE drift.element_id = new.element AND drift.healed_at IS NULL",
+);
 const LIST: &str = "SELECT drift.id, drift.element_id, element.tenant, account.external_id, element.kind, element.key,
             drift.detail, drift.found_at, drift.healed_at
      FROM drift JOIN element ON element.id = drift.element_id JOIN account ON account.id = element.account_id
@@ -53,15 +57,9 @@ pub async fn found(tx: &mut Tx, element_id: i64, detail: &str, now: Timestamp) -
     Ok(())
 }
 
-/// The element is as desired again. `false`: no difference was open.
-pub async fn healed(tx: &mut Tx, element_id: i64, now: Timestamp) -> Result<bool, StoreError> {
-    let rows = on!(tx, c => sqlx::query(HEALED)
-        .bind(element_id)
-        .bind(to_micros(now))
-        .execute(c)
-        .await
-        .map(|done| done.rows_affected()))?;
-    Ok(rows > 0)
+/// The elements are as desired again.
+pub async fn healed(tx: &mut Tx, elements: &[i64], now: Timestamp) -> Result<(), StoreError> {
+    HEALED.execute(tx, elements.iter().map(|id| [(*id).into(), to_micros(now).into()]).collect()).await
 }
 
 /// Differences after row `after`, open ones unless `all`; `kind` narrows to one kind of element.

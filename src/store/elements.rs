@@ -1,10 +1,11 @@
 //! Elements: what must be provisioned and how far it is. A push settles the elements of an account and wakes their jobs
 //! in one transaction; services record here what they saw applied, offered or fetched. Contents hold no secrets.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
 
 use super::devices::{self, DeviceNotes, Fetched};
+use super::many::{Many, Of, Value};
 use super::{StoreError, Tx, jobs, on};
 use crate::provision::{Content, ElementDesired, ElementKind, ElementState};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
@@ -57,6 +58,19 @@ pub struct Progress {
     pub applied: bool,
 }
 
+macro_rules! these_elements {
+    ($rest:literal) => {
+        concat!(
+            "SELECT element.id, element.tenant, element.account_id, element.kind, element.key, element.services,
+                    element.desired, element.previous, element.applied, element.desired_revision,
+                    element.offered_revision, element.fetched_revision, element.confirmed_revision,
+                    element.applied_revision, element.state, element.evidence, element.last_error,
+                    element.last_seen_at, element.last_seen_from, element.updated_at
+             FROM new CROSS JOIN element ",
+            $rest
+        )
+    };
+}
 macro_rules! select_element {
     ($rest:literal) => {
         concat!(
@@ -71,53 +85,142 @@ macro_rules! select_element {
 const OF_ACCOUNT: &str = select_element!("WHERE account_id = $1 ORDER BY kind, key LIMIT 10000");
 const BY_KEY: &str = select_element!("WHERE kind = $1 AND key = $2");
 const BY_ID: &str = select_element!("WHERE id = $1");
-const BY_IDS_SQLITE: &str = select_element!("WHERE id IN (SELECT value FROM json_each($1))");
-const BY_IDS_POSTGRES: &str = select_element!("WHERE id = ANY($1)");
 const BY_ID_LOCKED: &str = select_element!("WHERE id = $1 FOR UPDATE");
-const BY_KEY_LOCKED: &str = select_element!("WHERE kind = $1 AND key = $2 FOR UPDATE");
-const OF_ACCOUNT_LOCKED: &str = select_element!("WHERE account_id = $1 ORDER BY kind, key LIMIT 10000 FOR UPDATE");
 const OF_KIND: &str = select_element!("WHERE kind = $1 AND id > $2 ORDER BY id LIMIT $3");
 const CHANGED_SINCE: &str =
     select_element!("WHERE kind = $1 AND (updated_at, id) > ($2, $3) ORDER BY updated_at, id LIMIT $4");
-const INSERT_SQLITE: &str = "INSERT INTO element
-         (tenant, account_id, kind, key, services, desired, desired_revision, state, updated_at)
-     SELECT ?, ?, json_extract(new.value, '$[0]'), json_extract(new.value, '$[1]'), json_extract(new.value, '$[2]'),
-            json_extract(new.value, '$[3]'), 1, 'pending', ?
-     FROM json_each(?) AS new WHERE TRUE
-     ON CONFLICT (kind, key) DO NOTHING
-     RETURNING id, kind, key";
-const INSERT_POSTGRES: &str = "INSERT INTO element
-         (tenant, account_id, kind, key, services, desired, desired_revision, state, updated_at)
-     SELECT $1, $2, new.kind, new.key, new.services, new.desired, 1, 'pending', $3
-     FROM UNNEST($4::TEXT[], $5::TEXT[], $6::TEXT[], $7::TEXT[]) AS new (kind, key, services, desired)
-     ON CONFLICT (kind, key) DO NOTHING
-     RETURNING id, kind, key";
-const CHANGE: &str = "UPDATE element
-     SET tenant = $2, account_id = $3, services = $4, previous = desired, desired = $5,
-         desired_revision = desired_revision + 1, state = 'pending', last_error = NULL, updated_at = $6
-     WHERE id = $1";
-const CHANGE_SERVICES: &str =
-    "UPDATE element SET tenant = $2, account_id = $3, services = $4, updated_at = $5 WHERE id = $1";
-const SUCCEEDED: &str = "UPDATE element
-     SET applied_revision = $2, applied = $3, state = $4, evidence = $5, last_error = NULL, updated_at = $6
-     WHERE id = $1";
+static BY_IDS: Many<1> =
+    Many::new([("element", Of::Integer)], these_elements!("WHERE element.id = new.element ORDER BY element.id"));
+static BY_IDS_LOCKED: Many<1> = Many::new(
+    [("element", Of::Integer)],
+    these_elements!("WHERE element.id = new.element ORDER BY element.id FOR UPDATE OF element"),
+);
+static OF_ACCOUNTS: Many<1> = Many::new(
+    [("account", Of::Integer)],
+    these_elements!("WHERE element.account_id = new.account ORDER BY element.id"),
+);
+static OF_ACCOUNTS_LOCKED: Many<1> = Many::new(
+    [("account", Of::Integer)],
+    these_elements!("WHERE element.account_id = new.account ORDER BY element.id FOR UPDATE OF element"),
+);
+const PLACE: [(&str, Of); 2] = [("kind", Of::Text), ("key", Of::Text)];
+static BY_PLACES: Many<2> =
+    Many::new(PLACE, these_elements!("WHERE element.kind = new.kind AND element.key = new.key ORDER BY element.id"));
+static BY_PLACES_LOCKED: Many<2> = Many::new(
+    PLACE,
+    these_elements!(
+        "WHERE element.kind = new.kind AND element.key = new.key ORDER BY element.id FOR UPDATE OF element"
+    ),
+);
+static INSERT: Many<7> = Many::new(
+    [
+        ("kind", Of::Text),
+        ("key", Of::Text),
+        ("tenant", Of::Text),
+        ("account_id", Of::Integer),
+        ("services", Of::Text),
+        ("desired", Of::Text),
+        ("at", Of::Integer),
+    ],
+    "INSERT INTO element (tenant, account_id, kind, key, services, desired, desired_revision, state, updated_at)
+     SELECT tenant, account_id, kind, key, services, desired, 1, 'pending', at FROM new
+     RETURNING id, kind, key",
+);
+static CHANGE: Many<6> = Many::new(
+    [
+        ("id", Of::Integer),
+        ("tenant", Of::Text),
+        ("account_id", Of::Integer),
+        ("services", Of::Text),
+        ("desired", Of::Text),
+        ("at", Of::Integer),
+    ],
+    "UPDATE element
+     SET tenant = new.tenant, account_id = new.account_id, services = new.services, previous = element.desired,
+         desired = new.desired, desired_revision = element.desired_revision + 1, state = 'pending', last_error = NULL,
+         updated_at = new.at
+     FROM new WHERE element.id = new.id",
+);
+static CHANGE_SERVICES: Many<5> = Many::new(
+    [
+        ("id", Of::Integer),
+        ("tenant", Of::Text),
+        ("account_id", Of::Integer),
+        ("services", Of::Text),
+        ("at", Of::Integer),
+    ],
+    "UPDATE element
+     SET tenant = new.tenant, account_id = new.account_id, services = new.services, updated_at = new.at
+     FROM new WHERE element.id = new.id",
+);
+static SUCCEEDED: Many<6> = Many::new(
+    [
+        ("id", Of::Integer),
+        ("revision", Of::Integer),
+        ("content", Of::Text),
+        ("state", Of::Text),
+        ("evidence", Of::Text),
+        ("at", Of::Integer),
+    ],
+    "UPDATE element
+     SET applied_revision = new.revision, applied = new.content, state = new.state, evidence = new.evidence,
+         last_error = NULL, updated_at = new.at
+     FROM new WHERE element.id = new.id",
+);
 // A modem may fetch its file before the job that offers it has ended: what it proved stays.
-const OFFERED: &str = "UPDATE element
-     SET offered_revision = $2, state = CASE WHEN applied_revision = $2 THEN state ELSE $3 END,
-         evidence = CASE WHEN applied_revision = $2 THEN evidence ELSE $4 END, last_error = NULL, updated_at = $5
-     WHERE id = $1";
+static OFFERED: Many<5> = Many::new(
+    [("id", Of::Integer), ("revision", Of::Integer), ("state", Of::Text), ("evidence", Of::Text), ("at", Of::Integer)],
+    "UPDATE element
+     SET offered_revision = new.revision,
+         state = CASE WHEN element.applied_revision = new.revision THEN element.state ELSE new.state END,
+         evidence = CASE WHEN element.applied_revision = new.revision THEN element.evidence ELSE new.evidence END,
+         last_error = NULL, updated_at = new.at
+     FROM new WHERE element.id = new.id",
+);
 // What a device proved stays proved: only its newest revision's progress is written here, and a fetch that came
 // meanwhile has its own row.
-const DEVICE: &str = "UPDATE element
-     SET offered_revision = $2, state = $3, evidence = $4, last_error = $5,
-         confirmed_revision = COALESCE($6, confirmed_revision), updated_at = $7
-     WHERE id = $1";
-const TROUBLED: &str = "UPDATE element SET state = $2, last_error = $3, updated_at = $4 WHERE id = $1";
+static DEVICE: Many<7> = Many::new(
+    [
+        ("id", Of::Integer),
+        ("revision", Of::Integer),
+        ("state", Of::Text),
+        ("evidence", Of::Text),
+        ("trouble", Of::Text),
+        ("confirmed", Of::Integer),
+        ("at", Of::Integer),
+    ],
+    "UPDATE element
+     SET offered_revision = new.revision, state = new.state, evidence = new.evidence, last_error = new.trouble,
+         confirmed_revision = COALESCE(new.confirmed, element.confirmed_revision), updated_at = new.at
+     FROM new WHERE element.id = new.id",
+);
+static TROUBLED: Many<4> = Many::new(
+    [("id", Of::Integer), ("state", Of::Text), ("error", Of::Text), ("at", Of::Integer)],
+    "UPDATE element SET state = new.state, last_error = new.error, updated_at = new.at FROM new WHERE element.id = new.id",
+);
 const TOLD: &str = "UPDATE element SET offered_revision = $2
      WHERE id = $1 AND (offered_revision IS NULL OR offered_revision <> $2)";
 const FETCHED: &str = "UPDATE element
      SET fetched_revision = $2, last_seen_at = $3, last_seen_from = $4, updated_at = $3
      WHERE id = $1";
+
+/// Whose elements are settled, and what they must be.
+#[derive(Debug, Clone, Copy)]
+pub struct Settling<'a> {
+    pub tenant: &'a str,
+    pub account_id: i64,
+    pub desired: &'a [ElementDesired],
+    pub lane: i64,
+    /// Elements that wait in the bulk lane whatever `lane` says.
+    pub bulk: Option<&'a BTreeSet<(ElementKind, String)>>,
+}
+
+impl Settling<'_> {
+    fn lane_of(&self, element: &ElementRow) -> i64 {
+        let bulk = self.bulk.is_some_and(|bulk| bulk.contains(&(element.kind, element.key.clone())));
+        if bulk { jobs::LANE_BULK } else { self.lane }
+    }
+}
 
 /// Makes `desired` the elements of an account: what changed gets the next revision and a job, what the account had and
 /// no longer needs becomes `Absent`. Called in the push's own transaction; equal contents cost one read.
@@ -129,7 +232,7 @@ pub async fn settle(
     lane: i64,
     now: Timestamp,
 ) -> Result<Vec<Settled>, StoreError> {
-    settle_in(tx, Whose { tenant, account_id, lane, bulk: None, now }, desired).await
+    settle_one(tx, Settling { tenant, account_id, desired, lane, bulk: None }, now).await
 }
 
 /// As `settle`, for one account of many that a catalog changes: the elements in `bulk` only change because of the catalog
@@ -142,171 +245,207 @@ pub async fn settle_moved(
     bulk: &BTreeSet<(ElementKind, String)>,
     now: Timestamp,
 ) -> Result<Vec<Settled>, StoreError> {
-    settle_in(tx, Whose { tenant, account_id, lane: jobs::LANE_SINGLE, bulk: Some(bulk), now }, desired).await
+    let lane = jobs::LANE_SINGLE;
+    settle_one(tx, Settling { tenant, account_id, desired, lane, bulk: Some(bulk) }, now).await
 }
 
-async fn settle_in(tx: &mut Tx, whose: Whose<'_>, desired: &[ElementDesired]) -> Result<Vec<Settled>, StoreError> {
-    let known = of_account_locked(tx, whose.account_id).await?;
-    let is = |row: &ElementRow, element: &ElementDesired| row.kind == element.kind && row.key == element.key;
-    let missing: Vec<&ElementDesired> =
-        desired.iter().filter(|element| !known.iter().any(|row| is(row, element))).collect();
-    let mut settled = insert(tx, whose, &missing).await?;
-    for row in known {
-        match desired.iter().find(|element| is(&row, element)) {
-            Some(element) => settled.extend(change(tx, whose, row, &element.services, &element.content).await?),
-            None if row.desired == Content::Absent => {}
-            None => {
-                let services = row.services.clone();
-                settled.extend(change(tx, whose, row, &services, &Content::Absent).await?);
+async fn settle_one(tx: &mut Tx, settling: Settling<'_>, now: Timestamp) -> Result<Vec<Settled>, StoreError> {
+    let known = of_accounts_locked(tx, &[settling.account_id]).await?;
+    let places = places_beyond(settling.desired, &known);
+    let elsewhere = by_places_locked(tx, &places).await?;
+    let after = settle_all(tx, &[settling], vec![Standing { known, elsewhere }], now).await?;
+    Ok(after.into_iter().flat_map(|after| after.settled).collect())
+}
+
+/// What stands of an account's elements before they are settled, all locked.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// The account's own.
+    pub known: Vec<ElementRow>,
+    /// Those that other accounts had before and this one wants; they are taken over.
+    pub elsewhere: Vec<ElementRow>,
+}
+
+/// An account's elements after they were settled.
+#[derive(Debug, Clone, Default)]
+pub struct After {
+    /// All of them, by kind and key.
+    pub elements: Vec<ElementRow>,
+    /// Those that changed.
+    pub settled: Vec<Settled>,
+}
+
+/// The places that an account wants and that are not among its own elements: nobody's yet, or another account's before.
+pub fn places_beyond<'a>(desired: &'a [ElementDesired], known: &[ElementRow]) -> Vec<(ElementKind, &'a str)> {
+    let own = |element: &&ElementDesired| known.iter().any(|row| row.kind == element.kind && row.key == element.key);
+    desired.iter().filter(|element| !own(element)).map(|element| (element.kind, element.key.as_str())).collect()
+}
+
+/// As `settle`, for accounts whose elements the caller has read and locked; what is not in `standing` is made.
+///
+/// **Errors**: `Conflict` when another transaction made one of them in the meantime.
+pub async fn settle_all(
+    tx: &mut Tx,
+    settling: &[Settling<'_>],
+    standing: Vec<Standing>,
+    now: Timestamp,
+) -> Result<Vec<After>, StoreError> {
+    let mut plans: Vec<Plan> =
+        settling.iter().zip(standing).map(|(settling, standing)| plan(settling, standing, now)).collect();
+    let (mut new, mut changed, mut moved) = (Vec::new(), Vec::new(), Vec::new());
+    for row in plans.iter().flat_map(|plan| &plan.rows) {
+        let ElementRow { id, tenant, account_id, services, .. } = &row.element;
+        let (id, tenant, account_id) = ((*id).into(), tenant.into(), (*account_id).into());
+        let services = json(services)?.into();
+        match row.written {
+            Written::No => {}
+            Written::Services => moved.push([id, tenant, account_id, services, to_micros(now).into()]),
+            Written::Content => {
+                let desired = json(&row.element.desired)?.into();
+                changed.push([id, tenant, account_id, services, desired, to_micros(now).into()]);
+            }
+            Written::All => {
+                let [kind, key] = [row.element.kind.as_str(), &row.element.key].map(Into::into);
+                let desired = json(&row.element.desired)?.into();
+                new.push([kind, key, tenant, account_id, services, desired, to_micros(now).into()]);
             }
         }
     }
-    Ok(settled)
+    CHANGE_SERVICES.execute(tx, moved).await?;
+    CHANGE.execute(tx, changed).await?;
+    let inserted: Vec<(i64, String, String)> = INSERT.fetch(tx, new).await?;
+    let ids: HashMap<(&str, &str), i64> =
+        inserted.iter().map(|(id, kind, key)| ((kind.as_str(), key.as_str()), *id)).collect();
+    let made = plans.iter_mut().flat_map(|plan| &mut plan.rows).filter(|row| row.written == Written::All);
+    for Planned { element, .. } in made {
+        let id = ids.get(&(element.kind.as_str(), element.key.as_str()));
+        element.id = *id.ok_or_else(|| StoreError::Database("a new element got no row".to_owned()))?;
+    }
+    wake_changed(tx, settling, plans, now).await
 }
 
-/// As `settle`, for an account made in this transaction: it has no elements yet, so none are read.
-pub async fn settle_first(
+/// Gives what changed its job, and tells what stands.
+async fn wake_changed(
     tx: &mut Tx,
-    tenant: &str,
-    account_id: i64,
-    desired: &[ElementDesired],
-    lane: i64,
+    settling: &[Settling<'_>],
+    plans: Vec<Plan>,
     now: Timestamp,
-) -> Result<Vec<Settled>, StoreError> {
-    insert(tx, Whose { tenant, account_id, lane, bulk: None, now }, &desired.iter().collect::<Vec<_>>()).await
+) -> Result<Vec<After>, StoreError> {
+    let (mut wanting, mut new) = (Vec::new(), Vec::new());
+    for (plan, settling) in plans.iter().zip(settling) {
+        for Planned { element, written } in &plan.rows {
+            match written {
+                Written::No | Written::Services => {}
+                // An element made in this transaction has no job to look for.
+                Written::All => new.push((element.id, settling.lane)),
+                Written::Content => wanting.push(jobs::Wanting {
+                    element_id: element.id,
+                    tenant: &element.tenant,
+                    account_id: element.account_id,
+                    lane: settling.lane_of(element),
+                }),
+            }
+        }
+    }
+    let mut jobs = jobs::wake_all(tx, &wanting, now).await?;
+    jobs.extend(jobs::begin(tx, &new, now).await?);
+    let mut after = Vec::with_capacity(plans.len());
+    for plan in plans {
+        let mut settled = Vec::new();
+        for Planned { element, .. } in plan.rows.iter().filter(|row| row.written.changes()) {
+            let job = jobs.get(&element.id).copied();
+            settled.push(Settled {
+                element_id: element.id,
+                kind: element.kind,
+                key: element.key.clone(),
+                desired_revision: element.desired_revision,
+                job_id: job.ok_or_else(|| StoreError::Database("a changed element got no job".to_owned()))?,
+            });
+        }
+        let mut elements: Vec<ElementRow> = plan.rows.into_iter().map(|row| row.element).collect();
+        elements.sort_by(|a, b| (a.kind.as_str(), &a.key).cmp(&(b.kind.as_str(), &b.key)));
+        after.push(After { elements, settled });
+    }
+    Ok(after)
 }
 
-/// Whose elements are settled, with which urgency, when.
-#[derive(Debug, Clone, Copy)]
-struct Whose<'a> {
-    tenant: &'a str,
-    account_id: i64,
-    lane: i64,
-    /// Elements that wait in the bulk lane whatever `lane` says.
-    bulk: Option<&'a BTreeSet<(ElementKind, String)>>,
-    now: Timestamp,
+struct Plan {
+    rows: Vec<Planned>,
 }
 
-impl Whose<'_> {
-    fn lane_of(&self, kind: ElementKind, key: &str) -> i64 {
-        let bulk = self.bulk.is_some_and(|bulk| bulk.contains(&(kind, key.to_owned())));
-        if bulk { jobs::LANE_BULK } else { self.lane }
+/// An element as it stands after its account was settled.
+struct Planned {
+    element: ElementRow,
+    written: Written,
+}
+
+/// What of an element is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    No,
+    /// Whose it is and for which services.
+    Services,
+    Content,
+    All,
+}
+
+impl Written {
+    fn changes(self) -> bool {
+        matches!(self, Written::Content | Written::All)
     }
 }
 
-/// Stores elements that the account does not have; those that another account had before are taken over.
-async fn insert(tx: &mut Tx, whose: Whose<'_>, missing: &[&ElementDesired]) -> Result<Vec<Settled>, StoreError> {
-    let new: Vec<&ElementDesired> =
-        missing.iter().copied().filter(|element| element.content != Content::Absent).collect();
-    let mut inserted = insert_rows(tx, whose, &new).await?;
-    let ids: Vec<i64> = inserted.values().copied().collect();
-    let jobs = jobs::begin(tx, &ids, whose.lane, whose.now).await?;
-    let mut settled = Vec::with_capacity(missing.len());
-    for element in missing {
-        let place = (element.kind.as_str().to_owned(), element.key.clone());
-        if let Some(element_id) = inserted.remove(&place) {
-            let job = jobs.iter().find(|(of, _)| *of == element_id);
-            let (_, job_id) = job.ok_or_else(|| StoreError::Database("a new element got no job".to_owned()))?;
-            let (kind, key) = (element.kind, element.key.clone());
-            settled.push(Settled { element_id, kind, key, desired_revision: 1, job_id: *job_id });
-            continue;
-        }
-        match by_key_locked(tx, element.kind, &element.key).await? {
-            Some(row) => settled.extend(change(tx, whose, row, &element.services, &element.content).await?),
-            None if element.content == Content::Absent => {}
-            // Two pushes made the same element at once; the loser is repeated by its caller.
-            None => return Err(StoreError::Unavailable("another push changes this element".to_owned())),
+fn plan(settling: &Settling<'_>, standing: Standing, now: Timestamp) -> Plan {
+    let is = |row: &ElementRow, element: &ElementDesired| row.kind == element.kind && row.key == element.key;
+    let mut rows = Vec::with_capacity(settling.desired.len());
+    for element in settling.desired {
+        let missing = !standing.known.iter().chain(&standing.elsewhere).any(|row| is(row, element));
+        if missing && element.content != Content::Absent {
+            rows.push(Planned { element: fresh(settling, element, now), written: Written::All });
         }
     }
-    Ok(settled)
-}
-
-/// The rows of the elements that nobody had, by kind and key.
-async fn insert_rows(
-    tx: &mut Tx,
-    whose: Whose<'_>,
-    new: &[&ElementDesired],
-) -> Result<BTreeMap<(String, String), i64>, StoreError> {
-    if new.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let mut rows = Vec::with_capacity(new.len());
-    for element in new {
-        rows.push((element.kind.as_str(), element.key.as_str(), json(&element.services)?, json(&element.content)?));
-    }
-    let now = to_micros(whose.now);
-    let inserted: Vec<(i64, String, String)> = match tx {
-        Tx::Sqlite(held) => {
-            let query = sqlx::query_as(INSERT_SQLITE).bind(whose.tenant).bind(whose.account_id).bind(now);
-            query.bind(json(&rows)?).fetch_all(&mut *held.transaction).await?
+    for mut row in standing.known.into_iter().chain(standing.elsewhere) {
+        let wanted = settling.desired.iter().find(|element| is(&row, element));
+        let (services, content) = match wanted {
+            Some(element) => (&element.services, &element.content),
+            None => (&row.services.clone(), &Content::Absent),
+        };
+        let mine = row.account_id == settling.account_id && row.services == *services;
+        let written = match (row.desired == *content, mine || wanted.is_none()) {
+            (false, _) => Written::Content,
+            (true, false) => Written::Services,
+            (true, true) => Written::No,
+        };
+        if written != Written::No {
+            settling.tenant.clone_into(&mut row.tenant);
+            row.account_id = settling.account_id;
+            row.services.clone_from(services);
+            row.updated_at = now;
         }
-        Tx::Postgres(transaction) => {
-            let query = sqlx::query_as(INSERT_POSTGRES).bind(whose.tenant).bind(whose.account_id).bind(now);
-            let query = query.bind(rows.iter().map(|row| row.0).collect::<Vec<&str>>());
-            let query = query.bind(rows.iter().map(|row| row.1).collect::<Vec<&str>>());
-            let query = query.bind(rows.iter().map(|row| row.2.as_str()).collect::<Vec<&str>>());
-            let query = query.bind(rows.iter().map(|row| row.3.as_str()).collect::<Vec<&str>>());
-            query.fetch_all(&mut **transaction).await?
+        if written == Written::Content {
+            row.previous = Some(std::mem::replace(&mut row.desired, content.clone()));
+            row.desired_revision += 1;
+            row.state = ElementState::Pending;
+            row.last_error = None;
         }
-    };
-    Ok(inserted.into_iter().map(|(id, kind, key)| ((kind, key), id)).collect())
-}
-
-/// Brings a stored element, locked by the caller, to what is desired of it now.
-async fn change(
-    tx: &mut Tx,
-    whose: Whose<'_>,
-    row: ElementRow,
-    services: &[String],
-    content: &Content,
-) -> Result<Option<Settled>, StoreError> {
-    let now = to_micros(whose.now);
-    if row.desired == *content {
-        if row.services != services || row.account_id != whose.account_id {
-            on!(tx, c => sqlx::query(CHANGE_SERVICES)
-                .bind(row.id)
-                .bind(whose.tenant)
-                .bind(whose.account_id)
-                .bind(json(&services)?)
-                .bind(now)
-                .execute(c)
-                .await.map(drop))?;
-        }
-        return Ok(None);
+        rows.push(Planned { element: row, written });
     }
-    on!(tx, c => sqlx::query(CHANGE)
-        .bind(row.id)
-        .bind(whose.tenant)
-        .bind(whose.account_id)
-        .bind(json(&services)?)
-        .bind(json(content)?)
-        .bind(now)
-        .execute(c)
-        .await.map(drop))?;
-    let job_id = jobs::wake(tx, row.id, whose.lane_of(row.kind, &row.key), whose.now).await?;
-    let desired_revision = row.desired_revision + 1;
-    Ok(Some(Settled { element_id: row.id, kind: row.kind, key: row.key, desired_revision, job_id }))
+    Plan { rows }
 }
 
-/// The elements of an account, removed ones included.
-pub async fn of_account(tx: &mut Tx, account_id: i64) -> Result<Vec<ElementRow>, StoreError> {
-    let rows: Vec<Row> = on!(tx, c => sqlx::query_as(OF_ACCOUNT).bind(account_id).fetch_all(c).await)?;
-    rows.into_iter().map(ElementRow::try_from).collect()
-}
-
-/// The row of an element that `settle_first` made in this transaction, as reading would give it.
-pub fn made(tenant: &str, account_id: i64, element: &ElementDesired, settled: &Settled, now: Timestamp) -> ElementRow {
+/// An element that nobody had, as its row will be; the row's number is not known yet.
+fn fresh(settling: &Settling<'_>, element: &ElementDesired, now: Timestamp) -> ElementRow {
     ElementRow {
-        id: settled.element_id,
-        tenant: tenant.to_owned(),
-        account_id,
+        id: 0,
+        tenant: settling.tenant.to_owned(),
+        account_id: settling.account_id,
         kind: element.kind,
         key: element.key.clone(),
         services: element.services.clone(),
         desired: element.content.clone(),
         previous: None,
         applied: None,
-        desired_revision: settled.desired_revision,
+        desired_revision: 1,
         offered_revision: None,
         fetched_revision: None,
         confirmed_revision: None,
@@ -318,6 +457,12 @@ pub fn made(tenant: &str, account_id: i64, element: &ElementDesired, settled: &S
         last_seen_from: None,
         updated_at: now,
     }
+}
+
+/// The elements of an account, removed ones included.
+pub async fn of_account(tx: &mut Tx, account_id: i64) -> Result<Vec<ElementRow>, StoreError> {
+    let rows: Vec<Row> = on!(tx, c => sqlx::query_as(OF_ACCOUNT).bind(account_id).fetch_all(c).await)?;
+    rows.into_iter().map(ElementRow::try_from).collect()
 }
 
 /// One element by what it is.
@@ -334,17 +479,48 @@ pub async fn by_id(tx: &mut Tx, id: i64) -> Result<Option<ElementRow>, StoreErro
 
 /// Elements by their ids.
 pub(super) async fn by_ids(tx: &mut Tx, ids: &[i64]) -> Result<HashMap<i64, ElementRow>, StoreError> {
-    if ids.is_empty() {
-        return Ok(HashMap::new());
+    let rows = fetch(tx, &BY_IDS, ids.iter().map(|id| [(*id).into()]).collect()).await?;
+    Ok(rows.into_iter().map(|element| (element.id, element)).collect())
+}
+
+/// As `by_ids`; on PostgreSQL nobody else changes them until the transaction ends.
+pub(super) async fn by_ids_locked(tx: &mut Tx, ids: &[i64]) -> Result<HashMap<i64, ElementRow>, StoreError> {
+    let statement = locked(tx, &BY_IDS, &BY_IDS_LOCKED);
+    let rows = fetch(tx, statement, ids.iter().map(|id| [(*id).into()]).collect()).await?;
+    Ok(rows.into_iter().map(|element| (element.id, element)).collect())
+}
+
+/// The elements of accounts, removed ones included.
+pub async fn of_accounts(tx: &mut Tx, accounts: &[i64]) -> Result<Vec<ElementRow>, StoreError> {
+    fetch(tx, &OF_ACCOUNTS, accounts.iter().map(|id| [(*id).into()]).collect()).await
+}
+
+/// As `of_accounts`; on PostgreSQL nobody else changes them until the transaction ends.
+pub async fn of_accounts_locked(tx: &mut Tx, accounts: &[i64]) -> Result<Vec<ElementRow>, StoreError> {
+    let statement = locked(tx, &OF_ACCOUNTS, &OF_ACCOUNTS_LOCKED);
+    fetch(tx, statement, accounts.iter().map(|id| [(*id).into()]).collect()).await
+}
+
+/// Elements by what they are; on PostgreSQL nobody else changes them until the transaction ends.
+pub async fn by_places_locked(tx: &mut Tx, places: &[(ElementKind, &str)]) -> Result<Vec<ElementRow>, StoreError> {
+    let statement = locked(tx, &BY_PLACES, &BY_PLACES_LOCKED);
+    fetch(tx, statement, places.iter().map(|(kind, key)| [kind.as_str().into(), (*key).into()]).collect()).await
+}
+
+fn locked<const N: usize>(tx: &Tx, sqlite: &'static Many<N>, postgres: &'static Many<N>) -> &'static Many<N> {
+    match tx {
+        Tx::Sqlite(_) => sqlite,
+        Tx::Postgres(_) => postgres,
     }
-    let rows: Vec<Row> = match tx {
-        Tx::Sqlite(held) => {
-            let query = sqlx::query_as(BY_IDS_SQLITE).bind(serde_json::json!(ids).to_string());
-            query.fetch_all(&mut *held.transaction).await?
-        }
-        Tx::Postgres(transaction) => sqlx::query_as(BY_IDS_POSTGRES).bind(ids).fetch_all(&mut **transaction).await?,
-    };
-    rows.into_iter().map(|row| ElementRow::try_from(row).map(|element| (element.id, element))).collect()
+}
+
+async fn fetch<const N: usize>(
+    tx: &mut Tx,
+    statement: &Many<N>,
+    rows: Vec<[Value<'_>; N]>,
+) -> Result<Vec<ElementRow>, StoreError> {
+    let rows: Vec<Row> = statement.fetch(tx, rows).await?;
+    rows.into_iter().map(ElementRow::try_from).collect()
 }
 
 /// Elements of one kind in the order of their rows, after row `after`.
@@ -424,7 +600,9 @@ pub async fn record_fetched(tx: &mut Tx, id: i64, fetched: &Fetched<'_>, from: &
     match fetched.evidence {
         Some(evidence) if newest => {
             let progress = Progress { state: ElementState::Applied, evidence: evidence.to_owned(), applied: true };
-            record_progress(tx, &row, fetched.revision, &progress, now).await?;
+            let (revision, state) = (fetched.revision, progress.state);
+            let reached = Reached { row: &row, revision, progress: &progress, state };
+            record_all(tx, &[reached], &[], &[], now).await?;
         }
         _ if newest && known => {}
         _ => jobs::wake_for_news(tx, id, now).await?,
@@ -440,60 +618,75 @@ pub async fn record_report(tx: &mut Tx, id: i64, now: Timestamp) -> Result<(), S
     }
 }
 
-/// Writes what a successful attempt for `revision` reached; `row` is the element as it was when claimed.
-pub(super) async fn record_progress(
-    tx: &mut Tx,
-    row: &ElementRow,
-    revision: i64,
-    progress: &Progress,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    if progress.applied {
-        let content = json(&row.desired)?;
-        on!(tx, c => sqlx::query(SUCCEEDED)
-            .bind(row.id)
-            .bind(revision)
-            .bind(content)
-            .bind(progress.state.as_str())
-            .bind(&progress.evidence)
-            .bind(to_micros(now))
-            .execute(c)
-            .await.map(drop))?;
-    } else {
-        on!(tx, c => sqlx::query(OFFERED)
-            .bind(row.id)
-            .bind(revision)
-            .bind(progress.state.as_str())
-            .bind(&progress.evidence)
-            .bind(to_micros(now))
-            .execute(c)
-            .await.map(drop))?;
-    }
-    Ok(())
+/// What a successful attempt for `revision` reached; `row` is the element as it was when claimed.
+pub(super) struct Reached<'a> {
+    pub row: &'a ElementRow,
+    pub revision: i64,
+    pub progress: &'a Progress,
+    /// What is shown: not what was reached where something newer is desired by now.
+    pub state: ElementState,
 }
 
-/// Writes how far a device is after a step of its job; `row` is the element as it was when claimed.
-pub(super) async fn record_device(
+/// How far a device is after a step of its job; `row` is the element as it was when claimed.
+pub(super) struct Stepped<'a> {
+    pub row: &'a ElementRow,
+    pub progress: &'a Progress,
+    pub state: ElementState,
+    pub notes: &'a DeviceNotes,
+}
+
+/// Why an attempt did not work out.
+pub(super) struct Troubled<'a> {
+    pub id: i64,
+    pub state: ElementState,
+    pub reason: &'a str,
+}
+
+/// Writes what became of attempts, each on an element of its own.
+pub(super) async fn record_all(
     tx: &mut Tx,
-    row: &ElementRow,
-    progress: &Progress,
-    notes: &DeviceNotes,
+    reached: &[Reached<'_>],
+    stepped: &[Stepped<'_>],
+    troubled: &[Troubled<'_>],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    if progress.applied {
-        record_progress(tx, row, row.desired_revision, progress, now).await?;
+    let at = to_micros(now);
+    let (mut succeeded, mut offered, mut devices) = (Vec::new(), Vec::new(), Vec::new());
+    let in_force = stepped.iter().filter(|step| step.progress.applied).map(|step| Reached {
+        row: step.row,
+        revision: step.row.desired_revision,
+        progress: step.progress,
+        state: step.state,
+    });
+    for Reached { row, revision, progress, state } in reached.iter().chain(&in_force.collect::<Vec<_>>()) {
+        let (id, revision) = (row.id.into(), (*revision).into());
+        let (state, evidence) = (state.as_str().into(), (&progress.evidence).into());
+        match progress.applied {
+            true => succeeded.push([id, revision, json(&row.desired)?.into(), state, evidence, at.into()]),
+            false => offered.push([id, revision, state, evidence, at.into()]),
+        }
     }
-    on!(tx, c => sqlx::query(DEVICE)
-        .bind(row.id)
-        .bind(row.desired_revision)
-        .bind(progress.state.as_str())
-        .bind(&progress.evidence)
-        .bind(&notes.trouble)
-        .bind(notes.confirmed_revision)
-        .bind(to_micros(now))
-        .execute(c)
-        .await.map(drop))?;
-    Ok(())
+    for Stepped { row, progress, state, notes } in stepped {
+        devices.push([
+            row.id.into(),
+            row.desired_revision.into(),
+            state.as_str().into(),
+            (&progress.evidence).into(),
+            notes.trouble.as_ref().into(),
+            notes.confirmed_revision.into(),
+            at.into(),
+        ]);
+    }
+    let notes: Vec<_> = stepped.iter().map(|step| (step.row.id, step.row.desired_revision, step.notes)).collect();
+    devices::record(tx, &notes).await?;
+    SUCCEEDED.execute(tx, succeeded).await?;
+    OFFERED.execute(tx, offered).await?;
+    DEVICE.execute(tx, devices).await?;
+    let mut rows = Vec::with_capacity(troubled.len());
+    for Troubled { id, state, reason } in troubled {
+        rows.push([(*id).into(), state.as_str().into(), (*reason).into(), at.into()]);
+    }
+    TROUBLED.execute(tx, rows).await
 }
 
 /// Writes why an attempt did not work out.
@@ -504,14 +697,7 @@ pub(super) async fn record_trouble(
     reason: &str,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    on!(tx, c => sqlx::query(TROUBLED)
-        .bind(id)
-        .bind(state.as_str())
-        .bind(reason)
-        .bind(to_micros(now))
-        .execute(c)
-        .await.map(drop))?;
-    Ok(())
+    record_all(tx, &[], &[], &[Troubled { id, state, reason }], now).await
 }
 
 /// Reads and, on PostgreSQL, locks an element. Whoever locks both locks the element before its job.
@@ -519,26 +705,6 @@ pub(super) async fn by_id_locked(tx: &mut Tx, id: i64) -> Result<Option<ElementR
     let row: Option<Row> = match tx {
         Tx::Sqlite(held) => sqlx::query_as(BY_ID).bind(id).fetch_optional(&mut *held.transaction).await?,
         Tx::Postgres(transaction) => sqlx::query_as(BY_ID_LOCKED).bind(id).fetch_optional(&mut **transaction).await?,
-    };
-    row.map(ElementRow::try_from).transpose()
-}
-
-async fn of_account_locked(tx: &mut Tx, account_id: i64) -> Result<Vec<ElementRow>, StoreError> {
-    let statement = match tx {
-        Tx::Sqlite(_) => OF_ACCOUNT,
-        Tx::Postgres(_) => OF_ACCOUNT_LOCKED,
-    };
-    let rows: Vec<Row> = on!(tx, c => sqlx::query_as(statement).bind(account_id).fetch_all(c).await)?;
-    rows.into_iter().map(ElementRow::try_from).collect()
-}
-
-async fn by_key_locked(tx: &mut Tx, kind: ElementKind, key: &str) -> Result<Option<ElementRow>, StoreError> {
-    let kind = kind.as_str();
-    let row: Option<Row> = match tx {
-        Tx::Sqlite(held) => sqlx::query_as(BY_KEY).bind(kind).bind(key).fetch_optional(&mut *held.transaction).await?,
-        Tx::Postgres(transaction) => {
-            sqlx::query_as(BY_KEY_LOCKED).bind(kind).bind(key).fetch_optional(&mut **transaction).await?
-        }
     };
     row.map(ElementRow::try_from).transpose()
 }

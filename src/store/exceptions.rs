@@ -1,5 +1,6 @@
 //! Exceptions: anything a person must look at, one queue. A fault that comes again counts up instead of piling up.
 
+use super::many::{Many, Of};
 use super::{StoreError, Tx, on};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
@@ -51,6 +52,12 @@ const OPEN: &str = "INSERT INTO exception (tenant, kind, subject, detail, opened
      RETURNING id";
 const RELEASE_SUBJECT: &str = "UPDATE exception SET released_at = $3, updated_at = $3, released_by = $4
      WHERE kind = $1 AND subject = $2 AND released_at IS NULL";
+static RELEASE_SUBJECTS: Many<4> = Many::new(
+    [("kind", Of::Text), ("subject", Of::Text), ("at", Of::Integer), ("by_whom", Of::Text)],
+    "UPDATE exception SET released_at = new.at, updated_at = new.at, released_by = new.by_whom
+     FROM new
+     WHERE exception.kind = new.kind AND exception.subject = new.subject AND exception.released_at IS NULL",
+);
 const LIST: &str = select_exception!(
     "WHERE ($1 IS NULL OR tenant = $1)
        AND ($2 IS NULL OR kind = $2)
@@ -101,6 +108,18 @@ pub async fn release_subject(
         .await
         .map(|done| done.rows_affected()))?;
     Ok(rows > 0)
+}
+
+/// As `release_subject`, for many: each a kind and a subject.
+pub async fn release_subjects(
+    tx: &mut Tx,
+    subjects: &[(&str, &str)],
+    by: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let rows =
+        subjects.iter().map(|(kind, subject)| [(*kind).into(), (*subject).into(), to_micros(now).into(), by.into()]);
+    RELEASE_SUBJECTS.execute(tx, rows.collect()).await
 }
 
 /// Exceptions, the newest first.

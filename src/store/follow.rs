@@ -1,6 +1,9 @@
 //! Which accounts do not simply follow the newest catalog: those held on the version before until a rollout moves them, and
 //! those on their way. An account without a row is on the newest.
 
+use std::collections::HashMap;
+
+use super::many::{Many, Of};
 use super::{StoreError, Tx, on};
 use crate::vocabulary::{Timestamp, to_micros};
 
@@ -14,6 +17,10 @@ pub struct Following {
 }
 
 const OF: &str = "SELECT from_version, held FROM catalog_follow WHERE account_id = $1";
+static OF_MANY: Many<1> = Many::new(
+    [("id", Of::Integer)],
+    "SELECT account_id, from_version, held FROM new CROSS JOIN catalog_follow WHERE account_id = new.id",
+);
 const ARRIVED: &str = "DELETE FROM catalog_follow WHERE account_id = $1";
 const MOVE_ONE: &str = "UPDATE catalog_follow SET held = FALSE, since_at = $2 WHERE account_id = $1";
 const WAKE_ONE: &str = "UPDATE account SET wake_at = $2
@@ -34,6 +41,12 @@ const HELD: &str = "SELECT COUNT(*) FROM catalog_follow JOIN account ON account.
 pub async fn of(tx: &mut Tx, account_id: i64) -> Result<Option<Following>, StoreError> {
     let row: Option<(i64, bool)> = on!(tx, c => sqlx::query_as(OF).bind(account_id).fetch_optional(c).await)?;
     Ok(row.map(|(from_version, held)| Following { from_version, held }))
+}
+
+/// As `of`, for many; those on the newest are absent.
+pub async fn of_many(tx: &mut Tx, accounts: &[i64]) -> Result<HashMap<i64, Following>, StoreError> {
+    let rows: Vec<(i64, i64, bool)> = OF_MANY.fetch(tx, accounts.iter().map(|id| [(*id).into()]).collect()).await?;
+    Ok(rows.into_iter().map(|(id, from_version, held)| (id, Following { from_version, held })).collect())
 }
 
 /// The account is on the newest version.

@@ -1,10 +1,9 @@
 //! Who holds a MAC, RADIUS username, mailbox address, static address or phone number, now and before. Unique in the
 //! whole installation among the living; the history is what usage is attributed by.
 
-use std::collections::BTreeMap;
-
+use super::many::{Many, Of};
 use super::quarantine::{self, Kept};
-use super::{StoreError, Tx, domains, on};
+use super::{StoreError, Tx, on};
 use crate::account::QuarantineDays;
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
@@ -18,26 +17,38 @@ pub enum HeldKind {
     Number,
 }
 
-/// Something an account must hold from now on.
+/// Something an account holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldRow {
+    pub id: i64,
+    pub account_id: i64,
     pub kind: HeldKind,
     pub value: String,
+    pub service_id: Option<i64>,
+}
+
+/// Something an account must hold from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim<'a> {
+    pub kind: HeldKind,
+    pub value: &'a str,
+    pub account_id: i64,
     /// Row of the service it belongs to; usage goes there.
     pub service_id: Option<i64>,
 }
 
-/// The other account that holds it already.
+/// Something and the account that holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
     pub kind: HeldKind,
     pub value: String,
+    pub account_id: i64,
     pub tenant: String,
     pub source: String,
     pub account: String,
 }
 
-/// Why an account cannot hold what it wants; then the caller must undo the transaction, or its savepoint.
+/// Why an account cannot hold what it wants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refused {
     pub taken: Vec<Taken>,
@@ -53,78 +64,75 @@ impl Refused {
     }
 }
 
-/// Whose holders are settled.
-#[derive(Debug, Clone, Copy)]
-pub struct Holding<'a> {
-    pub account_id: i64,
-    pub tenant: &'a str,
-    pub new_account: bool,
-    /// For how long what it gives up is kept from others.
-    pub quarantine: QuarantineDays,
-}
-
-const OF_ACCOUNT: &str = "SELECT id, kind, value, service_id FROM holder
-     WHERE account_id = $1 AND until_at IS NULL ORDER BY id LIMIT 10000";
-const RELEASE: &str = "UPDATE holder SET until_at = $2 WHERE id = $1";
+static OF_ACCOUNTS: Many<1> = Many::new(
+    [("account", Of::Integer)],
+    "SELECT id, account_id, kind, value, service_id FROM new CROSS JOIN holder
+     WHERE account_id = new.account AND until_at IS NULL
+     ORDER BY id",
+);
+static HOLDERS: Many<2> = Many::new(
+    [("kind", Of::Text), ("value", Of::Text)],
+    "SELECT holder.kind, holder.value, holder.account_id, account.tenant, account.source, account.external_id
+     FROM new CROSS JOIN holder CROSS JOIN account
+     WHERE holder.kind = new.kind AND holder.value = new.value AND holder.until_at IS NULL
+       AND account.id = holder.account_id
+     ORDER BY holder.kind, holder.value",
+);
+static RELEASE: Many<2> = Many::new(
+    [("id", Of::Integer), ("at", Of::Integer)],
+    "UPDATE holder SET until_at = new.at FROM new WHERE holder.id = new.id",
+);
 const RELEASE_ALL: &str = "UPDATE holder SET until_at = $2 WHERE account_id = $1 AND until_at IS NULL";
-const CLAIM_SQLITE: &str = "INSERT INTO holder (kind, value, account_id, service_id, from_at)
-     SELECT json_extract(wanted.value, '$[0]'), json_extract(wanted.value, '$[1]'), ?, json_extract(wanted.value, '$[2]'), ?
-     FROM json_each(?) AS wanted WHERE TRUE
-     ON CONFLICT (kind, value) WHERE until_at IS NULL DO NOTHING
-     RETURNING kind, value";
-const CLAIM_POSTGRES: &str = "INSERT INTO holder (kind, value, account_id, service_id, from_at)
-     SELECT wanted.kind, wanted.value, $1, wanted.service_id, $2
-     FROM UNNEST($3::TEXT[], $4::TEXT[], $5::BIGINT[]) AS wanted (kind, value, service_id)
-     ON CONFLICT (kind, value) WHERE until_at IS NULL DO NOTHING
-     RETURNING kind, value";
+static CLAIM: Many<5> = Many::new(
+    [
+        ("kind", Of::Text),
+        ("value", Of::Text),
+        ("account_id", Of::Integer),
+        ("service_id", Of::Integer),
+        ("at", Of::Integer),
+    ],
+    "INSERT INTO holder (kind, value, account_id, service_id, from_at)
+     SELECT kind, value, account_id, service_id, at FROM new",
+);
 const LAST_OF_ACCOUNT: &str = "SELECT until_at FROM holder
      WHERE kind = $1 AND value = $2 AND account_id = $3 ORDER BY until_at IS NULL DESC, until_at DESC LIMIT 1";
-const HOLDER: &str = "SELECT account.tenant, account.source, account.external_id
-     FROM holder JOIN account ON account.id = holder.account_id
-     WHERE holder.kind = $1 AND holder.value = $2 AND holder.until_at IS NULL";
 
-/// Makes `wanted` what the account holds: the rest is released, what is missing is claimed.
-pub async fn settle(tx: &mut Tx, holding: Holding<'_>, wanted: &[Held], now: Timestamp) -> Result<Refused, StoreError> {
-    let Holding { account_id, tenant, new_account, quarantine } = holding;
-    let mut missing: BTreeMap<(&str, &str), Option<i64>> =
-        wanted.iter().map(|held| ((held.kind.as_str(), held.value.as_str()), held.service_id)).collect();
-    let held: Vec<(i64, String, String, Option<i64>)> = match new_account {
-        true => Vec::new(),
-        false => on!(tx, c => sqlx::query_as(OF_ACCOUNT).bind(account_id).fetch_all(c).await)?,
+/// What accounts hold now.
+pub async fn of_accounts(tx: &mut Tx, accounts: &[i64]) -> Result<Vec<HeldRow>, StoreError> {
+    type Row = (i64, i64, String, String, Option<i64>);
+    let rows: Vec<Row> = OF_ACCOUNTS.fetch(tx, accounts.iter().map(|id| [(*id).into()]).collect()).await?;
+    let held = |(id, account_id, kind, value, service_id): Row| {
+        Ok(HeldRow { id, account_id, kind: kind_of(&kind, &value)?, value, service_id })
     };
-    let mut given_up = Vec::new();
-    for (id, kind, value, service_id) in &held {
-        let place = (kind.as_str(), value.as_str());
-        if missing.get(&place) == Some(service_id) {
-            missing.remove(&place);
-            continue;
-        }
-        if quarantine::is_kept(kind) && !missing.contains_key(&place) {
-            given_up.push(place);
-        }
-        on!(tx, c => sqlx::query(RELEASE).bind(*id).bind(to_micros(now)).execute(c).await.map(drop))?;
+    rows.into_iter().map(held).collect()
+}
+
+/// Who holds any of these now, by kind and value.
+pub async fn who_holds(tx: &mut Tx, wanted: &[(HeldKind, &str)]) -> Result<Vec<Taken>, StoreError> {
+    type Row = (String, String, i64, String, String, String);
+    let rows = wanted.iter().map(|(kind, value)| [kind.as_str().into(), (*value).into()]);
+    let rows: Vec<Row> = HOLDERS.fetch(tx, rows.collect()).await?;
+    let taken = |(kind, value, account_id, tenant, source, account): Row| {
+        Ok(Taken { kind: kind_of(&kind, &value)?, value, account_id, tenant, source, account })
+    };
+    rows.into_iter().map(taken).collect()
+}
+
+/// Releases rows, by their ids.
+pub async fn release(tx: &mut Tx, ids: &[i64], now: Timestamp) -> Result<(), StoreError> {
+    RELEASE.execute(tx, ids.iter().map(|id| [(*id).into(), to_micros(now).into()]).collect()).await
+}
+
+/// Makes accounts hold what nobody holds.
+///
+/// **Errors**: `Conflict` when another transaction was a moment faster.
+pub async fn claim(tx: &mut Tx, claims: &[Claim<'_>], now: Timestamp) -> Result<(), StoreError> {
+    let mut rows = Vec::with_capacity(claims.len());
+    for Claim { kind, value, account_id, service_id } in claims {
+        let (kind, value) = (kind.as_str().into(), (*value).into());
+        rows.push([kind, value, (*account_id).into(), (*service_id).into(), to_micros(now).into()]);
     }
-    quarantine::keep(tx, account_id, tenant, &given_up, quarantine, now).await?;
-    if missing.is_empty() {
-        return Ok(Refused::default());
-    }
-    let claimed = claim(tx, account_id, &missing, now).await?;
-    let mut taken = Vec::new();
-    for (kind, value) in missing.keys().filter(|(kind, value)| !claimed.iter().any(|(k, v)| k == kind && v == value)) {
-        let holder: Option<(String, String, String)> =
-            on!(tx, c => sqlx::query_as(HOLDER).bind(*kind).bind(*value).fetch_optional(c).await)?;
-        let (tenant, source, account) =
-            holder.ok_or_else(|| StoreError::Unavailable("another push is releasing the same holder".to_owned()))?;
-        let kind = HeldKind::ALL.into_iter().find(|known| known.as_str() == *kind).unwrap_or(HeldKind::Mac);
-        taken.push(Taken { kind, value: (*value).to_owned(), tenant, source, account });
-    }
-    // After claiming: whoever gave one up at the same time has committed by now, and what it left is seen.
-    let claims: Vec<(&str, &str)> = missing.into_keys().filter(|(kind, _)| quarantine::is_kept(kind)).collect();
-    let kept = quarantine::barred(tx, account_id, &claims, now).await?;
-    let mailboxes = claims.iter().filter(|(kind, _)| *kind == HeldKind::Mailbox.as_str());
-    let of_mail = mailboxes.filter_map(|(_, address)| address.rsplit_once('@')).map(|(_, domain)| domain).collect();
-    let domains = domains::foreign(tx, tenant, &of_mail).await?;
-    Ok(Refused { taken, kept, domains })
+    CLAIM.execute(tx, rows).await
 }
 
 /// When an account gave something up, the last time. `None`: it never held it, or holds it.
@@ -156,28 +164,9 @@ pub async fn release_all(
     Ok(())
 }
 
-async fn claim(
-    tx: &mut Tx,
-    account_id: i64,
-    missing: &BTreeMap<(&str, &str), Option<i64>>,
-    now: Timestamp,
-) -> Result<Vec<(String, String)>, StoreError> {
-    match tx {
-        Tx::Sqlite(held) => {
-            let rows: Vec<(&str, &str, Option<i64>)> =
-                missing.iter().map(|((kind, value), service)| (*kind, *value, *service)).collect();
-            let rows = serde_json::json!(rows).to_string();
-            let query = sqlx::query_as(CLAIM_SQLITE).bind(account_id).bind(to_micros(now)).bind(rows);
-            Ok(query.fetch_all(&mut *held.transaction).await?)
-        }
-        Tx::Postgres(transaction) => {
-            let kinds: Vec<&str> = missing.keys().map(|(kind, _)| *kind).collect();
-            let values: Vec<&str> = missing.keys().map(|(_, value)| *value).collect();
-            let services: Vec<Option<i64>> = missing.values().copied().collect();
-            let query = sqlx::query_as(CLAIM_POSTGRES).bind(account_id).bind(to_micros(now));
-            Ok(query.bind(kinds).bind(values).bind(services).fetch_all(&mut **transaction).await?)
-        }
-    }
+fn kind_of(kind: &str, value: &str) -> Result<HeldKind, StoreError> {
+    let known = HeldKind::ALL.into_iter().find(|known| known.as_str() == kind);
+    known.ok_or_else(|| StoreError::Corrupt { table: "holder", column: "kind", id: format!("of {value}") })
 }
 
 impl HeldKind {

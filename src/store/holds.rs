@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::many::{Many, Of};
 use super::{StoreError, Tx, on};
 use crate::account::{Hold, HoldBilling};
 use crate::provision::OperatorHold;
@@ -17,6 +18,12 @@ pub struct HoldRow {
 
 const LIVING: &str = "SELECT id, service, kind, treatment, billing, placed_by, from_at, until_at FROM operator_hold
      WHERE account_id = $1 AND lifted_at IS NULL ORDER BY id LIMIT 1000";
+static LIVING_OF: Many<1> = Many::new(
+    [("account", Of::Integer)],
+    "SELECT account_id, id, service, kind, treatment, billing, placed_by, from_at, until_at
+     FROM new CROSS JOIN operator_hold WHERE account_id = new.account AND lifted_at IS NULL
+     ORDER BY id",
+);
 const LIVING_OF_TENANT: &str =
     "SELECT operator_hold.account_id, operator_hold.id, operator_hold.service, operator_hold.kind,
         operator_hold.treatment, operator_hold.billing, operator_hold.placed_by, operator_hold.from_at,
@@ -32,6 +39,16 @@ const LIFT: &str = "UPDATE operator_hold SET lifted_at = $2 WHERE id = $1";
 pub async fn living(tx: &mut Tx, account_id: i64) -> Result<Vec<HoldRow>, StoreError> {
     let rows: Vec<Row> = on!(tx, c => sqlx::query_as(LIVING).bind(account_id).fetch_all(c).await)?;
     rows.into_iter().map(HoldRow::try_from).collect()
+}
+
+/// As `living`, by account, for many; one without any is absent.
+pub async fn living_of(tx: &mut Tx, accounts: &[i64]) -> Result<HashMap<i64, Vec<HoldRow>>, StoreError> {
+    let rows: Vec<OfAccount> = LIVING_OF.fetch(tx, accounts.iter().map(|id| [(*id).into()]).collect()).await?;
+    let mut all: HashMap<i64, Vec<HoldRow>> = HashMap::new();
+    for OfAccount { account_id, hold } in rows {
+        all.entry(account_id).or_default().push(HoldRow::try_from(hold)?);
+    }
+    Ok(all)
 }
 
 /// As `living`, by account, for every account of a tenant that has any.

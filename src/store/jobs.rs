@@ -5,12 +5,13 @@
 //! due again at the lease's end. Lane 0 (one person's push) goes before lane 1 (bulk). Whoever locks an element and its
 //! job locks the element first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::devices::{self, DeviceNotes};
+use super::devices::{self, DeviceNotes, DeviceRow};
 use super::elements::{self, ElementRow, Progress};
+use super::many::{Many, Of};
 use super::{StoreError, Tx, drift, exceptions, on};
 use crate::provision::{ElementKind, ElementState, JobError, JobEvent, JobState};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
@@ -64,6 +65,8 @@ pub struct ClaimedJob {
     pub lane: i64,
     /// The element as it was when claimed: the content to apply is `element.desired`.
     pub element: ElementRow,
+    /// What was known of the device then; of others nothing is.
+    pub device: DeviceRow,
 }
 
 /// What became of an attempt.
@@ -102,25 +105,60 @@ pub struct JobFilter {
     pub limit: i64,
 }
 
-macro_rules! select_job {
+macro_rules! select_job_from {
     ($rest:literal) => {
         concat!(
             "SELECT job.id, job.element_id, job.tenant, job.account_id, account.source,
                     account.external_id AS account, element.kind, element.key, job.lane, job.state, job.attempt,
                     job.target_revision, element.desired_revision, job.run_at, job.claimed_by, job.claimed_until,
                     job.last_error, job.created_at, job.updated_at, job.finished_at
-             FROM job
-             JOIN element ON element.id = job.element_id
-             JOIN account ON account.id = job.account_id ",
+             FROM ",
+            $rest
+        )
+    };
+}
+macro_rules! select_job {
+    ($rest:literal) => {
+        concat!(
+            select_job_from!(
+                "job JOIN element ON element.id = job.element_id JOIN account ON account.id = job.account_id "
+            ),
             $rest
         )
     };
 }
 
 const ACTIVE_OF_ELEMENT: &str = select_job!("WHERE job.element_id = $1 AND job.finished_at IS NULL");
+macro_rules! active_of_elements {
+    ($rest:literal) => {
+        concat!(
+            select_job_from!(
+                "new CROSS JOIN job CROSS JOIN element CROSS JOIN account
+                 WHERE job.element_id = new.element AND job.finished_at IS NULL
+                   AND element.id = job.element_id AND account.id = job.account_id
+                 ORDER BY job.id "
+            ),
+            $rest
+        )
+    };
+}
+static ACTIVE_OF: Many<1> = Many::new([("element", Of::Integer)], active_of_elements!(""));
+static ACTIVE_OF_LOCKED: Many<1> = Many::new([("element", Of::Integer)], active_of_elements!("FOR UPDATE OF job"));
+macro_rules! these_jobs {
+    ($rest:literal) => {
+        concat!(
+            select_job_from!(
+                "new CROSS JOIN job CROSS JOIN element CROSS JOIN account
+                 WHERE job.id = new.job AND element.id = job.element_id AND account.id = job.account_id
+                 ORDER BY job.id "
+            ),
+            $rest
+        )
+    };
+}
+static THESE: Many<1> = Many::new([("job", Of::Integer)], these_jobs!(""));
+static THESE_LOCKED: Many<1> = Many::new([("job", Of::Integer)], these_jobs!("FOR UPDATE OF job"));
 const ONE: &str = select_job!("WHERE job.id = $1");
-const THESE_SQLITE: &str = select_job!("WHERE job.id IN (SELECT value FROM json_each($1))");
-const THESE_POSTGRES: &str = select_job!("WHERE job.id = ANY($1)");
 const LIST: &str = select_job!(
     "WHERE ($1 IS NULL OR job.tenant = $1)
        AND ($2 IS NULL OR account.source = $2)
@@ -131,17 +169,15 @@ const LIST: &str = select_job!(
      ORDER BY job.id DESC LIMIT $7"
 );
 const LOCK: &str = "SELECT id FROM job WHERE id = $1 FOR UPDATE";
-const LOCK_ACTIVE: &str = "SELECT id FROM job WHERE element_id = $1 AND finished_at IS NULL FOR UPDATE";
-const INSERT_SQLITE: &str = "INSERT INTO job
+static INSERT: Many<3> = Many::new(
+    [("element", Of::Integer), ("job_lane", Of::Integer), ("at", Of::Integer)],
+    "INSERT INTO job
          (element_id, tenant, account_id, kind, lane, state, attempt, target_revision, run_at, created_at, updated_at)
-     SELECT id, tenant, account_id, kind, $1, 'pending', 0, desired_revision, $2, $2, $2
-     FROM element WHERE id IN (SELECT value FROM json_each($3))
-     RETURNING element_id, id";
-const INSERT_POSTGRES: &str = "INSERT INTO job
-         (element_id, tenant, account_id, kind, lane, state, attempt, target_revision, run_at, created_at, updated_at)
-     SELECT id, tenant, account_id, kind, $1, 'pending', 0, desired_revision, $2, $2, $2
-     FROM element WHERE id = ANY($3)
-     RETURNING element_id, id";
+     SELECT element.id, element.tenant, element.account_id, element.kind, new.job_lane, 'pending', 0,
+            element.desired_revision, new.at, new.at, new.at
+     FROM new CROSS JOIN element WHERE element.id = new.element
+     RETURNING element_id, id",
+);
 const DUE_SQLITE: &str = "SELECT id FROM job
      WHERE finished_at IS NULL AND kind = $1 AND lane = $2 AND run_at <= $3
      ORDER BY run_at, id LIMIT $4";
@@ -149,15 +185,38 @@ const DUE_POSTGRES: &str = "SELECT id FROM job
      WHERE finished_at IS NULL AND kind = $1 AND lane = $2 AND run_at <= $3
      ORDER BY run_at, id LIMIT $4 FOR UPDATE SKIP LOCKED";
 const NEXT_DUE: &str = "SELECT MIN(run_at) FROM job WHERE finished_at IS NULL AND kind = $1";
-const STORE: &str = "UPDATE job
-     SET state = $2, attempt = $3, target_revision = $4, run_at = $5, claimed_by = $6, claimed_until = $7,
-         last_error = $8, lane = $9, finished_at = $10, updated_at = $11
-     WHERE id = $1";
-const MOVE: &str = "UPDATE job SET tenant = $2, account_id = $3 WHERE id = $1";
+static STORE: Many<13> = Many::new(
+    [
+        ("id", Of::Integer),
+        ("tenant", Of::Text),
+        ("account_id", Of::Integer),
+        ("state", Of::Text),
+        ("attempt", Of::Integer),
+        ("revision", Of::Integer),
+        ("run_at", Of::Integer),
+        ("claimed_by", Of::Text),
+        ("claimed_until", Of::Integer),
+        ("error", Of::Text),
+        ("lane", Of::Integer),
+        ("finished_at", Of::Integer),
+        ("at", Of::Integer),
+    ],
+    "UPDATE job
+     SET tenant = new.tenant, account_id = new.account_id, state = new.state, attempt = new.attempt,
+         target_revision = new.revision, run_at = new.run_at, claimed_by = new.claimed_by,
+         claimed_until = new.claimed_until, last_error = new.error, lane = new.lane, finished_at = new.finished_at,
+         updated_at = new.at
+     FROM new WHERE job.id = new.id",
+);
 const COUNTS: &str = "SELECT kind, state, COUNT(*) AS jobs, MIN(created_at) AS oldest_at FROM job
      WHERE finished_at IS NULL GROUP BY kind, state ORDER BY kind, state";
 const COUNT_FAILED: &str =
     "SELECT kind, COUNT(*) AS jobs FROM element WHERE state = 'failed' GROUP BY kind ORDER BY kind";
+static ACTIVE_OF_ACCOUNTS: Many<1> = Many::new(
+    [("account", Of::Integer)],
+    "SELECT element_id, id FROM new CROSS JOIN job
+     WHERE account_id = new.account AND finished_at IS NULL ORDER BY id",
+);
 const ACTIVE_OF_ACCOUNT: &str = "SELECT element_id, id FROM job
      WHERE account_id = $1 AND finished_at IS NULL ORDER BY id LIMIT 10000";
 const HURRY: &str = "UPDATE job SET run_at = $2, updated_at = $2
@@ -175,32 +234,63 @@ pub async fn active_of_account(tx: &mut Tx, account_id: i64) -> Result<Vec<(i64,
     Ok(on!(tx, c => sqlx::query_as(ACTIVE_OF_ACCOUNT).bind(account_id).fetch_all(c).await)?)
 }
 
+/// As `active_of_account`, for many.
+pub async fn active_of_accounts(tx: &mut Tx, accounts: &[i64]) -> Result<Vec<(i64, i64)>, StoreError> {
+    ACTIVE_OF_ACCOUNTS.fetch(tx, accounts.iter().map(|id| [(*id).into()]).collect()).await
+}
+
+/// An element that needs a job from now on, as it stands now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanting<'a> {
+    pub element_id: i64,
+    pub tenant: &'a str,
+    pub account_id: i64,
+    pub lane: i64,
+}
+
 /// Makes sure that a job will bring the element to its newest desired revision, from now on. Returns the job.
 ///
 /// Called with the element locked or just written. The active job is superseded; without one a new job begins.
 pub async fn wake(tx: &mut Tx, element_id: i64, lane: i64, now: Timestamp) -> Result<i64, StoreError> {
-    if let Tx::Postgres(transaction) = tx {
-        sqlx::query(LOCK_ACTIVE).bind(element_id).fetch_optional(&mut **transaction).await?;
-    }
-    let row: Option<Row> = on!(tx, c => sqlx::query_as(ACTIVE_OF_ELEMENT).bind(element_id).fetch_optional(c).await)?;
-    let Some(row) = row else {
-        let begun = begin(tx, &[element_id], lane, now).await?;
-        return begun.first().map(|(_, id)| *id).ok_or_else(|| StoreError::Database("the element is gone".to_owned()));
+    let gone = || StoreError::Database("the element is gone".to_owned());
+    let element = elements::by_id(tx, element_id).await?.ok_or_else(gone)?;
+    let wanting = Wanting { element_id, tenant: &element.tenant, account_id: element.account_id, lane };
+    wake_all(tx, &[wanting], now).await?.remove(&element_id).ok_or_else(gone)
+}
+
+/// As `wake`, for many. Returns the jobs by their elements.
+pub(super) async fn wake_all(
+    tx: &mut Tx,
+    wanting: &[Wanting<'_>],
+    now: Timestamp,
+) -> Result<HashMap<i64, i64>, StoreError> {
+    let statement = match tx {
+        Tx::Sqlite(_) => &ACTIVE_OF,
+        Tx::Postgres(_) => &ACTIVE_OF_LOCKED,
     };
-    let mut job = JobRow::try_from(row)?;
-    let Some(element) = elements::by_id(tx, element_id).await? else { return Ok(job.id) };
-    if element.account_id != job.account_id {
-        on!(tx, c => sqlx::query(MOVE)
-            .bind(job.id)
-            .bind(&element.tenant)
-            .bind(element.account_id)
-            .execute(c)
-            .await.map(drop))?;
+    let rows = wanting.iter().map(|wanting| [wanting.element_id.into()]).collect();
+    let rows: Vec<Row> = statement.fetch(tx, rows).await?;
+    let mut active = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let job = JobRow::try_from(row)?;
+        active.insert(job.element_id, job);
     }
-    job.lane = job.lane.min(lane);
-    let state = job.state.clone().step(JobEvent::Supersede).map_err(out_of_order)?;
-    store(tx, &job, state, now).await?;
-    Ok(job.id)
+    let (mut jobs, mut new, mut superseded) = (HashMap::with_capacity(wanting.len()), Vec::new(), Vec::new());
+    for wanting in wanting {
+        let Some(mut job) = active.remove(&wanting.element_id) else {
+            new.push((wanting.element_id, wanting.lane));
+            continue;
+        };
+        jobs.insert(wanting.element_id, job.id);
+        wanting.tenant.clone_into(&mut job.tenant);
+        job.account_id = wanting.account_id;
+        job.lane = job.lane.min(wanting.lane);
+        let state = job.state.clone().step(JobEvent::Supersede).map_err(out_of_order)?;
+        superseded.push((job, state));
+    }
+    store_all(tx, &superseded, now).await?;
+    jobs.extend(begin(tx, &new, now).await?);
+    Ok(jobs)
 }
 
 /// Asks for an element again because the outside differs from it: in the bulk lane, behind every push.
@@ -214,34 +304,15 @@ pub(super) async fn wake_for_news(tx: &mut Tx, element_id: i64, now: Timestamp) 
     on!(tx, c => sqlx::query(HURRY_ELEMENT).bind(element_id).bind(to_micros(now)).execute(c).await.map(drop))?;
     let active: i64 = on!(tx, c => sqlx::query_scalar(IS_ACTIVE).bind(element_id).fetch_one(c).await)?;
     if active == 0 {
-        begin(tx, &[element_id], LANE_BULK, now).await?;
+        begin(tx, &[(element_id, LANE_BULK)], now).await?;
     }
     Ok(())
 }
 
-/// Jobs for elements that have no active one, for example because they were made in this transaction.
-/// Returns (element, job).
-pub(super) async fn begin(
-    tx: &mut Tx,
-    elements: &[i64],
-    lane: i64,
-    now: Timestamp,
-) -> Result<Vec<(i64, i64)>, StoreError> {
-    if elements.is_empty() {
-        return Ok(Vec::new());
-    }
-    let now = to_micros(now);
-    Ok(match tx {
-        Tx::Sqlite(held) => {
-            let query =
-                sqlx::query_as(INSERT_SQLITE).bind(lane).bind(now).bind(serde_json::json!(elements).to_string());
-            query.fetch_all(&mut *held.transaction).await?
-        }
-        Tx::Postgres(transaction) => {
-            let query = sqlx::query_as(INSERT_POSTGRES).bind(lane).bind(now).bind(elements);
-            query.fetch_all(&mut **transaction).await?
-        }
-    })
+/// Jobs for elements that have no active one, each in a lane. Returns (element, job).
+pub(super) async fn begin(tx: &mut Tx, elements: &[(i64, i64)], now: Timestamp) -> Result<Vec<(i64, i64)>, StoreError> {
+    let rows = elements.iter().map(|(element, lane)| [(*element).into(), (*lane).into(), to_micros(now).into()]);
+    INSERT.fetch(tx, rows.collect()).await
 }
 
 /// How many jobs are claimed at once.
@@ -250,11 +321,13 @@ pub struct Limits {
     pub all: i64,
     /// Of them, bulk ones at most.
     pub bulk: i64,
+    /// As `bulk`, while single ones are due.
+    pub beside: i64,
 }
 
 impl From<i64> for Limits {
     fn from(all: i64) -> Self {
-        Self { all, bulk: all }
+        Self { all, bulk: all, beside: all }
     }
 }
 
@@ -269,45 +342,48 @@ pub async fn claim(
 ) -> Result<Vec<ClaimedJob>, StoreError> {
     let limits = limits.into();
     let lease_until = now.checked_add(lease).unwrap_or(Timestamp::MAX);
-    let mut claimed = Vec::new();
-    for (lane, most) in [(LANE_SINGLE, limits.all), (LANE_BULK, limits.bulk)] {
-        let room = most.min(limits.all - i64::try_from(claimed.len()).unwrap_or(limits.all));
-        if room <= 0 {
-            break;
-        }
-        let ids = due(tx, kind, lane, now, room).await?;
-        let mut jobs = these(tx, &ids).await?;
-        let of_jobs: Vec<i64> = jobs.values().map(|job| job.element_id).collect();
-        let mut elements = elements::by_ids(tx, &of_jobs).await?;
-        // The longest due comes first.
-        for id in ids {
-            let Some(job) = jobs.remove(&id) else { continue };
-            let Some(element) = elements.remove(&job.element_id) else { continue };
-            claimed.extend(claim_one(tx, job, element, owner, now, lease_until).await?);
-        }
+    let mut ids = due(tx, kind, LANE_SINGLE, now, limits.all).await?;
+    let left = limits.all - i64::try_from(ids.len()).unwrap_or(limits.all);
+    let bulk = if ids.is_empty() { limits.bulk } else { limits.beside }.min(left);
+    if bulk > 0 {
+        ids.extend(due(tx, kind, LANE_BULK, now, bulk).await?);
     }
+    let mut jobs: HashMap<i64, JobRow> = these(tx, &ids).await?.into_iter().map(|job| (job.id, job)).collect();
+    let of_jobs: Vec<i64> = jobs.values().map(|job| job.element_id).collect();
+    let mut elements = elements::by_ids(tx, &of_jobs).await?;
+    let mut known = match kind.device() {
+        Some(_) => devices::these(tx, &of_jobs).await?,
+        None => HashMap::new(),
+    };
+    let (mut claimed, mut stored) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
+    // The longest due comes first.
+    for id in ids {
+        let Some(mut job) = jobs.remove(&id) else { continue };
+        let Some(element) = elements.remove(&job.element_id) else { continue };
+        let Some((state, attempts)) = claimed_state(&job, &element, now, lease_until) else { continue };
+        let device = known.remove(&element.id).unwrap_or_default();
+        claimed.push(ClaimedJob { id, attempts, lane: job.lane, element, device });
+        job.claimed_by = Some(owner.to_owned());
+        stored.push((job, state));
+    }
+    store_all(tx, &stored, now).await?;
     Ok(claimed)
 }
 
-async fn claim_one(
-    tx: &mut Tx,
-    mut job: JobRow,
-    element: ElementRow,
-    owner: &str,
+/// The state of a job that is claimed, and the attempts with this one. `None`: it cannot be.
+fn claimed_state(
+    job: &JobRow,
+    element: &ElementRow,
     now: Timestamp,
     lease_until: Timestamp,
-) -> Result<Option<ClaimedJob>, StoreError> {
+) -> Option<(JobState, u32)> {
     let mut state = job.state.clone();
     if matches!(state, JobState::Running { .. }) {
-        let Ok(free) = state.step(JobEvent::LeaseExpired { now }) else { return Ok(None) };
-        state = free;
+        state = state.step(JobEvent::LeaseExpired { now }).ok()?;
     }
-    let event = JobEvent::Claim { now, revision: element.desired_revision, lease_until };
-    let Ok(state) = state.step(event) else { return Ok(None) };
-    let JobState::Running { attempts, .. } = state else { return Ok(None) };
-    job.claimed_by = Some(owner.to_owned());
-    store(tx, &job, state, now).await?;
-    Ok(Some(ClaimedJob { id: job.id, attempts, lane: job.lane, element }))
+    let state = state.step(JobEvent::Claim { now, revision: element.desired_revision, lease_until }).ok()?;
+    let JobState::Running { attempts, .. } = state else { return None };
+    Some((state, attempts))
 }
 
 /// Ends an attempt. Returns the job's new state, or `None` when it was not ours any more and nothing was written.
@@ -320,78 +396,145 @@ pub async fn end(
     ending: Ending,
     now: Timestamp,
 ) -> Result<Option<JobState>, StoreError> {
-    let Some(element) = elements::by_id_locked(tx, claimed.element.id).await? else { return Ok(None) };
-    let Some(job) = one_locked(tx, claimed.id).await? else { return Ok(None) };
-    if job.claimed_by.as_deref() != Some(owner) || job.target_revision != claimed.element.desired_revision {
-        return Ok(None);
+    Ok(end_all(tx, &[(claimed, ending)], owner, now).await?.pop().flatten())
+}
+
+/// As `end`, for many; the states are in the order of `ended`.
+pub async fn end_all(
+    tx: &mut Tx,
+    ended: &[(&ClaimedJob, Ending)],
+    owner: &str,
+    now: Timestamp,
+) -> Result<Vec<Option<JobState>>, StoreError> {
+    let mut states = vec![None; ended.len()];
+    let mut left: Vec<usize> = (0..ended.len()).collect();
+    while !left.is_empty() {
+        // A job whose lease ended may have been claimed again meanwhile: one attempt after the other.
+        let (mut round, mut elements) = (Vec::with_capacity(left.len()), HashSet::new());
+        left.retain(|place| {
+            let first = elements.insert(ended[*place].0.element.id);
+            round.extend(first.then_some(*place));
+            !first
+        });
+        let group: Vec<&(&ClaimedJob, Ending)> = round.iter().map(|place| &ended[*place]).collect();
+        for (place, state) in round.iter().zip(end_each_once(tx, &group, owner, now).await?) {
+            states[*place] = state;
+        }
     }
-    let newer = element.desired_revision != claimed.element.desired_revision;
-    let ending = look_again_after_news(tx, element.id, ending, now).await?;
-    let event = match &ending {
+    Ok(states)
+}
+
+/// What endings leave behind besides their jobs.
+#[derive(Default)]
+struct Traces<'a> {
+    progress: Vec<elements::Reached<'a>>,
+    devices: Vec<elements::Stepped<'a>>,
+    troubles: Vec<elements::Troubled<'a>>,
+    healed: Vec<i64>,
+    released: Vec<(&'static str, &'a str)>,
+    /// Tenant, kind, subject, detail.
+    opened: Vec<(&'a str, &'static str, &'a str, &'a str)>,
+}
+
+/// Ends attempts on elements that differ from one another.
+async fn end_each_once(
+    tx: &mut Tx,
+    ended: &[&(&ClaimedJob, Ending)],
+    owner: &str,
+    now: Timestamp,
+) -> Result<Vec<Option<JobState>>, StoreError> {
+    let ids: Vec<i64> = ended.iter().map(|(claimed, _)| claimed.element.id).collect();
+    let elements = elements::by_ids_locked(tx, &ids).await?;
+    let ids: Vec<i64> = ended.iter().map(|(claimed, _)| claimed.id).collect();
+    let jobs: HashMap<i64, JobRow> = these_locked(tx, &ids).await?.into_iter().map(|job| (job.id, job)).collect();
+    let stepped = ended.iter().filter(|(_, ending)| matches!(ending, Ending::Device { .. }));
+    let ids: Vec<i64> = stepped.map(|(claimed, _)| claimed.element.id).collect();
+    let devices = devices::these(tx, &ids).await?;
+    let subjects: Vec<String> = ended.iter().map(|(claimed, _)| subject(&claimed.element)).collect();
+    let (mut states, mut stored, mut traces) = (Vec::with_capacity(ended.len()), Vec::new(), Traces::default());
+    for ((claimed, ending), subject) in ended.iter().zip(&subjects) {
+        let (element, job) = (elements.get(&claimed.element.id), jobs.get(&claimed.id));
+        let fetched_at = devices.get(&claimed.element.id).and_then(DeviceRow::fetched_at);
+        let Some((element, job, state)) = element.zip(job).and_then(|(element, job)| {
+            let ours =
+                job.claimed_by.as_deref() == Some(owner) && job.target_revision == claimed.element.desired_revision;
+            let state = job.state.clone().step(event(ending, fetched_at, now)).ok().filter(|_| ours)?;
+            Some((element, job, state))
+        }) else {
+            states.push(None);
+            continue;
+        };
+        leave(&mut traces, claimed, ending, element, subject);
+        states.push(Some(state.clone()));
+        stored.push((job.clone(), state));
+    }
+    store_all(tx, &stored, now).await?;
+    elements::record_all(tx, &traces.progress, &traces.devices, &traces.troubles, now).await?;
+    drift::healed(tx, &traces.healed, now).await?;
+    exceptions::release_subjects(tx, &traces.released, RELEASED_BY, now).await?;
+    for (tenant, kind, subject, detail) in traces.opened {
+        exceptions::open(tx, Some(tenant), kind, subject, detail, now).await?;
+    }
+    Ok(states)
+}
+
+/// What an ending is to its job. A device that fetched while its attempt was under way is looked at again, for the attempt
+/// did not know.
+fn event(ending: &Ending, fetched_at: Option<Timestamp>, now: Timestamp) -> JobEvent {
+    match ending {
+        Ending::Device { notes, .. } if fetched_at != notes.seen_fetch_at => {
+            JobEvent::Later { at: now, reason: "it fetched a file meanwhile".to_owned() }
+        }
         Ending::Succeeded(_) | Ending::Device { again: None, .. } => JobEvent::Succeed,
         Ending::Device { again: Some((at, reason)), .. } => JobEvent::Later { at: *at, reason: reason.clone() },
         Ending::Retry { reason, random } => JobEvent::Retry { now, random: *random, reason: reason.clone() },
         Ending::Failed { reason } => JobEvent::Fail { reason: reason.clone() },
-    };
-    let Ok(state) = job.state.clone().step(event) else { return Ok(None) };
-    store(tx, &job, state.clone(), now).await?;
-    let subject = subject(&element);
+    }
+}
+
+/// Collects what an ending leaves behind; `element` is as it stands now.
+fn leave<'a>(
+    traces: &mut Traces<'a>,
+    claimed: &'a ClaimedJob,
+    ending: &'a Ending,
+    element: &'a ElementRow,
+    subject: &'a str,
+) {
+    let newer = element.desired_revision != claimed.element.desired_revision;
+    let shown = |state: ElementState| if newer { ElementState::Pending } else { state };
+    let row = &claimed.element;
     match ending {
-        Ending::Succeeded(mut progress) => {
-            if newer {
-                progress.state = ElementState::Pending;
-            }
-            let revision = claimed.element.desired_revision;
-            elements::record_progress(tx, &claimed.element, revision, &progress, now).await?;
+        Ending::Succeeded(progress) => {
+            let state = shown(progress.state);
+            traces.progress.push(elements::Reached { row, revision: row.desired_revision, progress, state });
             if claimed.lane == LANE_BULK && progress.applied {
-                drift::healed(tx, element.id, now).await?;
+                traces.healed.push(row.id);
             }
-            exceptions::release_subject(tx, EXCEPTION_KIND, &subject, RELEASED_BY, now).await?;
+            traces.released.push((EXCEPTION_KIND, subject));
         }
-        Ending::Device { mut progress, notes, .. } => {
-            let revision = claimed.element.desired_revision;
-            if newer {
-                progress.state = ElementState::Pending;
-            }
-            devices::record(tx, element.id, revision, &notes).await?;
-            elements::record_device(tx, &claimed.element, &progress, &notes, now).await?;
+        Ending::Device { progress, notes, .. } => {
+            traces.devices.push(elements::Stepped { row, progress, state: shown(progress.state), notes });
             match &notes.trouble {
                 Some(trouble) if notes.alarm && !newer => {
-                    exceptions::open(tx, Some(&element.tenant), DEVICE_EXCEPTION, &subject, trouble, now).await?;
+                    traces.opened.push((&element.tenant, DEVICE_EXCEPTION, subject, trouble));
                 }
                 _ if progress.applied => {
-                    drift::healed(tx, element.id, now).await?;
-                    exceptions::release_subject(tx, DEVICE_EXCEPTION, &subject, RELEASED_BY, now).await?;
-                    exceptions::release_subject(tx, EXCEPTION_KIND, &subject, RELEASED_BY, now).await?;
+                    traces.healed.push(row.id);
+                    traces.released.extend([(DEVICE_EXCEPTION, subject), (EXCEPTION_KIND, subject)]);
                 }
                 _ => {}
             }
         }
         Ending::Retry { reason, .. } => {
-            elements::record_trouble(tx, element.id, ElementState::Pending, &reason, now).await?;
+            traces.troubles.push(elements::Troubled { id: row.id, state: ElementState::Pending, reason });
         }
         Ending::Failed { reason } => {
-            let shown = if newer { ElementState::Pending } else { ElementState::Failed };
-            elements::record_trouble(tx, element.id, shown, &reason, now).await?;
+            traces.troubles.push(elements::Troubled { id: row.id, state: shown(ElementState::Failed), reason });
             if !newer {
-                exceptions::open(tx, Some(&element.tenant), EXCEPTION_KIND, &subject, &reason, now).await?;
+                traces.opened.push((&element.tenant, EXCEPTION_KIND, subject, reason));
             }
         }
     }
-    Ok(Some(state))
-}
-
-/// A device that fetched while its attempt was under way is looked at again, for the attempt did not know.
-async fn look_again_after_news(
-    tx: &mut Tx,
-    element_id: i64,
-    ending: Ending,
-    now: Timestamp,
-) -> Result<Ending, StoreError> {
-    let Ending::Device { progress, notes, again } = ending else { return Ok(ending) };
-    let fetched_at = devices::one(tx, element_id).await?.running.map(|running| running.fetched_at);
-    let news = (fetched_at != notes.seen_fetch_at).then(|| (now, "it fetched a file meanwhile".to_owned()));
-    Ok(Ending::Device { progress, notes, again: news.or(again) })
 }
 
 /// When the next job of a kind is due; in the past when one is due now. `None`: there is none.
@@ -516,18 +659,19 @@ async fn due(tx: &mut Tx, kind: ElementKind, lane: i64, now: Timestamp, limit: i
 }
 
 /// Jobs by their ids.
-async fn these(tx: &mut Tx, ids: &[i64]) -> Result<HashMap<i64, JobRow>, StoreError> {
-    if ids.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let rows: Vec<Row> = match tx {
-        Tx::Sqlite(held) => {
-            let query = sqlx::query_as(THESE_SQLITE).bind(serde_json::json!(ids).to_string());
-            query.fetch_all(&mut *held.transaction).await?
-        }
-        Tx::Postgres(transaction) => sqlx::query_as(THESE_POSTGRES).bind(ids).fetch_all(&mut **transaction).await?,
+async fn these(tx: &mut Tx, ids: &[i64]) -> Result<Vec<JobRow>, StoreError> {
+    let rows: Vec<Row> = THESE.fetch(tx, ids.iter().map(|id| [(*id).into()]).collect()).await?;
+    rows.into_iter().map(JobRow::try_from).collect()
+}
+
+/// As `these`; on PostgreSQL nobody else changes them until the transaction ends.
+async fn these_locked(tx: &mut Tx, ids: &[i64]) -> Result<Vec<JobRow>, StoreError> {
+    let statement = match tx {
+        Tx::Sqlite(_) => &THESE,
+        Tx::Postgres(_) => &THESE_LOCKED,
     };
-    rows.into_iter().map(|row| JobRow::try_from(row).map(|job| (job.id, job))).collect()
+    let rows: Vec<Row> = statement.fetch(tx, ids.iter().map(|id| [(*id).into()]).collect()).await?;
+    rows.into_iter().map(JobRow::try_from).collect()
 }
 
 async fn one_locked(tx: &mut Tx, id: i64) -> Result<Option<JobRow>, StoreError> {
@@ -539,36 +683,44 @@ async fn one_locked(tx: &mut Tx, id: i64) -> Result<Option<JobRow>, StoreError> 
 
 /// Writes a job's next state; `job` gives what the state does not carry.
 async fn store(tx: &mut Tx, job: &JobRow, state: JobState, now: Timestamp) -> Result<(), StoreError> {
-    let running = matches!(state, JobState::Running { .. });
-    let (attempts, revision, run_at, error, finished) = match &state {
-        JobState::Pending { attempts } => (*attempts, job.target_revision, now, job.last_error.clone(), false),
-        JobState::Running { revision, attempts, lease_until, .. } => {
-            (*attempts, *revision, *lease_until, job.last_error.clone(), false)
-        }
-        JobState::Waiting { attempts, retry_at, reason } => {
-            (*attempts, job.target_revision, *retry_at, Some(reason.clone()), false)
-        }
-        JobState::Done { revision } => (job.attempts, *revision, job.run_at, None, true),
-        JobState::Failed { attempts, reason } => {
-            (*attempts, job.target_revision, job.run_at, Some(reason.clone()), true)
-        }
-        JobState::Cancelled => (job.attempts, job.target_revision, job.run_at, job.last_error.clone(), true),
-    };
-    on!(tx, c => sqlx::query(STORE)
-        .bind(job.id)
-        .bind(state.word())
-        .bind(i64::from(attempts))
-        .bind(revision)
-        .bind(to_micros(run_at))
-        .bind(job.claimed_by.as_deref().filter(|_| running))
-        .bind(running.then(|| to_micros(run_at)))
-        .bind(&error)
-        .bind(job.lane)
-        .bind(finished.then(|| to_micros(now)))
-        .bind(to_micros(now))
-        .execute(c)
-        .await.map(drop))?;
-    Ok(())
+    store_all(tx, &[(job.clone(), state)], now).await
+}
+
+/// As `store`, for many.
+async fn store_all(tx: &mut Tx, jobs: &[(JobRow, JobState)], now: Timestamp) -> Result<(), StoreError> {
+    let mut rows = Vec::with_capacity(jobs.len());
+    for (job, state) in jobs {
+        let running = matches!(state, JobState::Running { .. });
+        let (attempts, revision, run_at, error, finished) = match state {
+            JobState::Pending { attempts } => (*attempts, job.target_revision, now, job.last_error.as_ref(), false),
+            JobState::Running { revision, attempts, lease_until, .. } => {
+                (*attempts, *revision, *lease_until, job.last_error.as_ref(), false)
+            }
+            JobState::Waiting { attempts, retry_at, reason } => {
+                (*attempts, job.target_revision, *retry_at, Some(reason), false)
+            }
+            JobState::Done { revision } => (job.attempts, *revision, job.run_at, None, true),
+            JobState::Failed { attempts, reason } => (*attempts, job.target_revision, job.run_at, Some(reason), true),
+            JobState::Cancelled => (job.attempts, job.target_revision, job.run_at, job.last_error.as_ref(), true),
+        };
+        let (now, run_at) = (to_micros(now), to_micros(run_at));
+        rows.push([
+            job.id.into(),
+            (&job.tenant).into(),
+            job.account_id.into(),
+            state.word().into(),
+            i64::from(attempts).into(),
+            revision.into(),
+            run_at.into(),
+            job.claimed_by.as_ref().filter(|_| running).into(),
+            running.then_some(run_at).into(),
+            error.into(),
+            job.lane.into(),
+            finished.then_some(now).into(),
+            now.into(),
+        ]);
+    }
+    STORE.execute(tx, rows).await
 }
 
 fn out_of_order(error: JobError) -> StoreError {

@@ -41,6 +41,7 @@ pub mod keys;
 pub mod leases;
 pub mod ledger;
 pub mod mailboxes;
+mod many;
 pub mod migrate;
 pub mod nas;
 pub mod nas_control;

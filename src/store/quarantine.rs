@@ -5,6 +5,7 @@
 //! up later.
 
 use super::holders::HeldKind;
+use super::many::{Many, Of};
 use super::{StoreError, Tx, on};
 use crate::account::QuarantineDays;
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
@@ -43,23 +44,38 @@ pub struct KeptFilter {
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
-macro_rules! select_kept {
+macro_rules! select_kept_from {
     ($rest:literal) => {
         concat!(
             "SELECT quarantine.kind, quarantine.value, quarantine.tenant, account.source,
                     account.external_id AS account, quarantine.account_id, quarantine.from_at, quarantine.until_at,
                     quarantine.released_at, quarantine.released_by, quarantine.with_mail
-             FROM quarantine JOIN account ON account.id = quarantine.account_id ",
+             FROM ",
             $rest
         )
     };
 }
+macro_rules! select_kept {
+    ($rest:literal) => {
+        concat!(select_kept_from!("quarantine JOIN account ON account.id = quarantine.account_id "), $rest)
+    };
+}
 
-const KEEP: &str = "INSERT INTO quarantine (kind, value, account_id, tenant, from_at, until_at)
-     VALUES ($1, $2, $3, $4, $5, $6)
+static KEEP: Many<6> = Many::new(
+    [
+        ("kind", Of::Text),
+        ("value", Of::Text),
+        ("account_id", Of::Integer),
+        ("tenant", Of::Text),
+        ("from_at", Of::Integer),
+        ("until_at", Of::Integer),
+    ],
+    "INSERT INTO quarantine (kind, value, account_id, tenant, from_at, until_at)
+     SELECT kind, value, account_id, tenant, from_at, until_at FROM new WHERE TRUE
      ON CONFLICT (kind, value) DO UPDATE
      SET account_id = excluded.account_id, tenant = excluded.tenant, from_at = excluded.from_at,
-         until_at = excluded.until_at, released_at = NULL, released_by = NULL, with_mail = FALSE";
+         until_at = excluded.until_at, released_at = NULL, released_by = NULL, with_mail = FALSE",
+);
 // The condition is for SQLite's parser: without one it takes ON for a join's.
 const KEEP_ALL: &str = "INSERT INTO quarantine (kind, value, account_id, tenant, from_at, until_at)
      SELECT kind, value, account_id, $2, $3, CASE kind WHEN 'mailbox' THEN $4 ELSE $5 END
@@ -67,21 +83,18 @@ const KEEP_ALL: &str = "INSERT INTO quarantine (kind, value, account_id, tenant,
      ON CONFLICT (kind, value) DO UPDATE
      SET account_id = excluded.account_id, tenant = excluded.tenant, from_at = excluded.from_at,
          until_at = excluded.until_at, released_at = NULL, released_by = NULL, with_mail = FALSE";
-const BACK_SQLITE: &str = "DELETE FROM quarantine WHERE account_id = $1 AND (kind, value) IN
-     (SELECT json_extract(wanted.value, '$[0]'), json_extract(wanted.value, '$[1]') FROM json_each($2) AS wanted)";
-const BACK_POSTGRES: &str = "DELETE FROM quarantine WHERE account_id = $1 AND (kind, value) IN
-     (SELECT kind, value FROM UNNEST($2::TEXT[], $3::TEXT[]) AS wanted (kind, value))";
-const BARRED_SQLITE: &str = select_kept!(
-    "WHERE quarantine.account_id <> $1 AND quarantine.until_at > $2 AND quarantine.released_at IS NULL
-       AND (quarantine.kind, quarantine.value) IN
-           (SELECT json_extract(wanted.value, '$[0]'), json_extract(wanted.value, '$[1]') FROM json_each($3) AS wanted)
-     ORDER BY quarantine.kind, quarantine.value"
+static BACK: Many<3> = Many::new(
+    [("kind", Of::Text), ("value", Of::Text), ("account_id", Of::Integer)],
+    "DELETE FROM quarantine WHERE (kind, value, account_id) IN (SELECT kind, value, account_id FROM new)",
 );
-const BARRED_POSTGRES: &str = select_kept!(
-    "WHERE quarantine.account_id <> $1 AND quarantine.until_at > $2 AND quarantine.released_at IS NULL
-       AND (quarantine.kind, quarantine.value) IN
-           (SELECT wanted.kind, wanted.value FROM UNNEST($3::TEXT[], $4::TEXT[]) AS wanted (kind, value))
-     ORDER BY quarantine.kind, quarantine.value"
+static BARRED: Many<3> = Many::new(
+    [("kind", Of::Text), ("value", Of::Text), ("at", Of::Integer)],
+    select_kept_from!(
+        "new CROSS JOIN quarantine CROSS JOIN account
+         WHERE account.id = quarantine.account_id AND quarantine.kind = new.kind AND quarantine.value = new.value AND quarantine.until_at > new.at
+           AND quarantine.released_at IS NULL
+         ORDER BY quarantine.kind, quarantine.value"
+    ),
 );
 const ONE: &str = select_kept!("WHERE quarantine.kind = $1 AND quarantine.value = $2");
 const LIST: &str = select_kept!(
@@ -94,33 +107,30 @@ const LIST: &str = select_kept!(
 const RELEASE: &str = "UPDATE quarantine SET released_at = $3, released_by = $4, with_mail = $5
      WHERE kind = $1 AND value = $2 AND released_at IS NULL AND until_at > $3";
 
-/// Whether what is given up of this kind is kept.
-pub fn is_kept(kind: &str) -> bool {
-    kind == HeldKind::Mailbox.as_str() || kind == HeldKind::Number.as_str()
+/// Something that an account gives up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp<'a> {
+    pub kind: HeldKind,
+    pub value: &'a str,
+    pub account_id: i64,
+    pub tenant: &'a str,
+    pub days: QuarantineDays,
 }
 
-/// Keeps what an account gives up now.
-pub(super) async fn keep(
-    tx: &mut Tx,
-    account_id: i64,
-    tenant: &str,
-    given_up: &[(&str, &str)],
-    days: QuarantineDays,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    for (kind, value) in given_up {
-        let days = if *kind == HeldKind::Mailbox.as_str() { days.mailbox } else { days.number };
-        on!(tx, c => sqlx::query(KEEP)
-            .bind(*kind)
-            .bind(*value)
-            .bind(account_id)
-            .bind(tenant)
-            .bind(to_micros(now))
-            .bind(until(now, days))
-            .execute(c)
-            .await.map(drop))?;
+/// Whether what is given up of this kind is kept.
+pub fn is_kept(kind: HeldKind) -> bool {
+    matches!(kind, HeldKind::Mailbox | HeldKind::Number)
+}
+
+/// Keeps what accounts give up now.
+pub async fn keep(tx: &mut Tx, given_up: &[GivenUp<'_>], now: Timestamp) -> Result<(), StoreError> {
+    let mut rows = Vec::with_capacity(given_up.len());
+    for GivenUp { kind, value, account_id, tenant, days } in given_up {
+        let days = if *kind == HeldKind::Mailbox { days.mailbox } else { days.number };
+        let [kind, value, tenant] = [kind.as_str(), value, tenant].map(Into::into);
+        rows.push([kind, value, (*account_id).into(), tenant, to_micros(now).into(), until(now, days).into()]);
     }
-    Ok(())
+    KEEP.execute(tx, rows).await
 }
 
 /// Keeps all that an account still holds, which it gives up now.
@@ -142,34 +152,17 @@ pub(super) async fn keep_all(
     Ok(())
 }
 
-/// What of `wanted` is kept from this account; what it gave up itself is its own again.
-pub(super) async fn barred(
-    tx: &mut Tx,
-    account_id: i64,
-    wanted: &[(&str, &str)],
-    now: Timestamp,
-) -> Result<Vec<Kept>, StoreError> {
-    if wanted.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows: Vec<Row> = match tx {
-        Tx::Sqlite(held) => {
-            let wanted = serde_json::json!(wanted).to_string();
-            let back = sqlx::query(BACK_SQLITE).bind(account_id).bind(&wanted);
-            back.execute(&mut *held.transaction).await?;
-            let query = sqlx::query_as(BARRED_SQLITE).bind(account_id).bind(to_micros(now)).bind(wanted);
-            query.fetch_all(&mut *held.transaction).await?
-        }
-        Tx::Postgres(transaction) => {
-            let kinds: Vec<&str> = wanted.iter().map(|(kind, _)| *kind).collect();
-            let values: Vec<&str> = wanted.iter().map(|(_, value)| *value).collect();
-            let back = sqlx::query(BACK_POSTGRES).bind(account_id).bind(&kinds).bind(&values);
-            back.execute(&mut **transaction).await?;
-            let query = sqlx::query_as(BARRED_POSTGRES).bind(account_id).bind(to_micros(now));
-            query.bind(kinds).bind(values).fetch_all(&mut **transaction).await?
-        }
-    };
+/// What of `wanted` is kept for the account it names.
+pub async fn kept(tx: &mut Tx, wanted: &[(HeldKind, &str)], now: Timestamp) -> Result<Vec<Kept>, StoreError> {
+    let rows = wanted.iter().map(|(kind, value)| [kind.as_str().into(), (*value).into(), to_micros(now).into()]);
+    let rows: Vec<Row> = BARRED.fetch(tx, rows.collect()).await?;
     rows.into_iter().map(Kept::try_from).collect()
+}
+
+/// What accounts gave up themselves and have again is kept no longer.
+pub async fn give_back(tx: &mut Tx, again: &[(HeldKind, &str, i64)]) -> Result<(), StoreError> {
+    let rows = again.iter().map(|(kind, value, account)| [kind.as_str().into(), (*value).into(), (*account).into()]);
+    BACK.execute(tx, rows.collect()).await
 }
 
 /// One by what it is.

@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
+use super::many::{Many, Of};
 use super::{Sealer, StoreError, Tx, on};
+use crate::account::SecretDigests;
 use crate::provision::ElementKind;
 use crate::vocabulary::{Secret, Timestamp, to_micros};
 
@@ -18,41 +20,54 @@ pub struct SecretPlace<'a> {
     pub field: &'a str,
 }
 
-const PUT: &str = "INSERT INTO secret (account_id, service, field, sealed, digest, updated_at)
-     VALUES ($1, $2, $3, $4, $5, $6)
+static PUT: Many<6> = Many::new(
+    [
+        ("account_id", Of::Integer),
+        ("service", Of::Text),
+        ("field", Of::Text),
+        ("sealed", Of::Octets),
+        ("digest", Of::Text),
+        ("at", Of::Integer),
+    ],
+    "INSERT INTO secret (account_id, service, field, sealed, digest, updated_at)
+     SELECT account_id, service, field, sealed, digest, at FROM new WHERE TRUE
      ON CONFLICT (account_id, service, field) DO UPDATE
-     SET sealed = excluded.sealed, digest = excluded.digest, updated_at = excluded.updated_at";
+     SET sealed = excluded.sealed, digest = excluded.digest, updated_at = excluded.updated_at",
+);
 const OPEN: &str = "SELECT sealed, digest FROM secret WHERE account_id = $1 AND service = $2 AND field = $3";
 const OF_ELEMENTS: &str =
     "SELECT DISTINCT element.tenant, secret.account_id, secret.service, secret.field, secret.sealed
      FROM element JOIN secret ON secret.account_id = element.account_id
      WHERE element.kind = $1 AND element.id > $2 AND element.id <= $3 AND secret.field LIKE 'lines.%'
      ORDER BY secret.account_id, secret.service, secret.field LIMIT 1000000";
-const REMOVE: &str = "DELETE FROM secret WHERE account_id = $1 AND service = $2 AND field = $3";
+static REMOVE: Many<3> = Many::new(
+    [("account_id", Of::Integer), ("service", Of::Text), ("field", Of::Text)],
+    "DELETE FROM secret WHERE (account_id, service, field) IN (SELECT account_id, service, field FROM new)",
+);
 const REMOVE_OF_ACCOUNT: &str = "DELETE FROM secret WHERE account_id = $1";
-const DIGESTS: &str =
-    "SELECT service, field, digest FROM secret WHERE account_id = $1 ORDER BY service, field LIMIT 10000";
+static DIGESTS: Many<1> = Many::new(
+    [("id", Of::Integer)],
+    "SELECT secret.account_id, secret.service, secret.field, secret.digest
+     FROM new CROSS JOIN secret WHERE secret.account_id = new.id",
+);
 
-/// Seals and stores a secret, in place of the one that stood there. `digest` is the keyed hash by which a change shows.
-pub async fn put(
-    tx: &mut Tx,
-    sealer: &Sealer,
-    place: SecretPlace<'_>,
-    secret: &Secret,
-    digest: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let sealed = sealer.seal(&bound_to(place), secret)?;
-    on!(tx, c => sqlx::query(PUT)
-        .bind(place.account_id)
-        .bind(place.service)
-        .bind(place.field)
-        .bind(&sealed)
-        .bind(digest)
-        .bind(to_micros(now))
-        .execute(c)
-        .await.map(drop))?;
-    Ok(())
+/// A secret to be stored; `digest` is the keyed hash by which a change shows.
+#[derive(Clone, Copy)]
+pub struct Put<'a> {
+    pub place: SecretPlace<'a>,
+    pub secret: &'a Secret,
+    pub digest: &'a str,
+}
+
+/// Seals and stores secrets, each in place of the one that stood there.
+pub async fn put(tx: &mut Tx, sealer: &Sealer, secrets: &[Put<'_>], now: Timestamp) -> Result<(), StoreError> {
+    let mut rows = Vec::with_capacity(secrets.len());
+    for Put { place, secret, digest } in secrets {
+        let sealed = sealer.seal(&bound_to(*place), secret)?;
+        let [service, field, digest] = [place.service, place.field, digest].map(Into::into);
+        rows.push([place.account_id.into(), service, field, sealed.into(), digest, to_micros(now).into()]);
+    }
+    PUT.execute(tx, rows).await
 }
 
 /// Opens a secret. `None`: none stands there.
@@ -100,15 +115,10 @@ pub async fn open_of_elements(
     Ok(rows.into_iter().filter_map(open).collect())
 }
 
-/// Removes a secret; nothing happens when none stands there.
-pub async fn remove(tx: &mut Tx, place: SecretPlace<'_>) -> Result<(), StoreError> {
-    on!(tx, c => sqlx::query(REMOVE)
-        .bind(place.account_id)
-        .bind(place.service)
-        .bind(place.field)
-        .execute(c)
-        .await.map(drop))?;
-    Ok(())
+/// Removes secrets; nothing happens where none stands.
+pub async fn remove(tx: &mut Tx, places: &[SecretPlace<'_>]) -> Result<(), StoreError> {
+    let rows = places.iter().map(|place| [place.account_id.into(), place.service.into(), place.field.into()]);
+    REMOVE.execute(tx, rows.collect()).await
 }
 
 /// Removes all secrets of an account.
@@ -117,9 +127,15 @@ pub async fn remove_all(tx: &mut Tx, account_id: i64) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// (service, field, digest) of every secret of an account.
-pub async fn digests(tx: &mut Tx, account_id: i64) -> Result<Vec<(String, String, String)>, StoreError> {
-    Ok(on!(tx, c => sqlx::query_as(DIGESTS).bind(account_id).fetch_all(c).await)?)
+/// The digests of every secret of accounts, by account; one that has none is absent.
+pub async fn digests(tx: &mut Tx, accounts: &[i64]) -> Result<HashMap<i64, SecretDigests>, StoreError> {
+    let rows: Vec<(i64, String, String, String)> =
+        DIGESTS.fetch(tx, accounts.iter().map(|id| [(*id).into()]).collect()).await?;
+    let mut digests: HashMap<i64, SecretDigests> = HashMap::new();
+    for (account_id, service, field, digest) in rows {
+        digests.entry(account_id).or_default().insert((service, field), digest);
+    }
+    Ok(digests)
 }
 
 /// The associated data a secret is sealed with: a row copied elsewhere does not open.

@@ -63,6 +63,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const SQLITE_READERS: u32 = 4;
 /// Page cache of a SQLite connection in KiB; the idle daemon stays small.
 const SQLITE_CACHE_KIB: &str = "-2048";
+/// Of the connection that pushes write through: the places of MACs, names and addresses are all over their indices. It grows
+/// only as far as it is used.
+const SQLITE_PUSH_CACHE_KIB: &str = "-16384";
+/// Prepared statements of a connection: those for many rows are one for each of a few numbers of rows.
+const SQLITE_STATEMENTS: usize = 400;
 /// Of the connection that folds: its keys come from all over the tables, and their pages should not be read anew each
 /// time. It grows only as far as it is used.
 const SQLITE_FOLD_CACHE_KIB: &str = "-65536";
@@ -91,6 +96,7 @@ impl SqliteFile {
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("wal_autocheckpoint", "0")
             .synchronous(synchronous)
+            .statement_cache_capacity(SQLITE_STATEMENTS)
             .disable_statement_logging();
         let pool = |connections: u32, cache: &'static str| {
             SqlitePoolOptions::new()
@@ -108,7 +114,7 @@ impl SqliteFile {
         };
         Ok(Self {
             readers: pool(SQLITE_READERS, SQLITE_CACHE_KIB),
-            foreground: pool(1, SQLITE_CACHE_KIB),
+            foreground: pool(1, SQLITE_PUSH_CACHE_KIB),
             background: pool(1, SQLITE_FOLD_CACHE_KIB),
             path,
             log: Arc::new(Log::of(options)),

@@ -6,6 +6,7 @@
 
 use sqlx::FromRow;
 
+use super::many::{Many, Of};
 use super::sessions::json;
 use super::{StoreError, Tx, on};
 use crate::billing::lines::Ratio;
@@ -112,10 +113,14 @@ const ASK_POSTGRES: &str = concat!(
      FROM UNNEST($1::BIGINT[], $2::BIGINT[], $3::BOOLEAN[]) AS key (service_id, period_start_at, down) ",
     ask_tail!("key.service_id", "key.period_start_at", "key.down")
 );
-const ASK_AGAIN: &str = "INSERT INTO threshold_look (service_id, period_start_at, asked)
-     SELECT service_id, period_start_at, 1 FROM threshold_guard WHERE service_id = $1 AND period_end_at > $2
+static ASK_AGAIN: Many<2> = Many::new(
+    [("service", Of::Integer), ("at", Of::Integer)],
+    "INSERT INTO threshold_look (service_id, period_start_at, asked)
+     SELECT service_id, period_start_at, 1 FROM new CROSS JOIN threshold_guard
+     WHERE service_id = new.service AND period_end_at > new.at
      ORDER BY service_id, period_start_at
-     ON CONFLICT (service_id, period_start_at) DO UPDATE SET asked = threshold_look.asked + 1";
+     ON CONFLICT (service_id, period_start_at) DO UPDATE SET asked = threshold_look.asked + 1",
+);
 macro_rules! select_look {
     ($rest:literal) => {
         concat!(
@@ -197,10 +202,9 @@ pub async fn ask(tx: &mut Tx, changed: &[Changed]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Asks for a look at a service whose facts have changed, where its running period was looked at before.
-pub async fn ask_again(tx: &mut Tx, service_id: i64, now: Timestamp) -> Result<(), StoreError> {
-    on!(tx, c => sqlx::query(ASK_AGAIN).bind(service_id).bind(to_micros(now)).execute(c).await.map(drop))?;
-    Ok(())
+/// Asks for a look at services whose facts have changed, where their running period was looked at before.
+pub async fn ask_again(tx: &mut Tx, services: &[i64], now: Timestamp) -> Result<(), StoreError> {
+    ASK_AGAIN.execute(tx, services.iter().map(|id| [(*id).into(), to_micros(now).into()]).collect()).await
 }
 
 /// What is to be looked at.

@@ -27,7 +27,7 @@ pub(super) async fn close(asked: &Close, tx: &mut Tx, ground: &Ground, now: Time
         return Ok(Done { status: 204, etag: None, body: Value::Null, outcome: "unchanged" });
     }
     if asked.source_revision.is_some_and(|revision| row.source_revision.is_some_and(|known| revision < known)) {
-        return stale(&row, &asked.key, tx, now).await;
+        return Ok(stale(&row, &asked.key, tx, now).await?);
     }
     let catalog = ground.catalogs.current(tx, &asked.key.tenant).await.map_err(Stop::Refused)?;
     let zone = catalog.known.zone.clone().unwrap_or(crate::vocabulary::Zone::UTC);
@@ -75,12 +75,14 @@ pub(super) async fn finish(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     accounts::close(tx, row.id, source_revision, now).await?;
-    for known in accounts::services(tx, row.id).await? {
-        if let Some(service) = row.document.service(&known.external_id) {
+    let mut changes = Vec::new();
+    for known in accounts::known_services(tx, &[row.id]).await? {
+        if let Some(service) = row.document.service(&known.row.external_id) {
             let facts = ServiceFacts { status: Status::Terminated, ..ServiceFacts::of(&row.document, service, &[]) };
-            accounts::update_service(tx, &known, &facts, true, now).await?;
+            changes.extend(known.change(facts, true, now)?);
         }
     }
+    accounts::change_services(tx, &changes, now).await?;
     holders::release_all(tx, row.id, tenant.as_str(), quarantine, now).await?;
     elements::settle(tx, tenant.as_str(), row.id, &[], jobs::LANE_SINGLE, now).await?;
     secrets::remove_all(tx, row.id).await?;

@@ -2,8 +2,11 @@
 //! touches the network or commits.
 
 mod close;
+mod holding;
 mod push;
 mod service;
+#[cfg(test)]
+mod tests;
 pub(super) mod threshold;
 mod wake;
 
@@ -14,6 +17,7 @@ use super::idempotency::{AskError, Asking};
 use super::problem::Problem;
 use crate::account::{Account, Conditions, Hold, Pushed, SecretDigests, ServiceFacts, Status};
 use crate::provision::OperatorHold;
+use crate::store::accounts::{KnownService, ServiceChange};
 use crate::store::running::PriceBook;
 use crate::store::{Sealer, StoreError, Tx, accounts, holds, secrets};
 use crate::vocabulary::{AccountKey, Timestamp};
@@ -104,6 +108,12 @@ pub enum Stop {
     Store(StoreError),
 }
 
+impl Deed {
+    fn push(&self) -> Option<&Push> {
+        if let Deed::Push(asked) = self { Some(asked) } else { None }
+    }
+}
+
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
         Stop::Store(error)
@@ -133,10 +143,31 @@ pub struct Ground {
     pub prices: PriceBook,
 }
 
-/// Does it. On `Stop` the caller undoes what was written.
-pub async fn perform(deed: &Deed, tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Done, Stop> {
+/// Does deeds one after the other, pushes that follow one another together; the outcomes are in their order. On `Stop`,
+/// and on an error, the caller undoes what was written.
+pub async fn perform(
+    deeds: &[Deed],
+    tx: &mut Tx,
+    ground: &Ground,
+    now: Timestamp,
+) -> Result<Vec<Result<Done, Stop>>, StoreError> {
+    let mut outcomes = Vec::with_capacity(deeds.len());
+    for alike in deeds.chunk_by(|one, next| matches!((one, next), (Deed::Push(_), Deed::Push(_)))) {
+        let pushes: Vec<&Push> = alike.iter().filter_map(Deed::push).collect();
+        match &alike[0] {
+            Deed::Push(_) => outcomes.extend(push::push_all(&pushes, tx, ground, now).await?),
+            other => outcomes.push(perform_one(other, tx, ground, now).await),
+        }
+    }
+    Ok(outcomes)
+}
+
+async fn perform_one(deed: &Deed, tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Done, Stop> {
     match deed {
-        Deed::Push(asked) => push::push(asked, tx, ground, now).await,
+        Deed::Push(asked) => {
+            let mut one = push::push_all(&[asked], tx, ground, now).await?;
+            one.pop().unwrap_or_else(|| Err(Problem::internal().into()))
+        }
         Deed::Close(asked) => close::close(asked, tx, ground, now).await,
         Deed::Suspend { of, hold, reason } => service::suspend(of, hold, reason.as_deref(), tx, ground, now).await,
         Deed::Resume { of } => service::resume(of, tx, ground, now).await,
@@ -163,43 +194,51 @@ async fn operator_holds(tx: &mut Tx, account_id: i64) -> Result<Vec<OperatorHold
 }
 
 async fn known_digests(tx: &mut Tx, account_id: i64) -> Result<SecretDigests, StoreError> {
-    let known = secrets::digests(tx, account_id).await?;
-    Ok(known.into_iter().map(|(service, field, digest)| ((service, field), digest)).collect())
+    Ok(secrets::digests(tx, &[account_id]).await?.remove(&account_id).unwrap_or_default())
 }
 
-/// Brings the service rows and their history to the document; returns (external id, row) of what it names.
+/// What changes in the services of an account and their history, so that they are as the document says; `known` are those
+/// it has.
+fn service_changes(
+    account_id: i64,
+    account: &Account,
+    known: &[KnownService],
+    held: &[OperatorHold],
+    now: Timestamp,
+) -> Result<Vec<ServiceChange>, StoreError> {
+    let covering = |id: &str| -> Vec<Hold> {
+        let covers = |held: &&OperatorHold| held.service.as_deref().is_none_or(|service| service == id);
+        held.iter().filter(covers).map(|held| held.hold.clone()).collect()
+    };
+    let mut changes = Vec::new();
+    for service in &account.services {
+        let facts = ServiceFacts::of(account, service, &covering(&service.id));
+        match known.iter().find(|known| known.row.external_id == service.id) {
+            None => changes.push(ServiceChange::new(account_id, &service.id, facts)?),
+            Some(known) => {
+                let ended = facts.status == Status::Terminated;
+                changes.extend(known.change(facts, ended, now)?);
+            }
+        }
+    }
+    let gone =
+        |known: &&KnownService| known.row.ended_at.is_none() && account.service(&known.row.external_id).is_none();
+    for gone in known.iter().filter(gone) {
+        changes.extend(gone.end(now)?);
+    }
+    Ok(changes)
+}
+
+/// Brings the service rows and their history to the document.
 async fn settle_services(
     tx: &mut Tx,
     account_id: i64,
     account: &Account,
     held: &[OperatorHold],
-    new_account: bool,
     now: Timestamp,
-) -> Result<Vec<(String, i64)>, StoreError> {
-    let known = match new_account {
-        true => Vec::new(),
-        false => accounts::services(tx, account_id).await?,
-    };
-    let covering = |id: &str| -> Vec<Hold> {
-        let covers = |held: &&OperatorHold| held.service.as_deref().is_none_or(|service| service == id);
-        held.iter().filter(covers).map(|held| held.hold.clone()).collect()
-    };
-    let mut rows = Vec::new();
-    let mut new = Vec::new();
-    for service in &account.services {
-        let facts = ServiceFacts::of(account, service, &covering(&service.id));
-        match known.iter().find(|row| row.external_id == service.id) {
-            None => new.push((service.id.as_str(), facts)),
-            Some(row) => {
-                let ended = facts.status == Status::Terminated;
-                accounts::update_service(tx, row, &facts, ended, now).await?;
-                rows.push((service.id.clone(), row.id));
-            }
-        }
-    }
-    rows.extend(accounts::insert_services(tx, account_id, &new, now).await?);
-    for gone in known.iter().filter(|row| row.ended_at.is_none() && account.service(&row.external_id).is_none()) {
-        accounts::end_service(tx, gone, now).await?;
-    }
-    Ok(rows)
+) -> Result<(), StoreError> {
+    let known = accounts::known_services(tx, &[account_id]).await?;
+    let changes = service_changes(account_id, account, &known, held, now)?;
+    accounts::change_services(tx, &changes, now).await?;
+    Ok(())
 }

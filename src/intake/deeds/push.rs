@@ -1,156 +1,471 @@
-//! A push: what it asks against what is stored, then the account, its services, holders, secrets, elements and jobs.
+//! Pushes: what each asks against what is stored, then accounts, services, holders, secrets, elements and jobs. Many pushes
+//! share each statement: all that they need is read, each is decided from values alone, and all that follows is written.
+//!
+//! Pushes of one round touch nothing in common: neither the account, nor a MAC, name, address or number, nor an element.
+//! So each meets what it would have met alone; what does touch the same waits for the next round of the same transaction.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Done, Ground, Push, Stop, known_digests, operator_holds, settle_services};
+use super::holding::{self, Holding, Wanted};
+use super::{Done, Ground, Push, Stop, service_changes};
 use crate::account::{
-    Account, Decision, Pushed, SecretChange, SecretDigests, ServiceType, Status, Stored, content_tag, decide, hex,
+    Account, Decision, Pushed, SecretChange, SecretDigests, Status, Stored, content_tag, decide, hex,
 };
 use crate::intake::catalogs::TenantCatalog;
 use crate::intake::problem::Problem;
 use crate::intake::view;
-use crate::provision::{self, Basis, ElementDesired};
-use crate::store::accounts::{self, AccountRow, Written};
-use crate::store::elements::{ElementRow, Settled};
-use crate::store::holders::{self, Held, HeldKind, Holding, Refused};
-use crate::store::secrets::{self, SecretPlace};
+use crate::provision::{self, Basis, ElementDesired, ElementKind, OperatorHold};
+use crate::store::accounts::{self, AccountRow, KnownService, Written};
+use crate::store::elements::{After, ElementRow, Settling, Standing};
+use crate::store::follow::Following;
+use crate::store::holders::{self, HeldKind, HeldRow, Refused};
+use crate::store::holds::{self, HoldRow};
+use crate::store::secrets::{self, Put, SecretPlace};
 use crate::store::{Sealer, StoreError, Tx, audit, elements, exceptions, follow, jobs};
 use crate::vocabulary::{AccountKey, TenantId, Timestamp};
 
-pub(super) async fn push(asked: &Push, tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Done, Stop> {
-    let catalog = ground.catalogs.current(tx, &asked.key.tenant).await.map_err(Stop::Refused)?;
-    if catalog.version != asked.catalog_version {
-        return Err(Stop::CatalogMoved);
-    }
-    let row = accounts::find_locked(tx, &asked.key).await?;
-    let before = match &row {
-        Some(row) => known_digests(tx, row.id).await?,
-        None => SecretDigests::new(),
-    };
-    let account = &asked.pushed.account;
-    let after = digests_after(&before, &asked.pushed, &asked.key, &ground.sealer);
-    let tag = content_tag(account, &after);
-    let stored = row.as_ref().map(|row| Stored {
-        tag: row.etag.clone(),
-        source_revision: row.source_revision,
-        closed: row.closed_at.is_some(),
-    });
-    let decision = decide(stored.as_ref(), &tag, asked.pushed.source_revision, &asked.conditions);
-    match (decision, row) {
-        (Decision::PreconditionFailed, _) => {
-            Err(Stop::Declined(Problem::precondition_failed("The account is not as the request expects it.")))
-        }
-        (Decision::RevisionReused, _) => Err(Stop::Declined(Problem::conflict(
-            "revision-reused",
-            "Source revision reused",
-            "This source_revision came before with other content; count it up with every change.",
-        ))),
-        (Decision::Stale, Some(row)) => stale(&row, &asked.key, tx, now).await,
-        (Decision::Unchanged, Some(row)) => unchanged(row, asked, tx).await,
-        (_, row) => {
-            let written = Writing { asked, catalog: &catalog, tag: &tag, before: &before, after: &after };
-            write(written, row, decision, tx, ground, now).await
-        }
-    }
-}
+/// What became of a push; `None`: it is not its turn yet.
+type Turn = Option<Result<Done, Stop>>;
 
-async fn held_on(
-    tx: &mut Tx,
-    ground: &Ground,
-    key: &AccountKey,
-    account_id: i64,
-    account: &Account,
-) -> Result<Option<Arc<TenantCatalog>>, Stop> {
-    let Some(following) = follow::of(tx, account_id).await?.filter(|following| following.held) else { return Ok(None) };
-    let from = ground.catalogs.version(tx, &key.tenant, following.from_version).await.map_err(Stop::Refused)?;
-    if account.services.iter().all(|service| from.known.plans.contains_key(&service.plan)) {
-        return Ok(Some(from));
-    }
-    follow::arrived(tx, account_id).await?;
-    Ok(None)
-}
-
-struct Writing<'a> {
-    asked: &'a Push,
-    catalog: &'a TenantCatalog,
-    tag: &'a str,
-    before: &'a SecretDigests,
-    after: &'a SecretDigests,
-}
-
-async fn write(
-    writing: Writing<'_>,
-    row: Option<AccountRow>,
-    decision: Decision,
+/// Does pushes; the outcomes are in their order, and pushes of one account are done in it. A push that is refused has
+/// written nothing.
+pub(super) async fn push_all(
+    asked: &[&Push],
     tx: &mut Tx,
     ground: &Ground,
     now: Timestamp,
-) -> Result<Done, Stop> {
-    let Writing { asked, catalog, tag, before, after } = writing;
-    let (key, account) = (&asked.key, &asked.pushed.account);
-    let source_revision = asked.pushed.source_revision.or(row.as_ref().and_then(|row| row.source_revision));
-    let held_by_hand = match &row {
-        Some(row) => operator_holds(tx, row.id).await?,
-        None => Vec::new(),
-    };
+) -> Result<Vec<Result<Done, Stop>>, StoreError> {
+    let mut turns: Vec<Turn> = asked.iter().map(|_| None).collect();
+    let mut left: Vec<usize> = (0..asked.len()).collect();
+    while !left.is_empty() {
+        let mut accounts = HashSet::with_capacity(left.len());
+        let round: Vec<usize> = left.iter().copied().filter(|place| accounts.insert(&asked[*place].key)).collect();
+        let pushes: Vec<&Push> = round.iter().map(|place| asked[*place]).collect();
+        for (place, turn) in round.into_iter().zip(push_round(&pushes, tx, ground, now).await?) {
+            turns[place] = turn;
+        }
+        left.retain(|place| turns[*place].is_none());
+    }
+    Ok(turns.into_iter().map(|turn| turn.unwrap_or_else(|| Err(Problem::internal().into()))).collect())
+}
+
+/// A push with what is stored of its account, and what is to be done.
+struct Considered<'a> {
+    place: usize,
+    asked: &'a Push,
+    catalog: Arc<TenantCatalog>,
+    row: Option<AccountRow>,
+    before: SecretDigests,
+    after: SecretDigests,
+    tag: String,
+    decision: Decision,
+}
+
+/// One push an account. The first one is always done.
+async fn push_round(asked: &[&Push], tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Vec<Turn>, StoreError> {
+    let mut turns: Vec<Turn> = asked.iter().map(|_| None).collect();
+    let (mut unchanged, mut writing) = (Vec::new(), Vec::new());
+    for considered in consider(asked, &mut turns, tx, ground).await? {
+        let place = considered.place;
+        match (considered.decision, &considered.row) {
+            (Decision::PreconditionFailed, _) => {
+                let problem = Problem::precondition_failed("The account is not as the request expects it.");
+                turns[place] = Some(Err(Stop::Declined(problem)));
+            }
+            (Decision::RevisionReused, _) => {
+                turns[place] = Some(Err(Stop::Declined(Problem::conflict(
+                    "revision-reused",
+                    "Source revision reused",
+                    "This source_revision came before with other content; count it up with every change.",
+                ))));
+            }
+            (Decision::Stale, Some(row)) => turns[place] = Some(Ok(stale(row, &considered.asked.key, tx, now).await?)),
+            (Decision::Unchanged, Some(_)) => unchanged.push(considered),
+            _ => writing.push(considered),
+        }
+    }
+    leave_unchanged(unchanged, &mut turns, tx).await?;
+    write(writing, &mut turns, tx, ground, now).await?;
+    Ok(turns)
+}
+
+/// Reads the accounts and decides each push.
+async fn consider<'a>(
+    asked: &[&'a Push],
+    turns: &mut [Turn],
+    tx: &mut Tx,
+    ground: &Ground,
+) -> Result<Vec<Considered<'a>>, StoreError> {
+    let mut on_time = Vec::with_capacity(asked.len());
+    for (place, asked) in asked.iter().enumerate() {
+        match ground.catalogs.current(tx, &asked.key.tenant).await {
+            Ok(catalog) if catalog.version == asked.catalog_version => on_time.push((place, *asked, catalog)),
+            Ok(_) => turns[place] = Some(Err(Stop::CatalogMoved)),
+            Err(problem) => turns[place] = Some(Err(Stop::Declined(problem))),
+        }
+    }
+    let keys: Vec<&AccountKey> = on_time.iter().map(|(_, asked, _)| &asked.key).collect();
+    let rows = accounts::these_locked(tx, &keys).await?;
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let mut digests = secrets::digests(tx, &ids).await?;
+    let mut rows: HashMap<String, AccountRow> = rows.into_iter().map(|row| (accounts::subject_of(&row), row)).collect();
+    let considered = on_time.into_iter().map(|(place, asked, catalog)| {
+        let row = rows.remove(&accounts::subject(&asked.key));
+        let before = row.as_ref().and_then(|row| digests.remove(&row.id)).unwrap_or_default();
+        let after = digests_after(&before, &asked.pushed, &asked.key, &ground.sealer);
+        let tag = content_tag(&asked.pushed.account, &after);
+        let stored = row.as_ref().map(|row| Stored {
+            tag: row.etag.clone(),
+            source_revision: row.source_revision,
+            closed: row.closed_at.is_some(),
+        });
+        let decision = decide(stored.as_ref(), &tag, asked.pushed.source_revision, &asked.conditions);
+        Considered { place, asked, catalog, row, before, after, tag, decision }
+    });
+    Ok(considered.collect())
+}
+
+/// Answers pushes that say what is stored.
+async fn leave_unchanged(unchanged: Vec<Considered<'_>>, turns: &mut [Turn], tx: &mut Tx) -> Result<(), StoreError> {
+    let mut rows: Vec<(usize, AccountRow)> = Vec::with_capacity(unchanged.len());
+    let mut seen = Vec::new();
+    for Considered { place, asked, row, .. } in unchanged {
+        let Some(mut row) = row else { continue };
+        let newest = asked.pushed.source_revision.or(row.source_revision);
+        if newest != row.source_revision || row.stale_pushes > 0 {
+            seen.push((row.id, newest));
+            row.source_revision = newest;
+        }
+        rows.push((place, row));
+    }
+    accounts::record_all_seen(tx, &seen).await?;
+    let shown: Vec<&AccountRow> = rows.iter().map(|(_, row)| row).collect();
+    let bodies = view::accounts(tx, &shown).await?;
+    for ((place, row), body) in rows.into_iter().zip(bodies) {
+        turns[place] = Some(Ok(Done { status: 200, etag: Some(row.etag), body, outcome: "unchanged" }));
+    }
+    Ok(())
+}
+
+/// What is stored of accounts besides their rows, each by account.
+#[derive(Default)]
+struct Known {
+    holds: HashMap<i64, Vec<HoldRow>>,
+    following: HashMap<i64, Following>,
+    services: HashMap<i64, Vec<KnownService>>,
+    held: HashMap<i64, Vec<HeldRow>>,
+    elements: HashMap<i64, Vec<ElementRow>>,
+    jobs: HashMap<i64, i64>,
+}
+
+impl Known {
+    async fn read(tx: &mut Tx, accounts: &[i64]) -> Result<Self, StoreError> {
+        if accounts.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut known = Self {
+            holds: holds::living_of(tx, accounts).await?,
+            following: follow::of_many(tx, accounts).await?,
+            ..Self::default()
+        };
+        for service in accounts::known_services(tx, accounts).await? {
+            known.services.entry(service.row.account_id).or_default().push(service);
+        }
+        for held in holders::of_accounts(tx, accounts).await? {
+            known.held.entry(held.account_id).or_default().push(held);
+        }
+        for element in elements::of_accounts_locked(tx, accounts).await? {
+            known.elements.entry(element.account_id).or_default().push(element);
+        }
+        known.jobs = jobs::active_of_accounts(tx, accounts).await?.into_iter().collect();
+        Ok(known)
+    }
+}
+
+/// A push that changes its account, worked out.
+struct Draft<'a> {
+    considered: Considered<'a>,
+    holds: Vec<HoldRow>,
+    operator_holds: Vec<OperatorHold>,
+    services: Vec<KnownService>,
+    held: Vec<HeldRow>,
+    wanted: Vec<Wanted>,
+    elements: Vec<ElementRow>,
+    desired: Vec<ElementDesired>,
+    /// The account leaves the version of the catalog that it was held on.
+    arrives: bool,
+    wake_at: Option<Timestamp>,
+}
+
+impl Draft<'_> {
+    fn account(&self) -> &Account {
+        &self.considered.asked.pushed.account
+    }
+
+    fn key(&self) -> &AccountKey {
+        &self.considered.asked.key
+    }
+
+    fn id(&self) -> Option<i64> {
+        self.considered.row.as_ref().map(|row| row.id)
+    }
+
+    fn source_revision(&self) -> Option<i64> {
+        let known = self.considered.row.as_ref().and_then(|row| row.source_revision);
+        self.considered.asked.pushed.source_revision.or(known)
+    }
+
+    fn revision(&self) -> i64 {
+        self.considered.row.as_ref().map_or(1, |row| row.revision + 1)
+    }
+
+    /// Everything whose owner or content it may change.
+    fn touches(&self) -> impl Iterator<Item = Touched<'_>> {
+        let wanted = self.wanted.iter().map(|wanted| Touched::Held(wanted.kind, &wanted.value));
+        let held = self.held.iter().map(|held| Touched::Held(held.kind, &held.value));
+        let desired = self.desired.iter().map(|element| Touched::Element(element.kind, &element.key));
+        let elements = self.elements.iter().map(|element| Touched::Element(element.kind, &element.key));
+        wanted.chain(held).chain(desired).chain(elements)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Touched<'a> {
+    Held(HeldKind, &'a str),
+    Element(ElementKind, &'a str),
+}
+
+/// Works out and writes what changes accounts. What touches the same as a push before it is left for the next round.
+async fn write(
+    writing: Vec<Considered<'_>>,
+    turns: &mut [Turn],
+    tx: &mut Tx,
+    ground: &Ground,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let ids: Vec<i64> = writing.iter().filter_map(|considered| considered.row.as_ref()).map(|row| row.id).collect();
+    let mut known = Known::read(tx, &ids).await?;
+    let mut drafts = Vec::with_capacity(writing.len());
+    for considered in writing {
+        let place = considered.place;
+        match draft(considered, &mut known, tx, ground, now).await {
+            Ok(draft) => drafts.push(draft),
+            Err(Stop::Store(error)) => return Err(error),
+            Err(stop) => turns[place] = Some(Err(stop)),
+        }
+    }
+    let drafts = apart(drafts);
+    let whose: Vec<_> = drafts.iter().map(|draft| (draft.id(), &draft.key().tenant)).collect();
+    let refused = holding::refused(tx, &whose, &holdings(&drafts), now).await?;
+    let mut free = Vec::with_capacity(drafts.len());
+    for (draft, refused) in drafts.into_iter().zip(refused) {
+        if refused.is_empty() {
+            free.push(draft);
+        } else {
+            let problem = conflict(&refused, &draft.key().tenant);
+            turns[draft.considered.place] = Some(Err(Stop::Declined(problem)));
+        }
+    }
+    let drafts = free;
+    if drafts.is_empty() {
+        return Ok(());
+    }
+    let (ids, after) = write_drafts(&drafts, tx, ground, now).await?;
+    for ((draft, id), after) in drafts.into_iter().zip(ids).zip(after) {
+        let place = draft.considered.place;
+        turns[place] = Some(Ok(done(draft, id, &after, &known.jobs, now)));
+    }
+    Ok(())
+}
+
+fn holdings<'a>(drafts: &'a [Draft<'_>]) -> Vec<Holding<'a>> {
+    drafts.iter().map(|draft| holding::plan(&draft.wanted, &draft.held, &draft.services)).collect()
+}
+
+/// Those that touch nothing that one before them touches.
+fn apart(drafts: Vec<Draft<'_>>) -> Vec<Draft<'_>> {
+    let mut touched = HashSet::new();
+    let mut alone = Vec::with_capacity(drafts.len());
+    for draft in &drafts {
+        let mine: HashSet<Touched> = draft.touches().collect();
+        let apart = touched.is_disjoint(&mine);
+        // One that waits keeps its place before those behind it.
+        touched.extend(mine);
+        alone.push(apart);
+    }
+    drop(touched);
+    drafts.into_iter().zip(alone).filter_map(|(draft, alone)| alone.then_some(draft)).collect()
+}
+
+/// Works out what a push makes of its account.
+async fn draft<'a>(
+    considered: Considered<'a>,
+    known: &mut Known,
+    tx: &mut Tx,
+    ground: &Ground,
+    now: Timestamp,
+) -> Result<Draft<'a>, Stop> {
+    let (key, account) = (&considered.asked.key, &considered.asked.pushed.account);
+    let id = considered.row.as_ref().map(|row| row.id);
     // An account that a rollout has not moved yet stays on the catalog before, unless it buys what only the newest has.
-    let held_on = match &row {
-        Some(row) => held_on(tx, ground, key, row.id, account).await?,
+    let following = id.and_then(|id| known.following.remove(&id)).filter(|following| following.held);
+    let from = match following {
+        Some(following) => Some(ground.catalogs.version(tx, &key.tenant, following.from_version).await?),
         None => None,
     };
+    let sells_all = |from: &&Arc<TenantCatalog>| {
+        account.services.iter().all(|service| from.known.plans.contains_key(&service.plan))
+    };
+    let held_on = from.as_ref().filter(sells_all);
+    let holds = id.and_then(|id| known.holds.remove(&id)).unwrap_or_default();
+    let operator_holds: Vec<OperatorHold> = holds.iter().map(|row| row.held.clone()).collect();
     let basis = Basis {
         account,
-        known: held_on.as_ref().map_or(&catalog.known, |held_on| &held_on.known),
+        known: held_on.map_or(&considered.catalog.known, |held_on| &held_on.known),
         external_id: &key.external_id,
-        operator_holds: &held_by_hand,
-        secrets: after,
+        operator_holds: &operator_holds,
+        secrets: &considered.after,
         closed: account.status == Status::Terminated,
     };
-    let wake_at = provision::next_change(&basis, now);
-    let written = Written { document: account, etag: tag, source_revision, wake_at };
-    let id = match &row {
-        None => accounts::insert(tx, key, &written, now).await?,
-        Some(row) => {
-            accounts::update(tx, row.id, &written, now).await?;
-            row.id
+    Ok(Draft {
+        wanted: holding::wanted(account),
+        desired: provision::elements(&basis, &[], now),
+        wake_at: provision::next_change(&basis, now),
+        arrives: from.is_some() && held_on.is_none(),
+        services: id.and_then(|id| known.services.remove(&id)).unwrap_or_default(),
+        held: id.and_then(|id| known.held.remove(&id)).unwrap_or_default(),
+        elements: id.and_then(|id| known.elements.remove(&id)).unwrap_or_default(),
+        holds,
+        operator_holds,
+        considered,
+    })
+}
+
+/// Writes what follows from pushes that touch nothing in common. Returns the accounts' rows and their elements.
+async fn write_drafts(
+    drafts: &[Draft<'_>],
+    tx: &mut Tx,
+    ground: &Ground,
+    now: Timestamp,
+) -> Result<(Vec<i64>, Vec<After>), StoreError> {
+    let places: Vec<(ElementKind, &str)> =
+        drafts.iter().flat_map(|draft| elements::places_beyond(&draft.desired, &draft.elements)).collect();
+    let mut elsewhere = elements::by_places_locked(tx, &places).await?;
+    let written: Vec<Written> = drafts
+        .iter()
+        .map(|draft| Written {
+            key: draft.key(),
+            id: draft.id(),
+            document: draft.account(),
+            etag: &draft.considered.tag,
+            source_revision: draft.source_revision(),
+            wake_at: draft.wake_at,
+        })
+        .collect();
+    let ids = accounts::write(tx, &written, now).await?;
+    let mut changes = Vec::new();
+    for (draft, id) in drafts.iter().zip(&ids) {
+        changes.extend(service_changes(*id, draft.account(), &draft.services, &draft.operator_holds, now)?);
+    }
+    let new_services = accounts::change_services(tx, &changes, now).await?;
+    for (draft, id) in drafts.iter().zip(&ids).filter(|(draft, _)| draft.arrives) {
+        debug_assert_eq!(draft.id(), Some(*id), "only a known account was held");
+        follow::arrived(tx, *id).await?;
+    }
+    let of: Vec<holding::Of> = drafts
+        .iter()
+        .zip(&ids)
+        .map(|(draft, id)| holding::Of {
+            account_id: *id,
+            tenant: &draft.key().tenant,
+            new_account: draft.considered.row.is_none(),
+            quarantine: draft.considered.catalog.known.quarantine,
+        })
+        .collect();
+    holding::settle(tx, &of, &holdings(drafts), &new_services, now).await?;
+    keep_secrets(drafts, &ids, tx, ground, now).await?;
+    let settling: Vec<Settling> = drafts
+        .iter()
+        .zip(&ids)
+        .map(|(draft, id)| Settling {
+            tenant: draft.key().tenant.as_str(),
+            account_id: *id,
+            desired: &draft.desired,
+            lane: jobs::LANE_SINGLE,
+            bulk: None,
+        })
+        .collect();
+    let standing = drafts.iter().map(|draft| {
+        let wants = |row: &mut ElementRow| draft.desired.iter().any(|is| is.kind == row.kind && is.key == row.key);
+        Standing { known: draft.elements.clone(), elsewhere: elsewhere.extract_if(.., wants).collect() }
+    });
+    let standing = standing.collect();
+    let after = elements::settle_all(tx, &settling, standing, now).await?;
+    note(drafts, &ids, tx, now).await?;
+    Ok((ids, after))
+}
+
+async fn keep_secrets(
+    drafts: &[Draft<'_>],
+    ids: &[i64],
+    tx: &mut Tx,
+    ground: &Ground,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (mut put, mut removed) = (Vec::new(), Vec::new());
+    for (draft, id) in drafts.iter().zip(ids) {
+        let Considered { asked, before, after, .. } = &draft.considered;
+        let place_of =
+            |service, field| SecretPlace { tenant: asked.key.tenant.as_str(), account_id: *id, service, field };
+        for change in &asked.pushed.secrets {
+            let place = (change.service.clone(), change.field.clone());
+            let (Some(secret), Some(digest)) = (&change.value, after.get(&place)) else { continue };
+            if before.get(&place) != Some(digest) {
+                put.push(Put { place: place_of(&change.service, &change.field), secret, digest });
+            }
         }
-    };
-    let services = settle_services(tx, id, account, &held_by_hand, row.is_none(), now).await?;
-    let holding = Holding {
-        account_id: id,
-        tenant: key.tenant.as_str(),
-        new_account: row.is_none(),
-        quarantine: catalog.known.quarantine,
-    };
-    let refused = holders::settle(tx, holding, &held(account, &services), now).await?;
-    if !refused.is_empty() {
-        return Err(conflict(&refused, &key.tenant).into());
+        let gone = before.keys().filter(|place| !after.contains_key(*place));
+        removed.extend(gone.map(|(service, field)| place_of(service, field)));
     }
-    keep_secrets(tx, ground, asked, id, before, after, now).await?;
-    let desired = provision::elements(&basis, &[], now);
-    let tenant = key.tenant.as_str();
-    let settled = match &row {
-        None => elements::settle_first(tx, tenant, id, &desired, jobs::LANE_SINGLE, now).await?,
-        Some(_) => elements::settle(tx, tenant, id, &desired, jobs::LANE_SINGLE, now).await?,
-    };
-    let created = decision == Decision::Create;
-    let entry = audit::Entry {
-        tenant: Some(key.tenant.as_str()),
-        actor: &asked.actor,
-        action: if created { "account.create" } else { "account.update" },
-        account_id: Some(id),
-        subject: &accounts::subject(key),
-        detail: &accounts::audit_detail(row.as_ref().map_or(1, |row| row.revision + 1), source_revision, tag),
-    };
-    audit::append(tx, &entry, now).await?;
-    if row.as_ref().is_some_and(|row| row.stale_pushes >= STALE_MANY) {
-        exceptions::release_subject(tx, STALE_KIND, &accounts::subject(key), &asked.actor, now).await?;
+    secrets::put(tx, &ground.sealer, &put, now).await?;
+    secrets::remove(tx, &removed).await
+}
+
+/// The audit, and the end of what was wrong with the source.
+async fn note(drafts: &[Draft<'_>], ids: &[i64], tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
+    let subjects: Vec<String> = drafts.iter().map(|draft| accounts::subject(draft.key())).collect();
+    let detail =
+        |draft: &Draft<'_>| accounts::audit_detail(draft.revision(), draft.source_revision(), &draft.considered.tag);
+    let details: Vec<_> = drafts.iter().map(detail).collect();
+    let mut entries = Vec::with_capacity(drafts.len());
+    for (((draft, id), subject), detail) in drafts.iter().zip(ids).zip(&subjects).zip(&details) {
+        let created = draft.considered.decision == Decision::Create;
+        entries.push(audit::Entry {
+            tenant: Some(draft.key().tenant.as_str()),
+            actor: &draft.considered.asked.actor,
+            action: if created { "account.create" } else { "account.update" },
+            account_id: Some(*id),
+            subject,
+            detail,
+        });
     }
-    let revision = row.as_ref().map_or(1, |row| row.revision + 1);
-    let first = row.is_none();
+    audit::append_all(tx, &entries, now).await?;
+    for (draft, subject) in drafts.iter().zip(&subjects) {
+        if draft.considered.row.as_ref().is_some_and(|row| row.stale_pushes >= STALE_MANY) {
+            exceptions::release_subject(tx, STALE_KIND, subject, &draft.considered.asked.actor, now).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The answer to a push that is written; `jobs` are those that were active before.
+fn done(draft: Draft<'_>, id: i64, after: &After, jobs: &HashMap<i64, i64>, now: Timestamp) -> Done {
+    let (revision, source_revision) = (draft.revision(), draft.source_revision());
+    let Considered { asked, row, tag, decision, .. } = draft.considered;
+    let key = &asked.key;
     let row = AccountRow {
         id,
         tenant: key.tenant.to_string(),
@@ -158,62 +473,28 @@ async fn write(
         external_id: key.external_id.clone(),
         revision,
         source_revision,
-        document: account.clone(),
-        etag: tag.to_owned(),
+        document: asked.pushed.account.clone(),
+        etag: tag.clone(),
         stale_pushes: 0,
-        created_at: row.as_ref().map_or(now, |row| row.created_at),
+        created_at: row.map_or(now, |row| row.created_at),
         updated_at: now,
         close_at: None,
         closed_at: None,
     };
-    let body = match made(&row, first, &desired, &settled, now) {
-        Some((elements, jobs)) => view::made(&row, &elements, &jobs),
-        None => view::account(tx, &row).await?,
-    };
-    Ok(Done {
+    let changed: HashMap<i64, i64> = after.settled.iter().map(|settled| (settled.element_id, settled.job_id)).collect();
+    let job_of = |element: &ElementRow| changed.get(&element.id).or_else(|| jobs.get(&element.id));
+    let active: Vec<(i64, i64)> =
+        after.elements.iter().filter_map(|element| Some((element.id, *job_of(element)?))).collect();
+    let created = decision == Decision::Create;
+    Done {
         status: if created { 201 } else { 200 },
-        etag: Some(tag.to_owned()),
-        body,
+        etag: Some(tag),
+        body: view::shown(&row, &after.elements, &active, &draft.holds),
         outcome: if created { "created" } else { "updated" },
-    })
+    }
 }
 
-/// Elements, and (element, job) of their jobs.
-type Made = (Vec<ElementRow>, Vec<(i64, i64)>);
-
-/// The elements and jobs of an account as just written. `None`: it has others too, which must be read.
-fn made(
-    row: &AccountRow,
-    first: bool,
-    desired: &[ElementDesired],
-    settled: &[Settled],
-    now: Timestamp,
-) -> Option<Made> {
-    if !first || settled.len() != desired.len() || settled.iter().any(|settled| settled.desired_revision != 1) {
-        return None;
-    }
-    let pairs = desired.iter().zip(settled);
-    if pairs.clone().any(|(element, settled)| (element.kind, &element.key) != (settled.kind, &settled.key)) {
-        return None;
-    }
-    let mut rows: Vec<ElementRow> =
-        pairs.map(|(element, settled)| elements::made(&row.tenant, row.id, element, settled, now)).collect();
-    rows.sort_by(|a, b| (a.kind.as_str(), &a.key).cmp(&(b.kind.as_str(), &b.key)));
-    Some((rows, settled.iter().map(|settled| (settled.element_id, settled.job_id)).collect()))
-}
-
-async fn unchanged(row: AccountRow, asked: &Push, tx: &mut Tx) -> Result<Done, Stop> {
-    let newest = asked.pushed.source_revision.or(row.source_revision);
-    let mut row = row;
-    if newest != row.source_revision || row.stale_pushes > 0 {
-        accounts::record_seen(tx, row.id, newest).await?;
-        row.source_revision = newest;
-    }
-    let body = view::account(tx, &row).await?;
-    Ok(Done { status: 200, etag: Some(row.etag), body, outcome: "unchanged" })
-}
-
-pub(super) async fn stale(row: &AccountRow, key: &AccountKey, tx: &mut Tx, now: Timestamp) -> Result<Done, Stop> {
+pub(super) async fn stale(row: &AccountRow, key: &AccountKey, tx: &mut Tx, now: Timestamp) -> Result<Done, StoreError> {
     let count = accounts::count_stale(tx, row.id).await?;
     if count >= STALE_MANY {
         let detail = format!(
@@ -253,71 +534,6 @@ fn digest(change: &SecretChange, key: &AccountKey, sealer: &Sealer) -> Option<St
     let secret = change.value.as_ref()?;
     let label = format!("secret\u{0}{}\u{0}{}\u{0}{}", accounts::subject(key), change.service, change.field);
     Some(hex(&sealer.keyed_hash(&label, secret.expose().as_bytes())[..16]))
-}
-
-async fn keep_secrets(
-    tx: &mut Tx,
-    ground: &Ground,
-    asked: &Push,
-    account_id: i64,
-    before: &SecretDigests,
-    after: &SecretDigests,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let tenant = asked.key.tenant.as_str();
-    for change in &asked.pushed.secrets {
-        let place = (change.service.clone(), change.field.clone());
-        let (Some(secret), Some(digest)) = (&change.value, after.get(&place)) else { continue };
-        if before.get(&place) != Some(digest) {
-            let place = SecretPlace { tenant, account_id, service: &change.service, field: &change.field };
-            secrets::put(tx, &ground.sealer, place, secret, digest, now).await?;
-        }
-    }
-    for (service, field) in before.keys().filter(|place| !after.contains_key(*place)) {
-        secrets::remove(tx, SecretPlace { tenant, account_id, service, field }).await?;
-    }
-    Ok(())
-}
-
-/// What the account must hold: only what a living service, or a device of a living account, needs.
-fn held(account: &Account, services: &[(String, i64)]) -> Vec<Held> {
-    if account.status == Status::Terminated {
-        return Vec::new();
-    }
-    let row_of = |id: &str| services.iter().find(|(external_id, _)| external_id == id).map(|(_, row)| *row);
-    let living = || account.services.iter().filter(|service| account.status_of(service) != Status::Terminated);
-    let mut all = Vec::new();
-    let mut add = |kind: HeldKind, value: String, service_id: Option<i64>| all.push(Held { kind, value, service_id });
-    for device in &account.devices {
-        let on = |wanted: ServiceType| {
-            let mut found = living()
-                .filter(|service| service.service_type == wanted && service.device.as_ref() == Some(&device.id));
-            found.next().and_then(|service| row_of(&service.id))
-        };
-        add(HeldKind::Mac, device.cm_mac.to_string(), on(ServiceType::Internet).or(on(ServiceType::Voice)));
-        if let Some(mta) = device.mta_mac {
-            add(HeldKind::Mac, mta.to_string(), on(ServiceType::Voice));
-        }
-    }
-    for service in living() {
-        let row = row_of(&service.id);
-        for address in &service.static_ips {
-            add(HeldKind::Address, address.to_string(), row);
-        }
-        for line in &service.lines {
-            add(HeldKind::Number, line.number.clone(), row);
-        }
-        if let Some(radius) = &service.radius {
-            add(HeldKind::Username, radius.username.clone(), row);
-            radius.framed_ip.iter().for_each(|address| add(HeldKind::Address, address.to_string(), row));
-            radius.ipv6_delegated.iter().for_each(|prefix| add(HeldKind::Address, prefix.clone(), row));
-        }
-        if let Some(mailbox) = &service.mailbox {
-            add(HeldKind::Mailbox, mailbox.address.clone(), row);
-            mailbox.aliases.iter().for_each(|alias| add(HeldKind::Mailbox, alias.clone(), row));
-        }
-    }
-    all
 }
 
 /// The other account is named only inside the caller's own tenant.

@@ -131,7 +131,7 @@ pub(super) async fn reassess(
     if arriving {
         follow::arrived(tx, row.id).await?;
     }
-    settle_services(tx, row.id, &row.document, &held, false, now).await?;
+    settle_services(tx, row.id, &row.document, &held, now).await?;
     let next = provision::next_change(&basis, now).into_iter().chain(row.close_at).min();
     accounts::wake_at(tx, row.id, next).await?;
     Ok(())

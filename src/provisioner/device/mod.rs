@@ -23,7 +23,7 @@ use crate::provision::{
     BOOT_ALLOWANCE, Content, DeviceFacts, DeviceKind, ElementKind, ElementState, Means, Settled, Step, Verdict,
     next_step,
 };
-use crate::store::devices::{self, DeviceNotes, DeviceRow};
+use crate::store::devices::{DeviceNotes, DeviceRow};
 use crate::store::elements::{self, ElementRow, Progress};
 use crate::store::jobs::{ClaimedJob, LANE_SINGLE};
 use crate::store::plant::config_file_name;
@@ -105,10 +105,10 @@ impl Devices {
         let offer = self.plant.offer(element, secrets).map_err(ApplyError::Fail)?;
         let mac: MacAddress =
             element.key.parse().map_err(|_| ApplyError::Fail(format!("{:?} is no MAC address", element.key)))?;
-        let known = read(store, element)
+        let lines_at = telephone_side(store, element)
             .await
             .map_err(|error| ApplyError::Retry(format!("what is known of the device could not be read: {error}")))?;
-        let attempt = Attempt::new(self, store, job, (kind, mac), offer, known, random, now);
+        let attempt = Attempt::new(self, store, job, (kind, mac), offer, lines_at, random, now);
         Ok(Outcome::Device(Box::new(attempt.run().await)))
     }
 }
@@ -161,11 +161,11 @@ impl<'a> Attempt<'a> {
         job: &'a ClaimedJob,
         (kind, mac): (DeviceKind, MacAddress),
         offer: Option<Offer>,
-        (known, lines_at): (DeviceRow, Option<IpAddr>),
+        lines_at: Option<IpAddr>,
         random: u64,
         now: Timestamp,
     ) -> Self {
-        let element = &job.element;
+        let (element, known) = (&job.element, job.device.clone());
         let settings = devices.settings();
         // A lease tells where it is now, the last fetch where it was.
         let lease = devices.leases.as_ref().and_then(|leases| leases.of(mac, now));
@@ -371,18 +371,17 @@ fn later(now: Timestamp, delay: Duration) -> Timestamp {
     now.checked_add(delay).unwrap_or(Timestamp::MAX)
 }
 
-/// What is known of the device, and where its gateway's telephone side was seen.
-async fn read(store: &Store, element: &ElementRow) -> Result<(DeviceRow, Option<IpAddr>), StoreError> {
-    let mut tx = store.read().await?;
-    let known = devices::one(&mut tx, element.id).await?;
+/// Where the telephone side of a device's gateway was seen.
+async fn telephone_side(store: &Store, element: &ElementRow) -> Result<Option<IpAddr>, StoreError> {
     let mta =
         [Some(&element.desired), element.applied.as_ref()].into_iter().flatten().find_map(|content| match content {
             Content::Cm(cm) => cm.mta_mac,
             _ => None,
         });
-    let Some(mta) = mta else { return Ok((known, None)) };
+    let Some(mta) = mta else { return Ok(None) };
+    let mut tx = store.read().await?;
     let mta = elements::by_key(&mut tx, ElementKind::Mta, &mta.to_string()).await?;
-    Ok((known, mta.and_then(|mta| mta.last_seen_from).and_then(|from| from.parse().ok())))
+    Ok(mta.and_then(|mta| mta.last_seen_from).and_then(|from| from.parse().ok()))
 }
 
 #[cfg(test)]

@@ -61,7 +61,9 @@ impl Desk {
             let place = SecretPlace { tenant: TENANT, account_id: account, service: "1", field: &password.field };
             let digest = password.digest.as_deref().expect("a password");
             let secret = Secret::new(clear);
-            secrets::put(&mut tx, self.store.sealer(), place, &secret, digest, now).await.expect("sealed");
+            secrets::put(&mut tx, self.store.sealer(), &[secrets::Put { place, secret: &secret, digest }], now)
+                .await
+                .expect("sealed");
             let desired = ElementDesired { kind, key: key.to_owned(), services: vec!["1".to_owned()], content };
             elements::settle(&mut tx, TENANT, account, &[desired], jobs::LANE_SINGLE, now).await.expect("settled");
             tx.commit().await.expect("committed");
