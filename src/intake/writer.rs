@@ -52,8 +52,9 @@ struct WriterTask {
 const QUEUE_MAX: usize = 2048;
 /// Deeds of one transaction.
 const GROUP_MAX: usize = 256;
-/// SQLite has one writer; PostgreSQL gains from a few connections. Deeds of one account always meet the same task.
-const POSTGRES_TASKS: usize = 4;
+/// SQLite has one writer; PostgreSQL gains from a second one while the first waits for the disk, and from large groups more
+/// than from many. Deeds of one account always meet the same task.
+const POSTGRES_TASKS: usize = 2;
 /// A database that hangs must not hang the callers.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 const BEAT_EVERY: Duration = Duration::from_secs(3);

@@ -184,7 +184,12 @@ const DUE_SQLITE: &str = "SELECT id FROM job
 const DUE_POSTGRES: &str = "SELECT id FROM job
      WHERE finished_at IS NULL AND kind = $1 AND lane = $2 AND run_at <= $3
      ORDER BY run_at, id LIMIT $4 FOR UPDATE SKIP LOCKED";
-const NEXT_DUE: &str = "SELECT MIN(run_at) FROM job WHERE finished_at IS NULL AND kind = $1";
+// One look at the beginning of each lane: of both together every active job would be read.
+const NEXT_DUE: &str = "SELECT MIN(lanes.run_at) FROM (
+         SELECT MIN(run_at) AS run_at FROM job WHERE finished_at IS NULL AND kind = $1 AND lane = 0
+         UNION ALL
+         SELECT MIN(run_at) AS run_at FROM job WHERE finished_at IS NULL AND kind = $1 AND lane = 1
+     ) AS lanes";
 static STORE: Many<13> = Many::new(
     [
         ("id", Of::Integer),
