@@ -201,7 +201,10 @@ fn crossing(site: Site) {
     }
     let nas = Coa::start(NAS_SECRET);
     let port = nas.port;
-    tells(&site, &format!("address = \"127.0.0.1\", port = {port}, mode = \"coa\", attributes = [\"Mikrotik-Rate-Limit\"]"));
+    tells(
+        &site,
+        &format!("address = \"127.0.0.1\", port = {port}, mode = \"coa\", attributes = [\"Mikrotik-Rate-Limit\"]"),
+    );
     site.prepare(CATALOG);
     let key = site.key("acme", "admin");
     let daemon = site.start();
@@ -360,12 +363,14 @@ fn a_new_period_restores_what_use_took_and_no_modem_is_reset() {
         body["devices"] = json!([{"id": "gw", "cm_mac": "00:11:22:00:00:01"}]);
         body["services"][0]["device"] = json!("gw");
     });
-    let lanes = || stored(&site, "SELECT group_concat(kind || job.lane, ' ') FROM (SELECT * FROM job ORDER BY id) AS job");
+    let lanes =
+        || stored(&site, "SELECT group_concat(kind || job.lane, ' ') FROM (SELECT * FROM job ORDER BY id) AS job");
     wait_for("both have a job", SOON, || (lanes().split(' ').count() == 2).then_some(()));
     report(site.radius_port, 1, "Start", 0, 0);
     report(site.radius_port, 1, "Interim-Update", 60, 11 * GB);
     wait_for("it is held", SOON, || (holds(&daemon, &key, 1) == ["throttle:slow"]).then_some(()));
-    let group = || stored(&site_of(&site.aaa_url), "SELECT value FROM radreply WHERE attribute = 'Mikrotik-Rate-Limit'");
+    let group =
+        || stored(&site_of(&site.aaa_url), "SELECT value FROM radreply WHERE attribute = 'Mikrotik-Rate-Limit'");
     wait_for("the login is slow", SOON, || (group() == "64k/64k").then_some(()));
     wait_for("the NAS is asked", SOON, || (!nas.packets().is_empty()).then_some(()));
     assert!(modem(&site).contains("throttled"), "{}", modem(&site));
@@ -377,7 +382,10 @@ fn a_new_period_restores_what_use_took_and_no_modem_is_reset() {
     daemon.clock.advance_micros((left - 3600).max(0) as i64 * 1_000_000);
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(holds(&daemon, &key, 1), ["throttle:slow"]);
-    assert!(until.duration_since("2026-01-01T00:00:00Z".parse().expect("an instant")).as_secs() % 86_400 < 300, "{until}");
+    assert!(
+        until.duration_since("2026-01-01T00:00:00Z".parse().expect("an instant")).as_secs() % 86_400 < 300,
+        "{until}"
+    );
 
     // Then it does, by itself: at once for the login, at its next boot for the modem.
     let asked = nas.packets().len();
@@ -469,7 +477,8 @@ fn of_balance(balance: &Value) -> Items {
 fn of_lines(run: &Value, period: &str) -> Items {
     let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
     let lines = run["lines"].as_array().expect("lines").iter();
-    let of_period = lines.filter(|line| line["period"]["start"].as_str().is_some_and(|start| start.starts_with(period)));
+    let of_period =
+        lines.filter(|line| line["period"]["start"].as_str().is_some_and(|start| start.starts_with(period)));
     of_period.map(|line| (text(line, "charge"), text(line, "quantity"), text(line, "amount"))).collect()
 }
 

@@ -42,7 +42,9 @@ pub(super) async fn push_all(
     let mut left: Vec<usize> = (0..asked.len()).collect();
     while !left.is_empty() {
         let mut accounts = HashSet::with_capacity(left.len());
-        let round: Vec<usize> = left.iter().copied().filter(|place| accounts.insert(&asked[*place].key)).collect();
+        // Nobody overtakes a push that must wait for the one before it.
+        let first = |place: &usize| accounts.insert(&asked[*place].key);
+        let round: Vec<usize> = left.iter().copied().take_while(first).collect();
         let pushes: Vec<&Push> = round.iter().map(|place| asked[*place]).collect();
         for (place, turn) in round.into_iter().zip(push_round(&pushes, tx, ground, now).await?) {
             turns[place] = turn;
