@@ -75,10 +75,17 @@ impl AutoClose {
                 let ripe = now.as_second() - period.end.as_second() >= cycle.grace_seconds;
                 if ripe
                     && billing::runs_of(&mut tx, &tenant, id, &period).await? == 0
+                    && billing::draft_of(&mut tx, &tenant, id).await?.is_none()
                     && billing::count_accounts(&mut tx, &tenant, id).await? > 0
                 {
                     let name = cycle.calendar.name(&period);
-                    let order = Order { tenant: tenant.clone(), cycle: id.clone(), period: Some(name), dry_run: false };
+                    let order = Order {
+                        tenant: tenant.clone(),
+                        cycle: id.clone(),
+                        period: Some(name),
+                        dry_run: false,
+                        rerate: false,
+                    };
                     due.push((order, period));
                 }
             }

@@ -121,7 +121,7 @@ pub async fn missing(
     let (mut after, mut done) = (0, 0);
     loop {
         let mut tx = store.read_snapshot().await?;
-        let chunk = billing::accounts(&mut tx, &question.tenant, cycle, after, super::CHUNK).await?;
+        let chunk = billing::accounts(&mut tx, &question.tenant, cycle, after, super::build::CHUNK).await?;
         let Some(last) = chunk.last() else { return Ok(()) };
         after = last.id;
         for account in &chunk {

@@ -3,13 +3,24 @@
 //! A run reads accounts in chunks, asks `billing` for their lines and writes them in chunks; the batch shows with its
 //! final row. A run that was killed left nothing visible: the next one empties its batch and builds it again. An account
 //! that cannot be rated has no lines in the batch and an exception; the others go on.
+//!
+//! ```text
+//! building ─▶ closed ─▶ acknowledged
+//!     └─▶ draft ⇄ checked ─▶ closed        where the cycle says `approval = "required"`; `approve` closes
+//! ```
 
+mod approval;
 pub mod assurance;
 mod auto;
+mod build;
+mod check;
 pub mod completeness;
+mod edges;
 mod simulate;
 mod totals;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,19 +28,24 @@ use jiff::ToSpan;
 use serde_json::json;
 use thiserror::Error;
 
+pub use approval::{ApprovalError, approve, discard};
 pub use auto::AutoClose;
+pub use check::{CheckOrder, Checked, check};
 pub use simulate::{Outcome, Simulated, Simulation, simulate};
 pub use totals::Total;
 
 use crate::billing::facts::RunContext;
+use crate::billing::history::PlanTariffs;
 use crate::billing::lines::{Line, StoredLine};
-use crate::billing::run::{Held, HeldReason, lines};
-use crate::store::billing::{self, BatchRow, BilledAccount};
+use crate::billing::run::Held;
+use crate::catalog::Approval;
+use crate::store::billing::{self, BatchRow};
 use crate::store::events::{self, EventType, NewEvent};
 use crate::store::rating::{self, RatingError};
-use crate::store::{Store, StoreError, Tx, catalog, exceptions, journal, ledger};
+use crate::store::{Store, StoreError, Tx, catalog, exceptions, held, journal};
 use crate::vocabulary::{Clock, Period, Timestamp};
-use totals::Totals;
+use build::{Built, build};
+use edges::Edges;
 
 /// What is to be closed or previewed.
 #[derive(Debug, Clone)]
@@ -40,6 +56,8 @@ pub struct Order {
     pub period: Option<String>,
     /// Computes everything and keeps nothing.
     pub dry_run: bool,
+    /// Rates every item of the period anew, whatever has changed; only a person asks for that.
+    pub rerate: bool,
 }
 
 /// What a run did.
@@ -47,6 +65,8 @@ pub struct Order {
 pub struct Report {
     /// `None`: a preview, or nothing was due.
     pub batch: Option<String>,
+    /// The batch waits for a check and an approval.
+    pub draft: bool,
     pub period: Period,
     pub accounts: u64,
     pub lines: u64,
@@ -66,6 +86,8 @@ pub enum BillerError {
     Running(String),
     #[error("cycle {0} is being closed by another process; try again when it is done")]
     Busy(String),
+    #[error("batch {0} is a draft of this cycle; approve or discard it first")]
+    Draft(String),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -107,17 +129,17 @@ pub async fn close_period(
     if !order.dry_run {
         wait_for_fold(store, now).await?;
     }
-    let claim = Claim::new(store, clock, order);
+    let claim = Claim::new(store, clock, &order.tenant, &order.cycle);
     if !order.dry_run {
         claim.take().await?;
-        let result = begin(store, order, &mut ground, now).await;
+        let result = begin(store, order, &mut ground, &claim, now).await;
         if let Err(error) = result {
             claim.give_back().await?;
             return Err(error);
         }
     }
-    let built = build(store, order, &ground, &claim, watch).await;
-    let built = match built {
+    let ground = Arc::new(ground);
+    let built = match build(store, order, &ground, &claim, watch).await {
         Ok(built) => built,
         Err(error) => {
             // What was built is invisible; the next run empties it.
@@ -127,8 +149,9 @@ pub async fn close_period(
     };
     let batch = if order.dry_run { None } else { finish(store, order, &ground, &built, &claim, now).await? };
     Ok(Report {
+        draft: ground.approval && batch.is_some(),
         batch,
-        period: ground.context.period,
+        period: ground.context.period.clone(),
         accounts: built.accounts,
         lines: built.totals.lines,
         totals: built.totals.list(),
@@ -140,26 +163,56 @@ pub async fn close_period(
 /// Everything of a run that is the same for each account.
 struct Ground {
     context: RunContext,
-    plans: crate::billing::history::PlanTariffs,
+    plans: PlanTariffs,
     run: i64,
     accounts: i64,
+    /// Whether the cycle's bills are approved by a person before they are closed.
+    approval: bool,
+    edges: Edges,
+    /// Subjects of accounts that could not be rated before.
+    failed_before: BTreeSet<String>,
 }
 
 async fn ground(tx: &mut Tx, order: &Order, now: Timestamp) -> Result<Ground, BillerError> {
-    let context = rating::context(tx, &order.tenant, &order.cycle, order.period.as_deref(), now).await?;
+    let mut context = rating::context(tx, &order.tenant, &order.cycle, order.period.as_deref(), now).await?;
+    if order.rerate {
+        context.causes.rerate = Some(context.period.start);
+    }
     let run = billing::runs_of(tx, &order.tenant, &order.cycle, &context.period).await? + 1;
+    let in_force = catalog::in_force(tx, &order.tenant).await?;
+    let in_force = in_force.ok_or_else(|| RatingError::NoTenant(order.tenant.clone()))?.catalog;
     Ok(Ground {
         plans: catalog::plan_tariffs(tx, &order.tenant).await?,
         accounts: billing::count_accounts(tx, &order.tenant, &order.cycle).await?,
+        approval: in_force.cycles.get(&order.cycle).is_some_and(|cycle| cycle.approval == Approval::Required),
+        edges: Edges::of(&in_force, now),
+        failed_before: exceptions::open_subjects(tx, &order.tenant, FAILED).await?,
         context,
         run,
     })
 }
 
-/// Empties what a killed run left, and begins the batch.
-async fn begin(store: &Store, order: &Order, ground: &mut Ground, now: Timestamp) -> Result<(), BillerError> {
+/// Empties what a killed run left and the draft that this run replaces, and begins the batch.
+async fn begin(
+    store: &Store,
+    order: &Order,
+    ground: &mut Ground,
+    claim: &Claim<'_>,
+    now: Timestamp,
+) -> Result<(), BillerError> {
+    let mut tx = store.read().await?;
+    if let Some(draft) = billing::draft_of(&mut tx, &order.tenant, &order.cycle).await?
+        && draft.period.start != ground.context.period.start
+    {
+        return Err(BillerError::Draft(draft.id));
+    }
+    let left = billing::unfinished(&mut tx, &order.tenant, &order.cycle, &ground.context.period).await?;
+    drop(tx);
+    for id in left {
+        drop_batch(store, claim, &id).await?;
+    }
     let mut tx = store.write().await?;
-    billing::drop_unfinished(&mut tx, &order.tenant, &order.cycle).await?;
+    claim.renew(&mut tx).await?;
     // Read again under the claim: another process may have closed the period meanwhile.
     ground.run = billing::runs_of(&mut tx, &order.tenant, &order.cycle, &ground.context.period).await? + 1;
     ground.context.closures = billing::closures(&mut tx, &order.tenant, &order.cycle).await?;
@@ -177,6 +230,9 @@ async fn begin(store: &Store, order: &Order, ground: &mut Ground, now: Timestamp
         created_at: now,
         closed_at: None,
         acknowledged_at: None,
+        checked_at: None,
+        approved_at: None,
+        approved_by: None,
     };
     billing::begin_batch(&mut tx, &batch).await?;
     tx.commit().await?;
@@ -184,109 +240,17 @@ async fn begin(store: &Store, order: &Order, ground: &mut Ground, now: Timestamp
     Ok(())
 }
 
-#[derive(Default)]
-struct Built {
-    accounts: u64,
-    totals: Totals,
-    held: Vec<(String, Held)>,
-    failed: Vec<(String, String)>,
-}
-
-async fn build(
-    store: &Store,
-    order: &Order,
-    ground: &Ground,
-    claim: &Claim<'_>,
-    watch: &mut dyn Watch,
-) -> Result<Built, BillerError> {
-    let mut built = Built::default();
-    let mut after = 0;
-    let total = u64::try_from(ground.accounts).unwrap_or(0);
+/// Takes away a batch that is not closed, in short transactions: other writers wait for none of them long.
+async fn drop_batch(store: &Store, claim: &Claim<'_>, id: &str) -> Result<(), BillerError> {
     loop {
         let mut tx = store.write().await?;
-        if !order.dry_run {
-            claim.renew(&mut tx).await?;
-        }
-        let accounts = billing::accounts(&mut tx, &order.tenant, &order.cycle, after, CHUNK).await?;
-        let Some(last) = accounts.last() else {
-            tx.rollback().await?;
-            return Ok(built);
-        };
-        after = last.id;
-        flush(&mut tx, &accounts, &ground.context).await?;
-        for account in &accounts {
-            bill(&mut tx, account, order, ground, &mut built, watch).await?;
-            built.accounts += 1;
-            watch.account(built.accounts, total);
-        }
-        // A preview has written the usage of open hours only to read it.
-        if order.dry_run { tx.rollback().await? } else { tx.commit().await? }
-    }
-}
-
-async fn flush(tx: &mut Tx, accounts: &[BilledAccount], context: &RunContext) -> Result<(), StoreError> {
-    let ids: Vec<i64> = accounts.iter().map(|account| account.id).collect();
-    let until = context.period.end.min(context.now);
-    let edges = [context.period.start, context.period.end];
-    ledger::flush(tx, &ids, until, &edges, context.now).await?;
-    Ok(())
-}
-
-async fn bill(
-    tx: &mut Tx,
-    account: &BilledAccount,
-    order: &Order,
-    ground: &Ground,
-    built: &mut Built,
-    watch: &mut dyn Watch,
-) -> Result<(), BillerError> {
-    let name = || format!("{}/{}", account.source, account.external_id);
-    let facts = rating::facts(tx, account, &order.tenant, &ground.context, &ground.plans).await?;
-    let result = match facts.and_then(|facts| lines(&facts, &ground.context)) {
-        Ok(result) => result,
-        Err(error) => {
-            let detail = error.to_string();
-            tracing::error!(
-                account.id = account.id,
-                period.start = %ground.context.period.start,
-                "Account {} of {} was not billed: {detail}. It has no lines in this batch; the next run tries again.",
-                name(), order.tenant
-            );
-            if !order.dry_run {
-                let subject = format!("{}/{}", order.tenant, name());
-                exceptions::open(tx, Some(&order.tenant), "billing.failed", &subject, &detail, ground.context.now)
-                    .await?;
-            }
-            built.failed.push((name(), detail));
+        claim.renew(&mut tx).await?;
+        let gone = billing::drop_some(&mut tx, id).await?;
+        tx.commit().await?;
+        if gone {
             return Ok(());
         }
-    };
-    let mut written = Vec::with_capacity(result.lines.len());
-    for stored in result.lines {
-        built.totals.add(&stored.line);
-        watch.line(&stored);
-        let minor = stored.line.amount_minor();
-        written.push((stored, minor));
     }
-    if let Some(batch) = &ground.context.batch {
-        billing::insert_lines(tx, batch, account.id, &written).await?;
-        for held in &result.held {
-            report_held(tx, order, &name(), held, ground.context.now).await?;
-        }
-    }
-    built.held.extend(result.held.into_iter().map(|held| (name(), held)));
-    Ok(())
-}
-
-async fn report_held(tx: &mut Tx, order: &Order, account: &str, held: &Held, now: Timestamp) -> Result<(), StoreError> {
-    let why = match held.reason {
-        HeldReason::TooOld => "a debit older than debit_max_age",
-        HeldReason::TooSmall => "smaller than min_amount",
-    };
-    let subject = format!("{}/{account} {} {} {}", order.tenant, held.service, held.charge, held.period.start);
-    let detail = format!("A correction of {} {} was held back: {why}.", held.amount, held.amount.currency);
-    exceptions::open(tx, Some(&order.tenant), "correction.held", &subject, &detail, now).await?;
-    Ok(())
 }
 
 /// The batch's final row. A further run of a period that had nothing to say leaves no batch.
@@ -299,44 +263,56 @@ async fn finish(
     now: Timestamp,
 ) -> Result<Option<String>, BillerError> {
     let id = ground.context.batch.clone().unwrap_or_default();
-    let mut tx = store.write().await?;
-    claim.renew(&mut tx).await?;
     let empty = built.totals.lines == 0 && ground.run > 1;
-    if empty {
-        billing::drop_batch(&mut tx, &id).await?;
-    } else {
-        let count = i64::try_from(built.totals.lines).unwrap_or(i64::MAX);
-        let totals = serde_json::to_string(&built.totals.list()).unwrap_or_else(|_| "[]".to_owned());
-        billing::close_batch(&mut tx, &id, count, &totals, now).await?;
-    }
-    billing::release(&mut tx, &claim.name, &claim.owner).await?;
-    if !empty {
-        let payload = json!({
-            "batch": id,
-            "cycle": order.cycle,
-            "period": ground.context.period,
-            "run": ground.run,
-            "lines": built.totals.lines,
-            "totals": built.totals.list(),
-        });
-        let kind = EventType::InvoiceBatchClosed;
-        events::append(&mut tx, &NewEvent { tenant: &order.tenant, kind, subject: &id, payload: &payload }, now)
-            .await?;
-    }
-    tx.commit().await?;
-    if empty {
+    if empty && built.verdicts == 0 {
+        drop_batch(store, claim, &id).await?;
+        claim.give_back().await?;
         tracing::info!(
             period.start = %ground.context.period.start,
             "Cycle {} of {} was closed before and has nothing new.", order.cycle, order.tenant
         );
-    } else {
-        tracing::info!(
-            period.start = %ground.context.period.start,
-            "Closed cycle {} of {}: {} lines for {} accounts.",
-            order.cycle, order.tenant, built.totals.lines, built.accounts
-        );
+        return Ok(None);
     }
-    Ok((!empty).then_some(id))
+    let mut tx = store.write().await?;
+    claim.renew(&mut tx).await?;
+    let count = i64::try_from(built.totals.lines).unwrap_or(i64::MAX);
+    let totals = serde_json::to_string(&built.totals.list()).unwrap_or_else(|_| "[]".to_owned());
+    if ground.approval {
+        billing::leave_draft(&mut tx, &id, count, &totals).await?;
+    } else {
+        billing::close_batch(&mut tx, &id, count, &totals, now).await?;
+        settle_closed(&mut tx, &order.tenant, &id, now).await?;
+    }
+    billing::release(&mut tx, &claim.name, &claim.owner).await?;
+    tx.commit().await?;
+    let (did, next) = match ground.approval {
+        true => ("Drafted", " It waits for `bill check` and `bill approve`."),
+        false => ("Closed", ""),
+    };
+    tracing::info!(
+        period.start = %ground.context.period.start,
+        "{did} cycle {} of {}: {} lines for {} accounts.{next}",
+        order.cycle, order.tenant, built.totals.lines, built.accounts
+    );
+    Ok(Some(id))
+}
+
+/// What follows from a batch's closing, in the same transaction.
+async fn settle_closed(tx: &mut Tx, tenant: &str, id: &str, now: Timestamp) -> Result<(), StoreError> {
+    held::settle(tx, id).await?;
+    let Some(batch) = billing::batch(tx, tenant, id).await? else { return Ok(()) };
+    let totals: serde_json::Value = serde_json::from_str(&batch.totals).unwrap_or_default();
+    let payload = json!({
+        "batch": id,
+        "cycle": batch.cycle,
+        "period": batch.period,
+        "run": batch.run,
+        "lines": batch.lines,
+        "totals": totals,
+    });
+    let kind = EventType::InvoiceBatchClosed;
+    events::append(tx, &NewEvent { tenant, kind, subject: id, payload: &payload }, now).await?;
+    Ok(())
 }
 
 /// Waits until what had arrived by `now` is folded, as long as somebody folds; what comes later becomes a correction.
@@ -379,14 +355,14 @@ struct Claim<'a> {
 }
 
 impl<'a> Claim<'a> {
-    fn new(store: &'a Store, clock: &'a Clock, order: &Order) -> Self {
+    fn new(store: &'a Store, clock: &'a Clock, tenant: &str, cycle: &str) -> Self {
         static RUNS: AtomicU64 = AtomicU64::new(0);
         Self {
             store,
             clock,
-            name: format!("bill:{}/{}", order.tenant, order.cycle),
+            name: format!("bill:{tenant}/{cycle}"),
             owner: format!("{}#{}", store.owner(), RUNS.fetch_add(1, Ordering::Relaxed)),
-            cycle: order.cycle.clone(),
+            cycle: cycle.to_owned(),
         }
     }
 
@@ -424,8 +400,8 @@ impl<'a> Claim<'a> {
     }
 }
 
-/// Accounts in one transaction.
-const CHUNK: i64 = 100;
+/// The kind of the exception of an account that could not be rated.
+const FAILED: &str = "billing.failed";
 const CLAIM_SECONDS: i64 = 30;
 const CLAIM_POLL: Duration = Duration::from_millis(500);
 const CLAIM_TRIES: u32 = 80;

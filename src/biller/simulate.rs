@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{BillerError, CHUNK, flush};
+use super::BillerError;
+use super::build::{CHUNK, flush};
+use super::edges::Edges;
 use crate::account::ServiceType;
 use crate::billing::facts::RunContext;
 use crate::billing::run::RunError;
@@ -80,12 +82,21 @@ pub async fn simulate(
     }
     let plans = catalog::plan_tariffs(&mut tx, &order.tenant).await?;
     let offers = offers(&mut tx, &order.tenant).await?;
+    let known = catalog::in_force(&mut tx, &order.tenant).await?;
+    let edges = known.map(|known| Edges::of(&known.catalog, now)).unwrap_or_default();
     tx.rollback().await?;
     let mut outcome = Outcome::default();
     for context in grounds {
         outcome.periods.push((context.cycle.id.clone(), context.cycle.name(&context.period)));
         let changed = order.tariff.as_ref().map(|tariff| with_tariff(&context, tariff));
-        let ground = Ground { order, context: &context, changed: changed.as_ref(), plans: &plans, offers: &offers };
+        let ground = Ground {
+            order,
+            context: &context,
+            changed: changed.as_ref(),
+            plans: &plans,
+            offers: &offers,
+            edges: &edges,
+        };
         let mut after = 0;
         loop {
             let accounts = ground.chunk(store, after).await?;
@@ -106,6 +117,7 @@ struct Ground<'g> {
     changed: Option<&'g RunContext>,
     plans: &'g crate::billing::history::PlanTariffs,
     offers: &'g BTreeMap<ServiceType, Vec<Offer>>,
+    edges: &'g Edges,
 }
 
 impl Ground<'_> {
@@ -117,7 +129,7 @@ impl Ground<'_> {
         let (tenant, cycle) = (&self.order.tenant, &self.context.cycle.id);
         let accounts = billing::accounts(&mut tx, tenant, cycle, after, CHUNK).await?;
         if !closed && !accounts.is_empty() {
-            flush(&mut tx, &accounts, self.context).await?;
+            flush(&mut tx, &accounts, self.context, self.edges).await?;
         }
         let mut done = Vec::with_capacity(accounts.len());
         for account in &accounts {

@@ -1,10 +1,10 @@
-//! The sums of a batch, by currency.
+//! The sums of a batch, by currency. A sum that would leave 64 bits is refused, never clamped.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::billing::lines::Line;
+use crate::store::billing::NewLine;
 use crate::vocabulary::{Currency, Money};
 
 /// Sums of the lines of one currency.
@@ -20,32 +20,39 @@ pub struct Total {
     pub total: String,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Totals {
     pub lines: u64,
     sums: BTreeMap<String, Sum>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Sum {
     lines: u64,
     amount: i64,
     tax: i64,
-    exclusive: i64,
+    total: i64,
 }
 
 impl Totals {
-    pub fn add(&mut self, line: &Line) {
-        self.lines += 1;
-        let sum = self.sums.entry(line.currency.clone()).or_default();
-        sum.lines += 1;
-        sum.amount = sum.amount.saturating_add(line.amount_minor());
-        for tax in &line.tax {
-            sum.tax = sum.tax.saturating_add(tax.amount_minor());
-            if !tax.inclusive {
-                sum.exclusive = sum.exclusive.saturating_add(tax.amount_minor());
+    /// The sums with these lines; `None`: one of them would leave 64 bits.
+    pub fn with(&self, lines: &[NewLine]) -> Option<Self> {
+        let mut grown = self.clone();
+        for new in lines {
+            let line = &new.stored.line;
+            grown.lines += 1;
+            let sum = grown.sums.entry(line.currency.clone()).or_default();
+            sum.lines += 1;
+            sum.amount = sum.amount.checked_add(new.amount_minor)?;
+            sum.total = sum.total.checked_add(new.amount_minor)?;
+            for tax in &line.tax {
+                sum.tax = sum.tax.checked_add(tax.amount_minor())?;
+                if !tax.inclusive {
+                    sum.total = sum.total.checked_add(tax.amount_minor())?;
+                }
             }
         }
+        Some(grown)
     }
 
     pub fn list(&self) -> Vec<Total> {
@@ -57,7 +64,7 @@ impl Totals {
                 lines: sum.lines,
                 amount: money(sum.amount),
                 tax: money(sum.tax),
-                total: money(sum.amount.saturating_add(sum.exclusive)),
+                total: money(sum.total),
             })
         };
         self.sums.iter().filter_map(shown).collect()

@@ -332,6 +332,7 @@ unit_amount = "0.05"
             tax_exempt: false,
             services: vec![service],
             issued: Vec::new(),
+            held: Default::default(),
             watermark: entries.last().map_or(0, |entry| entry.sequence),
         };
         let context = RunContext {
@@ -343,6 +344,7 @@ unit_amount = "0.05"
             backdate_days: 40,
             corrections: CorrectionPolicy::default(),
             closures: BTreeMap::new(),
+            causes: Default::default(),
         };
         let lines = crate::billing::run::lines(&facts, &context).expect("rated").lines;
         let entries = BTreeMap::from([("1".to_owned(), entries.to_vec())]);

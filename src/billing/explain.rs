@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::facts::UsageEntry;
 use super::lines::{AdjustmentShape, StoredLine, TaxShape, TierShape};
-use super::measure::count;
+use super::measure::{count, first_digest};
 use super::price::{AdjustmentKind, Measure, Priced, price};
 use super::run::RunError;
 use super::tariff::{Charge, ChargeKind, Recurring, Tariff};
@@ -199,7 +199,11 @@ fn recompute(
         raw = i64::try_from(counted.quantity).map_err(|_| ExactError::Overflow)?;
         measure.quantity = Exact::ratio(i128::from(raw), i128::from(usage.unit_size()))?;
         measure.events = u64::try_from(counted.sessions).unwrap_or(0);
-        digest = Some(counted.digest);
+        // Lines of the first form hashed the entries one after the other.
+        digest = Some(match basis.engine {
+            1 => first_digest(&basis.coverage, entries),
+            _ => counted.digest,
+        });
     }
     let mut priced = if basis.coverage.is_empty() { Priced::nothing() } else { price(tariff, &own, &measure)? };
     if basis.tax_exempt {

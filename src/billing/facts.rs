@@ -1,10 +1,11 @@
 //! What a bill run knows of one account, and the calendar and prices it runs with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::calendar::BillCycle;
-use super::lines::StoredLine;
+use super::lines::{ItemKey, StoredLine};
 use super::tariff::Tariff;
+use crate::usage::Fingerprint;
 use crate::vocabulary::{Exact, Period, Timestamp};
 
 /// One account as the store gives it.
@@ -18,6 +19,8 @@ pub struct AccountFacts {
     pub services: Vec<ServiceFacts>,
     /// Lines of earlier batches, for this cycle, in any order.
     pub issued: Vec<StoredLine>,
+    /// Items with a correction that the tenant's policy held back: they are looked at again in every run.
+    pub held: BTreeSet<ItemKey>,
     /// The last ledger sequence this run may see.
     pub watermark: i64,
 }
@@ -38,6 +41,8 @@ pub struct ServiceFacts {
     pub price_override: Option<PriceOverride>,
     /// Ledger entries up to the watermark; those of every period `usage_needed` names.
     pub usage: Vec<UsageEntry>,
+    /// The sum of each period's entries up to the watermark, by the period's start. `None`: only `usage` tells.
+    pub sums: Option<BTreeMap<Timestamp, PeriodSum>>,
 }
 
 /// Replaces the amount of a recurring charge in the periods whose billed time begins in `[from, until)`.
@@ -71,6 +76,39 @@ pub struct UsageEntry {
     pub sessions: i64,
 }
 
+/// The sum of a service's ledger entries of one period, as it is kept while they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PeriodSum {
+    pub last_sequence: i64,
+    pub records: u64,
+    pub fingerprint: Fingerprint,
+    pub in_octets: i128,
+    pub out_octets: i128,
+    pub seconds: i128,
+    pub sessions: i128,
+}
+
+impl PeriodSum {
+    /// Takes in an entry.
+    pub fn count(&mut self, entry: &UsageEntry) {
+        self.last_sequence = self.last_sequence.max(entry.sequence);
+        self.records += 1;
+        self.in_octets += i128::from(entry.in_octets);
+        self.out_octets += i128::from(entry.out_octets);
+        self.seconds += i128::from(entry.seconds);
+        self.sessions += i128::from(entry.sessions);
+        self.fingerprint.add(Fingerprint::of([
+            entry.sequence,
+            entry.from.as_microsecond(),
+            entry.until.as_microsecond(),
+            entry.in_octets,
+            entry.out_octets,
+            entry.seconds,
+            entry.sessions,
+        ]));
+    }
+}
+
 /// What is the same for every account of a run.
 #[derive(Debug, Clone)]
 pub struct RunContext {
@@ -85,6 +123,23 @@ pub struct RunContext {
     pub corrections: CorrectionPolicy,
     /// When a period of this cycle was first closed, by its start.
     pub closures: BTreeMap<Timestamp, Timestamp>,
+    pub causes: Causes,
+}
+
+/// Why a run may change what was billed, besides what is new in the facts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Causes {
+    /// The form of this program's own inputs. A line made by another one is compared in that one's form, so that a newer
+    /// program alone is no cause.
+    pub engine: u32,
+    /// Start of a period that a person wants rated anew, whatever has changed.
+    pub rerate: Option<Timestamp>,
+}
+
+impl Default for Causes {
+    fn default() -> Self {
+        Self { engine: super::items::ENGINE, rerate: None }
+    }
 }
 
 /// Every known version of every tariff.

@@ -52,6 +52,7 @@ pub fn billed(
         began_at: Some(begins),
         price_override,
         usage: Vec::new(),
+        sums: None,
     }];
     for (id, quantity) in addons(service) {
         let mut dates = Vec::new();
@@ -78,6 +79,7 @@ pub fn billed(
             began_at,
             price_override: None,
             usage: Vec::new(),
+            sums: None,
         });
     }
     Ok(billed)

@@ -30,10 +30,14 @@ pub struct Item<'r> {
     /// The last line of the item, and the first one.
     pub issued: Option<&'r StoredLine>,
     pub original: Option<&'r str>,
-    /// Digest of what the price depends on besides usage.
+    /// Digest of what the price depends on besides usage, in this program's form.
     pub inputs: String,
+    /// It is not what it was at the item's last line.
+    pub changed: bool,
     /// Usage arrived since the item's last line.
     pub late: bool,
+    /// A correction of it was held back before, or a person wants it rated anew.
+    pub asked: bool,
 }
 
 impl Item<'_> {
@@ -41,11 +45,16 @@ impl Item<'_> {
         matches!(self.charge.kind, ChargeKind::Usage(_))
     }
 
+    /// Whether the whole period is billed, so that its sum says what its entries say.
+    pub fn is_whole(&self) -> bool {
+        self.coverage == [(self.period.start, self.period.end)]
+    }
+
     /// Whether anything can have changed since the item's last line: a correction needs a cause.
     pub fn has_cause(&self) -> bool {
         match self.issued {
             None => true,
-            Some(issued) => issued.basis.inputs != self.inputs || (self.late && self.is_usage()),
+            Some(_) => self.asked || self.changed || (self.late && self.is_usage()),
         }
     }
 }
@@ -135,6 +144,13 @@ fn periods(service: &ServiceFacts, issued: &Issued<'_>, context: &RunContext) ->
                 return Err(RunError::TooManyPeriods);
             }
             period = next;
+        }
+    }
+    let late = service.sums.iter().flatten().filter(|(_, sum)| sum.last_sequence > issued.watermark);
+    for period in late.map(|(start, _)| cycle.period_at(*start)) {
+        let period = period?;
+        if period.start <= context.period.start {
+            found.entry(period.start).or_insert((period, false));
         }
     }
     for entry in service.usage.iter().filter(|entry| entry.sequence > issued.watermark) {
@@ -278,28 +294,39 @@ fn build<'r>(
     let lines = issued.lines.get(&key);
     let cycle_index = cycle_index(service, period, context)?;
     let touches = |entry: &UsageEntry| entry.from < period.end && period.start < entry.until.max(entry.from);
-    let late = service
-        .usage
-        .iter()
-        .any(|entry| entry.sequence > issued.watermark && (period.contains(entry.from) || touches(entry)));
+    let late = match &service.sums {
+        Some(sums) => sums.get(&period.start).is_some_and(|sum| sum.last_sequence > issued.watermark),
+        None => service
+            .usage
+            .iter()
+            .any(|entry| entry.sequence > issued.watermark && (period.contains(entry.from) || touches(entry))),
+    };
     let own_amount = own_amount(service, charge, &coverage);
-    let mut inputs = inputs_text(version, &coverage, share, cycle_index, facts.tax_exempt, service.times);
-    if let Some(amount) = own_amount {
-        inputs.push_str(&format!("|{amount}"));
-    }
+    let inputs = |engine: u32| {
+        let mut text = inputs_text(engine, version, &coverage, share, cycle_index, facts.tax_exempt, service.times);
+        if let Some(amount) = own_amount {
+            text.push_str(&format!("|{amount}"));
+        }
+        short_digest(&text)
+    };
+    let now = inputs(context.causes.engine);
+    // A newer program compares an older line in the older form.
+    let then = lines.map(|(_, last)| last.basis.engine).filter(|engine| *engine != context.causes.engine).map(inputs);
     Ok(Item {
         service: index,
         version,
         charge,
         period: period.clone(),
+        changed: lines.is_some_and(|(_, last)| last.basis.inputs != *then.as_ref().unwrap_or(&now)),
         coverage,
         share,
         cycle_index,
         own_amount,
         issued: lines.map(|(_, last)| *last),
         original: lines.map(|(first, _)| first.line.id.as_str()),
-        inputs: short_digest(&inputs),
+        inputs: now,
         late,
+        asked: lines.is_some() && (facts.held.contains(&key) || context.causes.rerate == Some(period.start)),
         key,
     })
 }
@@ -312,6 +339,7 @@ fn cycle_index(service: &ServiceFacts, period: &Period, context: &RunContext) ->
 
 /// Changes when, and only when, something a price depends on has changed. The form is part of what is stored.
 fn inputs_text(
+    engine: u32,
     version: &KnownVersion,
     coverage: &[(Timestamp, Timestamp)],
     share: Exact,
@@ -325,7 +353,7 @@ fn inputs_text(
     let ending = version.tariff.discounts.iter().any(|discount| discount.cycles.is_some());
     let index = if ending { cycle_index } else { 0 };
     format!(
-        "1|{}|{}|{}/{}|{index}|{tax_exempt}|{times}",
+        "{engine}|{}|{}|{}/{}|{index}|{tax_exempt}|{times}",
         version.tariff.digest,
         edges.join(","),
         share.numerator(),
@@ -346,3 +374,5 @@ fn own_amount(service: &ServiceFacts, charge: &Charge, coverage: &[(Timestamp, T
 }
 
 const MOST_PERIODS: usize = 500;
+/// The form of a line's inputs and usage digest. Raise it when either changes; the older forms stay.
+pub const ENGINE: u32 = 2;

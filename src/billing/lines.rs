@@ -109,6 +109,9 @@ pub struct StoredLine {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Basis {
     pub source: String,
+    /// The form of `inputs` and of the usage digest.
+    #[serde(default = "first_engine")]
+    pub engine: u32,
     pub addon: Option<String>,
     /// 0 for an item's first line.
     pub revision: u32,
@@ -152,6 +155,11 @@ pub struct ItemKey {
     pub tariff: String,
     pub version: u32,
     pub charge: String,
+}
+
+/// Lines that say nothing of it are of the first form.
+fn first_engine() -> u32 {
+    1
 }
 
 impl Line {

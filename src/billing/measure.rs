@@ -5,8 +5,9 @@
 
 use sha2::{Digest, Sha256};
 
-use super::facts::UsageEntry;
+use super::facts::{PeriodSum, UsageEntry};
 use super::tariff::{Direction, Meter, Usage};
+use crate::usage::Fingerprint;
 use crate::vocabulary::Timestamp;
 
 /// What was counted, and the fingerprint of the entries it was counted from.
@@ -16,18 +17,16 @@ pub struct Counted {
     pub quantity: i128,
     pub sessions: i128,
     pub records: u64,
-    /// SHA-256 over the entries in the order of their sequence.
+    /// The fingerprint of the entries, whatever their order.
     pub digest: String,
 }
 
 /// Counts what `charge` meters in the billed time.
 pub fn count(charge: &Usage, coverage: &[(Timestamp, Timestamp)], entries: &[UsageEntry]) -> Counted {
     let mut sums = [0i128; 4];
-    let mut hash = Sha256::new();
+    let mut fingerprint = Fingerprint::default();
     let mut records = 0;
-    let mut ordered: Vec<&UsageEntry> = entries.iter().collect();
-    ordered.sort_by_key(|entry| entry.sequence);
-    for entry in ordered {
+    for entry in entries {
         let counts = [entry.in_octets, entry.out_octets, entry.seconds];
         let mut inside = false;
         for (from, until) in coverage {
@@ -42,10 +41,49 @@ pub fn count(charge: &Usage, coverage: &[(Timestamp, Timestamp)], entries: &[Usa
         }
         if inside {
             records += 1;
-            fingerprint(&mut hash, entry);
+            fingerprint.add(Fingerprint::of(numbers(entry)));
         }
     }
-    let [up, down, seconds, sessions] = sums;
+    counted(charge, sums, records, fingerprint)
+}
+
+/// Counts from the sum of a period that is billed as a whole: the same as `count` gives for its entries.
+pub fn count_sum(charge: &Usage, sum: &PeriodSum) -> Counted {
+    let sums = [sum.in_octets, sum.out_octets, sum.seconds, sum.sessions];
+    counted(charge, sums, sum.records, sum.fingerprint)
+}
+
+/// Whether the sum of a period is enough to count this charge; what looks at single entries says no here.
+pub fn sum_suffices(charge: &Usage) -> bool {
+    // Whoever adds a key decides here.
+    let Usage {
+        meter: Meter::Octets | Meter::Seconds | Meter::Sessions,
+        direction: _,
+        unit: _,
+        quantize: _,
+        allowance: _,
+        model: _,
+        block: _,
+        minimum: _,
+        maximum: _,
+        prorate_tiers: _,
+    } = charge;
+    true
+}
+
+/// The digest of the entries in the form of lines before sums were kept: SHA-256 in the order of their sequence.
+pub fn first_digest(coverage: &[(Timestamp, Timestamp)], entries: &[UsageEntry]) -> String {
+    let inside = |entry: &&UsageEntry| coverage.iter().any(|(from, until)| overlap(entry, *from, *until).is_some());
+    let mut ordered: Vec<&UsageEntry> = entries.iter().filter(inside).collect();
+    ordered.sort_by_key(|entry| entry.sequence);
+    let mut hash = Sha256::new();
+    for number in ordered.into_iter().flat_map(numbers) {
+        hash.update(number.to_be_bytes());
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn counted(charge: &Usage, [up, down, seconds, sessions]: [i128; 4], records: u64, print: Fingerprint) -> Counted {
     let quantity = match (charge.meter, charge.direction) {
         (Meter::Octets, Direction::Up) => up,
         (Meter::Octets, Direction::Down) => down,
@@ -54,8 +92,7 @@ pub fn count(charge: &Usage, coverage: &[(Timestamp, Timestamp)], entries: &[Usa
         (Meter::Seconds, _) => seconds,
         (Meter::Sessions, _) => sessions,
     };
-    let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Counted { quantity, sessions, records, digest }
+    Counted { quantity, sessions, records, digest: print.digest(records) }
 }
 
 /// Octets up and down in the billed time.
@@ -89,8 +126,8 @@ fn part(total: i64, entry: &UsageEntry, window: (Timestamp, Timestamp)) -> i128 
     running(window.1) - running(window.0)
 }
 
-fn fingerprint(hash: &mut Sha256, entry: &UsageEntry) {
-    let numbers = [
+fn numbers(entry: &UsageEntry) -> [i64; 7] {
+    [
         entry.sequence,
         entry.from.as_microsecond(),
         entry.until.as_microsecond(),
@@ -98,8 +135,5 @@ fn fingerprint(hash: &mut Sha256, entry: &UsageEntry) {
         entry.out_octets,
         entry.seconds,
         entry.sessions,
-    ];
-    for number in numbers {
-        hash.update(number.to_be_bytes());
-    }
+    ]
 }

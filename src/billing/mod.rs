@@ -8,6 +8,7 @@
 pub mod assurance;
 pub mod balance;
 pub mod calendar;
+pub mod compare;
 mod coverage;
 pub mod explain;
 pub mod facts;
@@ -15,6 +16,7 @@ pub mod history;
 mod items;
 pub mod lines;
 mod measure;
+pub mod month_end;
 pub mod price;
 pub mod quote;
 pub mod run;

@@ -4,21 +4,23 @@
 //! whole cents too. An item without a new cause has no new line, so a repeated run emits nothing.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use thiserror::Error;
 
 use super::calendar::CalendarError;
-use super::facts::{AccountFacts, RunContext};
+use super::facts::{AccountFacts, PeriodSum, RunContext};
 use super::items::{Item, items};
 use super::lines::{
-    AdjustmentShape, Basis, Line, LineKind, Ratio, StoredLine, TariffRef, TaxShape, TaxSum, TierShape, UsageShape,
-    line_id,
+    AdjustmentShape, Basis, ItemKey, Line, LineKind, Ratio, StoredLine, TariffRef, TaxShape, TaxSum, TierShape,
+    UsageShape, line_id,
 };
-use super::measure::{Counted, count};
+use super::measure::{Counted, count, count_sum, sum_suffices};
 use super::price::{AdjustmentKind, Measure, Priced, price};
 use super::tariff::{Charge, ChargeKind, Recurring, Unit};
 use super::tax::{TaxAmount, inclusive_factor, levy};
-use crate::vocabulary::{Exact, ExactError, Money, MoneyError, Period};
+use crate::usage::Fingerprint;
+use crate::vocabulary::{Currency, Exact, ExactError, Money, MoneyError, Period};
 
 /// Why an account's bill stopped. The account has no lines in the batch, and somebody must look.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -33,6 +35,8 @@ pub enum RunError {
     UnknownVersion { tariff: String, version: u32 },
     #[error("the usage of charge {charge} adds up to {quantity}, which is below zero")]
     NegativeUsage { charge: String, quantity: i128 },
+    #[error("what is stored of the account cannot be read: {0}")]
+    Unreadable(String),
     #[error("the account has more open periods than a run bills at once")]
     TooManyPeriods,
 }
@@ -47,8 +51,7 @@ pub struct RunResult {
 /// A correction that the tenant's policy keeps off the invoice. It is reported, never dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    pub service: String,
-    pub charge: String,
+    pub key: ItemKey,
     pub period: Period,
     pub amount: Money,
     pub reason: HeldReason,
@@ -58,7 +61,7 @@ pub struct Held {
 pub enum HeldReason {
     /// A debit older than `debit_max_age`.
     TooOld,
-    /// Below `min_amount`.
+    /// Below `min_amount`, with all such corrections of the account added up.
     TooSmall,
 }
 
@@ -73,7 +76,8 @@ pub struct UsageNeed {
 /// Which ledger entries `lines` wants, given facts whose `usage` holds at least the entries beyond the last watermark.
 pub fn usage_needed(facts: &AccountFacts, context: &RunContext) -> Result<Vec<UsageNeed>, RunError> {
     let mut needs: Vec<UsageNeed> = Vec::new();
-    for item in items(facts, context)?.iter().filter(|item| item.is_usage() && item.has_cause()) {
+    let needy = |item: &&Item<'_>| item.is_usage() && item.has_cause() && whole_sum(facts, item).is_none();
+    for item in items(facts, context)?.iter().filter(needy) {
         let need = UsageNeed { service: item.service, period: item.period.clone() };
         if !needs.contains(&need) {
             needs.push(need);
@@ -84,19 +88,31 @@ pub fn usage_needed(facts: &AccountFacts, context: &RunContext) -> Result<Vec<Us
 
 /// The account's lines of the run.
 pub fn lines(facts: &AccountFacts, context: &RunContext) -> Result<RunResult, RunError> {
+    let mut found = Vec::new();
+    for item in items(facts, context)?.into_iter().filter(|item| item.has_cause()) {
+        let rated = rate(facts, &item)?;
+        let Some(line) = difference(facts, context, &item, &rated)? else { continue };
+        let change = change_of(&item, &rated)?;
+        let reason = held(context, &item, change)?;
+        found.push((item, line, change, reason));
+    }
+    // Small corrections of an account are added up: together they may be worth a line each.
+    let mut small: BTreeMap<Currency, Money> = BTreeMap::new();
+    for (_, _, change, _) in found.iter().filter(|(.., reason)| *reason == Some(HeldReason::TooSmall)) {
+        let sum = small.entry(change.currency).or_insert(Money::zero(change.currency));
+        *sum = sum.checked_add(*change)?;
+    }
     let mut result = RunResult::default();
-    for item in items(facts, context)?.iter().filter(|item| item.has_cause()) {
-        let rated = rate(facts, item)?;
-        let Some(line) = difference(facts, context, item, &rated)? else { continue };
-        match held(context, item, &line)? {
-            Some(reason) => result.held.push(Held {
-                service: item.key.service.clone(),
-                charge: item.key.charge.clone(),
-                period: item.period.clone(),
-                amount: change_of(item, &rated)?,
-                reason,
-            }),
-            None => result.lines.push(line),
+    for (item, line, change, reason) in found {
+        let enough = |reason: &HeldReason| match (reason, small.get(&change.currency)) {
+            (HeldReason::TooSmall, Some(sum)) => is_small(context, *sum).map(|small| !small),
+            _ => Ok(false),
+        };
+        match reason {
+            Some(reason) if !enough(&reason)? => {
+                result.held.push(Held { period: item.period.clone(), key: item.key, amount: change, reason });
+            }
+            _ => result.lines.push(line),
         }
     }
     Ok(result)
@@ -116,7 +132,10 @@ pub fn rate(facts: &AccountFacts, item: &Item<'_>) -> Result<Rated, RunError> {
     let service = &facts.services[item.service];
     let tariff = &item.version.tariff;
     let counted = match &item.charge.kind {
-        ChargeKind::Usage(usage) => Some(count(usage, &item.coverage, &service.usage)),
+        ChargeKind::Usage(usage) => Some(match whole_sum(facts, item) {
+            Some(sum) => count_sum(usage, sum),
+            None => count(usage, &item.coverage, &service.usage),
+        }),
         _ => None,
     };
     let (quantity_raw, quantity, events) = match (&counted, &item.charge.kind) {
@@ -143,6 +162,13 @@ pub fn rate(facts: &AccountFacts, item: &Item<'_>) -> Result<Rated, RunError> {
     let amount = Money::round(priced.amount, tariff.currency, rounding.places, rounding.mode)?;
     let taxes = if facts.tax_exempt { Vec::new() } else { levy(&tariff.taxes, amount, rounding)? };
     Ok(Rated { counted, quantity_raw, priced, amount, taxes })
+}
+
+/// The sum of the item's period, where it says as much as the entries: the period is billed as a whole.
+fn whole_sum<'f>(facts: &'f AccountFacts, item: &Item<'_>) -> Option<&'f PeriodSum> {
+    let ChargeKind::Usage(usage) = &item.charge.kind else { return None };
+    let sums = facts.services[item.service].sums.as_ref()?;
+    (item.is_whole() && sum_suffices(usage)).then(|| sums.get(&item.period.start).unwrap_or(&NOTHING_USED))
 }
 
 /// The charge, with the subscriber's own amount where there is one.
@@ -213,6 +239,7 @@ fn difference(
     };
     let basis = Basis {
         source: facts.source.clone(),
+        engine: context.causes.engine,
         addon: item.key.addon.clone(),
         revision,
         coverage: item.coverage.clone(),
@@ -293,19 +320,23 @@ fn tax_shapes(sums: &[(TaxSum, i64)], before: Option<&Basis>, currency: crate::v
         .collect()
 }
 
-fn held(context: &RunContext, item: &Item<'_>, line: &StoredLine) -> Result<Option<HeldReason>, RunError> {
-    let Some(issued) = item.issued else { return Ok(None) };
-    let change = line.basis.amount_minor - issued.basis.amount_minor;
-    let amount = Money::new(change, item.version.tariff.currency).exact();
-    let policy = &context.corrections;
-    if let Some(days) = policy.debit_max_age_days
-        && change > 0
+fn held(context: &RunContext, item: &Item<'_>, change: Money) -> Result<Option<HeldReason>, RunError> {
+    if item.issued.is_none() {
+        return Ok(None);
+    }
+    if let Some(days) = context.corrections.debit_max_age_days
+        && change.minor > 0
         && context.now.as_second() - item.period.end.as_second() > i64::from(days) * 86_400
     {
         return Ok(Some(HeldReason::TooOld));
     }
+    Ok((change.minor != 0 && is_small(context, change)?).then_some(HeldReason::TooSmall))
+}
+
+fn is_small(context: &RunContext, change: Money) -> Result<bool, RunError> {
+    let amount = change.exact();
     let size = if amount.is_negative() { amount.checked_neg()? } else { amount };
-    Ok(policy.min_amount.is_some_and(|least| change != 0 && size < least).then_some(HeldReason::TooSmall))
+    Ok(context.corrections.min_amount.is_some_and(|least| size < least))
 }
 
 fn describe(context: &RunContext, item: &Item<'_>, rated: &Rated) -> String {
@@ -333,6 +364,16 @@ fn describe(context: &RunContext, item: &Item<'_>, rated: &Rated) -> String {
     let addon = item.key.addon.as_ref().map(|addon| format!(" ({addon})")).unwrap_or_default();
     format!("{correction}{} {}{addon}, {time}{about}", item.key.tariff, item.key.charge)
 }
+
+const NOTHING_USED: PeriodSum = PeriodSum {
+    last_sequence: 0,
+    records: 0,
+    fingerprint: Fingerprint([0; 8]),
+    in_octets: 0,
+    out_octets: 0,
+    seconds: 0,
+    sessions: 0,
+};
 
 #[cfg(test)]
 mod tests;

@@ -286,6 +286,7 @@ do = ["disconnect"]
             backdate_days: 400,
             corrections: CorrectionPolicy::default(),
             closures: BTreeMap::new(),
+            causes: Default::default(),
         }
     }
 
@@ -309,6 +310,7 @@ do = ["disconnect"]
             tax_exempt: false,
             services: vec![service],
             issued: Vec::new(),
+            held: Default::default(),
             watermark: 0,
         }
     }

@@ -70,6 +70,7 @@ pub struct Cycle {
     pub calendar: BillCycle,
     pub close: Close,
     pub grace_seconds: i64,
+    pub approval: Approval,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,15 @@ pub enum Close {
     Manual,
     /// By the daemon, `grace` after a period's end.
     Auto,
+}
+
+/// Whether a person approves a period's bills before they are closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Approval {
+    /// A run closes.
+    None,
+    /// A run leaves a draft, which is checked and approved.
+    Required,
 }
 
 /// What can be bought.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Bundle, Catalog, Close, Cycle, HoldDefault, Plan, technical};
+use super::{Approval, Bundle, Catalog, Close, Cycle, HoldDefault, Plan, technical};
 use crate::account::{
     DeviceModel, GardenProfile, HoldBilling, HoldKind, QuarantineDays, RadiusProfile, ServiceType, Treatment,
 };
@@ -232,11 +232,15 @@ fn cycle(mut section: Section<'_>, tenant_zone: Option<&str>) -> Option<Cycle> {
         Some(value) => duration_seconds(&value),
         None => Some(DEFAULT_GRACE_SECONDS),
     };
+    let approval = match section.value("approval") {
+        Some(value) => value.choice(&[("none", Approval::None), ("required", Approval::Required)]),
+        None => Some(Approval::None),
+    };
     section.finish();
     let (zone, timezone) = own_zone?;
     let anchor_day = u8::try_from(anchor_day?).ok()?;
     let calendar = BillCycle { id: id?, anchor_day, every: every?, zone, timezone };
-    Some(Cycle { calendar, close: close?, grace_seconds: grace_seconds? })
+    Some(Cycle { calendar, close: close?, grace_seconds: grace_seconds?, approval: approval? })
 }
 
 fn every(value: &Value<'_>) -> Option<Every> {

@@ -201,7 +201,8 @@ async fn balance(store: &Store, key: &AccountKey, context: &Context) -> Result<E
     let (Some(row), Some(prices)) = (row, prices) else {
         return Ok(context.not_found(&format!("There is no account {} of source {}.", key.external_id, key.source)));
     };
-    let account = BilledAccount { id: row.id, source: row.source, external_id: row.external_id, ledger_sequence: 0 };
+    let bill_cycle = row.document.bill_cycle.clone();
+    let account = BilledAccount { id: row.id, source: row.source, external_id: row.external_id, bill_cycle };
     let found = running::balance(&mut tx, &prices, &row.document.bill_cycle, &account, context.clock().now()).await;
     let balance = found.map_err(|error| CliError::failed(format!("the balance cannot be computed: {error}")))?;
     if context.json {

@@ -38,6 +38,9 @@ pub enum LineCommand {
         period: Option<String>,
         #[arg(long)]
         batch: Option<String>,
+        /// Also when that batch is still a draft.
+        #[arg(long, requires = "batch")]
+        draft: bool,
         #[arg(long, default_value_t = 1000)]
         limit: i64,
     },
@@ -59,8 +62,9 @@ pub const HEADINGS: [&str; 8] = ["line", "account", "service", "charge", "kind",
 /// Runs one of them.
 pub async fn run(command: LineCommand, context: &Context) -> Result<Exit, CliError> {
     match command {
-        LineCommand::List { tenant, account, source, cycle, period, batch, limit } => {
-            let filter = LineFilter { tenant: Some(tenant), cycle, batch, limit, ..LineFilter::default() };
+        LineCommand::List { tenant, account, source, cycle, period, batch, draft, limit } => {
+            let filter =
+                LineFilter { tenant: Some(tenant), cycle, batch, drafts: draft, limit, ..LineFilter::default() };
             list(filter, account, &source, period, context).await
         }
         LineCommand::Explain { line, from_journal, pack } => {

@@ -8,6 +8,8 @@ mod audit;
 mod backup;
 mod balance_sheet;
 mod bill;
+mod bill_compare;
+mod bill_month;
 mod catalog;
 mod check_config;
 mod completeness;
@@ -117,7 +119,7 @@ pub enum Command {
     /// Apply a tenant's catalog, or show the one in force.
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
-    /// Close a period of a bill cycle, or preview it.
+    /// Close periods of a bill cycle, and check, approve and compare their bills.
     #[command(subcommand)]
     Bill(bill::BillCommand),
     /// Show invoice lines and how they were computed.

@@ -1,5 +1,6 @@
 //! Starts each service the configuration names and keeps the handles a reload swaps values through.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,11 +14,11 @@ use tokio::sync::{Notify, watch};
 use super::DaemonError;
 use super::config::{Config, DhcpDriver, Mail, Nas};
 use super::parts::Parts;
-use crate::biller::{self, AutoClose, BillerError};
+use crate::biller::{self, ApprovalError, AutoClose, BillerError, CheckOrder};
 use crate::collector::fold::Fold;
 use crate::collector::keeper::{Keeper, Keeping};
 use crate::collector::{self, NasClient, NasTable, RadSecSettings, Ready, dictionaries};
-use crate::intake::billing::BillRefusal;
+use crate::intake::billing::{BillAsk, BillRefusal};
 use crate::intake::{self, Intake, IntakeError, Settings};
 use crate::nas_control::{NasControl, Target, Targets};
 use crate::provision::ElementKind;
@@ -66,31 +67,47 @@ pub fn start_intake(
     let Ground { store, clock, metrics, hearts, jobs, .. } = ground.clone();
     let options = intake_options(config);
     let intake = Intake::new(&options, store.clone(), clock.clone(), metrics.clone(), &jobs, &hearts)?
-        .with_biller(lent_biller(store, clock, metrics))
+        .with_biller(lent_biller(store, clock, metrics, interims(config)))
         .with_network(lent_network(cmts));
     let settings = intake.settings();
     parts.spawn("HTTP", intake.serve(listener, parts.stopping()));
     Ok(settings)
 }
 
+/// How often each configured NAS reports, seconds.
+fn interims(config: &Config) -> BTreeMap<String, u32> {
+    let nas = config.radius.iter().flat_map(|radius| &radius.nas);
+    nas.map(|nas| (nas.name.clone(), nas.interim_seconds)).collect()
+}
+
 /// The biller as HTTP sees it: services never import one another, so the daemon stands between.
-fn lent_biller(store: Store, clock: Clock, metrics: Metrics) -> intake::billing::Biller {
-    intake::billing::Biller::new(move |order| {
-        let (store, clock, metrics) = (store.clone(), clock.clone(), metrics.clone());
+fn lent_biller(
+    store: Store,
+    clock: Clock,
+    metrics: Metrics,
+    interims: BTreeMap<String, u32>,
+) -> intake::billing::Biller {
+    intake::billing::Biller::new(move |ask| {
+        let (store, clock, metrics, interims) = (store.clone(), clock.clone(), metrics.clone(), interims.clone());
         Box::pin(async move {
-            let intake::billing::BillOrder { tenant, cycle, period, dry_run } = order;
-            let order = biller::Order { tenant, cycle, period, dry_run };
-            let mut lines = biller::Kept::default();
-            let report = biller::close_period(&store, &clock, &order, &mut lines).await;
-            let outcome = if report.is_ok() { "closed" } else { "failed" };
-            if !dry_run {
-                metrics.bill_runs.get_or_create(&Outcome::new(outcome)).inc();
-                metrics.bill_lines.inc_by(u64::try_from(lines.0.len()).unwrap_or(0));
+            match ask {
+                BillAsk::Run(order) => bill_run(&store, &clock, &metrics, order).await,
+                BillAsk::Check { tenant, cycle, period } => {
+                    let order = CheckOrder { tenant, cycle, period, interims };
+                    let checked = biller::check(&store, &clock, &order).await.map_err(refusal)?;
+                    Ok(json!({ "period": checked.period, "batch": checked.batch.as_ref().map(|batch| &batch.id),
+                        "state": checked.batch.as_ref().map(|batch| &batch.state), "passed": checked.passed(),
+                        "findings": checked.findings }))
+                }
+                BillAsk::Approve { tenant, batch, by } => {
+                    let batch = biller::approve(&store, &clock, &tenant, &batch, &by).await.map_err(unapproved)?;
+                    Ok(json!({ "id": batch.id, "state": batch.state, "approved_by": batch.approved_by }))
+                }
+                BillAsk::Discard { tenant, batch } => {
+                    biller::discard(&store, &clock, &tenant, &batch).await.map_err(unapproved)?;
+                    Ok(json!({ "discarded": batch }))
+                }
             }
-            let report = report.map_err(refusal)?;
-            Ok(
-                json!({ "id": report.batch, "batch": report.batch, "period": report.period, "lines": lines.0, "totals": report.totals }),
-            )
         })
     })
 }
@@ -109,12 +126,48 @@ pub fn cmts_table(config: &Config) -> CmtsTable {
     CmtsTable::new(config.cmts.clone())
 }
 
+async fn bill_run(
+    store: &Store,
+    clock: &Clock,
+    metrics: &Metrics,
+    order: intake::billing::BillOrder,
+) -> Result<serde_json::Value, BillRefusal> {
+    let intake::billing::BillOrder { tenant, cycle, period, dry_run } = order;
+    let order = biller::Order { tenant, cycle, period, dry_run, rerate: false };
+    let mut lines = biller::Kept::default();
+    let report = biller::close_period(store, clock, &order, &mut lines).await;
+    let outcome = if report.is_ok() { "closed" } else { "failed" };
+    if !dry_run {
+        metrics.bill_runs.get_or_create(&Outcome::new(outcome)).inc();
+        metrics.bill_lines.inc_by(u64::try_from(lines.0.len()).unwrap_or(0));
+    }
+    let report = report.map_err(refusal)?;
+    let mut answer = json!({
+        "id": report.batch, "batch": report.batch, "period": report.period, "lines": lines.0, "totals": report.totals,
+    });
+    if report.draft {
+        answer["draft"] = json!(true);
+    }
+    Ok(answer)
+}
+
+fn unapproved(error: ApprovalError) -> BillRefusal {
+    match error {
+        ApprovalError::NoBatch(_) => BillRefusal::NotFound,
+        error @ ApprovalError::State { .. } => BillRefusal::Conflict(format!("{error}.")),
+        ApprovalError::Run(error) => refusal(error),
+        ApprovalError::Store(error) => BillRefusal::Store(error),
+    }
+}
+
 fn refusal(error: BillerError) -> BillRefusal {
     match error {
         BillerError::Store(error) | BillerError::Rating(RatingError::Store(error)) => BillRefusal::Store(error),
         BillerError::Rating(RatingError::NoTenant(_) | RatingError::NoCycle { .. }) => BillRefusal::NotFound,
         BillerError::Rating(error) => BillRefusal::Period(format!("{error}.")),
-        error @ (BillerError::Running(_) | BillerError::Busy(_)) => BillRefusal::Conflict(format!("{error}.")),
+        error @ (BillerError::Running(_) | BillerError::Busy(_) | BillerError::Draft(_)) => {
+            BillRefusal::Conflict(format!("{error}."))
+        }
     }
 }
 

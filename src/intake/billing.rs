@@ -1,6 +1,9 @@
-//! Billing over HTTP: runs, batches, lines and their explanation, an account's running period.
+//! Billing over HTTP: runs, batches, lines and their explanation, an account's running period; below it drafts and what
+//! is looked at before they are closed.
 //!
 //! Runs are made by the biller, a service of its own; `Biller` is how the daemon lends it to this room.
+
+mod drafts;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,7 +22,7 @@ use super::App;
 use super::caller::{BILLERS, Caller, READERS};
 use super::idempotency::{Once, again};
 use super::problem::Problem;
-use super::request::{Asked, At, Document, PageQuery, limit, page};
+use super::request::{Asked, At, Document, limit, page};
 use crate::store::billing::{self, BatchRow, BilledAccount, LineFilter};
 use crate::store::{StoreError, accounts, catalog, rating, running};
 use crate::vocabulary::parse_instant;
@@ -33,6 +36,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list_batches))
         .routes(routes!(acknowledge))
         .routes(routes!(balance))
+        .merge(drafts::routes())
 }
 
 /// A run that was asked for.
@@ -42,6 +46,15 @@ pub struct BillOrder {
     pub cycle: String,
     pub period: Option<String>,
     pub dry_run: bool,
+}
+
+/// What the biller is asked for.
+#[derive(Debug, Clone)]
+pub enum BillAsk {
+    Run(BillOrder),
+    Check { tenant: String, cycle: String, period: Option<String> },
+    Approve { tenant: String, batch: String, by: String },
+    Discard { tenant: String, batch: String },
 }
 
 /// Why a run was not made.
@@ -58,13 +71,20 @@ pub enum BillRefusal {
 
 type Answer = Pin<Box<dyn Future<Output = Result<Value, BillRefusal>> + Send>>;
 
-/// The biller as this room sees it: an order in, what `bill run --json` prints out.
+/// The biller as this room sees it: a request in, what the command of the same name prints with `--json` out.
 #[derive(Clone, Default)]
-pub struct Biller(Option<Arc<dyn Fn(BillOrder) -> Answer + Send + Sync>>);
+pub struct Biller(Option<Arc<dyn Fn(BillAsk) -> Answer + Send + Sync>>);
 
 impl Biller {
-    pub fn new(run: impl Fn(BillOrder) -> Answer + Send + Sync + 'static) -> Self {
+    pub fn new(run: impl Fn(BillAsk) -> Answer + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(run)))
+    }
+
+    async fn ask(&self, ask: BillAsk) -> Result<Value, Problem> {
+        let Some(biller) = self.0.clone() else {
+            return Err(Problem::unavailable("This daemon makes no bill runs."));
+        };
+        biller(ask).await.map_err(refused)
     }
 }
 
@@ -90,12 +110,9 @@ async fn run(State(app): State<App>, caller: Caller, once: Once, body: Document)
         return Ok(again(kept));
     }
     let asked: RunBody = serde_json::from_value(body.value).map_err(|error| Problem::bad_request(error.to_string()))?;
-    let Some(run) = app.biller.0.clone() else {
-        return Err(Problem::unavailable("This daemon makes no bill runs."));
-    };
     let tenant = caller.tenant.to_string();
     let order = BillOrder { tenant, cycle: asked.cycle, period: asked.period, dry_run: asked.dry_run };
-    let answer = run(order).await.map_err(refused)?;
+    let answer = app.biller.ask(BillAsk::Run(order)).await?;
     if !asked.dry_run {
         let mut tx = app.store.write().await?;
         let now = app.clock.now();
@@ -140,6 +157,9 @@ fn shown(batch: &BatchRow) -> Value {
         "created_at": batch.created_at,
         "closed_at": batch.closed_at,
         "acknowledged_at": batch.acknowledged_at,
+        "checked_at": batch.checked_at,
+        "approved_at": batch.approved_at,
+        "approved_by": batch.approved_by,
     })
 }
 
@@ -151,15 +171,18 @@ struct LineQuery {
     account: Option<String>,
     source: Option<String>,
     batch: Option<String>,
+    /// Also when `batch` is still a draft.
+    #[serde(default)]
+    drafts: bool,
     limit: Option<i64>,
     cursor: Option<String>,
 }
 
-/// Invoice lines of closed batches, by id. `period` is the lines' own, by its first day, month or start.
+/// Invoice lines of closed batches, by id; with `drafts=true` also those of `batch` while it is a draft. `period` is the lines' own, by its first day, month or start.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/invoice-lines",
     params(("tenant" = String, Path), ("cycle" = Option<String>, Query), ("period" = Option<String>, Query),
         ("account" = Option<String>, Query), ("source" = Option<String>, Query), ("batch" = Option<String>, Query),
-        ("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query)),
+        ("drafts" = Option<bool>, Query), ("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query)),
     responses((status = 200, description = "A page of lines")))]
 async fn list_lines(
     State(app): State<App>,
@@ -173,6 +196,7 @@ async fn list_lines(
         tenant: Some(caller.tenant.to_string()),
         cycle: query.cycle.clone(),
         batch: query.batch,
+        drafts: query.drafts,
         after: query.cursor,
         limit,
         ..LineFilter::default()
@@ -223,19 +247,28 @@ fn unrated(error: rating::RatingError) -> Problem {
     }
 }
 
-/// Closed batches.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchQuery {
+    #[serde(default)]
+    drafts: bool,
+    limit: Option<i64>,
+    cursor: Option<String>,
+}
+
+/// Closed batches; with `drafts=true` also those that wait for a check and an approval.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/batches",
-    params(("tenant" = String, Path), ("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query)),
+    params(("tenant" = String, Path), ("drafts" = Option<bool>, Query), ("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query)),
     responses((status = 200, description = "A page of batches")))]
 async fn list_batches(
     State(app): State<App>,
     caller: Caller,
-    Asked(query): Asked<PageQuery>,
+    Asked(query): Asked<BatchQuery>,
 ) -> Result<Json<Value>, Problem> {
     caller.may(READERS)?;
     let limit = limit(query.limit)?;
     let mut tx = app.store.read().await?;
-    let rows = billing::batches(&mut tx, caller.tenant.as_str(), query.cursor.as_deref(), limit).await?;
+    let rows = billing::batches(&mut tx, caller.tenant.as_str(), query.cursor.as_deref(), query.drafts, limit).await?;
     let last = rows.last().map(|batch| batch.id.clone());
     Ok(Json(page(rows.iter().map(shown).collect(), limit, last)))
 }
@@ -253,7 +286,8 @@ async fn acknowledge(
     let mut tx = app.store.write().await?;
     billing::acknowledge(&mut tx, caller.tenant.as_str(), &path.1, app.clock.now()).await?;
     let batch = billing::batch(&mut tx, caller.tenant.as_str(), &path.1).await?;
-    let batch = batch.filter(|batch| batch.state != "building").ok_or_else(Problem::not_found)?;
+    let taken = batch.filter(|batch| matches!(batch.state.as_str(), "closed" | "acknowledged"));
+    let batch = taken.ok_or_else(Problem::not_found)?;
     tx.commit().await?;
     Ok(Json(shown(&batch)))
 }
@@ -283,7 +317,7 @@ async fn balance(
         id: row.id,
         source: row.source.clone(),
         external_id: row.external_id.clone(),
-        ledger_sequence: 0,
+        bill_cycle: row.document.bill_cycle.clone(),
     };
     let prices = app.prices.of(&mut tx, caller.tenant.as_str()).await?.ok_or_else(Problem::not_found)?;
     let found = running::balance(&mut tx, &prices, &row.document.bill_cycle, &account, app.clock.now()).await;

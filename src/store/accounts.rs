@@ -209,6 +209,15 @@ static INSERT_FACTS: Many<4> = Many::new(
 );
 const CATALOG_VERSION: &str = "SELECT catalog_version FROM tenant WHERE id = $1";
 const CATALOG: &str = "SELECT document FROM catalog_version WHERE tenant = $1 AND version = $2";
+const SERVICE_IDS_SQLITE: &str = "SELECT service.account_id, service.id, service.external_id
+     FROM json_each($1) AS key CROSS JOIN service ON service.account_id = key.value ORDER BY service.id";
+const SERVICE_IDS_POSTGRES: &str =
+    "SELECT account_id, id, external_id FROM service WHERE account_id = ANY($1) ORDER BY id";
+const ALL_FACTS_SQLITE: &str = "SELECT history.account_id, history.service_id, history.from_at, history.detail
+     FROM json_each($1) AS key CROSS JOIN service_history AS history ON history.account_id = key.value
+     ORDER BY history.account_id, history.service_id, history.from_at, history.id";
+const ALL_FACTS_POSTGRES: &str = "SELECT account_id, service_id, from_at, detail FROM service_history
+     WHERE account_id = ANY($1) ORDER BY account_id, service_id, from_at, id";
 const FACTS: &str = "SELECT service_id, from_at, detail FROM service_history
      WHERE account_id = $1 ORDER BY service_id, from_at, id LIMIT 100000";
 
@@ -389,6 +398,39 @@ pub async fn known_services(tx: &mut Tx, accounts: &[i64]) -> Result<Vec<KnownSe
     rows.into_iter().map(|RawKnown { row, last }| Ok(KnownService { row: row.try_into()?, last })).collect()
 }
 
+/// (account, service row, external id) of the services of these accounts, ended ones too.
+pub async fn service_ids(tx: &mut Tx, accounts: &[i64]) -> Result<Vec<(i64, i64, String)>, StoreError> {
+    Ok(match tx {
+        Tx::Sqlite(held) => {
+            sqlx::query_as(SERVICE_IDS_SQLITE)
+                .bind(super::sessions::json(&accounts))
+                .fetch_all(&mut *held.transaction)
+                .await?
+        }
+        Tx::Postgres(transaction) => {
+            sqlx::query_as(SERVICE_IDS_POSTGRES).bind(accounts).fetch_all(&mut **transaction).await?
+        }
+    })
+}
+
+/// The facts of all services of these accounts, by account, service and time; the error is that one row's.
+pub async fn facts_of(tx: &mut Tx, accounts: &[i64]) -> Result<Vec<(i64, Result<FactsRow, StoreError>)>, StoreError> {
+    let rows: Vec<(i64, i64, i64, String)> = match tx {
+        Tx::Sqlite(held) => {
+            sqlx::query_as(ALL_FACTS_SQLITE)
+                .bind(super::sessions::json(&accounts))
+                .fetch_all(&mut *held.transaction)
+                .await?
+        }
+        Tx::Postgres(transaction) => {
+            sqlx::query_as(ALL_FACTS_POSTGRES).bind(accounts).fetch_all(&mut **transaction).await?
+        }
+    };
+    let read =
+        |(account, service, from_at, detail): (i64, i64, i64, String)| (account, facts_row(service, from_at, &detail));
+    Ok(rows.into_iter().map(read).collect())
+}
+
 /// Stores new services, and the next facts of known ones; a running period of theirs whose thresholds were looked at is
 /// looked at again. Returns the rows of the new ones by account and external id.
 pub async fn change_services(
@@ -475,20 +517,20 @@ pub async fn catalog_document(tx: &mut Tx, tenant: &TenantId, version: i64) -> R
 /// The facts of all services of an account, by service and time.
 pub async fn facts(tx: &mut Tx, account_id: i64) -> Result<Vec<FactsRow>, StoreError> {
     let rows: Vec<(i64, i64, String)> = on!(tx, c => sqlx::query_as(FACTS).bind(account_id).fetch_all(c).await)?;
-    rows.into_iter()
-        .map(|(service_id, from_at, detail)| {
-            let corrupt = |column: &'static str| StoreError::Corrupt {
-                table: "service_history",
-                column,
-                id: format!("of service {service_id}"),
-            };
-            Ok(FactsRow {
-                service_id,
-                from_at: from_micros(from_at).ok_or_else(|| corrupt("from_at"))?,
-                facts: serde_json::from_str(&detail).map_err(|_| corrupt("detail"))?,
-            })
-        })
-        .collect()
+    rows.into_iter().map(|(service_id, from_at, detail)| facts_row(service_id, from_at, &detail)).collect()
+}
+
+fn facts_row(service_id: i64, from_at: i64, detail: &str) -> Result<FactsRow, StoreError> {
+    let corrupt = |column: &'static str| StoreError::Corrupt {
+        table: "service_history",
+        column,
+        id: format!("of service {service_id}"),
+    };
+    Ok(FactsRow {
+        service_id,
+        from_at: from_micros(from_at).ok_or_else(|| corrupt("from_at"))?,
+        facts: serde_json::from_str(detail).map_err(|_| corrupt("detail"))?,
+    })
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use super::bulk::{Bulk, Values};
+use super::sessions::json;
 use super::{StoreError, Tx, on};
 use crate::billing::facts::UsageEntry;
 use crate::billing::lines::StoredLine;
@@ -14,8 +16,8 @@ pub struct BilledAccount {
     pub id: i64,
     pub source: String,
     pub external_id: String,
-    /// Its last ledger entry.
-    pub ledger_sequence: i64,
+    /// The cycle it is on now.
+    pub bill_cycle: String,
 }
 
 /// One batch.
@@ -26,6 +28,7 @@ pub struct BatchRow {
     pub cycle: String,
     pub period: Period,
     pub run: i64,
+    /// `building`, `draft`, `checked`, `closed` or `acknowledged`.
     pub state: String,
     pub lines: i64,
     /// JSON, as `bill run --json` prints it.
@@ -33,6 +36,20 @@ pub struct BatchRow {
     pub created_at: Timestamp,
     pub closed_at: Option<Timestamp>,
     pub acknowledged_at: Option<Timestamp>,
+    /// Where bills are approved before they are closed: when it was found clean, when and by whom it was approved.
+    pub checked_at: Option<Timestamp>,
+    pub approved_at: Option<Timestamp>,
+    pub approved_by: Option<String>,
+}
+
+/// A line on its way into a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewLine {
+    pub account_id: i64,
+    pub stored: StoredLine,
+    pub amount_minor: i64,
+    /// `stored` as JSON.
+    pub document: String,
 }
 
 /// Which lines a list shows; lines of batches that are still being built never show.
@@ -43,28 +60,47 @@ pub struct LineFilter {
     pub period_start: Option<Timestamp>,
     pub account_id: Option<i64>,
     pub batch: Option<String>,
+    /// Also the lines of a batch that still is a draft; needs `batch`.
+    pub drafts: bool,
     /// The id after which the page begins.
     pub after: Option<String>,
     pub limit: i64,
 }
 
-const ACCOUNTS: &str = "SELECT id, source, external_id,
-        CAST(COALESCE((SELECT sequence FROM ledger WHERE account_id = account.id
-            ORDER BY sequence DESC LIMIT 1), 0) AS BIGINT) AS ledger_sequence
-     FROM account
+const ACCOUNTS: &str = "SELECT id, source, external_id, bill_cycle FROM account
      WHERE tenant = $1 AND id > $2
        AND (bill_cycle = $3 OR EXISTS
             (SELECT 1 FROM line WHERE line.account_id = account.id AND line.cycle = $3))
      ORDER BY id LIMIT $4";
 const COUNT_ACCOUNTS: &str = "SELECT COUNT(*) FROM account WHERE tenant = $1 AND bill_cycle = $2";
-const SEQUENCE: &str = "SELECT CAST(COALESCE((SELECT sequence FROM ledger WHERE account_id = $1
-     ORDER BY sequence DESC LIMIT 1), 0) AS BIGINT)";
 const ISSUED: &str = "SELECT line.document FROM line JOIN batch ON batch.id = line.batch
      WHERE line.account_id = $1 AND line.cycle = $2 AND batch.state <> 'building'
      ORDER BY line.period_start_at, line.id LIMIT 1000000";
-const LATE: &str =
-    "SELECT service_id, sequence, from_at, until_at, in_octets, out_octets, seconds, sessions FROM ledger
-     WHERE account_id = $1 AND sequence > $2 AND sequence <= $3 ORDER BY sequence LIMIT 10000000";
+const ISSUED_OF_SQLITE: &str = "SELECT line.account_id, line.document
+     FROM json_each($1) AS key CROSS JOIN line ON line.account_id = key.value JOIN batch ON batch.id = line.batch
+     WHERE line.cycle = $2 AND batch.state <> 'building'
+     ORDER BY line.account_id, line.period_start_at, line.id";
+const ISSUED_OF_POSTGRES: &str = "SELECT line.account_id, line.document FROM line JOIN batch ON batch.id = line.batch
+     WHERE line.account_id = ANY($1) AND line.cycle = $2 AND batch.state <> 'building'
+     ORDER BY line.account_id, line.period_start_at, line.id";
+// Both take what is wanted as (number, account, service or none, after, until, from, before): `number` finds its way back.
+const WANTED_SQLITE: &str = "SELECT key.value ->> 0 AS number, ledger.service_id, ledger.sequence, ledger.from_at,
+        ledger.until_at, ledger.in_octets, ledger.out_octets, ledger.seconds, ledger.sessions
+     FROM json_each($1) AS key CROSS JOIN ledger ON ledger.account_id = key.value ->> 1
+     WHERE ledger.sequence > key.value ->> 3 AND ledger.sequence <= key.value ->> 4
+       AND (key.value ->> 2 IS NULL OR ledger.service_id = key.value ->> 2)
+       AND ledger.until_at >= key.value ->> 5 AND ledger.from_at < key.value ->> 6
+     ORDER BY number, ledger.sequence";
+// OFFSET keeps the planner from beginning with the table, which it takes for empty until it was analysed.
+const WANTED_POSTGRES: &str = "SELECT key.number, entry.service_id, entry.sequence, entry.from_at, entry.until_at,
+        entry.in_octets, entry.out_octets, entry.seconds, entry.sessions
+     FROM UNNEST($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[], $7::BIGINT[])
+            AS key (number, account, service, after, until, begins, ends)
+     CROSS JOIN LATERAL (SELECT * FROM ledger WHERE ledger.account_id = key.account
+            AND ledger.sequence > key.after AND ledger.sequence <= key.until OFFSET 0) AS entry
+     WHERE (key.service IS NULL OR entry.service_id = key.service)
+       AND entry.until_at >= key.begins AND entry.from_at < key.ends
+     ORDER BY key.number, entry.sequence";
 const OF_PERIOD: &str = "SELECT service_id, sequence, from_at, until_at, in_octets, out_octets, seconds, sessions
      FROM ledger
      WHERE account_id = $1 AND service_id = $2 AND from_at < $4 AND until_at >= $3 AND sequence <= $5
@@ -74,21 +110,46 @@ const CLOSURES: &str = "SELECT period_start_at, CAST(MIN(closed_at) AS BIGINT) F
      GROUP BY period_start_at ORDER BY period_start_at LIMIT 100000";
 const LAST_RUN: &str = "SELECT CAST(COALESCE(MAX(run), 0) AS BIGINT) FROM batch
      WHERE tenant = $1 AND cycle = $2 AND period_start_at = $3 AND state <> 'building'";
-const UNFINISHED: &str = "SELECT id FROM batch WHERE tenant = $1 AND cycle = $2 AND state = 'building' LIMIT 1000";
-const DROP_LINES: &str = "DELETE FROM line WHERE batch = $1";
+const UNFINISHED: &str = "SELECT id FROM batch
+     WHERE tenant = $1 AND cycle = $2 AND state = 'building' AND (stage IS NULL OR period_start_at = $3) LIMIT 1000";
+const DROP_LINES: &str = "DELETE FROM line WHERE id IN (SELECT id FROM line WHERE batch = $1 LIMIT 5000)";
+const UNSTAGE: &str = "UPDATE batch SET stage = NULL WHERE id = $1 AND state = 'building'";
+const DROP_HELD: &str = "DELETE FROM held_correction WHERE batch = $1";
 const DROP_BATCH: &str = "DELETE FROM batch WHERE id = $1 AND state = 'building'";
 const INSERT_BATCH: &str =
     "INSERT INTO batch (id, tenant, cycle, period_start_at, period_end_at, timezone, run, state, created_at)
      VALUES ($1, $2, $3, $4, $5, $6, $7, 'building', $8)";
-const INSERT_LINE: &str = "INSERT INTO line (id, batch, tenant, account_id, service, charge, kind, cycle,
-        period_start_at, period_end_at, amount_minor, currency, corrects, document, created_at)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+macro_rules! insert_lines {
+    ($values:literal) => {
+        concat!(
+            "INSERT INTO line (id, batch, tenant, account_id, service, charge, kind, cycle, period_start_at,
+                period_end_at, amount_minor, currency, corrects, document, created_at)",
+            $values
+        )
+    };
+}
+static INSERT_LINES_SQLITE: Bulk = Bulk::new(insert_lines!(""), 15, "");
+const INSERT_LINES_POSTGRES: &str = insert_lines!(
+    " SELECT new.id, $1, $2, new.account_id, new.service, new.charge, new.kind, $3, new.period_start_at,
+        new.period_end_at, new.amount_minor, new.currency, new.corrects, new.document, new.created_at
+     FROM UNNEST($4::TEXT[], $5::BIGINT[], $6::TEXT[], $7::TEXT[], $8::TEXT[], $9::BIGINT[], $10::BIGINT[],
+        $11::BIGINT[], $12::TEXT[], $13::TEXT[], $14::TEXT[], $15::BIGINT[])
+        AS new (id, account_id, service, charge, kind, period_start_at, period_end_at, amount_minor, currency,
+            corrects, document, created_at)"
+);
 const CLOSE_BATCH: &str = "UPDATE batch SET state = 'closed', lines = $2, totals = $3, closed_at = $4
      WHERE id = $1 AND state = 'building'";
+const DRAFT_BATCH: &str =
+    "UPDATE batch SET stage = 'draft', lines = $2, totals = $3 WHERE id = $1 AND state = 'building'";
+const CHECK_BATCH: &str = "UPDATE batch SET stage = $3, checked_at = $4
+     WHERE id = $1 AND tenant = $2 AND state = 'building' AND stage IS NOT NULL";
+const APPROVE_BATCH: &str = "UPDATE batch SET state = 'closed', stage = NULL, approved_at = $3, approved_by = $4,
+        closed_at = $3
+     WHERE id = $1 AND tenant = $2 AND state = 'building' AND stage = 'checked'";
 const ACKNOWLEDGE: &str = "UPDATE batch SET state = 'acknowledged', acknowledged_at = $3
      WHERE id = $1 AND tenant = $2 AND state = 'closed'";
 const LINES: &str = "SELECT line.document FROM line JOIN batch ON batch.id = line.batch
-     WHERE batch.state <> 'building'
+     WHERE (batch.state <> 'building' OR ($10 = 1 AND batch.stage IS NOT NULL))
        AND ($1 IS NULL OR line.tenant = $1)
        AND ($2 IS NULL OR line.cycle = $2)
        AND ($3 = 0 OR line.period_start_at = $4)
@@ -106,14 +167,27 @@ const RELEASE: &str = "DELETE FROM claim WHERE name = $1 AND claimed_by = $2";
 macro_rules! select_batch {
     ($rest:literal) => {
         concat!(
-            "SELECT id, tenant, cycle, period_start_at, period_end_at, timezone, run, state, lines, totals, created_at,
-                    closed_at, acknowledged_at FROM batch ",
+            "SELECT id, tenant, cycle, period_start_at, period_end_at, timezone, run, COALESCE(stage, state) AS state,
+                    lines, totals, created_at, closed_at, acknowledged_at, checked_at, approved_at, approved_by
+             FROM batch ",
             $rest
         )
     };
 }
-const BATCHES: &str =
-    select_batch!("WHERE tenant = $1 AND state <> 'building' AND ($2 IS NULL OR id > $2) ORDER BY id LIMIT $3");
+const BATCHES: &str = select_batch!(
+    "WHERE tenant = $1 AND (state <> 'building' OR ($4 = 1 AND stage IS NOT NULL)) AND ($2 IS NULL OR id > $2)
+     ORDER BY id LIMIT $3"
+);
+const DRAFT_OF: &str = select_batch!("WHERE tenant = $1 AND cycle = $2 AND stage IS NOT NULL ORDER BY id LIMIT 1");
+const LAST_OF: &str = select_batch!(
+    "WHERE tenant = $1 AND cycle = $2 AND period_start_at = $3 AND (state <> 'building' OR stage IS NOT NULL)
+     ORDER BY run DESC LIMIT 1"
+);
+const BATCHES_OF: &str = select_batch!(
+    "WHERE tenant = $1 AND cycle = $2 AND period_start_at = $3 AND (state <> 'building' OR stage IS NOT NULL)
+     ORDER BY run LIMIT 10000"
+);
+const TENANT_OF: &str = "SELECT tenant FROM batch WHERE id = $1";
 const BATCH: &str = select_batch!("WHERE tenant = $1 AND id = $2");
 
 /// Accounts that are, or were, billed on a cycle, after row `after`.
@@ -131,27 +205,80 @@ pub async fn count_accounts(tx: &mut Tx, tenant: &str, cycle: &str) -> Result<i6
     Ok(on!(tx, c => sqlx::query_scalar(COUNT_ACCOUNTS).bind(tenant).bind(cycle).fetch_one(c).await)?)
 }
 
-/// The account's last ledger entry, now.
-pub async fn ledger_sequence(tx: &mut Tx, account_id: i64) -> Result<i64, StoreError> {
-    Ok(on!(tx, c => sqlx::query_scalar(SEQUENCE).bind(account_id).fetch_one(c).await)?)
-}
-
 /// Every visible line of an account on a cycle.
 pub async fn issued(tx: &mut Tx, account_id: i64, cycle: &str) -> Result<Vec<StoredLine>, StoreError> {
     let rows: Vec<String> = on!(tx, c => sqlx::query_scalar(ISSUED).bind(account_id).bind(cycle).fetch_all(c).await)?;
     rows.iter().map(|document| parsed(document)).collect()
 }
 
-/// Ledger entries of an account with a sequence in `(after, until]`, with their service.
-pub async fn usage_after(
+/// Every visible line of these accounts on a cycle, with its account; the error is that one line's.
+pub async fn issued_of(
     tx: &mut Tx,
-    account_id: i64,
-    after: i64,
-    until: i64,
-) -> Result<Vec<(i64, UsageEntry)>, StoreError> {
-    let rows: Vec<UsageRow> =
-        on!(tx, c => sqlx::query_as(LATE).bind(account_id).bind(after).bind(until).fetch_all(c).await)?;
-    rows.into_iter().map(|row| Ok((row.service_id, row.entry()?))).collect()
+    account_ids: &[i64],
+    cycle: &str,
+) -> Result<Vec<(i64, Result<StoredLine, StoreError>)>, StoreError> {
+    let rows: Vec<(i64, String)> = match tx {
+        Tx::Sqlite(held) => {
+            sqlx::query_as(ISSUED_OF_SQLITE)
+                .bind(json(&account_ids))
+                .bind(cycle)
+                .fetch_all(&mut *held.transaction)
+                .await?
+        }
+        Tx::Postgres(transaction) => {
+            sqlx::query_as(ISSUED_OF_POSTGRES).bind(account_ids).bind(cycle).fetch_all(&mut **transaction).await?
+        }
+    };
+    Ok(rows.into_iter().map(|(account, document)| (account, parsed(&document))).collect())
+}
+
+/// Ledger entries that somebody wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    pub account_id: i64,
+    /// `None`: of all services.
+    pub service_id: Option<i64>,
+    /// Sequences in `(after, until]`.
+    pub after: i64,
+    pub until: i64,
+    /// That touch this stretch; `None`: of all time.
+    pub touching: Option<(Timestamp, Timestamp)>,
+}
+
+/// The entries of each of these, with their service, in the order of their sequence.
+pub async fn usage_wanted(tx: &mut Tx, wanted: &[Wanted]) -> Result<Vec<Vec<(i64, UsageEntry)>>, StoreError> {
+    let mut found: Vec<Vec<(i64, UsageEntry)>> = wanted.iter().map(|_| Vec::new()).collect();
+    if wanted.is_empty() {
+        return Ok(found);
+    }
+    let keys = wanted.iter().enumerate().map(|(number, wanted)| {
+        let (from, before) = wanted.touching.map_or((i64::MIN, i64::MAX), |(a, b)| (to_micros(a), to_micros(b)));
+        (number as i64, wanted.account_id, wanted.service_id, wanted.after, wanted.until, from, before)
+    });
+    let keys: Vec<_> = keys.collect();
+    let rows: Vec<WantedRow> = match tx {
+        Tx::Sqlite(held) => sqlx::query_as(WANTED_SQLITE).bind(json(&keys)).fetch_all(&mut *held.transaction).await?,
+        Tx::Postgres(transaction) => {
+            sqlx::query_as(WANTED_POSTGRES)
+                .bind(keys.iter().map(|key| key.0).collect::<Vec<_>>())
+                .bind(keys.iter().map(|key| key.1).collect::<Vec<_>>())
+                .bind(keys.iter().map(|key| key.2).collect::<Vec<_>>())
+                .bind(keys.iter().map(|key| key.3).collect::<Vec<_>>())
+                .bind(keys.iter().map(|key| key.4).collect::<Vec<_>>())
+                .bind(keys.iter().map(|key| key.5).collect::<Vec<_>>())
+                .bind(keys.iter().map(|key| key.6).collect::<Vec<_>>())
+                .fetch_all(&mut **transaction)
+                .await?
+        }
+    };
+    for row in rows {
+        let service = row.entry.service_id;
+        let place = usize::try_from(row.number).ok().and_then(|number| found.get_mut(number));
+        if let Some(list) = place {
+            list.push((service, row.entry.entry()?));
+        }
+    }
+    Ok(found)
 }
 
 /// Ledger entries of a service that touch a period, up to a sequence.
@@ -189,20 +316,26 @@ pub async fn runs_of(tx: &mut Tx, tenant: &str, cycle: &str, period: &Period) ->
     Ok(on!(tx, c => sqlx::query_scalar(LAST_RUN).bind(tenant).bind(cycle).bind(start).fetch_one(c).await)?)
 }
 
-/// Takes away what unfinished runs of a cycle left. Nobody has seen it.
-pub async fn drop_unfinished(tx: &mut Tx, tenant: &str, cycle: &str) -> Result<(), StoreError> {
-    let ids: Vec<String> = on!(tx, c => sqlx::query_scalar(UNFINISHED).bind(tenant).bind(cycle).fetch_all(c).await)?;
-    for id in ids {
-        drop_batch(tx, &id).await?;
-    }
-    Ok(())
+/// Batches that killed runs of a cycle left, which nobody has seen, and the draft of this period, which a new run replaces.
+pub async fn unfinished(tx: &mut Tx, tenant: &str, cycle: &str, period: &Period) -> Result<Vec<String>, StoreError> {
+    let start = to_micros(period.start);
+    Ok(on!(tx, c => sqlx::query_scalar(UNFINISHED).bind(tenant).bind(cycle).bind(start).fetch_all(c).await)?)
 }
 
-/// Takes away a batch that is still being built.
-pub async fn drop_batch(tx: &mut Tx, id: &str) -> Result<(), StoreError> {
-    on!(tx, c => sqlx::query(DROP_LINES).bind(id).execute(c).await.map(drop))?;
+/// Takes away some lines of a batch that is not closed; with the last of them the batch. `true`: it is gone.
+pub async fn drop_some(tx: &mut Tx, id: &str) -> Result<bool, StoreError> {
+    // Half a draft must never be approved.
+    let open = on!(tx, c => sqlx::query(UNSTAGE).bind(id).execute(c).await.map(|done| done.rows_affected()))?;
+    if open == 0 {
+        return Err(StoreError::Conflict { constraint: format!("batch {id} is not open any more") });
+    }
+    let gone = on!(tx, c => sqlx::query(DROP_LINES).bind(id).execute(c).await.map(|done| done.rows_affected()))?;
+    if gone > 0 {
+        return Ok(false);
+    }
+    on!(tx, c => sqlx::query(DROP_HELD).bind(id).execute(c).await.map(drop))?;
     on!(tx, c => sqlx::query(DROP_BATCH).bind(id).execute(c).await.map(drop))?;
-    Ok(())
+    Ok(true)
 }
 
 /// Begins a batch that nobody sees yet.
@@ -221,34 +354,49 @@ pub async fn begin_batch(tx: &mut Tx, batch: &BatchRow) -> Result<(), StoreError
     Ok(())
 }
 
-/// Writes an account's lines of a batch. `amount_minor` of each comes with it.
+/// Writes lines of a batch.
 pub async fn insert_lines(
     tx: &mut Tx,
-    batch: &str,
-    account_id: i64,
-    lines: &[(StoredLine, i64)],
+    (batch, tenant, cycle): (&str, &str, &str),
+    lines: &[NewLine],
 ) -> Result<(), StoreError> {
-    for (stored, amount_minor) in lines {
-        let line = &stored.line;
-        let document = serde_json::to_string(stored).map_err(|error| StoreError::Database(error.to_string()))?;
-        on!(tx, c => sqlx::query(INSERT_LINE)
-            .bind(&line.id)
-            .bind(batch)
-            .bind(&line.tenant)
-            .bind(account_id)
-            .bind(&line.service)
-            .bind(&line.charge)
-            .bind(line.kind.as_str())
-            .bind(&line.cycle)
-            .bind(to_micros(line.period.start))
-            .bind(to_micros(line.period.end))
-            .bind(*amount_minor)
-            .bind(&line.currency)
-            .bind(&line.corrects)
-            .bind(&document)
-            .bind(to_micros(line.created_at))
-            .execute(c)
-            .await.map(drop))?;
+    match tx {
+        Tx::Sqlite(held) => {
+            let put = |new: &NewLine, row: &mut Values| {
+                let line = &new.stored.line;
+                row.put(line.id.as_str()).put(batch).put(tenant).put(new.account_id).put(line.service.as_deref());
+                row.put(line.charge.as_str()).put(line.kind.as_str()).put(cycle);
+                row.put(to_micros(line.period.start)).put(to_micros(line.period.end)).put(new.amount_minor);
+                row.put(line.currency.as_str()).put(line.corrects.as_deref()).put(new.document.as_str());
+                row.put(to_micros(line.created_at));
+            };
+            INSERT_LINES_SQLITE.execute(held, lines, put).await?;
+        }
+        Tx::Postgres(transaction) => {
+            macro_rules! column {
+                ($read:expr) => {
+                    lines.iter().map($read).collect::<Vec<_>>()
+                };
+            }
+            sqlx::query(INSERT_LINES_POSTGRES)
+                .bind(batch)
+                .bind(tenant)
+                .bind(cycle)
+                .bind(column!(|new| new.stored.line.id.as_str()))
+                .bind(column!(|new| new.account_id))
+                .bind(column!(|new| new.stored.line.service.as_deref()))
+                .bind(column!(|new| new.stored.line.charge.as_str()))
+                .bind(column!(|new| new.stored.line.kind.as_str()))
+                .bind(column!(|new| to_micros(new.stored.line.period.start)))
+                .bind(column!(|new| to_micros(new.stored.line.period.end)))
+                .bind(column!(|new| new.amount_minor))
+                .bind(column!(|new| new.stored.line.currency.as_str()))
+                .bind(column!(|new| new.stored.line.corrects.as_deref()))
+                .bind(column!(|new| new.document.as_str()))
+                .bind(column!(|new| to_micros(new.stored.line.created_at)))
+                .execute(&mut **transaction)
+                .await?;
+        }
     }
     Ok(())
 }
@@ -269,6 +417,60 @@ pub async fn close_batch(tx: &mut Tx, id: &str, lines: i64, totals: &str, now: T
     }
 }
 
+/// All lines of the batch are there, and it waits for a check and an approval; nobody pulls them yet.
+pub async fn leave_draft(tx: &mut Tx, id: &str, lines: i64, totals: &str) -> Result<(), StoreError> {
+    let changed = on!(tx, c => sqlx::query(DRAFT_BATCH).bind(id).bind(lines).bind(totals).execute(c).await
+        .map(|done| done.rows_affected()))?;
+    if changed == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Conflict { constraint: format!("batch {id} is no longer being built") })
+    }
+}
+
+/// Says of a draft whether its check passed. `false`: there is no such draft.
+pub async fn mark_checked(
+    tx: &mut Tx,
+    tenant: &str,
+    id: &str,
+    passed: bool,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let stage = if passed { "checked" } else { "draft" };
+    let at = passed.then(|| to_micros(now));
+    let changed = on!(tx, c => sqlx::query(CHECK_BATCH).bind(id).bind(tenant).bind(stage).bind(at).execute(c).await
+        .map(|done| done.rows_affected()))?;
+    Ok(changed == 1)
+}
+
+/// Approves a checked draft, which closes it. `false`: it is no checked draft.
+pub async fn approve(tx: &mut Tx, tenant: &str, id: &str, by: &str, now: Timestamp) -> Result<bool, StoreError> {
+    let at = to_micros(now);
+    let changed = on!(tx, c => sqlx::query(APPROVE_BATCH).bind(id).bind(tenant).bind(at).bind(by).execute(c).await
+        .map(|done| done.rows_affected()))?;
+    Ok(changed == 1)
+}
+
+/// The draft of a cycle; there is one at most.
+pub async fn draft_of(tx: &mut Tx, tenant: &str, cycle: &str) -> Result<Option<BatchRow>, StoreError> {
+    let row: Option<RawBatch> =
+        on!(tx, c => sqlx::query_as(DRAFT_OF).bind(tenant).bind(cycle).fetch_optional(c).await)?;
+    row.map(BatchRow::try_from).transpose()
+}
+
+/// The latest batch of a period, a draft too.
+pub async fn last_of(
+    tx: &mut Tx,
+    tenant: &str,
+    cycle: &str,
+    period_start: Timestamp,
+) -> Result<Option<BatchRow>, StoreError> {
+    let start = to_micros(period_start);
+    let row: Option<RawBatch> =
+        on!(tx, c => sqlx::query_as(LAST_OF).bind(tenant).bind(cycle).bind(start).fetch_optional(c).await)?;
+    row.map(BatchRow::try_from).transpose()
+}
+
 /// Notes that the billing system has taken a batch. `false`: there is no such closed batch, or it was taken before.
 pub async fn acknowledge(tx: &mut Tx, tenant: &str, id: &str, now: Timestamp) -> Result<bool, StoreError> {
     let changed = on!(tx, c => sqlx::query(ACKNOWLEDGE).bind(id).bind(tenant).bind(to_micros(now)).execute(c).await
@@ -276,10 +478,17 @@ pub async fn acknowledge(tx: &mut Tx, tenant: &str, id: &str, now: Timestamp) ->
     Ok(changed == 1)
 }
 
-/// Closed batches of a tenant by id, after one.
-pub async fn batches(tx: &mut Tx, tenant: &str, after: Option<&str>, limit: i64) -> Result<Vec<BatchRow>, StoreError> {
+/// Closed batches of a tenant by id, after one; with `drafts` those that wait for approval, too.
+pub async fn batches(
+    tx: &mut Tx,
+    tenant: &str,
+    after: Option<&str>,
+    drafts: bool,
+    limit: i64,
+) -> Result<Vec<BatchRow>, StoreError> {
+    let drafts = i64::from(drafts);
     let rows: Vec<RawBatch> =
-        on!(tx, c => sqlx::query_as(BATCHES).bind(tenant).bind(after).bind(limit).fetch_all(c).await)?;
+        on!(tx, c => sqlx::query_as(BATCHES).bind(tenant).bind(after).bind(limit).bind(drafts).fetch_all(c).await)?;
     rows.into_iter().map(BatchRow::try_from).collect()
 }
 
@@ -287,6 +496,24 @@ pub async fn batches(tx: &mut Tx, tenant: &str, after: Option<&str>, limit: i64)
 pub async fn batch(tx: &mut Tx, tenant: &str, id: &str) -> Result<Option<BatchRow>, StoreError> {
     let row: Option<RawBatch> = on!(tx, c => sqlx::query_as(BATCH).bind(tenant).bind(id).fetch_optional(c).await)?;
     row.map(BatchRow::try_from).transpose()
+}
+
+/// The batches of a period, a draft too, in the order of their runs.
+pub async fn batches_of(
+    tx: &mut Tx,
+    tenant: &str,
+    cycle: &str,
+    period_start: Timestamp,
+) -> Result<Vec<BatchRow>, StoreError> {
+    let start = to_micros(period_start);
+    let rows: Vec<RawBatch> =
+        on!(tx, c => sqlx::query_as(BATCHES_OF).bind(tenant).bind(cycle).bind(start).fetch_all(c).await)?;
+    rows.into_iter().map(BatchRow::try_from).collect()
+}
+
+/// Whose a batch is.
+pub async fn tenant_of(tx: &mut Tx, id: &str) -> Result<Option<String>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_scalar(TENANT_OF).bind(id).fetch_optional(c).await)?)
 }
 
 /// Visible lines.
@@ -301,6 +528,7 @@ pub async fn lines(tx: &mut Tx, filter: &LineFilter) -> Result<Vec<StoredLine>, 
         .bind(&filter.batch)
         .bind(filter.after.as_deref().unwrap_or(""))
         .bind(filter.limit)
+        .bind(i64::from(filter.drafts && filter.batch.is_some()))
         .fetch_all(c)
         .await)?;
     rows.iter().map(|document| parsed(document)).collect()
@@ -369,6 +597,13 @@ impl UsageRow {
 }
 
 #[derive(sqlx::FromRow)]
+struct WantedRow {
+    number: i64,
+    #[sqlx(flatten)]
+    entry: UsageRow,
+}
+
+#[derive(sqlx::FromRow)]
 struct RawBatch {
     id: String,
     tenant: String,
@@ -383,6 +618,9 @@ struct RawBatch {
     created_at: i64,
     closed_at: Option<i64>,
     acknowledged_at: Option<i64>,
+    checked_at: Option<i64>,
+    approved_at: Option<i64>,
+    approved_by: Option<String>,
 }
 
 impl TryFrom<RawBatch> for BatchRow {
@@ -401,6 +639,9 @@ impl TryFrom<RawBatch> for BatchRow {
             created_at: at(row.created_at)?,
             closed_at: row.closed_at.map(at).transpose()?,
             acknowledged_at: row.acknowledged_at.map(at).transpose()?,
+            checked_at: row.checked_at.map(at).transpose()?,
+            approved_at: row.approved_at.map(at).transpose()?,
+            approved_by: row.approved_by,
         })
     }
 }

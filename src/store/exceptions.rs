@@ -1,5 +1,7 @@
 //! Exceptions: anything a person must look at, one queue. A fault that comes again counts up instead of piling up.
 
+use std::collections::BTreeSet;
+
 use super::many::{Many, Of};
 use super::{StoreError, Tx, on};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
@@ -69,6 +71,8 @@ const ONE: &str = select_exception!("WHERE id = $1");
 const RELEASE: &str = "UPDATE exception SET released_at = $2, updated_at = $2, released_by = $3
      WHERE id = $1 AND released_at IS NULL";
 const SNOOZE: &str = "UPDATE exception SET snoozed_until = $2, updated_at = $3 WHERE id = $1 AND released_at IS NULL";
+const OPEN_SUBJECTS: &str = "SELECT subject FROM exception
+     WHERE tenant = $1 AND kind = $2 AND released_at IS NULL ORDER BY subject LIMIT 1000000";
 const COUNT_OPEN: &str = "SELECT COUNT(*) FROM exception WHERE released_at IS NULL";
 
 /// Opens an exception, or counts it up when the same one is open. Returns its row.
@@ -164,6 +168,12 @@ pub async fn snooze(tx: &mut Tx, id: i64, until: Timestamp, now: Timestamp) -> R
         .await
         .map(|done| done.rows_affected()))?;
     Ok(rows > 0)
+}
+
+/// Subjects of the open exceptions of a kind.
+pub async fn open_subjects(tx: &mut Tx, tenant: &str, kind: &str) -> Result<BTreeSet<String>, StoreError> {
+    let rows: Vec<String> = on!(tx, c => sqlx::query_scalar(OPEN_SUBJECTS).bind(tenant).bind(kind).fetch_all(c).await)?;
+    Ok(rows.into_iter().collect())
 }
 
 /// How many are open.

@@ -10,7 +10,7 @@ use sqlx::FromRow;
 
 use super::bulk::{Bulk, Values};
 use super::sessions::{self, Owner, StoredSession, json};
-use super::{StoreError, Tx, fold, on};
+use super::{StoreError, Tx, fold, ledger_totals, on};
 use crate::usage::{Amount, LedgerBucket};
 use crate::vocabulary::{Timestamp, to_micros};
 
@@ -48,7 +48,12 @@ pub struct NewEntry {
     pub session_id: i64,
     pub bucket: LedgerBucket,
     pub cause: Cause,
+    /// Start of the account's period that it begins in; `None` while the account's cycle is unknown.
+    pub period_start_at: Option<i64>,
 }
+
+/// Where an account's billing periods begin, ascending, as far as usage can reach.
+pub type EdgesOf<'a> = dyn Fn(i64) -> &'a [Timestamp] + Sync + 'a;
 
 /// An entry of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -118,6 +123,7 @@ pub async fn append(tx: &mut Tx, entries: &[NewEntry], now: Timestamp) -> Result
         return Ok(());
     }
     let sequences = number(tx, entries).await?;
+    ledger_totals::add(tx, entries, &sequences).await?;
     let rows: Vec<(i64, &NewEntry)> = sequences.into_iter().zip(entries).collect();
     let now = to_micros(now);
     match tx {
@@ -194,11 +200,11 @@ pub async fn flush(
     tx: &mut Tx,
     account_ids: &[i64],
     until: Timestamp,
-    edges: &[Timestamp],
+    edges_of: &EdgesOf<'_>,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
     fold::interrupt(tx).await?;
-    let (mut pending, entries) = take_pending(tx, account_ids, until, edges).await?;
+    let (mut pending, entries) = take_pending(tx, account_ids, until, edges_of).await?;
     let changed: Vec<i64> = entries.iter().map(|entry| entry.session_id).collect();
     let mut changed: Vec<_> =
         pending.iter_mut().filter(|stored| stored.id.is_some_and(|id| changed.contains(&id))).collect();
@@ -214,23 +220,36 @@ pub async fn pending(
     until: Timestamp,
     edges: &[Timestamp],
 ) -> Result<Vec<NewEntry>, StoreError> {
-    Ok(take_pending(tx, account_ids, until, edges).await?.1)
+    Ok(take_pending(tx, account_ids, until, &|_| edges).await?.1)
 }
 
 async fn take_pending(
     tx: &mut Tx,
     account_ids: &[i64],
     until: Timestamp,
-    edges: &[Timestamp],
+    edges_of: &EdgesOf<'_>,
 ) -> Result<(Vec<StoredSession>, Vec<NewEntry>), StoreError> {
     let mut pending = sessions::pending_of_accounts(tx, account_ids).await?;
     let mut entries = Vec::new();
     for stored in &mut pending {
         let (Some(owner), Some(session_id)) = (stored.owner, stored.id) else { continue };
-        let buckets = stored.state.take_until(until, edges);
-        entries.extend(buckets.into_iter().map(|bucket| NewEntry { owner, session_id, bucket, cause: Cause::Flush }));
+        let edges = edges_of(owner.account_id);
+        for bucket in stored.state.take_until(until, edges) {
+            let after = edges.partition_point(|edge| to_micros(*edge) <= bucket.from_at);
+            let period_start_at = after.checked_sub(1).map(|index| to_micros(edges[index]));
+            entries.push(NewEntry { owner, session_id, bucket, cause: Cause::Flush, period_start_at });
+        }
     }
     Ok((pending, entries))
+}
+
+/// The last sequence of each of these accounts; 0 where the ledger holds nothing.
+pub async fn last_sequences(tx: &mut Tx, accounts: &[i64]) -> Result<HashMap<i64, i64>, StoreError> {
+    let last: Vec<(i64, i64)> = match tx {
+        Tx::Sqlite(held) => sqlx::query_as(LAST_SQLITE).bind(json(&accounts)).fetch_all(&mut *held.transaction).await?,
+        Tx::Postgres(transaction) => sqlx::query_as(LAST_POSTGRES).bind(accounts).fetch_all(&mut **transaction).await?,
+    };
+    Ok(last.into_iter().collect())
 }
 
 /// What the ledger holds of one session.
@@ -265,11 +284,7 @@ impl LedgerEntry {
 async fn number(tx: &mut Tx, entries: &[NewEntry]) -> Result<Vec<i64>, StoreError> {
     let accounts: BTreeSet<i64> = entries.iter().map(|entry| entry.owner.account_id).collect();
     let accounts: Vec<i64> = accounts.into_iter().collect();
-    let last: Vec<(i64, i64)> = match tx {
-        Tx::Sqlite(held) => sqlx::query_as(LAST_SQLITE).bind(json(&accounts)).fetch_all(&mut *held.transaction).await?,
-        Tx::Postgres(transaction) => sqlx::query_as(LAST_POSTGRES).bind(accounts).fetch_all(&mut **transaction).await?,
-    };
-    let mut last: HashMap<i64, i64> = last.into_iter().collect();
+    let mut last = last_sequences(tx, &accounts).await?;
     let mut next = |account: i64| {
         let last = last.entry(account).or_default();
         *last += 1;

@@ -1,16 +1,17 @@
 //! Reads what `billing` needs of a run, an account, a line, and hands it the facts; what they mean is decided there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use thiserror::Error;
 
-use super::billing::{self as rows, BilledAccount};
-use super::{StoreError, Tx, accounts, catalog};
+use super::accounts::FactsRow;
+use super::billing::{self as rows, BilledAccount, Wanted};
+use super::{StoreError, Tx, accounts, catalog, held, ledger, ledger_totals};
 use crate::billing::calendar::CalendarError;
 use crate::billing::explain::{Explanation, explain as explained, own_amount};
-use crate::billing::facts::{AccountFacts, RunContext, ServiceFacts, UsageEntry};
+use crate::billing::facts::{AccountFacts, Causes, RunContext, ServiceFacts, UsageEntry};
 use crate::billing::history::{PlanTariffs, ServiceHistory, billed};
-use crate::billing::lines::StoredLine;
+use crate::billing::lines::{ItemKey, StoredLine};
 use crate::billing::run::{RunError, usage_needed};
 use crate::billing::tariff::{ChargeKind, Tariff};
 use crate::vocabulary::Timestamp;
@@ -58,6 +59,7 @@ pub async fn context(
         backdate_days: in_force.backdate_days,
         corrections: in_force.corrections,
         closures: rows::closures(tx, tenant, cycle).await?,
+        causes: Causes::default(),
     })
 }
 
@@ -69,12 +71,99 @@ pub async fn facts(
     context: &RunContext,
     plans: &PlanTariffs,
 ) -> Result<Result<AccountFacts, RunError>, StoreError> {
-    let services = match services_of(tx, account.id, context, plans).await? {
-        Ok(services) => services,
-        Err(error) => return Ok(Err(error)),
+    let found = facts_of(tx, std::slice::from_ref(account), tenant, context, plans).await?;
+    Ok(found.into_iter().next().expect("one result for each account"))
+}
+
+/// The facts of many accounts with a handful of statements, in the order of the accounts.
+pub async fn facts_of(
+    tx: &mut Tx,
+    accounts: &[BilledAccount],
+    tenant: &str,
+    context: &RunContext,
+    plans: &PlanTariffs,
+) -> Result<Vec<Result<AccountFacts, RunError>>, StoreError> {
+    let ids: Vec<i64> = accounts.iter().map(|account| account.id).collect();
+    let mut stored: HashMap<i64, Stored> = ids.iter().map(|id| (*id, Stored::default())).collect();
+    let place = |account: i64, stored: &mut HashMap<i64, Stored>, take: &mut dyn FnMut(&mut Stored)| {
+        stored.get_mut(&account).into_iter().for_each(take);
     };
-    let issued = rows::issued(tx, account.id, &context.cycle.id).await?;
-    complete(tx, account, tenant, context, services, issued, &[]).await
+    for (account, service, external_id) in accounts::service_ids(tx, &ids).await? {
+        place(account, &mut stored, &mut |one| one.services.extend([(service, external_id.clone())]));
+    }
+    for (account, row) in accounts::facts_of(tx, &ids).await? {
+        place(account, &mut stored, &mut |one| one.take(row.clone(), |one, row| one.history.push(row)));
+    }
+    for (account, line) in rows::issued_of(tx, &ids, &context.cycle.id).await? {
+        place(account, &mut stored, &mut |one| one.take(line.clone(), |one, line| one.issued.push(line)));
+    }
+    for (account, key) in held::keys_of(tx, &ids, &context.cycle.id).await? {
+        place(account, &mut stored, &mut |one| one.held.extend([key.clone()]));
+    }
+    for (account, sequence) in ledger::last_sequences(tx, &ids).await? {
+        place(account, &mut stored, &mut |one| one.watermark = sequence);
+    }
+    let mut found: Vec<Result<Gathered, RunError>> = accounts
+        .iter()
+        .map(|account| gather(account, stored.remove(&account.id).unwrap_or_default(), tenant, context, plans))
+        .collect();
+    read_usage(tx, &mut found, context, &[]).await?;
+    Ok(found.into_iter().map(|one| one.map(|one| one.facts)).collect())
+}
+
+/// What is stored of one account.
+#[derive(Default)]
+struct Stored {
+    services: BTreeMap<i64, String>,
+    history: Vec<FactsRow>,
+    issued: Vec<StoredLine>,
+    held: BTreeSet<ItemKey>,
+    watermark: i64,
+    /// The first row of it that cannot be read: that stops this account, and no other.
+    unreadable: Option<StoreError>,
+}
+
+impl Stored {
+    fn take<T>(&mut self, row: Result<T, StoreError>, keep: impl FnOnce(&mut Self, T)) {
+        match row {
+            Ok(row) => keep(self, row),
+            Err(error) => {
+                self.unreadable.get_or_insert(error);
+            }
+        }
+    }
+}
+
+/// An account's facts, and the row of each of its services.
+struct Gathered {
+    account_id: i64,
+    facts: AccountFacts,
+    rows: Vec<i64>,
+}
+
+fn gather(
+    account: &BilledAccount,
+    stored: Stored,
+    tenant: &str,
+    context: &RunContext,
+    plans: &PlanTariffs,
+) -> Result<Gathered, RunError> {
+    if let Some(error) = stored.unreadable {
+        return Err(RunError::Unreadable(error.to_string()));
+    }
+    let services = services(stored.history, &stored.services, context, plans)?;
+    let Services { tax_exempt, services, rows } = services;
+    let facts = AccountFacts {
+        tenant: tenant.to_owned(),
+        source: account.source.clone(),
+        account: account.external_id.clone(),
+        tax_exempt,
+        services,
+        issued: stored.issued,
+        held: stored.held,
+        watermark: stored.watermark,
+    };
+    Ok(Gathered { account_id: account.id, facts, rows })
 }
 
 /// What an account's services are billed for, without usage.
@@ -85,6 +174,7 @@ pub(super) struct Services {
     pub rows: Vec<i64>,
 }
 
+/// The services of one account.
 pub(super) async fn services_of(
     tx: &mut Tx,
     account_id: i64,
@@ -93,9 +183,18 @@ pub(super) async fn services_of(
 ) -> Result<Result<Services, RunError>, StoreError> {
     let ids: BTreeMap<i64, String> =
         accounts::services(tx, account_id).await?.into_iter().map(|row| (row.id, row.external_id)).collect();
+    Ok(services(accounts::facts(tx, account_id).await?, &ids, context, plans))
+}
+
+fn services(
+    rows: Vec<FactsRow>,
+    ids: &BTreeMap<i64, String>,
+    context: &RunContext,
+    plans: &PlanTariffs,
+) -> Result<Services, RunError> {
     let mut histories: BTreeMap<i64, ServiceHistory> = BTreeMap::new();
     let mut tax_exempt = (Timestamp::MIN, false);
-    for row in accounts::facts(tx, account_id).await? {
+    for row in rows {
         if row.from_at >= tax_exempt.0 {
             tax_exempt = (row.from_at, row.facts.tax_exempt);
         }
@@ -107,15 +206,11 @@ pub(super) async fn services_of(
     let mut services = Vec::new();
     let mut rows = Vec::new();
     for (row, history) in &histories {
-        match billed(history, &context.cycle, plans, context.backdate_days) {
-            Ok(found) => {
-                rows.extend(std::iter::repeat_n(*row, found.len()));
-                services.extend(found);
-            }
-            Err(error) => return Ok(Err(error.into())),
-        }
+        let found = billed(history, &context.cycle, plans, context.backdate_days)?;
+        rows.extend(std::iter::repeat_n(*row, found.len()));
+        services.extend(found);
     }
-    Ok(Ok(Services { tax_exempt: tax_exempt.1, services, rows }))
+    Ok(Services { tax_exempt: tax_exempt.1, services, rows })
 }
 
 /// Adds the usage that the items need. `pending`: ledger entries that are not written yet, with their service, numbered on
@@ -129,20 +224,55 @@ pub(super) async fn complete(
     issued: Vec<StoredLine>,
     pending: &[(i64, UsageEntry)],
 ) -> Result<Result<AccountFacts, RunError>, StoreError> {
-    let written = rows::ledger_sequence(tx, account.id).await?;
-    let mut facts = AccountFacts {
+    let written = ledger::last_sequences(tx, &[account.id]).await?.get(&account.id).copied().unwrap_or(0);
+    let held = held::keys_of(tx, &[account.id], &context.cycle.id).await?.into_iter().map(|(_, key)| key).collect();
+    let facts = AccountFacts {
         tenant: tenant.to_owned(),
         source: account.source.clone(),
         account: account.external_id.clone(),
         tax_exempt,
         services,
         issued,
+        held,
         watermark: pending.iter().map(|(_, entry)| entry.sequence).fold(written, i64::max),
     };
-    if meters_usage(&facts, context) {
-        read_usage(tx, account.id, &mut facts, &rows, context, pending).await
-    } else {
-        Ok(Ok(facts))
+    let mut one = [Ok(Gathered { account_id: account.id, facts, rows })];
+    read_usage(tx, &mut one, context, pending).await?;
+    let [one] = one;
+    Ok(one.map(|one| one.facts))
+}
+
+/// First the sums that were kept, or what is new since the last run, then everything of the periods that turn out to need
+/// their entries. `pending` is of the one account there is.
+async fn read_usage(
+    tx: &mut Tx,
+    found: &mut [Result<Gathered, RunError>],
+    context: &RunContext,
+    pending: &[(i64, UsageEntry)],
+) -> Result<(), StoreError> {
+    let mut metered: Vec<&mut Gathered> =
+        found.iter_mut().flatten().filter(|one| meters_usage(&one.facts, context)).collect();
+    read_sums(tx, &mut metered, context).await?;
+    read_late(tx, &mut metered).await?;
+    for one in metered {
+        take_pending(one, pending, context);
+    }
+    read_periods(tx, found, context).await
+}
+
+/// Counts entries that are not written yet as if they were.
+fn take_pending(one: &mut Gathered, pending: &[(i64, UsageEntry)], context: &RunContext) {
+    for (service, row) in one.facts.services.iter_mut().zip(&one.rows) {
+        for (_, entry) in pending.iter().filter(|(id, _)| id == row) {
+            let start = context.cycle.period_at(entry.from).map(|period| period.start);
+            match (&mut service.sums, start) {
+                (Some(sums), Ok(start)) => sums.entry(start).or_default().count(entry),
+                // A day outside of the calendar: nothing is billed there.
+                (Some(_), Err(_)) => {}
+                (None, _) if service.addon.is_none() => service.usage.push(*entry),
+                (None, _) => {}
+            }
+        }
     }
 }
 
@@ -156,37 +286,85 @@ fn meters_usage(facts: &AccountFacts, context: &RunContext) -> bool {
     })
 }
 
-/// First what is new since the last run, then everything of the periods that turn out to need it.
-async fn read_usage(
-    tx: &mut Tx,
-    account_id: i64,
-    facts: &mut AccountFacts,
-    rows: &[i64],
-    context: &RunContext,
-    pending: &[(i64, UsageEntry)],
-) -> Result<Result<AccountFacts, RunError>, StoreError> {
-    let seen = facts.issued.iter().filter_map(|line| line.line.usage.as_ref()).map(|usage| usage.watermark);
-    let seen = seen.max().unwrap_or(0);
-    let late = rows::usage_after(tx, account_id, seen, facts.watermark).await?;
-    for (service_id, entry) in late.into_iter().chain(pending.iter().copied()) {
+/// The sums that were kept of each service; where they cannot be used, entries are read below.
+async fn read_sums(tx: &mut Tx, metered: &mut [&mut Gathered], context: &RunContext) -> Result<(), StoreError> {
+    let ids: Vec<i64> = metered.iter().flat_map(|one| one.rows.iter().copied()).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let sums = ledger_totals::of_services(tx, &ids, &context.cycle).await?;
+    for one in metered.iter_mut() {
+        for (service, row) in one.facts.services.iter_mut().zip(&one.rows) {
+            service.sums = sums.get(row).cloned().flatten();
+        }
+    }
+    Ok(())
+}
+
+/// What is new since each account's last run, of services without sums.
+async fn read_late(tx: &mut Tx, metered: &mut [&mut Gathered]) -> Result<(), StoreError> {
+    let mut without: Vec<&mut &mut Gathered> =
+        metered.iter_mut().filter(|one| one.facts.services.iter().any(|service| service.sums.is_none())).collect();
+    let wanted: Vec<Wanted> = without
+        .iter()
+        .map(|one| {
+            let seen = one.facts.issued.iter().filter_map(|line| line.line.usage.as_ref()).map(|usage| usage.watermark);
+            Wanted {
+                account_id: one.account_id,
+                service_id: None,
+                after: seen.max().unwrap_or(0),
+                until: one.facts.watermark,
+                touching: None,
+            }
+        })
+        .collect();
+    let late = rows::usage_wanted(tx, &wanted).await?;
+    for (one, late) in without.iter_mut().zip(late) {
+        let Gathered { facts, rows, .. } = &mut ***one;
         for (service, row) in facts.services.iter_mut().zip(rows) {
-            if service.addon.is_none() && *row == service_id {
-                service.usage.push(entry);
+            if service.addon.is_none() && service.sums.is_none() {
+                service.usage.extend(late.iter().filter(|(id, _)| id == row).map(|(_, entry)| *entry));
             }
         }
     }
-    let needs = match usage_needed(facts, context) {
-        Ok(needs) => needs,
-        Err(error) => return Ok(Err(error)),
-    };
-    for need in needs {
-        let found = rows::usage_of_period(tx, account_id, rows[need.service], &need.period, facts.watermark).await?;
-        let usage = &mut facts.services[need.service].usage;
-        usage.extend(found);
+    Ok(())
+}
+
+/// Everything of the periods that turn out to need their entries.
+async fn read_periods(
+    tx: &mut Tx,
+    found: &mut [Result<Gathered, RunError>],
+    context: &RunContext,
+) -> Result<(), StoreError> {
+    let mut wanted = Vec::new();
+    let mut places = Vec::new();
+    for (index, slot) in found.iter_mut().enumerate() {
+        let Ok(one) = slot else { continue };
+        match usage_needed(&one.facts, context) {
+            Ok(needs) => {
+                for need in needs {
+                    wanted.push(Wanted {
+                        account_id: one.account_id,
+                        service_id: Some(one.rows[need.service]),
+                        after: 0,
+                        until: one.facts.watermark,
+                        touching: Some((need.period.start, need.period.end)),
+                    });
+                    places.push((index, need.service));
+                }
+            }
+            Err(error) => *slot = Err(error),
+        }
+    }
+    let entries = rows::usage_wanted(tx, &wanted).await?;
+    for ((index, service), entries) in places.into_iter().zip(entries) {
+        let Ok(one) = &mut found[index] else { continue };
+        let usage = &mut one.facts.services[service].usage;
+        usage.extend(entries.into_iter().map(|(_, entry)| entry));
         usage.sort_by_key(|entry| entry.sequence);
         usage.dedup_by_key(|entry| entry.sequence);
     }
-    Ok(Ok(facts.clone()))
+    Ok(())
 }
 
 /// A line with all that it was made from.

@@ -101,6 +101,7 @@ impl Prices {
             backdate_days: self.catalog.backdate_days,
             corrections: self.catalog.corrections.clone(),
             closures: Default::default(),
+            causes: Default::default(),
         }))
     }
 
@@ -159,6 +160,7 @@ pub async fn standings(tx: &mut Tx, prices: &Prices, look: &Look, now: Timestamp
         tax_exempt,
         services,
         issued: Vec::new(),
+        held: Default::default(),
         watermark: 0,
     };
     let own =
@@ -189,7 +191,7 @@ async fn pending(
     until: Timestamp,
     period: &Period,
 ) -> Result<Vec<(i64, UsageEntry)>, StoreError> {
-    let written = rows::ledger_sequence(tx, account_id).await?;
+    let written = ledger::last_sequences(tx, &[account_id]).await?.get(&account_id).copied().unwrap_or(0);
     let entries = ledger::pending(tx, &[account_id], until, &[period.start, period.end]).await?;
     let corrupt = |session: i64| StoreError::Corrupt { table: "session", column: "body", id: session.to_string() };
     (written + 1..)

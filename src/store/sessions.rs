@@ -71,6 +71,10 @@ const PENDING_OF_ACCOUNTS_SQLITE: &str = select_session!(
 );
 const PENDING_OF_ACCOUNTS_POSTGRES: &str =
     select_session!("FROM session WHERE session.account_id = ANY($1) AND session.pending ORDER BY session.id");
+const HAS_PENDING_SQLITE: &str = "SELECT CAST(EXISTS (SELECT 1 FROM json_each($1) AS key CROSS JOIN session
+       ON session.account_id = key.value WHERE session.pending) AS BIGINT)";
+const HAS_PENDING_POSTGRES: &str =
+    "SELECT EXISTS (SELECT 1 FROM session WHERE session.account_id = ANY($1) AND session.pending)::INT::BIGINT";
 const NEWEST_SQLITE: &str = "SELECT CAST(COALESCE(MAX(id), 0) AS BIGINT) FROM session";
 const NEXT_IDS_POSTGRES: &str = "SELECT nextval('session_id_seq') FROM generate_series(1::BIGINT, $1)";
 macro_rules! insert {
@@ -154,6 +158,19 @@ pub async fn of_ids(tx: &mut Tx, ids: &[i64]) -> Result<Vec<StoredSession>, Stor
 /// The sessions of these accounts that have usage not in the ledger yet.
 pub async fn pending_of_accounts(tx: &mut Tx, account_ids: &[i64]) -> Result<Vec<StoredSession>, StoreError> {
     of_numbers(tx, account_ids, PENDING_OF_ACCOUNTS_SQLITE, PENDING_OF_ACCOUNTS_POSTGRES).await
+}
+
+/// Whether any of these accounts has usage that is not in the ledger yet.
+pub async fn any_pending(tx: &mut Tx, account_ids: &[i64]) -> Result<bool, StoreError> {
+    let any: i64 = match tx {
+        Tx::Sqlite(held) => {
+            sqlx::query_scalar(HAS_PENDING_SQLITE).bind(json(&account_ids)).fetch_one(&mut *held.transaction).await?
+        }
+        Tx::Postgres(transaction) => {
+            sqlx::query_scalar(HAS_PENDING_POSTGRES).bind(account_ids).fetch_one(&mut **transaction).await?
+        }
+    };
+    Ok(any != 0)
 }
 
 /// Writes new and changed sessions; new ones get their ids.

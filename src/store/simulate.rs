@@ -36,6 +36,8 @@ pub async fn recorded_period(
         Ok(facts) => facts,
         Err(error) => return Ok(Err(error)),
     };
+    // Entries are read as of the lines' watermark, which no sum can tell.
+    facts.services.iter_mut().for_each(|service| service.sums = None);
     let issued: Vec<StoredLine> =
         std::mem::take(&mut facts.issued).into_iter().filter(|line| line.line.period == context.period).collect();
     let seen = issued.iter().filter_map(|line| line.line.usage.as_ref()).map(|usage| usage.watermark).max();

@@ -11,6 +11,7 @@
 mod amount;
 mod clock;
 mod codec;
+mod fingerprint;
 mod incarnation;
 mod record;
 mod report;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use amount::{Amount, Buckets, LedgerBucket, entry_bounds};
 pub use clock::{EventTime, Skew, Told, event_time};
+pub use fingerprint::Fingerprint;
 pub use incarnation::{Choice, Traced, choose, continued, refold, refold_with, supersede};
 pub use record::{Counting, Record, RecordFlags, RecordKind};
 pub use report::mark;

@@ -330,7 +330,7 @@ async fn flush_empties_the_open_hour_once(mut bench: Bench) {
     assert_eq!(bench.ledger().await, []);
     for expected in [1, 0] {
         let mut tx = bench.store.write().await.expect("a transaction");
-        let written = ledger::flush(&mut tx, &[account], at(1000), &[], at(1900)).await.expect("flushes");
+        let written = ledger::flush(&mut tx, &[account], at(1000), &|_| &[], at(1900)).await.expect("flushes");
         assert_eq!(written, expected);
         tx.commit().await.expect("commits");
     }

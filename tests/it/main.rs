@@ -5,6 +5,7 @@ mod adversary;
 mod api;
 mod assurance;
 mod auto_close;
+mod batches;
 mod behaviours;
 mod billing;
 mod chaos;

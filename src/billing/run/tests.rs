@@ -1,12 +1,14 @@
 //! Runs over one account: what is due, what is corrected, and that everything telescopes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::billing::calendar::{BillCycle, Every};
-use crate::billing::facts::{CorrectionPolicy, KnownVersion, ServiceFacts, Stretch, TariffBook, UsageEntry};
+use crate::billing::facts::{
+    Causes, CorrectionPolicy, KnownVersion, PeriodSum, ServiceFacts, Stretch, TariffBook, UsageEntry,
+};
 use crate::billing::tariff::Tariff;
 use crate::vocabulary::{Timestamp, Zone};
 
@@ -60,6 +62,7 @@ fn context(period: &str) -> RunContext {
         backdate_days: 400,
         corrections: CorrectionPolicy::default(),
         closures: BTreeMap::new(),
+        causes: Causes::default(),
     }
 }
 
@@ -80,6 +83,7 @@ fn facts(from: &str) -> AccountFacts {
         tax_exempt: false,
         services: vec![service],
         issued: Vec::new(),
+        held: BTreeSet::new(),
         watermark: 0,
     }
 }
@@ -297,6 +301,98 @@ fn small_and_old_corrections_are_held_and_reported() {
 }
 
 #[test]
+fn held_corrections_of_an_account_are_added_up_until_they_are_worth_a_line() {
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    let mut other = facts.services[0].clone();
+    other.id = "2".to_owned();
+    facts.services.push(other);
+    let mut context = context("2026-10-15");
+    context.corrections.min_amount = Some("0.05".parse().expect("a decimal"));
+    facts.services[0].usage = vec![entry(1, "2026-11-02T10:00:00Z", 150_000_000_000)];
+    facts.services[1].usage = vec![entry(2, "2026-11-02T10:00:00Z", 150_000_000_000)];
+    facts.watermark = 2;
+    close(&mut facts, &context);
+    // Three cents of one service are held.
+    facts.services[0].usage.push(entry(3, "2026-11-03T10:00:00Z", 600_000_000));
+    facts.watermark = 3;
+    let first = lines(&facts, &context).expect("rated");
+    assert_eq!((first.lines.len(), first.held[0].amount.minor), (0, 3));
+    facts.held.insert(first.held[0].key.clone());
+    // The next run has them still, and with two of the other they are five: both are billed.
+    let later = super::tests::context("2026-11-15");
+    let later = RunContext { corrections: context.corrections.clone(), ..later };
+    facts.services[1].usage.push(entry(4, "2026-11-03T10:00:00Z", 400_000_000));
+    facts.watermark = 4;
+    let second = lines(&facts, &later).expect("rated");
+    assert!(second.held.is_empty(), "{:?}", second.held);
+    let corrections: Vec<String> =
+        summary(&second.lines).into_iter().filter(|line| line.contains("adjustment")).collect();
+    assert_eq!(corrections, ["data 2026-10-15 adjustment 0.6 0.03", "data 2026-10-15 adjustment 0.4 0.02"]);
+}
+
+#[test]
+fn held_correction_is_held_again_although_later_lines_saw_more_of_the_ledger() {
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    facts.services[0].usage = vec![entry(1, "2026-11-02T10:00:00Z", 150_000_000_000)];
+    facts.watermark = 1;
+    let mut context = context("2026-10-15");
+    context.corrections.min_amount = Some("0.05".parse().expect("a decimal"));
+    close(&mut facts, &context);
+    facts.services[0].usage.push(entry(2, "2026-11-03T10:00:00Z", 600_000_000));
+    facts.services[0].usage.push(entry(3, "2026-11-20T10:00:00Z", 1_000_000_000));
+    facts.watermark = 3;
+    let mut next = super::tests::context("2026-11-15");
+    next.corrections = context.corrections.clone();
+    let result = lines(&facts, &next).expect("rated");
+    facts.held = result.held.iter().map(|held| held.key.clone()).collect();
+    facts.issued.extend(result.lines);
+    assert_eq!(facts.held.len(), 1);
+    let mut third = super::tests::context("2026-12-15");
+    third.corrections = context.corrections;
+    assert_eq!(lines(&facts, &third).expect("rated").held.len(), 1, "it is not forgotten");
+    third.corrections.min_amount = Some("0.02".parse().expect("a decimal"));
+    let released = summary(&lines(&facts, &third).expect("rated").lines);
+    assert!(released.contains(&"data 2026-10-15 adjustment 0.6 0.03".to_owned()), "{released:?}");
+}
+
+#[test]
+fn newer_program_rates_no_closed_period_by_itself() {
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    let mut context = context("2026-10-15");
+    close(&mut facts, &context);
+    // Given: the program before this one had rated otherwise.
+    for line in facts.issued.iter_mut().filter(|line| line.line.charge == "access") {
+        line.basis.amount_minor += 200;
+    }
+    // When: the program is replaced by a newer one, whose inputs have another form.
+    context.causes.engine += 1;
+    // Then: nothing is corrected until a person asks, and then that period alone.
+    assert_eq!(summary(&run(&facts, &context)), Vec::<String>::new());
+    context.causes.rerate = Some(context.period.start);
+    assert_eq!(summary(&run(&facts, &context)), ["access 2026-10-15 credit 0 -2.00"]);
+}
+
+#[test]
+fn change_is_still_a_cause_for_a_line_of_an_older_program() {
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    let mut context = context("2026-10-15");
+    close(&mut facts, &context);
+    context.causes.engine += 1;
+    facts.services[0].stretches[0].until = Some(at("2026-11-01T05:00:00Z"));
+    assert_eq!(summary(&run(&facts, &context))[0], "access 2026-10-15 credit 0 -22.56");
+}
+
+/// The sums that the store keeps while it writes these entries.
+fn sums(entries: &[UsageEntry], context: &RunContext) -> BTreeMap<Timestamp, PeriodSum> {
+    let mut sums: BTreeMap<Timestamp, PeriodSum> = BTreeMap::new();
+    for entry in entries {
+        let start = context.cycle.period_at(entry.from).expect("in range").start;
+        sums.entry(start).or_default().count(entry);
+    }
+    sums
+}
+
+#[test]
 fn usage_is_needed_only_where_something_changed() {
     let mut facts = facts("2026-08-15T05:00:00Z");
     let first = usage_needed(&facts, &context("2026-10-15")).expect("in range");
@@ -363,6 +459,30 @@ proptest! {
         let tax = |facts: &AccountFacts| facts.issued.iter().flat_map(|line| line.line.tax.iter())
             .map(|tax| tax.amount.replace('.', "").parse::<i64>().expect("cents")).sum::<i64>();
         prop_assert_eq!(tax(&parts), tax(&once));
+    }
+
+    /// A period closed from its sum has the line it has from its entries, to the last octet of its digest; late usage too.
+    #[test]
+    fn sums_bill_what_entries_bill(
+        octets in prop::collection::vec((-5_000_000_000i64..90_000_000_000, 0i64..1400), 1..30),
+        first in 0usize..30,
+    ) {
+        let start = at("2026-10-15T05:00:00Z").as_second();
+        let entries: Vec<UsageEntry> = octets.iter().enumerate().map(|(index, (octets, hour))| {
+            let from = Timestamp::from_second(start + hour * 3600).expect("in range");
+            entry(index as i64 + 1, &from.to_string(), octets.abs())
+        }).collect();
+        let (mut by_entries, mut by_sums) = (facts("2026-10-15T05:00:00Z"), facts("2026-10-15T05:00:00Z"));
+        for (period, end) in [("2026-10-15", first.min(entries.len())), ("2026-11-15", entries.len())] {
+            let context = context(period);
+            by_entries.services[0].usage = entries[..end].to_vec();
+            by_sums.services[0].sums = Some(sums(&entries[..end], &context));
+            (by_entries.watermark, by_sums.watermark) = (end as i64, end as i64);
+            let needed = usage_needed(&by_sums, &context).expect("in range");
+            prop_assert!(needed.is_empty(), "{needed:?}");
+            let (from_entries, from_sums) = (close(&mut by_entries, &context), close(&mut by_sums, &context));
+            prop_assert_eq!(from_entries, from_sums);
+        }
     }
 
     /// Line = exact amount + residue, and corrections are differences of whole cents.

@@ -73,6 +73,7 @@ fn context(period: &str) -> RunContext {
         backdate_days: 400,
         corrections: CorrectionPolicy::default(),
         closures: BTreeMap::new(),
+        causes: Default::default(),
     }
 }
 
@@ -95,6 +96,7 @@ fn facts(stretches: Vec<Stretch>) -> AccountFacts {
         tax_exempt: false,
         services: vec![service],
         issued: Vec::new(),
+        held: Default::default(),
         watermark: 0,
     }
 }

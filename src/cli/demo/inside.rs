@@ -93,8 +93,13 @@ pub async fn apply_catalog(daemon: &Daemon, text: &str) -> Result<(), CliError> 
 
 /// Closes a period as `bill run` does; the lines as the API shows them.
 pub async fn close_period(daemon: &Daemon, tenant: &str, cycle: &str, period: &str) -> Result<Vec<Value>, CliError> {
-    let order =
-        Order { tenant: tenant.to_owned(), cycle: cycle.to_owned(), period: Some(period.to_owned()), dry_run: false };
+    let order = Order {
+        tenant: tenant.to_owned(),
+        cycle: cycle.to_owned(),
+        period: Some(period.to_owned()),
+        dry_run: false,
+        rerate: false,
+    };
     let mut seen = Seen(Vec::new());
     let report = biller::close_period(&daemon.ground.store, &daemon.ground.clock, &order, &mut seen).await?;
     if let Some((account, reason)) = report.failed.first() {

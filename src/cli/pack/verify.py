@@ -5,9 +5,11 @@ What is checked, in this order; the first thing that does not hold ends the prog
 
 1. manifest.sha256: every file has the SHA-256 it had when the pack was made.
 2. The tariff: SHA-256 of tariff.toml is the digest that the line names.
-3. The ledger: SHA-256 over the entries of ledger.csv that touch the billed time, in the order of their sequence, seven
-   64-bit big-endian integers each (sequence, from_us, until_us, in_octets, out_octets, seconds, sessions), is the digest
-   that the line names. Instants are microseconds since 1970-01-01T00:00:00Z.
+3. The ledger: each entry of ledger.csv that touches the billed time has a SHA-256, over seven 64-bit big-endian integers
+   (sequence, from_us, until_us, in_octets, out_octets, seconds, sessions); it is cut into eight 32-bit big-endian numbers,
+   which are added up over all entries, one by one. SHA-256 over the number of entries and the eight sums, 64-bit big-endian
+   each, is the digest that the line names. (Lines with basis.engine 1: one SHA-256 over the integers of all entries, in the
+   order of their sequence.) Instants are microseconds since 1970-01-01T00:00:00Z.
 4. The quantity: an entry counts with the part of its time [from, until) that lies in the billed time [a, b):
    floor(octets * (min(b, until) - from) / (until - from)) - floor(octets * (max(a, from) - from) / (until - from)).
 5. The amount, in exact fractions: quantity / unit -> quantized -> less the allowance -> whole blocks -> tiers, packages or
@@ -130,7 +132,7 @@ def main():
 
     sums, events, rows = [0, 0, 0], 0, []
     if line["usage"]:
-        digest, counted = hashlib.sha256(), 0
+        digest, lanes, counted = hashlib.sha256(), [0] * 8, 0
         rows = sorted(csv.DictReader(read("ledger.csv").decode().splitlines()), key=lambda row: int(row["sequence"]))
         for row in rows:
             start, end = int(row["from_us"]), int(row["until_us"])
@@ -146,10 +148,15 @@ def main():
                     events += int(row["sessions"])
             if inside:
                 counted += 1
-                for name in ("sequence", "from_us", "until_us", "in_octets", "out_octets", "seconds", "sessions"):
-                    digest.update(int(row[name]).to_bytes(8, "big", signed=True))
+                names = ("sequence", "from_us", "until_us", "in_octets", "out_octets", "seconds", "sessions")
+                octets = b"".join(int(row[name]).to_bytes(8, "big", signed=True) for name in names)
+                digest.update(octets)
+                entry = hashlib.sha256(octets).digest()
+                lanes = [lane + int.from_bytes(entry[at:at + 4], "big") for lane, at in zip(lanes, range(0, 32, 4))]
         check("ledger entries", line["usage"]["records"], counted)
-        check("digest of the ledger entries", line["usage"]["digest"], digest.hexdigest())
+        summed = hashlib.sha256(b"".join(number.to_bytes(8, "big") for number in (counted, *lanes)))
+        found = digest if basis.get("engine", 1) == 1 else summed
+        check("digest of the ledger entries", line["usage"]["digest"], found.hexdigest())
 
     if charge is None or set(charge) - KNOWN or "pool" in charge.get("allowance", {}) or "rollover" in charge.get("allowance", {}):
         print("this program does not compute the terms of this charge")

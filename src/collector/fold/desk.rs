@@ -301,7 +301,8 @@ impl Desk {
             let session_id = self.sessions[index].stored.id.expect("saved sessions have ids");
             written.in_octets = written.in_octets.saturating_add(bucket.amount.in_octets);
             written.out_octets = written.out_octets.saturating_add(bucket.amount.out_octets);
-            entries.push(NewEntry { owner, session_id, bucket, cause });
+            let period_start_at = calendars.period_start(owner.account_id, bucket.from_at);
+            entries.push(NewEntry { owner, session_id, bucket, cause, period_start_at });
         }
         ledger::append(tx, &entries, now).await?;
         ledger::add_totals(tx, &totals).await?;

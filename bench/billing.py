@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""Closing periods: seconds and memory for growing numbers of accounts, rating anew from ledger entries, balance queries.
+
+usage: bench/billing.py [--sizes 10000,100000] [--entries 100,720] [--databases sqlite,postgres] [--program FILE]
+
+Builds the release binary, pushes one account over HTTP and multiplies its rows in the database; every account has an
+advance charge and usage in four graduated tiers, whose period totals are there as the fold keeps them. `first` closes a
+period for accounts that were never billed (3 lines each), `next` the one after it (2 lines each), `again` finds nothing.
+CPU counts the run itself, not PostgreSQL.
+"""
+import argparse, datetime, json, os, pathlib, statistics, subprocess, tempfile, time
+import http.client
+
+import accounting
+from accounting import ROOT, TARGET
+
+CATALOG = """
+[tenant]
+id = "bench"
+currency = "USD"
+timezone = "UTC"
+[[bill_cycle]]
+id = "c1"
+anchor_day = 1
+every = "month"
+[[plan]]
+id = "res"
+service = "internet"
+tariff = "res"
+[[tariff]]
+id = "res"
+version = 1
+currency = "USD"
+effective_from = "2020-01-01"
+[[tariff.charge]]
+id = "access"
+type = "recurring"
+amount = "49.95"
+[[tariff.charge]]
+id = "data"
+type = "usage"
+meter = "octets"
+direction = "sum"
+unit = "GB"
+model = "graduated"
+tiers = [{ up_to = "50", unit_amount = "0" }, { up_to = "200", unit_amount = "0.05" }, { up_to = "500", unit_amount = "0.03" }, { unit_amount = "0.02" }]
+[[tariff.tax]]
+id = "sales"
+rate = "8.25"
+"""
+RUN = ("bill", "run", "--tenant", "bench", "--cycle", "c1")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sizes", default="10000,100000")
+    parser.add_argument("--entries", default="100,720")
+    parser.add_argument("--rerated", type=int, default=2000)
+    parser.add_argument("--databases", default="sqlite,postgres")
+    parser.add_argument("--program", type=pathlib.Path)
+    options = parser.parse_args()
+    if not options.program:
+        subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", "lastmile", "--example", "accounting_load"], cwd=ROOT, check=True)
+    program = options.program or TARGET / "release/lastmile"
+    with tempfile.TemporaryDirectory(prefix="lastmile-bench-") as folder:
+        os.chmod(folder, 0o755)
+        folder = pathlib.Path(folder)
+        cluster = accounting.Postgres(folder / "pg") if "postgres" in options.databases else None
+        try:
+            for name in options.databases.split(","):
+                sizes = [int(size) for size in options.sizes.split(",")]
+                print(f"\nclosing, {name}\n\n| accounts | run | lines | seconds | accounts/s | CPU s | peak MB |\n|" + "---|" * 7, flush=True)
+                for size in sizes:
+                    site = Site(folder / f"{name}{size}", name, cluster, program)
+                    site.fill(size, 0)
+                    for what, period in (("first", site.before), ("next", site.last), ("again", site.last)):
+                        row = site.timed(*RUN, "--period", period)
+                        print(f"| {size:,} | {what} | {row['lines']:,} | {row['seconds']:.1f} | {size / row['seconds']:,.0f} | {row['cpu']:.1f} | {row['mb']:.0f} |", flush=True)
+                    site.drop()
+                print(f"\nrating anew from the ledger, {options.rerated} accounts, {name}\n\n| entries/account | seconds | ms/account | entries/s |\n|" + "---|" * 4, flush=True)
+                for entries in (int(count) for count in options.entries.split(",")):
+                    site = Site(folder / f"{name}e{entries}", name, cluster, program)
+                    site.fill(options.rerated, entries)
+                    site.timed(*RUN, "--period", site.before)
+                    site.timed(*RUN, "--period", site.last)
+                    row = site.timed("bill", "rerate", "--tenant", "bench", "--cycle", "c1", "--period", site.last)
+                    print(f"| {entries} | {row['seconds']:.2f} | {row['seconds'] * 1000 / options.rerated:.2f} | {entries * options.rerated / row['seconds']:,.0f} |", flush=True)
+                    if entries == max(int(count) for count in options.entries.split(",")):
+                        print("balance of an account with so many entries: p50 {:.1f} ms, p99 {:.1f} ms".format(*site.balances()), flush=True)
+                    site.drop()
+        finally:
+            if cluster:
+                cluster.stop()
+
+
+class Site:
+    def __init__(self, folder, name, cluster, program):
+        folder.mkdir(mode=0o755)
+        self.folder, self.cluster, self.program = folder, cluster if name == "postgres" else None, program
+        self.url = self.cluster.database() if self.cluster else f"sqlite://{folder}/lastmile.db"
+        (folder / "catalog.toml").write_text(CATALOG)
+        today = datetime.datetime.now(datetime.timezone.utc).date()
+        first = today.replace(day=1)
+        last = (first - datetime.timedelta(days=1)).replace(day=1)
+        before = (last - datetime.timedelta(days=1)).replace(day=1)
+        self.starts = {name: int(datetime.datetime(day.year, day.month, 1, tzinfo=datetime.timezone.utc).timestamp()) * 1_000_000
+                       for name, day in (("last", last), ("before", before))}
+        self.last, self.before = last.strftime("%Y-%m"), before.strftime("%Y-%m")
+        accounting.SECRET, self.http = "testing123", accounting.free_port(accounting.socket.SOCK_STREAM)
+        self.config = folder / "lastmile.toml"
+        (folder / "key").write_text("0123456789abcdef" * 4)
+        os.chmod(folder / "key", 0o600)
+        self.config.write_text(f'[database]\nurl = "{self.url}"\n[secrets]\nkey_file = "{folder}/key"\n[api]\nlisten = "127.0.0.1:{self.http}"\n[log]\nlevel = "error"\n')
+        self.run("migrate")
+        self.run("catalog", "apply", folder / "catalog.toml")
+        made = self.run("--json", "key", "create", "--tenant", "bench", "--role", "admin")
+        self.key = json.loads(made)["key"]
+        with self.daemon():
+            document = {"status": "active", "bill_cycle": "c1",
+                        "services": [{"id": "s1", "type": "internet", "plan": "res", "billing_from": f"{self.before}-01",
+                                      "radius": {"username": "model@bench", "password": "a-password"}}]}
+            status, body = self.ask("PUT", "/v1/tenants/bench/accounts/model", document)
+            assert status == 201, body
+
+    def run(self, *arguments):
+        done = subprocess.run([self.program, "--config", self.config, *map(str, arguments)], capture_output=True, text=True)
+        assert done.returncode == 0, (arguments, done.stdout[-500:], done.stderr[-2000:])
+        return done.stdout
+
+    def timed(self, *arguments):
+        began = time.monotonic()
+        process = subprocess.Popen([self.program, "--config", self.config, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0, (arguments, output[-500:])
+        told = [line for line in output.splitlines() if " lines for " in line][-1]
+        lines = int(told.split(": ")[1].split()[0])
+        return {"seconds": time.monotonic() - began, "cpu": usage.ru_utime + usage.ru_stime, "mb": usage.ru_maxrss / 1024, "lines": lines}
+
+    def sql(self, text):
+        if self.cluster:
+            name = self.url.split("/")[3].split("?")[0]
+            self.cluster.sql(name, "-c", text)
+        else:
+            subprocess.run(["sqlite3", self.folder / "lastmile.db", text], check=True)
+
+    def fill(self, size, entries):
+        """Multiplies the model account: its services, their history, and each period's usage."""
+        series = (f"(SELECT value AS n FROM generate_series(1, {size}) AS value)" if self.cluster else
+                  f"(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {size}) SELECT n FROM s)")
+        base = 1_000_000
+        self.sql(f"""INSERT INTO account (id, tenant, source, external_id, revision, status, bill_cycle, document, etag, created_at, updated_at)
+            SELECT {base} + n, tenant, source, 'b' || n, revision, status, bill_cycle, document, etag, created_at, updated_at
+            FROM account CROSS JOIN {series} AS series WHERE external_id = 'model' ORDER BY n""")
+        self.sql(f"""INSERT INTO service (id, account_id, external_id, type, plan, created_at, updated_at)
+            SELECT {base} + n, {base} + n, external_id, type, plan, created_at, updated_at
+            FROM service CROSS JOIN {series} AS series WHERE service.id < {base} ORDER BY n""")
+        self.sql(f"""INSERT INTO service_history (id, service_id, account_id, from_at, detail)
+            SELECT {base} + n, {base} + n, {base} + n, from_at, detail
+            FROM service_history CROSS JOIN {series} AS series WHERE service_history.id < {base} ORDER BY n""")
+        whole = "TRUE" if entries == 0 else "FALSE"
+        for number, start in enumerate((self.starts["before"], self.starts["last"])):
+            if entries:
+                each = (f"(SELECT value AS e FROM generate_series(1, {entries}) AS value)" if self.cluster else
+                        f"(WITH RECURSIVE s(e) AS (SELECT 1 UNION ALL SELECT e + 1 FROM s WHERE e < {entries}) SELECT e FROM s)")
+                hour = 3_600_000_000
+                self.sql(f"""INSERT INTO ledger SELECT {base} + n, {number * entries} + e, {base} + n, {base} + n, {start} + e * CAST({hour} AS BIGINT),
+                    {start} + (e + 1) * CAST({hour} AS BIGINT), 1000003 * (n % 997), 100000007 * (n % 991), 3600, 0, 'usage', {start}
+                    FROM {series} AS series CROSS JOIN {each} AS entries ORDER BY n, e""")
+            self.sql(f"""INSERT INTO ledger_total SELECT {base} + n, {start}, {whole}, {number + 1} * 720, 720, 1000003 * (n % 99991),
+                100000007 * CAST(n % 9973 AS BIGINT), 2592000, 3, n, n, n, n, n, n, n, n FROM {series} AS series ORDER BY n""")
+        if self.cluster:
+            self.sql("ANALYZE")
+
+    def balances(self):
+        with self.daemon():
+            times = []
+            for number in range(1000):
+                began = time.monotonic()
+                status, body = self.ask("GET", f"/v1/tenants/bench/accounts/b{number % 1000 + 1}/balance")
+                assert status == 200, body
+                times.append((time.monotonic() - began) * 1000)
+        times.sort()
+        return statistics.median(times), times[int(len(times) * 0.99)]
+
+    def daemon(self):
+        return Daemon(self)
+
+    def ask(self, method, path, document=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.http)
+        connection.request(method, path, json.dumps(document) if document else None,
+                           {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    def drop(self):
+        for file in self.folder.glob("lastmile*.db*"):
+            file.unlink()
+
+
+class Daemon:
+    def __init__(self, site):
+        self.site = site
+
+    def __enter__(self):
+        self.process = subprocess.Popen([self.site.program, "--config", self.site.config, "serve"])
+        accounting.wait_for_http(self.site.http, 0.05)
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+//! The lines of a run, account by account: while one chunk is rated and written, the next one is read.
+//!
+//! Rating is pure and runs on two threads; lines are written in the order of the accounts, so that neither the size of a
+//! chunk nor the threads change an octet. Only short transactions write.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::edges::Edges;
+use super::totals::Totals;
+use super::{BillerError, Claim, FAILED, Ground, Order, Watch};
+use crate::billing::facts::{AccountFacts, RunContext};
+use crate::billing::run::{Held, RunError, RunResult, lines};
+use crate::store::billing::{self, BilledAccount, NewLine};
+use crate::store::held::{self, Verdict};
+use crate::store::{Store, StoreError, Tx, exceptions, ledger, rating, sessions};
+use crate::vocabulary::Timestamp;
+
+/// What a run has built.
+#[derive(Default)]
+pub struct Built {
+    pub accounts: u64,
+    pub totals: Totals,
+    pub held: Vec<(String, Held)>,
+    /// What was said of held corrections, held still or no more.
+    pub verdicts: usize,
+    pub failed: Vec<(String, String)>,
+}
+
+/// Accounts and what is known of them.
+struct Chunk {
+    accounts: Vec<BilledAccount>,
+    facts: Vec<Result<AccountFacts, RunError>>,
+}
+
+/// Accounts and what a run has for them.
+type Rated = Vec<(BilledAccount, Result<AccountLines, RunError>)>;
+
+struct AccountLines {
+    lines: Vec<NewLine>,
+    held: Vec<Held>,
+    verdicts: Vec<Verdict>,
+}
+
+/// Builds all lines. In a preview nothing stays written.
+pub async fn build(
+    store: &Store,
+    order: &Order,
+    ground: &Arc<Ground>,
+    claim: &Claim<'_>,
+    watch: &mut dyn Watch,
+) -> Result<Built, BillerError> {
+    let mut built = Built::default();
+    let mut renewed = Instant::now();
+    let mut next = read(store, order, ground, 0).await?;
+    while let Some(chunk) = next {
+        let after = chunk.accounts.last().map_or(0, |last| last.id);
+        let write = async {
+            let rated = rate(chunk, ground).await?;
+            keep(store, order, ground, claim, rated, &mut built, &mut renewed, watch).await
+        };
+        let (following, written) = tokio::join!(read(store, order, ground, after), write);
+        written?;
+        next = following?;
+    }
+    Ok(built)
+}
+
+/// The next accounts with their facts; `None`: there are no more.
+async fn read(store: &Store, order: &Order, ground: &Ground, after: i64) -> Result<Option<Chunk>, BillerError> {
+    if order.dry_run {
+        // A preview has written the usage of open hours only to read it.
+        let mut tx = store.write().await?;
+        let accounts = billing::accounts(&mut tx, &order.tenant, &order.cycle, after, CHUNK).await?;
+        flush(&mut tx, &accounts, &ground.context, &ground.edges).await?;
+        let facts = facts(&mut tx, order, ground, &accounts).await;
+        tx.rollback().await?;
+        return Ok((!accounts.is_empty()).then_some(Chunk { accounts, facts: facts? }));
+    }
+    let mut tx = store.read().await?;
+    let accounts = billing::accounts(&mut tx, &order.tenant, &order.cycle, after, CHUNK).await?;
+    let ids: Vec<i64> = accounts.iter().map(|account| account.id).collect();
+    let pending = sessions::any_pending(&mut tx, &ids).await?;
+    drop(tx);
+    if accounts.is_empty() {
+        return Ok(None);
+    }
+    if pending {
+        let mut tx = store.write().await?;
+        flush(&mut tx, &accounts, &ground.context, &ground.edges).await?;
+        tx.commit().await?;
+    }
+    let mut tx = store.read_snapshot().await?;
+    let facts = facts(&mut tx, order, ground, &accounts).await?;
+    Ok(Some(Chunk { accounts, facts }))
+}
+
+async fn facts(
+    tx: &mut Tx,
+    order: &Order,
+    ground: &Ground,
+    accounts: &[BilledAccount],
+) -> Result<Vec<Result<AccountFacts, RunError>>, StoreError> {
+    rating::facts_of(tx, accounts, &order.tenant, &ground.context, &ground.plans).await
+}
+
+/// Writes into the ledger what these accounts have used and it does not hold yet, up to the period's end.
+pub(super) async fn flush(
+    tx: &mut Tx,
+    accounts: &[BilledAccount],
+    context: &RunContext,
+    edges: &Edges,
+) -> Result<(), StoreError> {
+    let ids: Vec<i64> = accounts.iter().map(|account| account.id).collect();
+    let cycles: HashMap<i64, &str> = accounts.iter().map(|account| (account.id, account.bill_cycle.as_str())).collect();
+    let until = context.period.end.min(context.now);
+    let edges_of = |account: i64| -> &[Timestamp] { cycles.get(&account).map_or(&[], |cycle| edges.of_cycle(cycle)) };
+    ledger::flush(tx, &ids, until, &edges_of, context.now).await?;
+    Ok(())
+}
+
+/// Rates a chunk in two halves, each on a thread of its own.
+async fn rate(chunk: Chunk, ground: &Arc<Ground>) -> Result<Rated, BillerError> {
+    let mut first: Vec<_> = chunk.accounts.into_iter().zip(chunk.facts).collect();
+    let second = first.split_off(first.len().div_ceil(2));
+    let halves = [first, second].map(|half| {
+        let ground = Arc::clone(ground);
+        tokio::task::spawn_blocking(move || -> Rated {
+            half.into_iter().map(|(account, facts)| rate_one(account, facts, &ground)).collect()
+        })
+    });
+    let mut rated = Vec::new();
+    for half in halves {
+        // A thread that panics is a fault of this program: the run ends and shows nothing.
+        let half = half.await.map_err(|error| StoreError::Database(format!("rating stopped: {error}")))?;
+        rated.extend(half);
+    }
+    Ok(rated)
+}
+
+fn rate_one(
+    account: BilledAccount,
+    facts: Result<AccountFacts, RunError>,
+    ground: &Ground,
+) -> (BilledAccount, Result<AccountLines, RunError>) {
+    let lines = facts.and_then(|facts| {
+        let result = lines(&facts, &ground.context)?;
+        Ok(account_lines(account.id, &facts, result))
+    });
+    (account, lines)
+}
+
+fn account_lines(account_id: i64, facts: &AccountFacts, result: RunResult) -> AccountLines {
+    let new = |stored: crate::billing::lines::StoredLine| NewLine {
+        account_id,
+        amount_minor: stored.line.amount_minor(),
+        document: serde_json::to_string(&stored).expect("a line is plain data"),
+        stored,
+    };
+    let mut verdicts: Vec<Verdict> = result
+        .held
+        .iter()
+        .map(|held| Verdict { account_id, key: held.key.clone(), held: Some(held.clone()) })
+        .collect();
+    let released = facts.held.iter().filter(|key| !result.held.iter().any(|held| held.key == **key));
+    verdicts.extend(released.map(|key| Verdict { account_id, key: key.clone(), held: None }));
+    AccountLines { lines: result.lines.into_iter().map(new).collect(), held: result.held, verdicts }
+}
+
+#[expect(clippy::too_many_arguments, reason = "what a chunk is kept with; it is called once")]
+async fn keep(
+    store: &Store,
+    order: &Order,
+    ground: &Ground,
+    claim: &Claim<'_>,
+    rated: Rated,
+    built: &mut Built,
+    renewed: &mut Instant,
+    watch: &mut dyn Watch,
+) -> Result<(), BillerError> {
+    let of = u64::try_from(ground.accounts).unwrap_or(0);
+    let mut written = Vec::new();
+    let mut verdicts = Vec::new();
+    let mut failed = Vec::new();
+    let mut mended = Vec::new();
+    for (account, result) in rated {
+        let name = format!("{}/{}", account.source, account.external_id);
+        let subject = format!("{}/{name}", order.tenant);
+        let result = result.map_err(|error| error.to_string());
+        // Sums that overflow stop the account that makes them: it has no lines, and the others go on.
+        let result = result.and_then(|lines| match built.totals.with(&lines.lines) {
+            Some(grown) => Ok((lines, grown)),
+            None => Err("with its lines the sums of the batch leave 64 bits".to_owned()),
+        });
+        match result {
+            Ok((lines, grown)) => {
+                built.totals = grown;
+                lines.lines.iter().for_each(|new| watch.line(&new.stored));
+                written.extend(lines.lines);
+                verdicts.extend(lines.verdicts);
+                built.held.extend(lines.held.into_iter().map(|held| (name.clone(), held)));
+                if ground.failed_before.contains(&subject) {
+                    mended.push(subject);
+                }
+            }
+            Err(detail) => {
+                tracing::error!(
+                    account.id = account.id,
+                    period.start = %ground.context.period.start,
+                    "Account {name} of {} was not billed: {detail}. It has no lines in this batch; the next run tries \
+                     again.",
+                    order.tenant
+                );
+                built.failed.push((name, detail.clone()));
+                failed.push((subject, detail));
+            }
+        }
+        built.accounts += 1;
+        watch.account(built.accounts, of);
+    }
+    built.verdicts += verdicts.len();
+    let Some(batch) = &ground.context.batch else { return Ok(()) };
+    let silent = written.is_empty() && verdicts.is_empty() && failed.is_empty() && mended.is_empty();
+    if silent && renewed.elapsed() < RENEW_EVERY {
+        return Ok(());
+    }
+    let now = ground.context.now;
+    let mut tx = store.write().await?;
+    claim.renew(&mut tx).await?;
+    billing::insert_lines(&mut tx, (batch, &order.tenant, &order.cycle), &written).await?;
+    held::insert(&mut tx, (batch, &order.cycle), &verdicts, now).await?;
+    for (subject, detail) in &failed {
+        exceptions::open(&mut tx, Some(&order.tenant), FAILED, subject, detail, now).await?;
+    }
+    for subject in &mended {
+        exceptions::release_subject(&mut tx, FAILED, subject, "the biller: it was billed", now).await?;
+    }
+    tx.commit().await?;
+    *renewed = Instant::now();
+    Ok(())
+}
+
+/// Accounts read, rated and written at once.
+pub(super) const CHUNK: i64 = 200;
+/// A run that has nothing to write tells often enough that it lives.
+const RENEW_EVERY: Duration = Duration::from_secs(5);

@@ -1,0 +1,361 @@
+//! Bills before and around their closing: drafts that are checked and approved, the month's end, another system's lines, a
+//! period rated anew; runs that are killed, and accounts that cannot be rated.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::harness::acme::{CATALOG, internet, last_period};
+use crate::harness::daemon::{Daemon, Site};
+use crate::harness::{run, wait_for};
+
+const RUN: [&str; 6] = ["bill", "run", "--tenant", "acme", "--cycle", "c15"];
+const CHECK: [&str; 6] = ["bill", "check", "--tenant", "acme", "--cycle", "c15"];
+/// A killed run's claim ends within half a minute.
+const CLAIM: Duration = Duration::from_secs(120);
+
+#[test]
+fn draft_is_checked_and_approved_before_anybody_pulls_it_on_sqlite() {
+    draft_journey(&Site::sqlite());
+}
+
+#[test]
+fn draft_is_checked_and_approved_before_anybody_pulls_it_on_postgres() {
+    draft_journey(&Site::postgres());
+}
+
+fn draft_journey(site: &Site) {
+    // Given: a cycle whose bills a person approves; one account is billed, one is pending and will never be.
+    site.prepare(&CATALOG.replacen("close = \"manual\"", "close = \"manual\"\napproval = \"required\"", 1));
+    let admin = site.key("acme", "admin");
+    let daemon = site.start();
+    let (start, _) = last_period(Timestamp::now());
+    push(&daemon, &admin, 1, &billed(1, start));
+    let mut free = billed(2, start);
+    free["services"][0]["price_override"] = json!({"charge": "access", "amount": "0"});
+    push(&daemon, &admin, 2, &free);
+
+    // When: the cycle is run, the run leaves a draft that nobody pulls.
+    let drafted = site.json(&RUN);
+    let batch = drafted["batch"].as_str().expect("a batch").to_owned();
+    let count = drafted["lines"].as_array().expect("lines").len();
+    assert_eq!((&drafted["draft"], count > 2), (&json!(true), true), "{drafted:#}");
+    assert_eq!(items(&daemon, &admin, "acme/invoice-lines").len(), 0);
+    assert_eq!(items(&daemon, &admin, "acme/batches").len(), 0);
+    assert_eq!(site.succeed(&["export", "lines"]).lines().count(), 1, "only the headings");
+    let path = format!("acme/batches/{batch}/ack");
+    assert_eq!(daemon.api(&admin, "POST", &path, None).status, 404, "a draft cannot be taken");
+    // Who asks for drafts sees them.
+    let asked = format!("acme/invoice-lines?batch={batch}&drafts=true");
+    assert_eq!(items(&daemon, &admin, &asked).len(), count);
+    assert_eq!(items(&daemon, &admin, "acme/batches?drafts=true")[0]["state"], "draft");
+
+    // It cannot be approved before it was checked, and the check finds the free account.
+    let early = site.lastmile(&["bill", "approve", &batch]);
+    assert_eq!(early.status.code(), Some(3), "{}", String::from_utf8_lossy(&early.stderr));
+    let checked = no(site, &CHECK);
+    let found = checked["findings"].as_array().expect("findings");
+    let kinds: Vec<&str> = found.iter().map(|one| one["kind"].as_str().expect("a kind")).collect();
+    assert_eq!(kinds, ["zero_bill"], "{checked:#}");
+    assert_eq!(found[0]["subject"], "default/a2");
+    assert!(found[0]["advice"].as_str().is_some_and(|advice| !advice.is_empty()));
+    let refused = daemon.api(&admin, "POST", &format!("acme/batches/{batch}/approve"), None);
+    assert_eq!(refused.status, 409, "{}", refused.body);
+
+    // A new run replaces the draft with the same lines.
+    let again = site.json(&RUN);
+    assert_eq!(facts(&again["lines"]), facts(&drafted["lines"]));
+    // What was waived stays waived; then the draft is checked, approved, closed, and pulled.
+    let id = found[0]["id"].as_str().expect("an id");
+    let path = format!("acme/bill-findings/{id}/waive");
+    let waived = daemon.api(&admin, "POST", &path, Some(&json!({"reason": "staff line"})));
+    assert_eq!(waived.status, 200, "{}", waived.body);
+    let passed = site.json(&CHECK);
+    assert_eq!((&passed["passed"], &passed["batch"]["state"]), (&json!(true), &json!("checked")), "{passed:#}");
+    let approved = daemon.api(&admin, "POST", &format!("acme/batches/{batch}/approve"), None);
+    assert_eq!(approved.status, 200, "{}", approved.body);
+    assert_eq!(items(&daemon, &admin, "acme/invoice-lines").len(), count);
+    assert_eq!(items(&daemon, &admin, "acme/batches")[0]["state"], "closed");
+    assert!(site.json(&RUN)["batch"].is_null(), "nothing is left to bill");
+    let late = site.lastmile(&["bill", "discard", &batch]);
+    assert_eq!(late.status.code(), Some(3), "a closed batch stays");
+    daemon.stop();
+}
+
+#[test]
+fn discarded_draft_leaves_nothing_and_other_tenants_see_none() {
+    let site = Site::sqlite();
+    site.prepare(&CATALOG.replacen("close = \"manual\"", "close = \"manual\"\napproval = \"required\"", 1));
+    std::fs::write(site.path("other.toml"), "[tenant]\nid = \"other\"\ncurrency = \"USD\"\ntimezone = \"UTC\"\n")
+        .expect("a catalog");
+    site.succeed(&["catalog", "apply", &site.path("other.toml").display().to_string()]);
+    let (admin, other) = (site.key("acme", "admin"), site.key("other", "admin"));
+    let daemon = site.start();
+    let (start, _) = last_period(Timestamp::now());
+    push(&daemon, &admin, 1, &billed(1, start));
+    let drafted = site.json(&RUN);
+    let batch = drafted["batch"].as_str().expect("a batch").to_owned();
+    for what in ["approve", "discard"] {
+        let path = format!("other/batches/{batch}/{what}");
+        assert_eq!(daemon.api(&other, "POST", &path, None).status, 404, "{what} of another tenant's");
+    }
+    let gone = daemon.api(&admin, "POST", &format!("acme/batches/{batch}/discard"), None);
+    assert_eq!(gone.status, 200, "{}", gone.body);
+    assert_eq!(items(&daemon, &admin, "acme/batches?drafts=true").len(), 0);
+    assert_eq!(facts(&site.json(&RUN)["lines"]), facts(&drafted["lines"]));
+    daemon.stop();
+}
+
+#[test]
+fn every_difference_to_another_system_is_classified_until_none_is_left() {
+    let site = Site::sqlite();
+    site.prepare(CATALOG);
+    let admin = site.key("acme", "admin");
+    let daemon = site.start();
+    let (start, _) = last_period(Timestamp::now());
+    for number in 1..=4 {
+        push(&daemon, &admin, number, &billed(number, start));
+    }
+    let compare = |text: &str| -> (i32, Value) {
+        let file = site.path("legacy.csv");
+        std::fs::write(&file, text).expect("a file");
+        let file = file.display().to_string();
+        let output = site.lastmile(&[
+            "--json",
+            "bill",
+            "compare",
+            &file,
+            "--tenant",
+            "acme",
+            "--cycle",
+            "c15",
+            "--account",
+            "customer",
+            "--charge",
+            "item",
+        ]);
+        let code = output.status.code().unwrap_or(-1);
+        (code, serde_json::from_slice(&output.stdout).expect("JSON"))
+    };
+    // Before anything is closed, a preview is compared; with the same amounts nothing differs. Two months of access each.
+    let same = "customer,item,amount\na1,access,99.90\na1,data,0\na2,access,99.90\na2,data,0\n\
+                a3,access,99.90\na3,data,0\na4,access,99.90\na4,data,0\n";
+    let (code, told) = compare(same);
+    assert_eq!((code, &told["findings"]), (0, &json!([])), "{told:#}");
+
+    site.json(&RUN);
+    let other = same
+        .replace("a1,access,99.90", "a1,access,99.90\na1,access,99.90")
+        .replace("a2,access,99.90", "a2,access,109.90")
+        .replace("a3,access,99.90\n", "")
+        + "a9,access,49.95\n";
+    let (code, told) = compare(&other);
+    let mut found: Vec<String> = told["findings"]
+        .as_array()
+        .expect("findings")
+        .iter()
+        .map(|one| format!("{} {}", one["subject"].as_str().expect("a text"), one["kind"].as_str().expect("a text")))
+        .collect();
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "a1 access compare.duplicate",
+            "a2 access compare.tax",
+            "a3 access compare.missing_there",
+            "a9 access compare.missing_here"
+        ]
+    );
+    assert_eq!(code, 3);
+    // What is accepted stays accepted.
+    let ids: Vec<String> = told["findings"]
+        .as_array()
+        .expect("findings")
+        .iter()
+        .map(|one| one["id"].as_str().expect("an id").to_owned())
+        .collect();
+    let mut waive = vec!["bill", "waive", "--reason", "the old system is wrong"];
+    waive.extend(ids.iter().map(String::as_str));
+    site.succeed(&waive);
+    assert_eq!(compare(&other).0, 0);
+    daemon.stop();
+}
+
+#[test]
+fn account_that_cannot_be_read_stops_no_other_and_is_billed_when_it_can() {
+    let site = Site::sqlite();
+    site.prepare(CATALOG);
+    let admin = site.key("acme", "admin");
+    let daemon = site.start();
+    let (start, _) = last_period(Timestamp::now());
+    for number in 1..=3 {
+        push(&daemon, &admin, number, &billed(number, start));
+    }
+    sqlite(&site, "UPDATE service_history SET detail = 'x' || detail WHERE account_id = 2");
+    let output = site.lastmile(&[&["--json"], &RUN[..]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("default/a2"), "it says which");
+    let closed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let billed: Vec<&str> = closed["lines"].as_array().expect("lines").iter().map(account_of).collect();
+    assert!(billed.contains(&"a1") && billed.contains(&"a3") && !billed.contains(&"a2"), "{billed:?}");
+    let checked = no(&site, &CHECK);
+    let kinds: Vec<&Value> = checked["findings"].as_array().expect("findings").iter().map(|one| &one["kind"]).collect();
+    assert!(kinds.contains(&&json!("failed_account")), "{checked:#}");
+
+    sqlite(&site, "UPDATE service_history SET detail = SUBSTR(detail, 2) WHERE account_id = 2");
+    let mended = site.json(&RUN);
+    assert!(mended["lines"].as_array().expect("lines").iter().all(|line| account_of(line) == "a2"), "{mended:#}");
+    assert_eq!(site.json(&["exception", "list"]), json!([]), "and nobody need look at it any more");
+    daemon.stop();
+}
+
+#[test]
+fn run_killed_at_any_moment_and_repeated_has_the_same_lines_on_sqlite() {
+    kill_and_repeat(&Site::sqlite());
+}
+
+#[test]
+fn run_killed_at_any_moment_and_repeated_has_the_same_lines_on_postgres() {
+    kill_and_repeat(&Site::postgres());
+}
+
+/// A cycle whose runs leave drafts can be run, and killed, as often as one likes; its last run is approved.
+fn kill_and_repeat(site: &Site) {
+    site.prepare(&CATALOG.replacen("close = \"manual\"", "close = \"manual\"\napproval = \"required\"", 1));
+    let admin = site.key("acme", "admin");
+    let daemon = site.start();
+    let (start, _) = last_period(Timestamp::now());
+    for number in 0..450 {
+        push(&daemon, &admin, number, &billed(number, start));
+    }
+    let preview = site.json(&[&RUN[..], &["--dry-run"]].concat());
+    let expected = facts(&preview["lines"]);
+    assert!(expected.len() >= 900, "{}", expected.len());
+
+    let mut in_the_middle = 0;
+    for moment in 0..MOMENTS {
+        let mut running = Command::new(env!("CARGO_BIN_EXE_lastmile"))
+            .arg("--config")
+            .arg(&site.config)
+            .args(RUN)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("lastmile runs");
+        // Later by the moment; a kill finds a run that waits for a dead one's claim, begins, writes, drops, ends.
+        std::thread::sleep(Duration::from_millis(40 * (1 << moment)));
+        running.kill().expect("the run is killed");
+        running.wait().expect("the run is gone");
+        // Otherwise the next run would only wait until the dead one's claim ends.
+        sql(site, "DELETE FROM claim");
+        assert!(items(&daemon, &admin, "acme/invoice-lines").is_empty(), "no line after a kill");
+        let drafts = items(&daemon, &admin, "acme/batches?drafts=true");
+        in_the_middle += usize::from(drafts.is_empty());
+        for draft in drafts {
+            assert_eq!(draft["lines"], json!(expected.len()), "a draft is whole or not there");
+        }
+    }
+    println!("PROOF kill_and_repeat: {MOMENTS} kills, {in_the_middle} of them left no draft");
+    let made = wait_for("a run goes to its end", CLAIM, || {
+        let output = site.lastmile(&[&["--json"], &RUN[..]].concat());
+        output.status.success().then(|| serde_json::from_slice::<Value>(&output.stdout).expect("JSON"))
+    });
+    assert_eq!(facts(&made["lines"]), expected, "byte for byte, but for the instant of the run");
+    let batch = made["batch"].as_str().expect("a batch").to_owned();
+    site.json(&CHECK);
+    site.succeed(&["bill", "approve", &batch]);
+    assert_eq!(site.succeed(&["export", "lines"]).lines().count(), expected.len() + 1, "every line once");
+    daemon.stop();
+}
+
+#[test]
+fn closed_period_is_rated_anew_only_when_a_person_says_so() {
+    let site = Site::sqlite();
+    site.prepare(CATALOG);
+    let admin = site.key("acme", "admin");
+    let daemon = site.start();
+    let (start, _) = last_period(Timestamp::now());
+    push(&daemon, &admin, 1, &billed(1, start));
+    site.json(&RUN);
+    // Given: a line as another program would have rated it, two dollars too high.
+    let price = "json_extract(document, '$.basis.amount_minor') = 4995 AND charge = 'access'";
+    sqlite(
+        &site,
+        &format!(
+            "UPDATE line SET document = json_set(document, '$.basis.amount_minor', 5195), amount_minor = 5195
+             WHERE {price} AND period_start_at = (SELECT MIN(period_start_at) FROM line)"
+        ),
+    );
+    // Then: this program leaves it alone, until a person asks.
+    assert!(site.json(&RUN)["batch"].is_null());
+    let rerate = ["bill", "rerate", "--tenant", "acme", "--cycle", "c15"];
+    let proposed = site.json(&rerate);
+    let amounts: Vec<&Value> =
+        proposed["lines"].as_array().expect("lines").iter().map(|line| &line["amount"]).collect();
+    assert_eq!(amounts, [&json!("-2.00")], "{proposed:#}");
+    assert!(proposed["batch"].is_null(), "a proposal changes nothing");
+    let issued = site.json(&[&rerate[..], &["--approve"]].concat());
+    assert!(issued["batch"].is_string());
+    assert_eq!(site.json(&rerate)["lines"], json!([]), "once is enough");
+    daemon.stop();
+}
+
+/// Kills of one test.
+const MOMENTS: u32 = 7;
+
+/// A command that must answer "no", with its JSON.
+fn no(site: &Site, arguments: &[&str]) -> Value {
+    let output = site.lastmile(&[&["--json"], arguments].concat());
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// Lines without their batch and the instant of the run, in the order of their ids.
+fn facts(lines: &Value) -> Vec<Value> {
+    let mut lines = lines.as_array().expect("lines").clone();
+    for line in &mut lines {
+        let line = line.as_object_mut().expect("a line");
+        line.remove("batch");
+        line.remove("created_at");
+    }
+    lines.sort_by_key(|line| line["id"].as_str().expect("an id").to_owned());
+    lines
+}
+
+fn account_of(line: &Value) -> &str {
+    line["account"].as_str().expect("an account")
+}
+
+fn items(daemon: &Daemon, key: &str, path: &str) -> Vec<Value> {
+    let answer = daemon.api(key, "GET", path, None);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.json()["items"].as_array().expect("items").clone()
+}
+
+fn billed(number: u32, from: jiff::civil::Date) -> Value {
+    let mut account = internet(number);
+    account["services"][0]["billing_from"] = json!(from.to_string());
+    account
+}
+
+fn push(daemon: &Daemon, key: &str, number: u32, account: &Value) {
+    let answer = daemon.api(key, "PUT", &format!("acme/accounts/a{number}"), Some(account));
+    assert_eq!(answer.status, 201, "{}", answer.body);
+}
+
+fn sqlite(site: &Site, statement: &str) {
+    let file = site.path("lastmile.db").display().to_string();
+    run("sqlite3", "sqlite3", &["-cmd", ".timeout 5000", &file, statement]);
+}
+
+/// A statement on whichever database the site has.
+fn sql(site: &Site, statement: &str) {
+    let config = std::fs::read_to_string(&site.config).expect("the configuration");
+    match config.lines().find(|line| line.starts_with("url = \"postgres://")).and_then(|line| line.split('"').nth(1)) {
+        Some(url) => drop(run("postgresql-client", "psql", &["-q", "-c", statement, url])),
+        None => sqlite(site, statement),
+    }
+}
