@@ -96,6 +96,7 @@ def main():
 class Site:
     def __init__(self, folder, name, cluster, program):
         folder.mkdir(mode=0o755)
+        self.size = 0
         self.folder, self.cluster, self.program = folder, cluster if name == "postgres" else None, program
         self.url = self.cluster.database() if self.cluster else f"sqlite://{folder}/lastmile.db"
         (folder / "catalog.toml").write_text(CATALOG)
@@ -149,7 +150,7 @@ class Site:
         """Multiplies the model account: its services, their history, and each period's usage."""
         series = (f"(SELECT value AS n FROM generate_series(1, {size}) AS value)" if self.cluster else
                   f"(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {size}) SELECT n FROM s)")
-        base = 1_000_000
+        base, self.size = 1_000_000, size
         self.sql(f"""INSERT INTO account (id, tenant, source, external_id, revision, status, bill_cycle, document, etag, created_at, updated_at)
             SELECT {base} + n, tenant, source, 'b' || n, revision, status, bill_cycle, document, etag, created_at, updated_at
             FROM account CROSS JOIN {series} AS series WHERE external_id = 'model' ORDER BY n""")
@@ -166,9 +167,9 @@ class Site:
                         f"(WITH RECURSIVE s(e) AS (SELECT 1 UNION ALL SELECT e + 1 FROM s WHERE e < {entries}) SELECT e FROM s)")
                 hour = 3_600_000_000
                 self.sql(f"""INSERT INTO ledger SELECT {base} + n, {number * entries} + e, {base} + n, {base} + n, {start} + e * CAST({hour} AS BIGINT),
-                    {start} + (e + 1) * CAST({hour} AS BIGINT), 1000003 * (n % 997), 100000007 * (n % 991), 3600, 0, 'usage', {start}
+                    {start} + (e + 1) * CAST({hour} AS BIGINT), 1000003 * CAST(n % 997 AS BIGINT), 100000007 * CAST(n % 991 AS BIGINT), 3600, 0, 'usage', {start}
                     FROM {series} AS series CROSS JOIN {each} AS entries ORDER BY n, e""")
-            self.sql(f"""INSERT INTO ledger_total SELECT {base} + n, {start}, {whole}, {number + 1} * 720, 720, 1000003 * (n % 99991),
+            self.sql(f"""INSERT INTO ledger_total SELECT {base} + n, {start}, {whole}, {number + 1} * 720, 720, 1000003 * CAST(n % 99991 AS BIGINT),
                 100000007 * CAST(n % 9973 AS BIGINT), 2592000, 3, n, n, n, n, n, n, n, n FROM {series} AS series ORDER BY n""")
         if self.cluster:
             self.sql("ANALYZE")
@@ -178,7 +179,7 @@ class Site:
             times = []
             for number in range(1000):
                 began = time.monotonic()
-                status, body = self.ask("GET", f"/v1/tenants/bench/accounts/b{number % 1000 + 1}/balance")
+                status, body = self.ask("GET", f"/v1/tenants/bench/accounts/b{number % self.size + 1}/balance")
                 assert status == 200, body
                 times.append((time.monotonic() - began) * 1000)
         times.sort()

@@ -102,7 +102,7 @@ pub fn classify(theirs: &[&Theirs], ours: &[&Ours], currency: Currency) -> Resul
     if there.amount == here.amount || there.amount == sum(here.amount, here.tax.unwrap_or(0))? {
         return Ok(Some(Class::Tax));
     }
-    if theirs.len() > ours.len() && without_copies(theirs)? == here.amount {
+    if theirs.len() > 1 && without_copies(theirs)? == here.amount {
         return Ok(Some(Class::Duplicate));
     }
     if is_rounding(there.amount, ours, currency)? {
@@ -259,6 +259,7 @@ mod tests {
     fn every_difference_has_its_class() {
         let full = ours(4995, 412, "49.95", whole());
         let usage = ours(117, 10, "1.1728", Nature::Usage);
+        let halves = vec![ours(2500, 0, "25", whole()), ours(2495, 0, "24.95", whole())];
         // 17 of 31 days of 49.95 are 27.3919…
         let partial = Ours { exact: Exact::ratio(4995 * 17, 3100).expect("fits"), ..ours(2739, 226, "0", part(17)) };
         let table: Vec<(&str, Vec<Theirs>, Vec<Ours>, Option<Class>)> = vec![
@@ -269,6 +270,7 @@ mod tests {
             ("only here", vec![], vec![full.clone()], Some(Class::MissingThere)),
             ("nothing against nothing there", vec![], vec![ours(0, 0, "0", Nature::Usage)], None),
             ("billed twice", vec![theirs(4995, None), theirs(4995, None)], vec![full.clone()], Some(Class::Duplicate)),
+            ("billed twice as a sum", vec![theirs(4995, None), theirs(4995, None)], halves, Some(Class::Duplicate)),
             ("gross there", vec![theirs(5407, None)], vec![full.clone()], Some(Class::Tax)),
             ("other taxes", vec![theirs(4995, Some(400))], vec![full.clone()], Some(Class::Tax)),
             ("rounded up", vec![theirs(118, None)], vec![usage.clone()], Some(Class::Rounding)),

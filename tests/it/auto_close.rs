@@ -1,7 +1,6 @@
-//! Periods that close by themselves, with one daemon and with two; a run killed in its middle; what a catalog would boot.
+//! Periods that close by themselves, with one daemon and with two; what a catalog would boot.
 
 use std::collections::BTreeSet;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,13 +8,11 @@ use serde_json::{Value, json};
 
 use crate::harness::acme::{CATALOG, HOUSEHOLD, household, internet, last_period};
 use crate::harness::daemon::{Daemon, Site};
-use crate::harness::{run, temp_dir, wait_for};
+use crate::harness::{temp_dir, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 /// Longer than the daemon takes from one look for due periods to the next.
 const ONE_LOOK: Duration = Duration::from_secs(11);
-/// A killed run's claim ends within half a minute.
-const CLAIM: Duration = Duration::from_secs(60);
 
 #[test]
 fn ended_period_closes_by_itself_once_on_sqlite() {
@@ -85,50 +82,6 @@ fn two_daemons_on_one_postgres_make_one_batch() {
     assert_eq!(failed.matches("Closed cycle c15 of acme").count(), 1, "{failed}");
     one.stop();
     two.stop();
-}
-
-#[test]
-fn killed_bill_run_shows_nothing_and_the_next_has_the_same_lines() {
-    let site = Site::sqlite();
-    site.prepare(CATALOG);
-    let key = site.key("acme", "admin");
-    let daemon = site.start();
-    let (start, _) = last_period(Timestamp::now());
-    for number in 0..500 {
-        push(&daemon, &key, &format!("a{number}"), &billed(number, start));
-    }
-    let preview = site.json(&["bill", "run", "--tenant", "acme", "--cycle", "c15", "--dry-run"]);
-    let expected: BTreeSet<String> = line_ids(&preview["lines"]);
-    assert!(expected.len() >= 500, "{}", expected.len());
-
-    let mut running = Command::new(env!("CARGO_BIN_EXE_lastmile"))
-        .arg("--config")
-        .arg(&site.config)
-        .args(["bill", "run", "--tenant", "acme", "--cycle", "c15"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("lastmile runs");
-    wait_for("the first lines are written", SOON, || (stored(&site, "SELECT COUNT(*) FROM line") != "0").then_some(()));
-    running.kill().expect("the run is killed");
-    running.wait().expect("the run is gone");
-    assert_eq!(stored(&site, "SELECT state FROM batch"), "building", "killed in its middle");
-    let written: usize = stored(&site, "SELECT COUNT(*) FROM line").parse().expect("a count");
-    assert!(written > 0 && written < expected.len(), "{written} of {}", expected.len());
-
-    assert!(batches(&daemon, &key).is_empty(), "no half batch over HTTP");
-    assert!(ids(&daemon, &key).is_empty(), "no line over HTTP");
-    assert_eq!(site.succeed(&["export", "lines"]).lines().count(), 1, "no line in the export");
-
-    let again = wait_for("the next run closes it", CLAIM, || {
-        let output = site.lastmile(&["--json", "bill", "run", "--tenant", "acme", "--cycle", "c15"]);
-        output.status.success().then(|| serde_json::from_slice::<Value>(&output.stdout).expect("JSON"))
-    });
-    assert_eq!(line_ids(&again["lines"]), expected, "the same lines as if nothing had happened");
-    assert_eq!(ids(&daemon, &key), expected);
-    assert_eq!(batches(&daemon, &key).len(), 1);
-    daemon.stop();
 }
 
 #[test]
@@ -229,12 +182,6 @@ fn revisions(daemon: &Daemon, key: &str) -> BTreeSet<(String, String)> {
     let devices = daemon.api(key, "GET", "acme/devices", None).json();
     let modems = devices["items"].as_array().expect("items").iter().filter(|device| device["kind"] == "cm");
     modems.map(|modem| (modem["mac"].to_string(), modem["desired_revision"].to_string())).collect()
-}
-
-fn stored(site: &Site, sql: &str) -> String {
-    let file = site.path("lastmile.db").display().to_string();
-    let output = run("sqlite3", "sqlite3", &["-readonly", "-cmd", ".timeout 5000", &file, sql]);
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 fn url_of(site: &Site) -> String {

@@ -252,6 +252,7 @@ fn kill_and_repeat(site: &Site) {
         // Otherwise the next run would only wait until the dead one's claim ends.
         sql(site, "DELETE FROM claim");
         assert!(items(&daemon, &admin, "acme/invoice-lines").is_empty(), "no line after a kill");
+        assert!(items(&daemon, &admin, "acme/batches").is_empty(), "no half batch either");
         let drafts = items(&daemon, &admin, "acme/batches?drafts=true");
         in_the_middle += usize::from(drafts.is_empty());
         for draft in drafts {

@@ -207,7 +207,8 @@ async fn a_period_replays_from_its_records_as_of_any_watermark(mut bench: Bench)
         bench.send_at(&packets, 50_000 + watermarks.len() as i64).await;
         bench.fold_once().await;
         let mut tx = bench.store.write_derived().await.expect("a transaction");
-        ledger::flush(&mut tx, &[7], period.end, &[period.start, period.end], at(100_000)).await.expect("flushed");
+        let edges = [period.start, period.end];
+        ledger::flush(&mut tx, &[7], period.end, &|_| &edges, at(100_000)).await.expect("flushed");
         tx.commit().await.expect("committed");
         watermarks.push(bench.number("SELECT MAX(sequence) FROM ledger").await);
     }

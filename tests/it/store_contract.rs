@@ -1,9 +1,14 @@
 //! The store's contract, run on SQLite and on PostgreSQL alike.
 
+use lastmile::billing::calendar::{BillCycle, Every};
+use lastmile::billing::facts::{PeriodSum, UsageEntry};
 use lastmile::store::events::{self, EventFilter, EventType, NewEvent};
 use lastmile::store::journal::{self, JournalEntry};
-use lastmile::store::{Store, StoreConfig, StoreError, nas};
-use lastmile::vocabulary::{Timestamp, from_micros, to_micros};
+use lastmile::store::ledger::{self, Cause, NewEntry};
+use lastmile::store::sessions::Owner;
+use lastmile::store::{Store, StoreConfig, StoreError, ledger_totals, nas};
+use lastmile::usage::{Amount, LedgerBucket};
+use lastmile::vocabulary::{Timestamp, Zone, from_micros, to_micros};
 
 use crate::harness::{postgres, temp_dir};
 
@@ -26,6 +31,7 @@ contract!(
     an_uncommitted_write_is_gone,
     newest_use_of_a_previous_secret_is_kept,
     events_are_numbered_without_a_gap,
+    sums_kept_with_the_ledger_are_the_sums_of_its_entries,
 );
 
 async fn migrations_run_once(store: Store) {
@@ -91,6 +97,61 @@ async fn events_are_numbered_without_a_gap(store: Store) {
     let filter = EventFilter { tenant: "acme", after: 35, kind: Some("hold.placed"), limit: 1000 };
     let found = events::list(&mut tx, &filter).await.expect("a list");
     assert_eq!(found.iter().map(events::Event::id).collect::<Vec<_>>(), ["acme.36"]);
+}
+
+async fn sums_kept_with_the_ledger_are_the_sums_of_its_entries(store: Store) {
+    let cycle = BillCycle {
+        id: "c1".to_owned(),
+        anchor_day: 1,
+        every: Every::Month,
+        zone: Zone::UTC,
+        timezone: "UTC".to_owned(),
+    };
+    let period = cycle.period_at(at(0)).expect("a period");
+    let start = Some(to_micros(period.start));
+    let new = |service_id: i64, hour: i64, octets: i64, period_start_at: Option<i64>| NewEntry {
+        owner: Owner { account_id: 1, service_id },
+        session_id: 1,
+        bucket: LedgerBucket {
+            from_at: to_micros(period.start) + hour * 3_600_000_000,
+            until_at: to_micros(period.start) + (hour + 1) * 3_600_000_000,
+            amount: Amount { in_octets: octets, out_octets: 2 * octets, seconds: 3600, sessions: 1 },
+        },
+        cause: Cause::Usage,
+        period_start_at,
+    };
+    // Two transactions for one service; another has an entry of an unknown period, a third one that no line can carry.
+    for hours in [[1, 2], [2, 3]] {
+        let mut tx = store.write().await.expect("a transaction");
+        let entries = hours.map(|hour| new(10, hour, 1_000_000 + hour, start));
+        ledger::append(&mut tx, &entries, at(0)).await.expect("appended");
+        ledger::append(&mut tx, &[new(11, 1, 5, start), new(11, 2, 5, None)], at(0)).await.expect("appended");
+        ledger::append(&mut tx, &[new(12, 1, 1 << 60, start)], at(0)).await.expect("appended");
+        tx.commit().await.expect("committed");
+    }
+    let mut tx = store.read().await.expect("a transaction");
+    let sums = ledger_totals::of_services(&mut tx, &[10, 11, 12, 13], &cycle).await.expect("sums");
+    let mut expected = PeriodSum::default();
+    for row in ledger::of_account(&mut tx, 1, 0, 100).await.expect("entries").iter().filter(|row| row.service_id == 10)
+    {
+        expected.count(&UsageEntry {
+            sequence: row.sequence,
+            from: from_micros(row.from_at).expect("an instant"),
+            until: from_micros(row.until_at).expect("an instant"),
+            in_octets: row.in_octets,
+            out_octets: row.out_octets,
+            seconds: row.seconds,
+            sessions: row.sessions,
+        });
+    }
+    assert_eq!(expected.records, 4);
+    assert_eq!(sums[&10], Some([(period.start, expected)].into()));
+    assert_eq!((&sums[&11], &sums[&12]), (&None, &None), "their entries must be read");
+    assert_eq!(sums[&13], Some([].into()), "nothing was used");
+    // Another calendar's periods are not these.
+    let other = BillCycle { anchor_day: 15, ..cycle };
+    let sums = ledger_totals::of_services(&mut tx, &[10], &other).await.expect("sums");
+    assert_eq!(sums[&10], None);
 }
 
 async fn lanes_are_separate(store: Store) {
