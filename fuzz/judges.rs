@@ -9,7 +9,7 @@ use lastmile::dhcp::{
     Table, decide,
 };
 use lastmile::docsis::{self, VarBind};
-use lastmile::mediation::{Outcome, Profile, RECORD_MAX, apply, shipped_names};
+use lastmile::mediation::{self as sources, RECORD_MAX, apply, shipped_names};
 use lastmile::radius::{
     Dictionary, IdentityRule, NasRule, PacketView, Profile, Source, answer, attribute, decode, parse_detail, record,
     redacted, verify,
@@ -264,12 +264,12 @@ fn dictionary_of_all() -> &'static Dictionary {
 /// Foreign records: the first octet chooses a shipped profile, the others are what came. Every record is told once,
 /// the same octets mean the same however they arrive, and what came of them can be applied and shown.
 pub fn source(octets: &[u8]) {
-    static PROFILES: std::sync::OnceLock<Vec<Profile>> = std::sync::OnceLock::new();
-    let profiles = PROFILES.get_or_init(|| shipped_names().filter_map(Profile::named).collect());
+    static PROFILES: std::sync::OnceLock<Vec<sources::Profile>> = std::sync::OnceLock::new();
+    let profiles = PROFILES.get_or_init(|| shipped_names().filter_map(sources::Profile::named).collect());
     let Some((choice, input)) = octets.split_first() else { return };
     let profile = &profiles[usize::from(*choice) % profiles.len()];
     let mut changes = profile.changes(input).with_inventory();
-    let outcomes: Vec<Outcome> = changes.by_ref().collect();
+    let outcomes: Vec<sources::Outcome> = changes.by_ref().collect();
     let summary = changes.summary();
     assert_eq!(summary.records, outcomes.len() as u64);
     assert_eq!(summary.records, summary.changes + summary.ignored + summary.quarantined);
@@ -295,7 +295,7 @@ pub fn source(octets: &[u8]) {
 /// A source profile's own file: a profile, or faults with their places.
 pub fn source_profile(octets: &[u8]) {
     let text = String::from_utf8_lossy(octets);
-    if let Err(faults) = Profile::read("fuzz", &text) {
+    if let Err(faults) = sources::Profile::read("fuzz", &text) {
         assert!(!faults.is_empty());
         assert!(faults.iter().all(|fault| fault.pointer.starts_with("fuzz")), "{faults:?}");
     }
