@@ -152,12 +152,13 @@ fn the_cmts_of_each_maker_is_told_in_its_own_words() {
         of("arris", "127.0.37.128/26", &community)
     );
     let plant = Plant::new(Site::sqlite(), &settings, 37);
-    let agent = Agent::start(cmts, plant.snmp_port, &[]);
     let makers = [
         ("00:11:22:33:44:01", 1, "1.3.6.1.4.1.9.9.116.1.3.1.1.9.0.17.34.51.68.1", "1"),
         ("00:11:22:33:44:02", 65, "1.3.6.1.4.1.20858.10.12.1.3.1.7.0.17.34.51.68.2", "1"),
         ("00:11:22:33:44:03", 129, "1.3.6.1.4.1.4981.2.2.2.0", "00 11 22 33 44 03"),
     ];
+    let objects = makers.map(|(_, _, object, _)| (object, "string", ""));
+    let agent = Agent::start(cmts, plant.snmp_port, &objects);
     for (mac, host, object, value) in makers {
         plant.push(mac, |_| {});
         let name = wait_for("it has a file", SOON, || Some(plant.file(mac)).filter(|name| name.starts_with("1-")));
