@@ -47,6 +47,9 @@
 //! - **Proof**: `collector::fold` folds the journal anew and says which record brought which octets → `billing` computes
 //!   each line again from ledger and tariff → both ways meet in one sum a period (`audit verify`), in one line's
 //!   explanation and in a dispute pack. `billing::simulate` rates the same facts at other prices.
+//! - **Threshold of use**: the fold compares totals with guards and asks for a look in its own transaction → `intake` reads
+//!   what the period's use is (`billing::thresholds` decides) → mark, event, hold, elements and jobs in one transaction,
+//!   under the account's lock → the provisioner and `nas_control` as behind any push.
 //!
 //! ## What always holds
 //!

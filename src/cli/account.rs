@@ -195,7 +195,7 @@ async fn history(store: &Store, key: &AccountKey, context: &Context) -> Result<E
 }
 
 async fn balance(store: &Store, key: &AccountKey, context: &Context) -> Result<Exit, CliError> {
-    let mut tx = store.read().await?;
+    let mut tx = store.read_snapshot().await?;
     let row = accounts::find(&mut tx, key).await?.filter(|row| row.closed_at.is_none());
     let prices = running::read(&mut tx, key.tenant.as_str()).await?;
     let (Some(row), Some(prices)) = (row, prices) else {

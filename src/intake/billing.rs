@@ -310,7 +310,7 @@ async fn balance(
 ) -> Result<Json<Value>, Problem> {
     caller.may(READERS)?;
     let key = caller.account(query.source.as_deref(), &path.1)?;
-    let mut tx = app.store.read().await?;
+    let mut tx = app.store.read_snapshot().await?;
     let row = accounts::find(&mut tx, &key).await?.filter(|row| row.closed_at.is_none());
     let row = row.ok_or_else(Problem::not_found)?;
     let account = BilledAccount {

@@ -105,7 +105,7 @@ async fn round(app: &App, beat: &Heartbeat, failed: &mut Failed) -> Result<bool,
 }
 
 async fn judge(app: &App, look: &Look, now: Timestamp) -> Result<Found, StoreError> {
-    let mut tx = app.store.read().await?;
+    let mut tx = app.store.read_snapshot().await?;
     let Some(prices) = app.prices.of(&mut tx, &look.tenant).await? else { return Ok(Found::Due) };
     let judged = running::standings(&mut tx, &prices, look, now).await?;
     let Judged::Known { period, standings, totals } = judged else { return Ok(Found::Due) };

@@ -46,6 +46,7 @@ const TAKE_OVER: &str = "UPDATE fold_claim SET owner = $1, epoch = epoch + 1, re
      WHERE id = 1 AND owner = $3 AND renewed_at = $4 RETURNING epoch";
 const RELEASE: &str = "UPDATE fold_claim SET owner = '', epoch = epoch + 1 WHERE id = 1 AND owner = $1";
 const INTERRUPT: &str = "UPDATE fold_claim SET epoch = epoch + 1 WHERE id = 1";
+const HOLD_STILL: &str = "SELECT id FROM fold_claim WHERE id = 1 FOR SHARE";
 const IDENTITIES_SQLITE: &str = "SELECT nas, gigawords, rebooted_at, swept_at, first_seen_at, last_seen_at
      FROM json_each($1) AS key CROSS JOIN nas_identity ON nas_identity.nas = key.value ORDER BY nas";
 const IDENTITIES_POSTGRES: &str = "SELECT nas, gigawords, rebooted_at, swept_at, first_seen_at, last_seen_at
@@ -132,6 +133,15 @@ pub async fn release(tx: &mut Tx, owner: &str) -> Result<(), StoreError> {
 /// waiting, and tells it that what it remembers is outdated.
 pub async fn interrupt(tx: &mut Tx) -> Result<(), StoreError> {
     on!(tx, c => sqlx::query(INTERRUPT).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// For whoever reads sessions and the ledger in several statements of a transaction that writes something else: no fold
+/// commits until it ends. On SQLite nobody else writes meanwhile anyway.
+pub async fn hold_still(tx: &mut Tx) -> Result<(), StoreError> {
+    if let Tx::Postgres(transaction) = tx {
+        sqlx::query(HOLD_STILL).execute(&mut **transaction).await?;
+    }
     Ok(())
 }
 

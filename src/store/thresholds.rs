@@ -73,45 +73,38 @@ const PLANS_SQLITE: &str = "SELECT service.id, account.tenant, service.plan
 const PLANS_POSTGRES: &str = "SELECT service.id, account.tenant, service.plan
      FROM service JOIN account ON account.id = service.account_id WHERE service.id = ANY($1) ORDER BY service.id";
 macro_rules! ask_tail {
-    ($service:literal, $period:literal, $down:literal) => {
-        concat!(
-            "JOIN service ON service.id = ",
-            $service,
-            "
-             JOIN account ON account.id = service.account_id
-             JOIN tenant ON tenant.id = account.tenant
-             JOIN usage_total AS total ON total.service_id = service.id AND total.period_start_at = ",
-            $period,
-            "
-             LEFT JOIN threshold_guard AS guard
-               ON guard.service_id = service.id AND guard.period_start_at = ",
-            $period,
-            "
-             WHERE guard.service_id IS NULL OR ",
-            $down,
-            "
-                OR guard.catalog_version <> tenant.catalog_version
-                OR guard.facts_id <> (SELECT facts.id FROM service_history AS facts
-                     WHERE facts.account_id = service.account_id AND facts.service_id = service.id
-                     ORDER BY facts.from_at DESC, facts.id DESC LIMIT 1)
-                OR total.in_octets >= guard.in_octets OR total.out_octets >= guard.out_octets
-                OR total.in_octets + total.out_octets >= guard.octets
-                OR total.seconds >= guard.seconds OR total.sessions >= guard.sessions
-             ORDER BY service.id, total.period_start_at
-             ON CONFLICT (service_id, period_start_at) DO UPDATE SET asked = threshold_look.asked + 1"
-        )
+    () => {
+        "JOIN service ON service.id = key.service_id
+         JOIN account ON account.id = service.account_id
+         JOIN tenant ON tenant.id = account.tenant
+         JOIN usage_total AS total
+           ON total.service_id = key.service_id AND total.period_start_at = key.period_start_at
+         LEFT JOIN threshold_guard AS guard
+           ON guard.service_id = key.service_id AND guard.period_start_at = key.period_start_at
+         WHERE guard.service_id IS NULL OR key.down = 1
+            OR guard.catalog_version <> tenant.catalog_version
+            OR guard.facts_id <> (SELECT facts.id FROM service_history AS facts
+                 WHERE facts.account_id = service.account_id AND facts.service_id = service.id
+                 ORDER BY facts.from_at DESC, facts.id DESC LIMIT 1)
+            OR total.in_octets >= guard.in_octets OR total.out_octets >= guard.out_octets
+            OR total.in_octets + total.out_octets >= guard.octets
+            OR total.seconds >= guard.seconds OR total.sessions >= guard.sessions
+         ORDER BY key.service_id, key.period_start_at
+         ON CONFLICT (service_id, period_start_at) DO UPDATE SET asked = threshold_look.asked + 1"
     };
 }
 const ASK_SQLITE: &str = concat!(
     "INSERT INTO threshold_look (service_id, period_start_at, asked)
-     SELECT service.id, total.period_start_at, 1 FROM json_each($1) AS key ",
-    ask_tail!("(key.value ->> 0)", "(key.value ->> 1)", "(key.value ->> 2) = 1")
+     SELECT key.service_id, key.period_start_at, 1
+     FROM (SELECT value ->> 0 AS service_id, value ->> 1 AS period_start_at, value ->> 2 AS down
+           FROM json_each($1)) AS key ",
+    ask_tail!()
 );
 const ASK_POSTGRES: &str = concat!(
     "INSERT INTO threshold_look (service_id, period_start_at, asked)
-     SELECT service.id, total.period_start_at, 1
-     FROM UNNEST($1::BIGINT[], $2::BIGINT[], $3::BOOLEAN[]) AS key (service_id, period_start_at, down) ",
-    ask_tail!("key.service_id", "key.period_start_at", "key.down")
+     SELECT key.service_id, key.period_start_at, 1
+     FROM UNNEST($1::BIGINT[], $2::BIGINT[], $3::BIGINT[]) AS key (service_id, period_start_at, down) ",
+    ask_tail!()
 );
 static ASK_AGAIN: Many<2> = Many::new(
     [("service", Of::Integer), ("at", Of::Integer)],
@@ -194,7 +187,7 @@ pub async fn ask(tx: &mut Tx, changed: &[Changed]) -> Result<(), StoreError> {
             sqlx::query(ASK_POSTGRES)
                 .bind(changed.iter().map(|key| key.service_id).collect::<Vec<_>>())
                 .bind(changed.iter().map(|key| key.period_start_at).collect::<Vec<_>>())
-                .bind(changed.iter().map(|key| key.down).collect::<Vec<_>>())
+                .bind(changed.iter().map(|key| i64::from(key.down)).collect::<Vec<_>>())
                 .execute(&mut **transaction)
                 .await?;
         }

@@ -20,7 +20,7 @@ use crate::store::events::{self, EventType, NewEvent};
 use crate::store::holds::{self, HoldRow};
 use crate::store::running::{self, Judged};
 use crate::store::thresholds::{self, Crossed, Guard, Look};
-use crate::store::{StoreError, Tx, audit};
+use crate::store::{StoreError, Tx, audit, fold};
 use crate::vocabulary::{Period, Timestamp};
 
 /// The owner of holds that follow from use.
@@ -35,6 +35,8 @@ pub(super) async fn look(
     now: Timestamp,
 ) -> Result<Done, Stop> {
     let row = accounts::by_id_locked(tx, account_id).await?.filter(|row| row.closed_at.is_none());
+    // What moves from a session to the ledger meanwhile would be counted twice, or not at all.
+    fold::hold_still(tx).await?;
     // Read before the usage is: what is asked from here on stays asked.
     let Some(look) = thresholds::look(tx, service_id, period_start_at).await? else { return Ok(nothing()) };
     let prices = match &row {
