@@ -262,7 +262,8 @@ mod tests {
         let halves = vec![ours(2500, 0, "25", whole()), ours(2495, 0, "24.95", whole())];
         // 17 of 31 days of 49.95 are 27.3919…
         let partial = Ours { exact: Exact::ratio(4995 * 17, 3100).expect("fits"), ..ours(2739, 226, "0", part(17)) };
-        let table: Vec<(&str, Vec<Theirs>, Vec<Ours>, Option<Class>)> = vec![
+        type Case = (&'static str, Vec<Theirs>, Vec<Ours>, Option<Class>);
+        let table: Vec<Case> = vec![
             ("the same", vec![theirs(4995, Some(412))], vec![full.clone()], None),
             ("the same, taxes not told", vec![theirs(4995, None)], vec![full.clone()], None),
             ("in two lines", vec![theirs(4000, None), theirs(995, None)], vec![full.clone()], None),

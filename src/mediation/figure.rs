@@ -113,7 +113,7 @@ pub fn decimal(text: &str, point: char) -> Result<String, String> {
     let sound = all_digits(&digits)
         && all_digits(fraction)
         && !(digits.is_empty() && fraction.is_empty())
-        && !(grouped && !(1..=3).contains(&first.len()))
+        && (!grouped || (1..=3).contains(&first.len()))
         && digits.len() + fraction.len() <= 30;
     if !sound {
         return Err(refused());

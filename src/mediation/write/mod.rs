@@ -316,11 +316,16 @@ fn number(text: &str) -> Result<Value, String> {
     match exact {
         // What a double shows again with the same digits may be one.
         Ok(_) => match serde_json::from_str::<Value>(text) {
-            Ok(value) if value.to_string() == text || value.is_i64() || value.is_u64() => Ok(value),
+            Ok(value) if value.is_i64() || value.is_u64() || is_shown_as(&value, text) => Ok(value),
             _ => Ok(Value::String(text.to_owned())),
         },
         Err(_) => Err(format!("{text:?} is no number")),
     }
+}
+
+fn is_shown_as(value: &Value, text: &str) -> bool {
+    let shown = value.to_string();
+    shown == text
 }
 
 fn of_facts(facts: &Facts, written: Option<&Written>) -> Tree {
