@@ -11,6 +11,8 @@ use lastmile::dhcp::MessageType::{Discover, Request};
 use lastmile::dhcp::client::{ClientMessage, ServerReply};
 use lastmile::vocabulary::MacAddress;
 
+/// A minute of `PATIENCE`.
+const ASKS: u32 = 12;
 /// How long a server may take; silence is believed after `SILENCE`.
 const PATIENCE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(700);
@@ -84,9 +86,10 @@ impl Relay {
         message
     }
 
-    /// Sends a message and waits for its answer; repeated a few times as devices do.
+    /// Sends a message and waits for its answer; repeated for about a minute as devices do (RFC 2131 section 4.1): a lease
+    /// is acknowledged when the disk has it, and a busy disk takes its time.
     pub fn ask(&self, message: &ClientMessage) -> ServerReply {
-        for _ in 0..3 {
+        for _ in 0..ASKS {
             if let Some(reply) = self.once(message, PATIENCE) {
                 return reply;
             }
