@@ -38,6 +38,8 @@
 //!   it, in order, the fold: `radius` reads the record, `usage` folds it into its session, and sessions, ledger
 //!   entries, totals and the watermark are written in one transaction. Behind that the keeper seals, archives and drops
 //!   what the journal holds.
+//! - **Import** of calls (CDR): `usage` reads lines of a switch, the store keeps each call once and writes it into the ledger
+//!   of whoever held its number.
 //! - **Import** (`detail`, `radacct`, SAMIS): `radius` and `docsis` read what was recorded elsewhere → `collector::import`
 //!   makes packets of it and appends those that are not known to the journal, on a lane of its own → the same fold.
 //! - **Billing run**: `biller` flushes pending usage and fixes watermarks → reads services' history, usage sums and

@@ -15,7 +15,6 @@ use crate::billing::run::{Held, RunError, RunResult, lines};
 use crate::store::billing::{self, BilledAccount, NewLine};
 use crate::store::held::{self, Verdict};
 use crate::store::{Store, StoreError, Tx, exceptions, ledger, rating, sessions};
-use crate::vocabulary::Timestamp;
 
 /// What a run has built.
 #[derive(Default)]
@@ -115,8 +114,12 @@ pub(super) async fn flush(
     let ids: Vec<i64> = accounts.iter().map(|account| account.id).collect();
     let cycles: HashMap<i64, &str> = accounts.iter().map(|account| (account.id, account.bill_cycle.as_str())).collect();
     let until = context.period.end.min(context.now);
-    let edges_of = |account: i64| -> &[Timestamp] { cycles.get(&account).map_or(&[], |cycle| edges.of_cycle(cycle)) };
-    ledger::flush(tx, &ids, until, &edges_of, context.now).await?;
+    let fine = edges.fine(tx, &ids).await?;
+    let cutting = |account: i64| {
+        let cycle = cycles.get(&account).copied().unwrap_or_default();
+        edges.of_cycle(cycle, fine.contains(&account))
+    };
+    ledger::flush(tx, &ids, until, &cutting, context.now).await?;
     Ok(())
 }
 

@@ -1,16 +1,25 @@
 //! Where the periods of a tenant's cycles begin, so that usage a run asks for early is cut there and counted by period.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use jiff::ToSpan;
 
 use crate::billing::calendar::BillCycle;
 use crate::catalog::Catalog;
+use crate::store::cycles::Timetable;
+use crate::store::ledger::Cutting;
+use crate::store::{StoreError, Tx, fold};
+use crate::usage::Cuts;
 use crate::vocabulary::Timestamp;
 
 /// The period starts of every cycle, ascending.
 #[derive(Debug, Default)]
-pub struct Edges(BTreeMap<String, Vec<Timestamp>>);
+pub struct Edges {
+    /// The period starts of a cycle, and these with the edges of windows.
+    cycles: BTreeMap<String, (Vec<Timestamp>, Vec<Timestamp>)>,
+    /// Plans whose usage is kept by five minutes.
+    peak_plans: BTreeSet<String>,
+}
 
 impl Edges {
     /// As far back as usage is believed, and a period ahead.
@@ -28,12 +37,39 @@ impl Edges {
             }
             edges
         };
-        Self(catalog.cycles.iter().map(|(id, cycle)| (id.clone(), edges(&cycle.calendar))).collect())
+        let timetable = Timetable::of(catalog);
+        let both = |cycle: &BillCycle| {
+            let edges = edges(cycle);
+            let mut cuts = match (edges.first(), edges.last()) {
+                (Some(first), Some(last)) => timetable.cuts(cycle, *first, *last).unwrap_or_default(),
+                _ => Vec::new(),
+            };
+            cuts.extend(&edges);
+            cuts.sort();
+            cuts.dedup();
+            (edges, cuts)
+        };
+        let cycles = catalog.cycles.iter().map(|(id, cycle)| (id.clone(), both(&cycle.calendar))).collect();
+        Self { cycles, peak_plans: timetable.peak_plans }
+    }
+
+    /// Those of these accounts whose usage is kept by five minutes.
+    pub async fn fine(&self, tx: &mut Tx, accounts: &[i64]) -> Result<HashSet<i64>, StoreError> {
+        let plans: Vec<&str> = self.peak_plans.iter().map(String::as_str).collect();
+        if plans.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let found = fold::accounts_on_plans(tx, accounts, &plans).await?;
+        Ok(found.into_iter().map(|(account, _)| account).collect())
     }
 
     /// Those of one cycle; none when the catalog does not know it.
-    pub fn of_cycle(&self, cycle: &str) -> &[Timestamp] {
-        self.0.get(cycle).map_or(&[], Vec::as_slice)
+    pub fn of_cycle(&self, cycle: &str, fine: bool) -> Cutting<'_> {
+        let (edges, at): (&[Timestamp], &[Timestamp]) = match self.cycles.get(cycle) {
+            Some((edges, cuts)) => (edges, cuts),
+            None => (&[], &[]),
+        };
+        Cutting { edges, cuts: Cuts { at, fine } }
     }
 }
 

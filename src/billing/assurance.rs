@@ -24,7 +24,7 @@ pub struct Terms {
     pub allowance: i128,
     /// Of a class or window without a price.
     pub zero_rated: i128,
-    /// What quantizing took away; negative where it rounded up.
+    /// What quantizing and weighing took away; negative where they added.
     pub quantization: i128,
     /// Of no charge: a flat plan, the other direction, time that is not billed.
     pub unmetered: i128,
@@ -103,7 +103,9 @@ pub fn account_terms(
         entry.octets = [entry.octets[0] + own[0], entry.octets[1] + own[1]];
         let sum = terms.entry(period).or_default();
         add_line(sum, line, usage.unit_size())?;
-        if i128::from(line.basis.quantity_raw) != own[0] + own[1] {
+        // A class may count another direction; then only rating it again tells.
+        let of_charge = usage.classes.values().all(|class| class.direction.is_none());
+        if of_charge && i128::from(line.basis.quantity_raw) != own[0] + own[1] {
             faults.push(fault(
                 line,
                 format!("it counts {} octets, its ledger entries {}", line.basis.quantity_raw, own[0] + own[1]),
@@ -205,9 +207,22 @@ fn add_line(sum: &mut Terms, line: &StoredLine, unit_size: u64) -> Result<(), Ex
     let unit = Exact::from_int(i128::from(unit_size));
     let quantized = line.basis.quantity.0.checked_mul(unit)?.floor();
     let allowance = line.basis.allowance_used.0.checked_mul(unit)?.floor();
+    // Parts with a price of their own are beside the quantity; what weighs nothing costs nothing.
+    let mut beside = 0;
+    for part in &line.line.parts {
+        let raw: i128 = part.quantity_raw.parse().unwrap_or(0);
+        let price = part.unit_amount.as_deref();
+        match price {
+            None if part.weight == "0" => sum.zero_rated += raw,
+            None => continue,
+            Some("0") => sum.zero_rated += raw,
+            Some(_) => sum.billed += raw,
+        }
+        beside += raw;
+    }
     sum.allowance += allowance;
     sum.billed += quantized - allowance;
-    sum.quantization += i128::from(line.basis.quantity_raw) - quantized;
+    sum.quantization += i128::from(line.basis.quantity_raw) - beside - quantized;
     Ok(())
 }
 
@@ -252,7 +267,7 @@ fn recompute(account: &AccountLedger, book: &TariffBook) -> Result<Vec<Fault>, R
             let own = account.entries.get(&key.service).map(Vec::as_slice).unwrap_or_default();
             let touches =
                 |entry: &&UsageEntry| entry.sequence <= usage.watermark && entry.from < until && from <= entry.until;
-            entries.extend(own.iter().filter(touches).copied());
+            entries.extend(own.iter().filter(touches).cloned());
         }
         let explained = explain(line, before, tariff, own_amount(line, tariff), &entries)?;
         faults.extend(explained.differences.into_iter().map(|detail| fault(line, detail)));
@@ -299,7 +314,19 @@ unit_amount = "0.05"
     fn entry(sequence: i64, from: &str, octets: i64) -> UsageEntry {
         let from = at(from);
         let until = Timestamp::from_second(from.as_second() + 3600).expect("in range");
-        UsageEntry { sequence, from, until, in_octets: 7, out_octets: octets, seconds: 3600, sessions: 1 }
+        let (class, call) = (None, None);
+        UsageEntry {
+            sequence,
+            session: 1,
+            class,
+            call,
+            from,
+            until,
+            in_octets: 7,
+            out_octets: octets,
+            seconds: 3600,
+            sessions: 1,
+        }
     }
 
     /// One service, billed from 10 November 2026, with its first line.

@@ -37,6 +37,8 @@ pub struct BillCycle {
 pub enum CalendarError {
     #[error("the period would leave the calendar's years -9999 to 9999")]
     OutOfRange,
+    #[error("there is no time zone {0:?} in this system's database")]
+    Zone(String),
     #[error("{0:?} names no period; write its first day, for example 2026-11-15, or its month, for example 2026-11")]
     Form(String),
     #[error("cycle {cycle} has no period that starts on {on}; the period of that day starts on {starts_on}")]

@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::facts::UsageEntry;
-use super::lines::{AdjustmentShape, StoredLine, TaxShape, TierShape};
-use super::measure::{count, first_digest};
+use super::lines::{AdjustmentShape, PartShape, StoredLine, TaxShape, TierShape};
+use super::measure::first_digest;
+use super::parts::{Metered, meter, zone_of};
 use super::price::{AdjustmentKind, Measure, Priced, price};
 use super::run::RunError;
 use super::tariff::{Charge, ChargeKind, Recurring, Tariff};
@@ -40,6 +41,9 @@ pub struct Edge {
 #[derive(Debug, Clone, Serialize)]
 pub struct EntryShape {
     pub sequence: i64,
+    pub session: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     pub from: Timestamp,
     pub until: Timestamp,
     pub in_octets: i64,
@@ -53,6 +57,8 @@ pub struct Recomputed {
     pub quantity_raw: String,
     pub quantity: String,
     pub allowance_used: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PartShape>,
     pub tiers: Vec<TierShape>,
     pub adjustments: Vec<AdjustmentShape>,
     pub amount_exact: String,
@@ -75,7 +81,9 @@ pub fn explain(
     let basis = &stored.basis;
     let unknown = || RunError::UnknownVersion { tariff: tariff.id.clone(), version: tariff.version };
     let charge = tariff.charge(&stored.line.charge).ok_or_else(unknown)?;
-    let Whole { priced, quantity_raw, digest, amount, taxes } = whole(stored, tariff, charge, own_amount, entries)?;
+    let Whole { priced, quantity_raw, metered, amount, taxes } = whole(stored, tariff, charge, own_amount, entries)?;
+    let digest = metered.as_ref().map(|metered| metered.counted.digest.clone());
+    let parts: Vec<PartShape> = metered.iter().flat_map(|metered| &metered.parts).map(PartShape::of).collect();
     let rounding = tariff.rounding;
     let issued_before = Money::new(before.map_or(0, |line| line.basis.amount_minor), tariff.currency);
 
@@ -93,6 +101,9 @@ pub fn explain(
     if let (Some(usage), Some(digest)) = (&stored.line.usage, &digest) {
         compare("digest of the ledger entries", usage.digest.clone(), digest.clone());
     }
+    if stored.line.parts != parts {
+        compare("usage by class and window", json_of(&stored.line.parts), json_of(&parts));
+    }
     for tax in taxes.iter() {
         let kept = basis.taxes.iter().find(|sum| sum.id == tax.id).map_or(0, |sum| sum.amount_minor);
         compare(&format!("tax {}", tax.id), kept.to_string(), tax.amount.minor.to_string());
@@ -105,7 +116,7 @@ pub fn explain(
         rounding: format!("{:?}, {} decimal places", rounding.mode, rounding.places),
         tariff: tariff.document.clone(),
         entries: entries.iter().filter(|entry| covered(entry, &basis.coverage)).map(EntryShape::of).collect(),
-        recomputed: Recomputed::of(&Whole { priced, quantity_raw, digest, amount, taxes })?,
+        recomputed: Recomputed::of(&Whole { priced, quantity_raw, metered, amount, taxes })?,
         issued_before: issued_before.to_string(),
         differences,
     })
@@ -135,7 +146,7 @@ pub fn own_amount(stored: &StoredLine, tariff: &Tariff) -> Option<Exact> {
 struct Whole {
     priced: Priced,
     quantity_raw: i64,
-    digest: Option<String>,
+    metered: Option<Metered>,
     amount: Money,
     taxes: Vec<TaxAmount>,
 }
@@ -147,26 +158,27 @@ fn whole(
     own_amount: Option<Exact>,
     entries: &[UsageEntry],
 ) -> Result<Whole, RunError> {
-    let (priced, quantity_raw, digest) = recompute(stored, tariff, charge, own_amount, entries)?;
+    let (priced, quantity_raw, metered) = recompute(stored, tariff, charge, own_amount, entries)?;
     let rounding = tariff.rounding;
     let amount = Money::round(priced.amount, tariff.currency, rounding.places, rounding.mode)?;
     let taxes = if stored.basis.tax_exempt { Vec::new() } else { levy(&tariff.taxes, amount, rounding)? };
-    Ok(Whole { priced, quantity_raw, digest, amount, taxes })
+    Ok(Whole { priced, quantity_raw, metered, amount, taxes })
 }
 
 impl Recomputed {
     fn of(whole: &Whole) -> Result<Self, ExactError> {
-        let Whole { priced, quantity_raw, digest, amount, taxes } = whole;
+        let Whole { priced, quantity_raw, metered, amount, taxes } = whole;
         Ok(Self {
             quantity_raw: quantity_raw.to_string(),
             quantity: priced.quantity.to_string(),
             allowance_used: priced.allowance_used.to_string(),
+            parts: metered.iter().flat_map(|metered| &metered.parts).map(PartShape::of).collect(),
             tiers: priced.tiers.iter().map(TierShape::of).collect(),
             adjustments: priced.adjustments.iter().map(AdjustmentShape::of).collect(),
             amount_exact: priced.amount.to_string(),
             amount: amount.to_string(),
             tax: taxes.iter().map(TaxShape::of).collect(),
-            usage_digest: digest.clone(),
+            usage_digest: metered.as_ref().map(|metered| metered.counted.digest.clone()),
             rounding_residue: amount.exact().checked_sub(priced.amount)?.to_string(),
         })
     }
@@ -178,7 +190,7 @@ fn recompute(
     charge: &Charge,
     own_amount: Option<Exact>,
     entries: &[UsageEntry],
-) -> Result<(Priced, i64, Option<String>), RunError> {
+) -> Result<(Priced, i64, Option<Metered>), RunError> {
     let basis = &stored.basis;
     let own = match (&charge.kind, own_amount) {
         (ChargeKind::Recurring(recurring), Some(amount)) => {
@@ -186,31 +198,43 @@ fn recompute(
         }
         _ => charge.clone(),
     };
-    let mut measure = Measure {
-        quantity: Exact::from_int(i128::from(basis.times)),
-        events: 0,
+    let metered = match &charge.kind {
+        ChargeKind::Usage(usage) => {
+            let zone = zone_of(&stored.line.period.timezone)?;
+            Some(meter(charge, usage, &zone, &basis.coverage, entries)?)
+        }
+        _ => None,
+    };
+    let fixed = if basis.coverage.is_empty() { 0 } else { i64::from(basis.times) };
+    let measure = Measure {
+        quantity: match &metered {
+            Some(metered) => metered.quantity,
+            None => Exact::from_int(i128::from(basis.times)),
+        },
+        apart: metered.as_ref().map_or(Exact::ZERO, |metered| metered.apart),
+        events: metered.as_ref().map_or(0, |metered| metered.events),
         share: basis.share.0,
+        granted: basis.granted.map(|granted| granted.0),
         cycle_index: basis.cycle_index,
     };
-    let mut digest = None;
-    let mut raw = if basis.coverage.is_empty() { 0 } else { i64::from(basis.times) };
-    if let ChargeKind::Usage(usage) = &charge.kind {
-        let counted = count(usage, &basis.coverage, entries);
-        raw = i64::try_from(counted.quantity).map_err(|_| ExactError::Overflow)?;
-        measure.quantity = Exact::ratio(i128::from(raw), i128::from(usage.unit_size()))?;
-        measure.events = u64::try_from(counted.sessions).unwrap_or(0);
-        // Lines of the first form hashed the entries one after the other.
-        digest = Some(match basis.engine {
-            1 => first_digest(&basis.coverage, entries),
-            _ => counted.digest,
-        });
-    }
+    let raw = metered.as_ref().map_or(fixed, |metered| metered.raw);
+    // Lines of the first form hashed the entries one after the other.
+    let metered = metered.map(|mut metered| {
+        if basis.engine == 1 {
+            metered.counted.digest = first_digest(&basis.coverage, entries);
+        }
+        metered
+    });
     let mut priced = if basis.coverage.is_empty() { Priced::nothing() } else { price(tariff, &own, &measure)? };
     if basis.tax_exempt {
         let net = priced.amount.checked_div(inclusive_factor(&tariff.taxes)?)?;
         priced.adjust(AdjustmentKind::TaxExempt, net.checked_sub(priced.amount)?)?;
     }
-    Ok((priced, raw, digest))
+    Ok((priced, raw, metered))
+}
+
+fn json_of(parts: &[PartShape]) -> String {
+    serde_json::to_string(parts).unwrap_or_default()
 }
 
 fn covered(entry: &UsageEntry, coverage: &[(Timestamp, Timestamp)]) -> bool {
@@ -219,7 +243,8 @@ fn covered(entry: &UsageEntry, coverage: &[(Timestamp, Timestamp)]) -> bool {
 
 impl EntryShape {
     fn of(entry: &UsageEntry) -> Self {
-        let UsageEntry { sequence, from, until, in_octets, out_octets, seconds, sessions } = *entry;
-        Self { sequence, from, until, in_octets, out_octets, seconds, sessions }
+        let UsageEntry { sequence, session, from, until, in_octets, out_octets, seconds, sessions, .. } = *entry;
+        let class = entry.class.as_ref().map(|class| class.to_string());
+        Self { sequence, session, class, from, until, in_octets, out_octets, seconds, sessions }
     }
 }

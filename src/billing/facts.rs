@@ -1,6 +1,7 @@
 //! What a bill run knows of one account, and the calendar and prices it runs with.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::calendar::BillCycle;
 use super::lines::{ItemKey, StoredLine};
@@ -65,9 +66,15 @@ pub struct Stretch {
 }
 
 /// A ledger entry. Counts may be negative: a mistake is answered by its opposite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageEntry {
     pub sequence: i64,
+    /// The session it is of.
+    pub session: i64,
+    /// The class of traffic the session was of when the entry was written.
+    pub class: Option<Arc<str>>,
+    /// The number called, where it is a call.
+    pub call: Option<Arc<str>>,
     pub from: Timestamp,
     pub until: Timestamp,
     pub in_octets: i64,

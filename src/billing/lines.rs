@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::allowance::Carry;
+use super::parts::Part;
 use super::price::{Adjustment, PricedTier};
 use super::tax::TaxAmount;
 use crate::vocabulary::{Exact, ExactError, Period, Timestamp};
@@ -27,6 +29,12 @@ pub struct Line {
     pub quantity: String,
     pub unit: String,
     pub allowance_used: String,
+    /// How an allowance that is shared or carried on came to what was used of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowance: Option<AllowanceShape>,
+    /// The item's usage so far by class and window, calls by destination; empty where the charge tells nothing apart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PartShape>,
     pub tiers: Vec<TierShape>,
     pub adjustments: Vec<AdjustmentShape>,
     pub amount_exact: String,
@@ -69,6 +77,41 @@ pub struct TierShape {
     pub quantity: String,
     pub unit_amount: String,
     pub flat_amount: String,
+    pub amount_exact: String,
+}
+
+/// An allowance that is pooled over services or carried on, in the charge's unit, of the whole period so far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowanceShape {
+    /// The item's own.
+    pub own: String,
+    /// What all that share it had from earlier periods.
+    pub carried_in: String,
+    /// What this item uses of everything.
+    pub used: String,
+    /// What is carried on by all that share it; it stands on the last of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried_on: Option<String>,
+}
+
+/// The usage of one class and window, or the calls to one destination: Σ `quantity_raw` is what was counted, Σ `weight` × `quantity` what the model
+/// sees, Σ `amount_exact` the step `own_price`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartShape {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<String>,
+    /// Of calls: the beginning of the numbers called, and how many there were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<u64>,
+    pub quantity_raw: String,
+    pub quantity: String,
+    pub weight: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit_amount: Option<String>,
     pub amount_exact: String,
 }
 
@@ -128,6 +171,12 @@ pub struct Basis {
     pub amount_exact: Ratio,
     pub amount_minor: i64,
     pub taxes: Vec<TaxSum>,
+    /// What of a shared allowance this item uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted: Option<Ratio>,
+    /// What is carried on; on the last of the items that share it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carry: Option<Carry>,
     /// Digest of everything above the amounts: without a new cause there is no correction.
     pub inputs: String,
 }
@@ -229,6 +278,22 @@ impl TierShape {
             unit_amount: tier.unit_amount.to_string(),
             flat_amount: tier.flat_amount.to_string(),
             amount_exact: tier.amount.to_string(),
+        }
+    }
+}
+
+impl PartShape {
+    pub fn of(part: &Part) -> Self {
+        Self {
+            class: part.class.clone(),
+            window: part.window.clone(),
+            prefix: part.prefix.clone(),
+            calls: part.calls,
+            quantity_raw: part.raw.to_string(),
+            quantity: part.quantity.to_string(),
+            weight: part.weight.to_string(),
+            unit_amount: part.own_price.map(|price| price.to_string()),
+            amount_exact: part.amount.to_string(),
         }
     }
 }

@@ -2,21 +2,27 @@
 //! database, no clock.
 //!
 //! `calendar` cuts time into periods, `tariff` reads prices, `price` and `tax` price one quantity; `items` finds what a
-//! run has to look at, `coverage` and `measure` what is billed of it, and `run` makes the lines. `balance` and
-//! `thresholds` look at a period that runs.
+//! run has to look at, `groups` and `allowance` what items share, `coverage`, `measure` and `parts` what is billed of it,
+//! and `run` makes the lines. `balance` and `thresholds` look at a period that runs.
 
+pub mod allowance;
 pub mod assurance;
 pub mod balance;
 pub mod calendar;
+mod calls;
+pub mod class;
 pub mod compare;
 mod coverage;
 pub mod explain;
 pub mod facts;
+mod groups;
 pub mod history;
 mod items;
 pub mod lines;
 mod measure;
 pub mod month_end;
+mod parts;
+mod peak;
 pub mod price;
 pub mod quote;
 pub mod run;
@@ -25,5 +31,6 @@ pub mod tariff;
 pub mod tax;
 pub mod thresholds;
 pub mod view;
+pub mod window;
 
 pub use crate::usage::Straddling;

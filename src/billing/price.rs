@@ -2,18 +2,22 @@
 //!
 //! Nothing is rounded here but the quantity, where the tariff says so. A part of a price is never rounded at all.
 
-use super::tariff::{Charge, ChargeKind, Discount, DiscountKind, Model, Quantize, Tariff, Tier, Tiers, Usage};
+use super::tariff::{Charge, ChargeKind, Discount, DiscountKind, Level, Model, Quantize, Tariff, Tier, Tiers, Usage};
 use crate::vocabulary::{Exact, ExactError};
 
 /// What is priced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measure {
-    /// Usage in the charge's unit before quantizing; how many times a recurring or one-off amount is due.
+    /// Usage in the charge's unit before the cycle's sum is quantized; how many times a recurring or one-off amount is due.
     pub quantity: Exact,
+    /// What parts of the usage cost that have a price of their own.
+    pub apart: Exact,
     /// Sessions, for prices per event.
     pub events: u64,
     /// The billed part of the period, from 0 to 1.
     pub share: Exact,
+    /// What of a shared allowance is used here; `None`: the charge's own allowance is all there is.
+    pub granted: Option<Exact>,
     /// Periods since the one the service's billing began in; discounts end by it.
     pub cycle_index: u32,
 }
@@ -49,6 +53,8 @@ pub struct Adjustment {
 pub enum AdjustmentKind {
     /// The full price of a recurring or one-off charge.
     Price,
+    /// Usage in windows and classes that have a price of their own.
+    OwnPrice,
     /// What the unbilled part of the period takes off.
     Proration,
     Discount,
@@ -64,6 +70,7 @@ impl AdjustmentKind {
     pub fn as_str(self) -> &'static str {
         match self {
             AdjustmentKind::Price => "price",
+            AdjustmentKind::OwnPrice => "own_price",
             AdjustmentKind::Proration => "proration",
             AdjustmentKind::Discount => "discount",
             AdjustmentKind::Maximum => "maximum",
@@ -77,7 +84,7 @@ impl AdjustmentKind {
 impl Measure {
     /// A whole first period.
     pub fn whole(quantity: Exact, events: u64) -> Self {
-        Self { quantity, events, share: Exact::ONE, cycle_index: 0 }
+        Self { quantity, apart: Exact::ZERO, events, share: Exact::ONE, granted: None, cycle_index: 0 }
     }
 }
 
@@ -147,22 +154,17 @@ fn fixed(amount: Exact, measure: &Measure) -> Result<Priced, ExactError> {
 }
 
 fn used(usage: &Usage, measure: &Measure) -> Result<Priced, ExactError> {
-    let quantity = match usage.quantize {
-        Some(quantize) => whole_steps(measure.quantity, quantize)?,
-        None => measure.quantity,
-    };
-    let allowance = match usage.allowance {
-        Some(allowance) if allowance.prorate => Some(allowance.amount.checked_mul(measure.share)?),
-        Some(allowance) => Some(allowance.amount),
-        None => None,
-    };
-    let allowance_used = allowance.map_or(Exact::ZERO, |allowance| allowance.min(quantity));
+    let quantity = quantity_of(usage, measure)?;
+    let allowance = allowance_of(usage, measure)?;
+    let allowance_used = measure.granted.or(allowance).map_or(Exact::ZERO, |allowance| allowance.min(quantity));
     let mut beyond = quantity.checked_sub(allowance_used)?;
     if let Some(block) = usage.block {
         beyond = whole_steps(beyond, block)?;
     }
     let scale = if usage.prorate_tiers { measure.share } else { Exact::ONE };
     let tiers = match &usage.model {
+        // Priced one by one, apart.
+        Model::Rates(_) => Vec::new(),
         Model::Standard { unit_amount } => vec![tier_of(beyond, *unit_amount, Exact::ZERO)?],
         Model::Graduated(tiers) | Model::GraduatedPercentage(tiers) => graduated(tiers, beyond, scale)?,
         Model::Volume(tiers) => volume(tiers, beyond, scale)?,
@@ -180,10 +182,30 @@ fn used(usage: &Usage, measure: &Measure) -> Result<Priced, ExactError> {
     for tier in &tiers {
         amount = amount.checked_add(tier.amount)?;
     }
-    Ok(Priced { quantity, allowance, allowance_used, tiers, adjustments: Vec::new(), amount })
+    let mut priced = Priced { quantity, allowance, allowance_used, tiers, adjustments: Vec::new(), amount };
+    priced.adjust(AdjustmentKind::OwnPrice, measure.apart)?;
+    Ok(priced)
 }
 
-fn whole_steps(quantity: Exact, quantize: Quantize) -> Result<Exact, ExactError> {
+/// What the allowance and the model see.
+pub(super) fn quantity_of(usage: &Usage, measure: &Measure) -> Result<Exact, ExactError> {
+    match usage.quantize {
+        Some(quantize) if usage.quantize_at == Level::Cycle => whole_steps(measure.quantity, quantize),
+        _ => Ok(measure.quantity),
+    }
+}
+
+/// The charge's own allowance in the billed part of the period.
+pub(super) fn allowance_of(usage: &Usage, measure: &Measure) -> Result<Option<Exact>, ExactError> {
+    match usage.allowance {
+        Some(allowance) if allowance.prorate => allowance.amount.checked_mul(measure.share).map(Some),
+        Some(allowance) => Ok(Some(allowance.amount)),
+        None => Ok(None),
+    }
+}
+
+/// The quantity in whole steps.
+pub(super) fn whole_steps(quantity: Exact, quantize: Quantize) -> Result<Exact, ExactError> {
     let steps = quantize.mode.whole(quantity.checked_div(quantize.step)?);
     Exact::from_int(steps).checked_mul(quantize.step)
 }

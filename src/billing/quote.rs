@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::lines::{TaxShape, TierShape};
-use super::price::{Measure, Priced, price};
-use super::tariff::{Charge, ChargeKind, Tariff};
+use super::price::{Measure, Priced, price, whole_steps};
+use super::tariff::{Charge, ChargeKind, Level, Meter, Tariff};
 use super::tax::levy;
 use crate::vocabulary::{Exact, ExactError, Fault, Faults, Money, MoneyError};
 
@@ -58,8 +58,17 @@ pub fn quote(tariff: &Tariff, sample: &Sample) -> Result<Quote, QuoteError> {
     let mut total = Money::zero(tariff.currency);
     let mut lines = Vec::with_capacity(tariff.charges.len());
     for charge in &tariff.charges {
-        let quantity = match charge.kind {
-            ChargeKind::Usage(_) => quantities.get(charge.id.as_str()).copied().unwrap_or(Exact::ZERO),
+        let quantity = match &charge.kind {
+            // What a call costs depends on the number called, which a sample does not name.
+            ChargeKind::Usage(usage) if usage.meter == Meter::Calls => Exact::ZERO,
+            ChargeKind::Usage(usage) => {
+                let quantity = quantities.get(charge.id.as_str()).copied().unwrap_or(Exact::ZERO);
+                match usage.quantize {
+                    // A sample is the usage of one session on one day.
+                    Some(step) if usage.quantize_at != Level::Cycle => whole_steps(quantity, step)?,
+                    _ => quantity,
+                }
+            }
             _ => Exact::ONE,
         };
         let events = sample.events.get(&charge.id).copied().unwrap_or(0);
@@ -92,13 +101,15 @@ fn line(charge: &Charge, priced: &Priced, amount: Money, tax: Vec<TaxShape>) -> 
 fn checked<'s>(tariff: &Tariff, sample: &'s Sample) -> Result<BTreeMap<&'s str, Exact>, Vec<Fault>> {
     let mut faults = Faults::new();
     let mut quantities = BTreeMap::new();
-    let is_usage = |id: &str| matches!(tariff.charge(id).map(|charge| &charge.kind), Some(ChargeKind::Usage(_)));
+    let is_usage = |id: &str| match tariff.charge(id).map(|charge| &charge.kind) {
+        Some(ChargeKind::Usage(usage)) => usage.meter != Meter::Calls,
+        _ => false,
+    };
     for (id, text) in &sample.quantities {
         let pointer = format!("/quantities/{id}");
         match text.parse::<Exact>() {
-            _ if !is_usage(id) => {
-                faults.add(pointer, format!("there is no usage charge `{id}` in tariff {}", tariff.id))
-            }
+            _ if !is_usage(id) => faults
+                .add(pointer, format!("tariff {} has no usage charge `{id}` that a quantity could price", tariff.id)),
             Ok(quantity) if quantity.is_negative() => faults.add(pointer, "a quantity is not below zero"),
             Ok(quantity) => {
                 quantities.insert(id.as_str(), quantity);

@@ -8,14 +8,17 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use super::allowance::Carry;
 use super::calendar::CalendarError;
 use super::facts::{AccountFacts, PeriodSum, RunContext};
+use super::groups::{Step, chains, due, issued_carry, share_step};
 use super::items::{Item, items};
 use super::lines::{
-    AdjustmentShape, Basis, ItemKey, Line, LineKind, Ratio, StoredLine, TariffRef, TaxShape, TaxSum, TierShape,
-    UsageShape, line_id,
+    AdjustmentShape, AllowanceShape, Basis, ItemKey, Line, LineKind, PartShape, Ratio, StoredLine, TariffRef, TaxShape,
+    TaxSum, TierShape, UsageShape, line_id,
 };
-use super::measure::{Counted, count, count_sum, sum_suffices};
+use super::measure::{count_sum, sum_suffices};
+use super::parts::{Metered, meter, metered_sum};
 use super::price::{AdjustmentKind, Measure, Priced, price};
 use super::tariff::{Charge, ChargeKind, Recurring, Unit};
 use super::tax::{TaxAmount, inclusive_factor, levy};
@@ -37,6 +40,10 @@ pub enum RunError {
     NegativeUsage { charge: String, quantity: i128 },
     #[error("what is stored of the account cannot be read: {0}")]
     Unreadable(String),
+    #[error(
+        "charge {charge} has no rate for calls to numbers that begin with {beginning}; name one, or a rate for every number"
+    )]
+    NoRate { charge: String, beginning: String },
     #[error("the account has more open periods than a run bills at once")]
     TooManyPeriods,
 }
@@ -75,9 +82,11 @@ pub struct UsageNeed {
 
 /// Which ledger entries `lines` wants, given facts whose `usage` holds at least the entries beyond the last watermark.
 pub fn usage_needed(facts: &AccountFacts, context: &RunContext) -> Result<Vec<UsageNeed>, RunError> {
+    let items = items(facts, context)?;
+    let due = due(&items, &chains(&items));
     let mut needs: Vec<UsageNeed> = Vec::new();
-    let needy = |item: &&Item<'_>| item.is_usage() && item.has_cause() && whole_sum(facts, item).is_none();
-    for item in items(facts, context)?.iter().filter(needy) {
+    let needy = |item: &Item<'_>| item.is_usage() && whole_sum(facts, item).is_none();
+    for (item, _) in items.iter().zip(due).filter(|(item, due)| *due && needy(item)) {
         let need = UsageNeed { service: item.service, period: item.period.clone() };
         if !needs.contains(&need) {
             needs.push(need);
@@ -88,70 +97,161 @@ pub fn usage_needed(facts: &AccountFacts, context: &RunContext) -> Result<Vec<Us
 
 /// The account's lines of the run.
 pub fn lines(facts: &AccountFacts, context: &RunContext) -> Result<RunResult, RunError> {
-    let mut found = Vec::new();
-    for item in items(facts, context)?.into_iter().filter(|item| item.has_cause()) {
-        let rated = rate(facts, &item)?;
-        let Some(line) = difference(facts, context, &item, &rated)? else { continue };
-        let change = change_of(&item, &rated)?;
-        let reason = held(context, &item, change)?;
-        found.push((item, line, change, reason));
+    let items = items(facts, context)?;
+    let chains = chains(&items);
+    let due = due(&items, &chains);
+    let mut found: Vec<Option<Change>> = items.iter().map(|_| None).collect();
+    for chain in &chains {
+        // What the step before has left; `None`: it is not rated now, and its lines tell.
+        let mut carry: Option<Carry> = None;
+        for step in chain {
+            if !step.members.iter().any(|index| due[*index]) {
+                carry = None;
+                continue;
+            }
+            let before = carry.take().unwrap_or_else(|| issued_carry(facts, &items, step));
+            carry = rate_step(facts, context, &items, step, &before, &mut found)?;
+        }
+    }
+    let shared: Vec<usize> = chains.iter().flatten().flat_map(|step| step.members.iter().copied()).collect();
+    for (index, item) in items.iter().enumerate().filter(|(index, _)| due[*index] && !shared.contains(index)) {
+        let rated = rate(facts, item, measured(facts, context, item)?, None)?;
+        found[index] = changed(facts, context, item, &rated)?;
     }
     // Small corrections of an account are added up: together they may be worth a line each.
     let mut small: BTreeMap<Currency, Money> = BTreeMap::new();
-    for (_, _, change, _) in found.iter().filter(|(.., reason)| *reason == Some(HeldReason::TooSmall)) {
-        let sum = small.entry(change.currency).or_insert(Money::zero(change.currency));
-        *sum = sum.checked_add(*change)?;
+    for change in found.iter().flatten().filter(|change| change.reason == Some(HeldReason::TooSmall)) {
+        let sum = small.entry(change.amount.currency).or_insert(Money::zero(change.amount.currency));
+        *sum = sum.checked_add(change.amount)?;
     }
     let mut result = RunResult::default();
-    for (item, line, change, reason) in found {
-        let enough = |reason: &HeldReason| match (reason, small.get(&change.currency)) {
+    for (item, change) in items.into_iter().zip(found) {
+        let Some(Change { line, amount, reason }) = change else { continue };
+        let enough = |reason: &HeldReason| match (reason, small.get(&amount.currency)) {
             (HeldReason::TooSmall, Some(sum)) => is_small(context, *sum).map(|small| !small),
             _ => Ok(false),
         };
         match reason {
             Some(reason) if !enough(&reason)? => {
-                result.held.push(Held { period: item.period.clone(), key: item.key, amount: change, reason });
+                result.held.push(Held { period: item.period.clone(), key: item.key, amount, reason });
             }
-            _ => result.lines.push(line),
+            _ => result.lines.push(*line),
         }
     }
     Ok(result)
 }
 
+/// Rates the items of one period that share an allowance. Gives what is carried on; `None`: what they changed is held
+/// back, so that what was issued stands.
+fn rate_step(
+    facts: &AccountFacts,
+    context: &RunContext,
+    items: &[Item<'_>],
+    step: &Step,
+    before: &Carry,
+    found: &mut [Option<Change>],
+) -> Result<Option<Carry>, RunError> {
+    let measured: Vec<Measured> =
+        step.members.iter().map(|index| measured(facts, context, &items[*index])).collect::<Result<_, _>>()?;
+    let measures: Vec<&Measure> = measured.iter().map(|measured| &measured.measure).collect();
+    let shared = share_step(items, step, &measures, before, context)?;
+    let last = step.members.last().copied();
+    let mut stands = true;
+    for ((index, measured), used) in step.members.iter().zip(measured).zip(&shared.used) {
+        let grant = Grant {
+            used: *used,
+            carried_in: shared.carried_in,
+            carry: (Some(*index) == last).then(|| shared.carry.clone()),
+        };
+        let item = &items[*index];
+        let rated = rate(facts, item, measured, Some(grant))?;
+        let change = changed(facts, context, item, &rated)?;
+        stands &= change.as_ref().is_none_or(|change| change.reason.is_none());
+        found[*index] = change;
+    }
+    Ok(stands.then_some(shared.carry))
+}
+
+/// A line an item wants, and why policy might hold it back.
+struct Change {
+    line: Box<StoredLine>,
+    amount: Money,
+    reason: Option<HeldReason>,
+}
+
+fn changed(
+    facts: &AccountFacts,
+    context: &RunContext,
+    item: &Item<'_>,
+    rated: &Rated,
+) -> Result<Option<Change>, RunError> {
+    let Some(line) = difference(facts, context, item, rated)? else { return Ok(None) };
+    let amount = change_of(item, rated)?;
+    let reason = held(context, item, amount)?;
+    Ok(Some(Change { line: Box::new(line), amount, reason }))
+}
+
+/// What is priced of an item, before any price is computed.
+struct Measured {
+    metered: Option<Metered>,
+    quantity_raw: i64,
+    measure: Measure,
+}
+
+/// What an item uses of an allowance that is not its own alone.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    pub used: Exact,
+    pub carried_in: Exact,
+    /// On the last item of a period.
+    pub carry: Option<Carry>,
+}
+
 /// An item's whole price so far.
 pub struct Rated {
-    pub counted: Option<Counted>,
+    pub metered: Option<Metered>,
     pub quantity_raw: i64,
     pub priced: Priced,
+    pub grant: Option<Grant>,
     pub amount: Money,
     pub taxes: Vec<TaxAmount>,
 }
 
-/// Rates an item from nothing: usage, price, one rounding, taxes.
-pub fn rate(facts: &AccountFacts, item: &Item<'_>) -> Result<Rated, RunError> {
+fn measured(facts: &AccountFacts, context: &RunContext, item: &Item<'_>) -> Result<Measured, RunError> {
     let service = &facts.services[item.service];
-    let tariff = &item.version.tariff;
-    let counted = match &item.charge.kind {
+    let metered = match &item.charge.kind {
         ChargeKind::Usage(usage) => Some(match whole_sum(facts, item) {
-            Some(sum) => count_sum(usage, sum),
-            None => count(usage, &item.coverage, &service.usage),
+            Some(sum) => metered_sum(item.charge, usage, count_sum(usage, sum))?,
+            None => meter(item.charge, usage, &context.cycle.zone, &item.coverage, &service.usage)?,
         }),
         _ => None,
     };
-    let (quantity_raw, quantity, events) = match (&counted, &item.charge.kind) {
-        (Some(counted), ChargeKind::Usage(usage)) => {
-            let negative = || RunError::NegativeUsage { charge: item.charge.id.clone(), quantity: counted.quantity };
-            let raw = i64::try_from(counted.quantity).map_err(|_| ExactError::Overflow)?;
-            if raw < 0 {
-                return Err(negative());
-            }
-            let quantity = Exact::ratio(i128::from(raw), i128::from(usage.unit_size()))?;
-            (raw, quantity, u64::try_from(counted.sessions).map_err(|_| negative())?)
-        }
-        _ if item.coverage.is_empty() => (0, Exact::ZERO, 0),
-        _ => (i64::from(service.times), Exact::from_int(i128::from(service.times)), 0),
+    let (quantity_raw, quantity) = match &metered {
+        Some(metered) => (metered.raw, metered.quantity),
+        None if item.coverage.is_empty() => (0, Exact::ZERO),
+        None => (i64::from(service.times), Exact::from_int(i128::from(service.times))),
     };
-    let measure = Measure { quantity, events, share: item.share, cycle_index: item.cycle_index };
+    let measure = Measure {
+        quantity,
+        apart: metered.as_ref().map_or(Exact::ZERO, |metered| metered.apart),
+        events: metered.as_ref().map_or(0, |metered| metered.events),
+        share: item.share,
+        granted: None,
+        cycle_index: item.cycle_index,
+    };
+    Ok(Measured { metered, quantity_raw, measure })
+}
+
+/// An item's whole price so far, as if it shared its allowance with nobody.
+pub fn rate_alone(facts: &AccountFacts, context: &RunContext, item: &Item<'_>) -> Result<Rated, RunError> {
+    rate(facts, item, measured(facts, context, item)?, None)
+}
+
+/// Rates an item from nothing: price, one rounding, taxes.
+fn rate(facts: &AccountFacts, item: &Item<'_>, measured: Measured, grant: Option<Grant>) -> Result<Rated, RunError> {
+    let tariff = &item.version.tariff;
+    let Measured { metered, quantity_raw, measure } = measured;
+    let measure = Measure { granted: grant.as_ref().map(|grant| grant.used), ..measure };
     let charge = own_charge(item);
     let mut priced = if item.coverage.is_empty() { Priced::nothing() } else { price(tariff, &charge, &measure)? };
     if facts.tax_exempt {
@@ -161,7 +261,7 @@ pub fn rate(facts: &AccountFacts, item: &Item<'_>) -> Result<Rated, RunError> {
     let rounding = tariff.rounding;
     let amount = Money::round(priced.amount, tariff.currency, rounding.places, rounding.mode)?;
     let taxes = if facts.tax_exempt { Vec::new() } else { levy(&tariff.taxes, amount, rounding)? };
-    Ok(Rated { counted, quantity_raw, priced, amount, taxes })
+    Ok(Rated { metered, quantity_raw, priced, grant, amount, taxes })
 }
 
 /// The sum of the item's period, where it says as much as the entries: the period is billed as a whole.
@@ -194,7 +294,13 @@ fn difference(
     let taxes = tax_sums(&rated.taxes, before);
     let tax_moved = taxes.iter().any(|(sum, before)| sum.amount_minor != *before);
     let raw_change = rated.quantity_raw - before.map_or(0, |before| before.quantity_raw);
-    if before.is_some() && change.minor == 0 && raw_change == 0 && !tax_moved {
+    let grant = rated.grant.as_ref();
+    let allowance_moved = before.is_some_and(|before| {
+        let carry = grant.and_then(|grant| grant.carry.as_ref());
+        let used = before.granted.is_some_and(|granted| Some(granted.0) != grant.map(|grant| grant.used));
+        used || (carry.is_some() && before.carry.as_ref() != carry)
+    });
+    if before.is_some() && change.minor == 0 && raw_change == 0 && !tax_moved && !allowance_moved {
         return Ok(None);
     }
     let mut priced = rated.priced.clone();
@@ -229,10 +335,12 @@ fn difference(
         tax: tax_shapes(&taxes, before, tariff.currency),
         currency: tariff.currency.to_string(),
         corrects: item.original.map(str::to_owned),
-        usage: rated.counted.as_ref().map(|counted| UsageShape {
+        allowance: grant.map(|grant| allowance_shape(&priced, grant)).transpose()?,
+        parts: rated.metered.iter().flat_map(|metered| &metered.parts).map(PartShape::of).collect(),
+        usage: rated.metered.as_ref().map(|metered| UsageShape {
             watermark: facts.watermark,
-            records: counted.records,
-            digest: counted.digest.clone(),
+            records: metered.counted.records,
+            digest: metered.counted.digest.clone(),
         }),
         batch: context.batch.clone(),
         created_at: context.now,
@@ -247,16 +355,28 @@ fn difference(
         cycle_index: item.cycle_index,
         tax_exempt: facts.tax_exempt,
         times: facts.services[item.service].times,
-        events: rated.counted.as_ref().map_or(0, |counted| u64::try_from(counted.sessions).unwrap_or(0)),
+        events: rated.metered.as_ref().map_or(0, |metered| metered.events),
         quantity_raw: rated.quantity_raw,
         quantity: Ratio(priced.quantity),
         allowance_used: Ratio(priced.allowance_used),
         amount_exact: Ratio(total_exact),
         amount_minor: rated.amount.minor,
         taxes: taxes.into_iter().map(|(sum, _)| sum).collect(),
+        granted: grant.map(|grant| Ratio(grant.used)),
+        carry: grant.and_then(|grant| grant.carry.clone()),
         inputs: item.inputs.clone(),
     };
     Ok(Some(StoredLine { line, basis }))
+}
+
+fn allowance_shape(priced: &Priced, grant: &Grant) -> Result<AllowanceShape, ExactError> {
+    let carried = |carry: &Carry| carry.left.iter().try_fold(Exact::ZERO, |sum, left| sum.checked_add(left.amount.0));
+    Ok(AllowanceShape {
+        own: priced.allowance.unwrap_or(Exact::ZERO).to_string(),
+        carried_in: grant.carried_in.to_string(),
+        used: grant.used.to_string(),
+        carried_on: grant.carry.as_ref().map(carried).transpose()?.map(|sum| sum.to_string()),
+    })
 }
 
 fn change_of(item: &Item<'_>, rated: &Rated) -> Result<Money, MoneyError> {
@@ -375,5 +495,7 @@ const NOTHING_USED: PeriodSum = PeriodSum {
     sessions: 0,
 };
 
+#[cfg(test)]
+mod shared_tests;
 #[cfg(test)]
 mod tests;

@@ -215,6 +215,9 @@ pub fn marginal(
     let sequence = main.usage.iter().map(|entry| entry.sequence).max().unwrap_or(0) + 1;
     main.usage.push(UsageEntry {
         sequence,
+        session: 0,
+        class: None,
+        call: None,
         from: at,
         until: at,
         in_octets: fits(up)?,

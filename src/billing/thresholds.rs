@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 
 use super::facts::{AccountFacts, RunContext};
 use super::items::{Item, of_period};
-use super::run::{RunError, rate};
-use super::tariff::{ChargeKind, Direction, Meter, Threshold, ThresholdAction, ThresholdAt, Usage};
+use super::run::{RunError, rate_alone};
+use super::tariff::{ChargeKind, Direction, Level, Meter, PartPrice, Threshold, ThresholdAction, ThresholdAt, Usage};
 use crate::account::Treatment;
 use crate::vocabulary::{Exact, ExactError, Timestamp};
 
@@ -92,8 +92,11 @@ pub fn standings(facts: &AccountFacts, context: &RunContext, at: Timestamp) -> R
             if !in_force || own.peek().is_none() {
                 continue;
             }
-            let rated = rate(facts, &item)?;
-            let used = Exact::ratio(i128::from(rated.quantity_raw), i128::from(usage.unit_size()))?;
+            let rated = rate_alone(facts, context, &item)?;
+            let used = match &rated.metered {
+                Some(metered) => metered.quantity,
+                None => Exact::ZERO,
+            };
             for threshold in own {
                 let Some(bound) = bound_of(threshold, rated.priced.allowance)? else { continue };
                 let standing = standing(&item, usage, threshold, bound, used)?;
@@ -199,6 +202,19 @@ fn text_of(threshold: &Threshold, usage: &Usage) -> String {
 }
 
 fn distance(usage: &Usage, missing: Exact) -> Result<Distance, ExactError> {
+    let by_sum = usage.quantize_at == Level::Cycle && usage.classes.values().all(|class| class.direction.is_none());
+    if !by_sum || matches!(usage.meter, Meter::Calls | Meter::PeakBps95) {
+        // Any growth may bring it there.
+        return Ok(Distance { octets: Some(1), seconds: Some(1), sessions: Some(1), ..Distance::default() });
+    }
+    let prices = usage.windows.iter().map(|window| window.price);
+    let heaviest =
+        prices.chain(usage.classes.values().map(|class| class.price)).fold(Exact::ONE, |most, price| match price {
+            PartPrice::Weight(weight) => most.max(weight),
+            PartPrice::Own(_) => most,
+        });
+    // A class's weight and a window's multiply.
+    let missing = missing.checked_div(heaviest.checked_mul(heaviest)?)?;
     let raw = missing.checked_mul(Exact::from_int(i128::from(usage.unit_size())))?.ceil().max(1);
     let raw = Some(i64::try_from(raw).unwrap_or(i64::MAX));
     Ok(match (usage.meter, usage.direction) {
@@ -209,6 +225,7 @@ fn distance(usage: &Usage, missing: Exact) -> Result<Distance, ExactError> {
         (Meter::Octets, Direction::Max) => Distance { in_octets: raw, out_octets: raw, ..Distance::default() },
         (Meter::Seconds, _) => Distance { seconds: raw, ..Distance::default() },
         (Meter::Sessions, _) => Distance { sessions: raw, ..Distance::default() },
+        (Meter::Calls | Meter::PeakBps95, _) => Distance { seconds: Some(1), ..Distance::default() },
     })
 }
 
@@ -320,7 +337,8 @@ do = ["disconnect"]
         let until = Timestamp::from_second(from.as_second() + 3600).expect("in range");
         let sequence = i64::from(day);
         let (in_octets, out_octets) = (gigabytes * 100_000_000, gigabytes * 900_000_000);
-        UsageEntry { sequence, from, until, in_octets, out_octets, seconds: 3600, sessions: 1 }
+        let (class, call) = (None, None);
+        UsageEntry { sequence, session: 1, class, call, from, until, in_octets, out_octets, seconds: 3600, sessions: 1 }
     }
 
     const ALL_TIME: [(&str, Option<&str>, &str); 1] = [("2026-01-01T00:00:00Z", None, "t")];

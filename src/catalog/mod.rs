@@ -20,6 +20,7 @@ use crate::account::{
 };
 use crate::billing::Straddling;
 use crate::billing::calendar::BillCycle;
+use crate::billing::class::ClassRule;
 use crate::billing::facts::CorrectionPolicy;
 use crate::billing::tariff::Tariff;
 use crate::vocabulary::{Currency, TenantId, Zone};
@@ -52,6 +53,8 @@ pub struct Catalog {
     pub models: Vec<DeviceModel>,
     pub cycles: BTreeMap<String, Cycle>,
     pub plans: BTreeMap<String, Plan>,
+    /// In the order they are tried.
+    pub classes: Vec<ClassRule>,
     pub tariffs: Vec<Tariff>,
     /// The texts it was read from.
     pub bundle: Bundle,

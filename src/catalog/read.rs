@@ -8,6 +8,7 @@ use crate::account::{
 };
 use crate::billing::Straddling;
 use crate::billing::calendar::{BillCycle, Every};
+use crate::billing::class::ClassRule;
 use crate::billing::facts::CorrectionPolicy;
 use crate::billing::tariff::{Tariff, canonical, read_section};
 use crate::vocabulary::{Currency, Exact, Fault, Section, TenantId, TomlFile, Value, Zone};
@@ -48,6 +49,7 @@ fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> 
         Some(value) => value.section().and_then(technical::garden),
         None => Some(GardenProfile::default()),
     };
+    let classes: Option<Vec<ClassRule>> = root.sections("usage_class").into_iter().map(usage_class).collect();
     let models: Option<Vec<DeviceModel>> = root.sections("device_model").into_iter().map(technical::model).collect();
     let cycles = keyed(
         root.sections("bill_cycle").into_iter().map(|section| cycle(section, timezone.as_deref())),
@@ -101,6 +103,7 @@ fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> 
         models,
         cycles,
         plans,
+        classes: classes?,
         tariffs,
         bundle: bundle.clone(),
     })
@@ -210,6 +213,41 @@ fn quarantine(mut section: Section<'_>) -> Option<QuarantineDays> {
     let (mailbox, number) = (days("mailbox_days", usual.mailbox), days("number_days", usual.number));
     section.finish();
     Some(QuarantineDays { mailbox: mailbox?, number: number? })
+}
+
+/// One rule that names the class of sessions.
+fn usage_class(mut section: Section<'_>) -> Option<ClassRule> {
+    let id = section.required("id").and_then(|value| short(&value));
+    let classes = texts(section.value("class"));
+    let nas = texts(section.value("nas"));
+    let realms = texts(section.value("realm"));
+    let services: Option<Vec<ServiceType>> = match section.value("service") {
+        Some(value) => one_or_more(&value).and_then(|items| items.iter().map(Value::parse).collect()),
+        None => Some(Vec::new()),
+    };
+    let rule = ClassRule {
+        id: id?,
+        classes: classes?,
+        nas: nas?,
+        realms: realms?.iter().map(|realm| realm.to_lowercase()).collect(),
+        services: services?,
+    };
+    if rule == (ClassRule { id: rule.id.clone(), ..ClassRule::default() }) {
+        section.fault("a class is told by at least one of `class`, `nas`, `realm` and `service`");
+        return None;
+    }
+    section.finish();
+    Some(rule)
+}
+
+/// A text, or a list of texts.
+fn texts(value: Option<Value<'_>>) -> Option<Vec<String>> {
+    let Some(value) = value else { return Some(Vec::new()) };
+    one_or_more(&value)?.iter().map(|item| item.text().map(str::to_owned)).collect()
+}
+
+fn one_or_more<'d>(value: &Value<'d>) -> Option<Vec<Value<'d>>> {
+    if value.is_list() { value.list() } else { Some(vec![value.clone()]) }
 }
 
 fn cycle(mut section: Section<'_>, tenant_zone: Option<&str>) -> Option<Cycle> {

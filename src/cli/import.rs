@@ -10,11 +10,12 @@ use super::context::Context;
 use super::exit::{CliError, Exit};
 use crate::collector::dictionaries;
 use crate::collector::import::{
-    Counts, DetailReader, FlowChoice, Folding, Importer, NasChoice, RadacctReader, Summary, import_detail,
-    import_radacct_csv, import_radacct_table, import_samis, is_database,
+    CallSummary, Counts, DetailReader, FlowChoice, Folding, Importer, NasChoice, RadacctReader, Summary,
+    attribute_calls, import_calls, import_detail, import_radacct_csv, import_radacct_table, import_samis, is_database,
 };
 use crate::daemon::config::Config;
 use crate::daemon::nas_table;
+use crate::usage::CallProfile;
 use crate::vocabulary::Zone;
 
 /// The commands of `lastmile import`.
@@ -42,6 +43,16 @@ pub enum ImportCommand {
         /// Time zone of instants that stand there without an offset, for example America/Chicago.
         #[arg(long, value_name = "ZONE")]
         timezone: Option<String>,
+        #[command(flatten)]
+        options: ImportOptions,
+    },
+    /// Telephone calls (CSV), attributed by number; calls that waited for a holder are given to theirs, too.
+    Cdr {
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// How the files are written: columns, form of times, zone, numbers (TOML).
+        #[arg(long, value_name = "FILE")]
+        profile: PathBuf,
         #[command(flatten)]
         options: ImportOptions,
     },
@@ -84,10 +95,14 @@ pub struct NasOptions {
 
 /// Runs one of them.
 pub async fn run(command: ImportCommand, context: &Context) -> Result<Exit, CliError> {
+    if let ImportCommand::Cdr { files, profile, options } = &command {
+        return calls(files, profile, options.dry_run, context).await;
+    }
     let config = context.config()?;
     let nas = nas_table(&config);
     let (ImportCommand::Detail { options, .. }
     | ImportCommand::Radacct { options, .. }
+    | ImportCommand::Cdr { options, .. }
     | ImportCommand::Samis { options, .. }) = &command;
     let dry_run = options.dry_run;
     let store = context.store().await?;
@@ -115,6 +130,7 @@ pub async fn run(command: ImportCommand, context: &Context) -> Result<Exit, CliE
                 }
             }
         }
+        ImportCommand::Cdr { .. } => {}
         ImportCommand::Samis { files, service_classes, octets, timezone, .. } => {
             let choice = flows(&config, service_classes, octets.as_deref(), zone(timezone.as_deref())?)?;
             for file in files {
@@ -126,6 +142,46 @@ pub async fn run(command: ImportCommand, context: &Context) -> Result<Exit, CliE
     spinner.finish_and_clear();
     store.close().await;
     report(context, &summary, folding, dry_run)
+}
+
+/// Calls need no NAS and no journal: they stand in the database when the command ends.
+async fn calls(files: &[PathBuf], profile: &Path, dry_run: bool, context: &Context) -> Result<Exit, CliError> {
+    let name = profile.display().to_string();
+    let text =
+        std::fs::read_to_string(profile).map_err(|error| CliError::usage(format!("cannot read {name}: {error}")))?;
+    let profile = CallProfile::read(&name, &text).map_err(|faults| {
+        let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail)).collect();
+        CliError::usage(lines.join("\n"))
+    })?;
+    let store = context.store().await?;
+    let clock = context.clock();
+    let spinner = context.spinner("importing");
+    let mut summary = CallSummary::default();
+    for file in files {
+        import_calls(&store, &clock, &profile, file, dry_run, &mut summary).await?;
+    }
+    if !dry_run {
+        attribute_calls(&store, &clock, &mut summary).await?;
+    }
+    spinner.finish_and_clear();
+    store.close().await;
+    for fault in &summary.faults {
+        eprintln!("lastmile: {}:{}: {}", fault.file, fault.line, fault.detail);
+    }
+    if context.json {
+        let mut document = serde_json::to_value(&summary).map_err(|error| CliError::failed(error.to_string()))?;
+        document["dry_run"] = json!(dry_run);
+        context.print_json(&document)?;
+    } else {
+        let numbers =
+            [summary.read, summary.new, summary.known, summary.unanswered, summary.refused, summary.attributed];
+        let row = numbers.map(|number| number.to_string()).to_vec();
+        context.print_table(&["read", "new", "known", "unanswered", "refused", "attributed"], &[row])?;
+        let next =
+            if dry_run { "Nothing was changed." } else { "`lastmile usage unattributed` lists calls nobody owns." };
+        eprintln!("{next}");
+    }
+    Ok(if summary.refused > 0 { Exit::Failed } else { Exit::Done })
 }
 
 /// The dictionaries of the configuration: names decide here, so that a broken one stops the import.

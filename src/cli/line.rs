@@ -218,14 +218,15 @@ pub fn text(explanation: &Explanation) -> String {
         ));
         for entry in &explanation.entries {
             out.push_str(&format!(
-                "    {:>6}  {} to {}  up {}  down {}  {} s  {} sessions\n",
+                "    {:>6}  {} to {}  up {}  down {}  {} s  {} sessions  {}\n",
                 entry.sequence,
                 entry.from,
                 entry.until,
                 entry.in_octets,
                 entry.out_octets,
                 entry.seconds,
-                entry.sessions
+                entry.sessions,
+                entry.class.as_deref().unwrap_or("")
             ));
         }
     }
@@ -234,6 +235,25 @@ pub fn text(explanation: &Explanation) -> String {
         "  counted {}, quantity {} {}, of it {} in the allowance\n",
         now.quantity_raw, now.quantity, line.unit, now.allowance_used
     ));
+    for part in &now.parts {
+        let name = |word: &Option<String>, what: &str| word.as_ref().map(|word| format!("{what} {word}"));
+        let calls = part.calls.map(|calls| format!("{calls} calls"));
+        let words = [name(&part.class, "class"), name(&part.window, "window"), name(&part.prefix, "to"), calls];
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        let what = if words.is_empty() { "other".to_owned() } else { words.join(", ") };
+        let price = match &part.unit_amount {
+            Some(price) => format!("at {price} = {}", part.amount_exact),
+            None => format!("weight {}", part.weight),
+        };
+        out.push_str(&format!("    {what}: counted {}, {} {} {price}\n", part.quantity_raw, part.quantity, line.unit));
+    }
+    if let Some(shared) = &line.allowance {
+        let on = shared.carried_on.as_ref().map(|on| format!(", {on} carried on")).unwrap_or_default();
+        out.push_str(&format!(
+            "    shared allowance: own {}, from earlier periods {}, used here {}{on}\n",
+            shared.own, shared.carried_in, shared.used
+        ));
+    }
     for tier in &now.tiers {
         out.push_str(&format!(
             "    {} x {} + {} = {}\n",

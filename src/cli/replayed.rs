@@ -43,6 +43,9 @@ pub async fn from_journal(
     for (sequence, entry) in (1..).zip(&replay.entries) {
         entries.push(UsageEntry {
             sequence,
+            session: entry.session_id,
+            class: entry.class.clone(),
+            call: None,
             from: instant(entry.from_at)?,
             until: instant(entry.until_at)?,
             in_octets: entry.amount.in_octets,

@@ -8,10 +8,11 @@ use super::exit::{CliError, Exit};
 use super::session::which_account;
 use crate::billing::view::{self, By};
 use crate::daemon::config::Config;
+use crate::store::calls::UnattributedCalls;
 use crate::store::fold::{Holder, holders_of};
 use crate::store::usage::{Unattributed, accounts_named, of_account, unattributed};
 use crate::store::{Store, cycles};
-use crate::vocabulary::Timestamp;
+use crate::vocabulary::{Timestamp, from_micros};
 
 /// The commands of `lastmile usage`.
 #[derive(Subcommand)]
@@ -114,6 +115,7 @@ async fn list_unattributed(store: &Store, limit: i64, context: &Context) -> Resu
         let holders = if names.is_empty() { Vec::new() } else { holders_of(&mut tx, &names).await? };
         parked.extend(rows.iter().map(|row| (reason(row, &holders, &config), row)));
     }
+    let calls = crate::store::calls::unattributed(&mut tx, limit).await?;
     tx.rollback().await?;
     if context.json {
         let rows: Result<Vec<_>, _> = parked
@@ -124,7 +126,12 @@ async fn list_unattributed(store: &Store, limit: i64, context: &Context) -> Resu
                 Ok::<_, serde_json::Error>(document)
             })
             .collect();
-        context.print_json(&rows.map_err(|error| CliError::failed(error.to_string()))?)?;
+        let mut rows = rows.map_err(|error| CliError::failed(error.to_string()))?;
+        rows.extend(calls.iter().map(|row| {
+            json!({ "number": row.number, "calls": row.calls, "seconds": row.seconds,
+                "first_at": from_micros(row.first_at), "last_at": from_micros(row.last_at), "reason": NO_NUMBER })
+        }));
+        context.print_json(&rows)?;
         return Ok(Exit::Done);
     }
     let rows: Vec<Vec<String>> = parked
@@ -142,6 +149,15 @@ async fn list_unattributed(store: &Store, limit: i64, context: &Context) -> Resu
             ]
         })
         .collect();
+    if !calls.is_empty() {
+        let at = |micros: i64| from_micros(micros).map(|at| at.to_string()).unwrap_or_default();
+        let row = |row: &UnattributedCalls| {
+            let numbers = [row.calls.to_string(), row.seconds.to_string(), at(row.first_at), at(row.last_at)];
+            std::iter::once(row.number.clone()).chain(numbers).chain([NO_NUMBER.to_owned()]).collect()
+        };
+        let called: Vec<Vec<String>> = calls.iter().map(row).collect();
+        context.print_table(&["NUMBER", "CALLS", "SECONDS", "FIRST", "LAST", "REASON"], &called)?;
+    }
     context.print_table(&["USER", "NAS", "SESSIONS", "IN", "OUT", "FIRST", "LAST", "REASON"], &rows)?;
     Ok(Exit::Done)
 }
@@ -165,6 +181,7 @@ fn reason(row: &Unattributed, holders: &[Holder], config: &Config) -> &'static s
     }
 }
 
+const NO_NUMBER: &str = "nobody held this number when the call began";
 /// User names of one question to the database.
 const NAMES_AT_ONCE: usize = 500;
 

@@ -1,6 +1,7 @@
 //! Reads an account's whole ledger and all its lines, for whoever proves where the octets went.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::billing::{instant, parsed};
 use super::{StoreError, Tx, accounts, ledger, on, sessions};
@@ -51,6 +52,9 @@ pub async fn account_ledger(tx: &mut Tx, account_id: i64) -> Result<AccountLedge
             let service = service.unwrap_or_else(|| format!("service row {}", entry.service_id));
             entries.entry(service).or_default().push(UsageEntry {
                 sequence: entry.sequence,
+                session: entry.session_id,
+                class: entry.class.map(Arc::from),
+                call: entry.called.map(Arc::from),
                 from: instant(entry.from_at, "ledger")?,
                 until: instant(entry.until_at, "ledger")?,
                 in_octets: entry.in_octets,

@@ -2,6 +2,7 @@
 //! row, and one that a crash left unfinished is emptied and built again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::bulk::{Bulk, Values};
 use super::sessions::json;
@@ -84,7 +85,9 @@ const ISSUED_OF_POSTGRES: &str = "SELECT line.account_id, line.document FROM lin
      WHERE line.account_id = ANY($1) AND line.cycle = $2 AND batch.state <> 'building'
      ORDER BY line.account_id, line.period_start_at, line.id";
 // Both take what is wanted as (number, account, service or none, after, until, from, before): `number` finds its way back.
-const WANTED_SQLITE: &str = "SELECT key.value ->> 0 AS number, ledger.service_id, ledger.sequence, ledger.from_at,
+const WANTED_SQLITE: &str = "SELECT key.value ->> 0 AS number, ledger.service_id, ledger.sequence,
+        ledger.session_id, ledger.class, CASE WHEN ledger.session_id < 0 THEN
+        (SELECT destination FROM call_record WHERE call_record.id = -ledger.session_id) END AS called, ledger.from_at,
         ledger.until_at, ledger.in_octets, ledger.out_octets, ledger.seconds, ledger.sessions
      FROM json_each($1) AS key CROSS JOIN ledger ON ledger.account_id = key.value ->> 1
      WHERE ledger.sequence > key.value ->> 3 AND ledger.sequence <= key.value ->> 4
@@ -92,7 +95,9 @@ const WANTED_SQLITE: &str = "SELECT key.value ->> 0 AS number, ledger.service_id
        AND ledger.until_at >= key.value ->> 5 AND ledger.from_at < key.value ->> 6
      ORDER BY number, ledger.sequence";
 // OFFSET keeps the planner from beginning with the table, which it takes for empty until it was analysed.
-const WANTED_POSTGRES: &str = "SELECT key.number, entry.service_id, entry.sequence, entry.from_at, entry.until_at,
+const WANTED_POSTGRES: &str = "SELECT key.number, entry.service_id, entry.sequence,
+        entry.session_id, entry.class, CASE WHEN entry.session_id < 0 THEN
+        (SELECT destination FROM call_record WHERE call_record.id = -entry.session_id) END AS called, entry.from_at, entry.until_at,
         entry.in_octets, entry.out_octets, entry.seconds, entry.sessions
      FROM UNNEST($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[], $7::BIGINT[])
             AS key (number, account, service, after, until, begins, ends)
@@ -101,7 +106,9 @@ const WANTED_POSTGRES: &str = "SELECT key.number, entry.service_id, entry.sequen
      WHERE (key.service IS NULL OR entry.service_id = key.service)
        AND entry.until_at >= key.begins AND entry.from_at < key.ends
      ORDER BY key.number, entry.sequence";
-const OF_PERIOD: &str = "SELECT service_id, sequence, from_at, until_at, in_octets, out_octets, seconds, sessions
+const OF_PERIOD: &str = "SELECT service_id, sequence, session_id, class, CASE WHEN ledger.session_id < 0 THEN
+        (SELECT destination FROM call_record WHERE call_record.id = -ledger.session_id) END AS called,
+        from_at, until_at, in_octets, out_octets, seconds, sessions
      FROM ledger
      WHERE account_id = $1 AND service_id = $2 AND from_at < $4 AND until_at >= $3 AND sequence <= $5
      ORDER BY sequence LIMIT 10000000";
@@ -574,6 +581,9 @@ pub(super) fn instant(micros: i64, table: &'static str) -> Result<Timestamp, Sto
 struct UsageRow {
     service_id: i64,
     sequence: i64,
+    session_id: i64,
+    class: Option<String>,
+    called: Option<String>,
     from_at: i64,
     until_at: i64,
     in_octets: i64,
@@ -586,6 +596,9 @@ impl UsageRow {
     fn entry(self) -> Result<UsageEntry, StoreError> {
         Ok(UsageEntry {
             sequence: self.sequence,
+            session: self.session_id,
+            class: self.class.map(Arc::from),
+            call: self.called.map(Arc::from),
             from: instant(self.from_at, "ledger")?,
             until: instant(self.until_at, "ledger")?,
             in_octets: self.in_octets,

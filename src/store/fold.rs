@@ -100,6 +100,15 @@ const CYCLES_SQLITE: &str = "SELECT account.id, account.tenant, account.bill_cyc
 const CYCLES_POSTGRES: &str =
     "SELECT account.id, account.tenant, account.bill_cycle FROM account WHERE id = ANY($1) ORDER BY account.id";
 
+const ON_PLANS_SQLITE: &str = "SELECT service.account_id, service.plan
+     FROM json_each($1) AS key CROSS JOIN service ON service.account_id = key.value
+     WHERE service.plan IN (SELECT value FROM json_each($2)) ORDER BY service.id";
+const ON_PLANS_POSTGRES: &str = "SELECT account_id, plan FROM service
+     WHERE account_id = ANY($1) AND plan = ANY($2) ORDER BY id";
+const TYPES_SQLITE: &str = "SELECT service.id, service.type
+     FROM json_each($1) AS key CROSS JOIN service ON service.id = key.value ORDER BY service.id";
+const TYPES_POSTGRES: &str = "SELECT id, type FROM service WHERE id = ANY($1) ORDER BY id";
+
 /// Begins a folding transaction of `owner`: nobody else folds until it ends. Gives the claim's epoch, one more than at
 /// the last such transaction of anybody; `None` when `owner` does not hold the claim.
 pub async fn take_turn(tx: &mut Tx, owner: &str, now: Timestamp) -> Result<Option<i64>, StoreError> {
@@ -242,6 +251,38 @@ impl From<HolderRow> for Holder {
     fn from((kind, value, account_id, service_id, tenant, from_at, until_at): HolderRow) -> Self {
         Self { kind, value, owner: Owner { account_id, service_id }, tenant, from_at, until_at }
     }
+}
+
+/// (account, plan) of the services of these accounts that have one of these plans now.
+pub async fn accounts_on_plans(
+    tx: &mut Tx,
+    account_ids: &[i64],
+    plans: &[&str],
+) -> Result<Vec<(i64, String)>, StoreError> {
+    Ok(match tx {
+        Tx::Sqlite(held) => {
+            sqlx::query_as(ON_PLANS_SQLITE)
+                .bind(json(&account_ids))
+                .bind(json(&plans))
+                .fetch_all(&mut *held.transaction)
+                .await?
+        }
+        Tx::Postgres(transaction) => {
+            sqlx::query_as(ON_PLANS_POSTGRES).bind(account_ids).bind(plans).fetch_all(&mut **transaction).await?
+        }
+    })
+}
+
+/// What type these services are.
+pub async fn service_types(tx: &mut Tx, service_ids: &[i64]) -> Result<Vec<(i64, String)>, StoreError> {
+    Ok(match tx {
+        Tx::Sqlite(held) => {
+            sqlx::query_as(TYPES_SQLITE).bind(json(&service_ids)).fetch_all(&mut *held.transaction).await?
+        }
+        Tx::Postgres(transaction) => {
+            sqlx::query_as(TYPES_POSTGRES).bind(service_ids).fetch_all(&mut **transaction).await?
+        }
+    })
 }
 
 /// (account, tenant, bill cycle) of these accounts.

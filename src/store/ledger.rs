@@ -4,6 +4,7 @@
 //! takes a turn of the fold's claim or interrupts it, so that no two processes fold at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use foldhash::HashMap;
 use sqlx::FromRow;
@@ -11,7 +12,7 @@ use sqlx::FromRow;
 use super::bulk::{Bulk, Values};
 use super::sessions::{self, Owner, StoredSession, json};
 use super::{StoreError, Tx, fold, ledger_totals, on};
-use crate::usage::{Amount, LedgerBucket};
+use crate::usage::{Amount, Cuts, LedgerBucket};
 use crate::vocabulary::{Timestamp, to_micros};
 
 /// Why an entry was written.
@@ -27,6 +28,8 @@ pub enum Cause {
     Flush,
     /// All records of a session were read again, and this is the difference.
     Refold,
+    /// A telephone call.
+    Call,
 }
 
 impl Cause {
@@ -37,12 +40,13 @@ impl Cause {
             Cause::Attached => "attached",
             Cause::Flush => "flush",
             Cause::Refold => "refold",
+            Cause::Call => "call",
         }
     }
 }
 
 /// An entry on its way into the ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEntry {
     pub owner: Owner,
     pub session_id: i64,
@@ -50,10 +54,21 @@ pub struct NewEntry {
     pub cause: Cause,
     /// Start of the account's period that it begins in; `None` while the account's cycle is unknown.
     pub period_start_at: Option<i64>,
+    /// The session's class of usage.
+    pub class: Option<Arc<str>>,
 }
 
-/// Where an account's billing periods begin, ascending, as far as usage can reach.
-pub type EdgesOf<'a> = dyn Fn(i64) -> &'a [Timestamp] + Sync + 'a;
+/// Where an account's usage is cut.
+#[derive(Debug, Clone, Copy)]
+pub struct Cutting<'a> {
+    /// Where its billing periods begin, ascending, as far as usage can reach.
+    pub edges: &'a [Timestamp],
+    /// These, and where the fold cuts entries besides.
+    pub cuts: Cuts<'a>,
+}
+
+/// Where each account's usage is cut.
+pub type CuttingOf<'a> = dyn Fn(i64) -> Cutting<'a> + Sync + 'a;
 
 /// An entry of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -70,6 +85,10 @@ pub struct LedgerEntry {
     pub sessions: i64,
     pub cause: String,
     pub recorded_at: i64,
+    /// The class of usage, where it is rated otherwise.
+    pub class: Option<String>,
+    /// The number called, where it is a call.
+    pub called: Option<String>,
 }
 
 // The newest by the index, whatever the planner believes of the table: MAX may read all of an account's entries.
@@ -81,14 +100,14 @@ const LAST_POSTGRES: &str = "SELECT key.id, COALESCE(
      FROM UNNEST($1::BIGINT[]) AS key (id)";
 static APPEND_SQLITE: Bulk = Bulk::new(
     "INSERT INTO ledger (account_id, sequence, service_id, session_id, from_at, until_at, in_octets, out_octets, seconds,
-     sessions, cause, recorded_at)",
-    12,
+     sessions, cause, recorded_at, class)",
+    13,
     "",
 );
 const APPEND_POSTGRES: &str = "INSERT INTO ledger (account_id, sequence, service_id, session_id, from_at, until_at,
-     in_octets, out_octets, seconds, sessions, cause, recorded_at)
-     SELECT entry.*, $12 FROM UNNEST($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[],
-     $6::BIGINT[], $7::BIGINT[], $8::BIGINT[], $9::BIGINT[], $10::BIGINT[], $11::TEXT[]) AS entry";
+     in_octets, out_octets, seconds, sessions, cause, class, recorded_at)
+     SELECT entry.*, $13 FROM UNNEST($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[],
+     $6::BIGINT[], $7::BIGINT[], $8::BIGINT[], $9::BIGINT[], $10::BIGINT[], $11::TEXT[], $12::TEXT[]) AS entry";
 macro_rules! add_totals_tail {
     () => {
         " ON CONFLICT (service_id, period_start_at) DO UPDATE SET
@@ -108,13 +127,16 @@ const ADD_TOTALS_POSTGRES: &str = concat!(
     add_totals_tail!()
 );
 const OF_SESSION: &str = "SELECT account_id, sequence, service_id, session_id, from_at, until_at, in_octets,
-        out_octets, seconds, sessions, cause, recorded_at FROM ledger
+        out_octets, seconds, sessions, cause, recorded_at, class, CASE WHEN session_id < 0 THEN
+        (SELECT destination FROM call_record WHERE call_record.id = -ledger.session_id) END AS called FROM ledger
      WHERE account_id = $1 AND session_id = $2 ORDER BY sequence LIMIT 1000000";
 const OF_ACCOUNT: &str = "SELECT account_id, sequence, service_id, session_id, from_at, until_at, in_octets,
-        out_octets, seconds, sessions, cause, recorded_at FROM ledger
+        out_octets, seconds, sessions, cause, recorded_at, class, CASE WHEN session_id < 0 THEN
+        (SELECT destination FROM call_record WHERE call_record.id = -ledger.session_id) END AS called FROM ledger
      WHERE account_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
 const AFTER: &str = "SELECT account_id, sequence, service_id, session_id, from_at, until_at, in_octets,
-        out_octets, seconds, sessions, cause, recorded_at FROM ledger
+        out_octets, seconds, sessions, cause, recorded_at, class, CASE WHEN session_id < 0 THEN
+        (SELECT destination FROM call_record WHERE call_record.id = -ledger.session_id) END AS called FROM ledger
      WHERE (account_id, sequence) > ($1, $2) ORDER BY account_id, sequence LIMIT $3";
 
 /// Appends entries with the next sequences of their accounts, in the order given.
@@ -134,7 +156,7 @@ pub async fn append(tx: &mut Tx, entries: &[NewEntry], now: Timestamp) -> Result
                 row.put(entry.session_id).put(bucket.from_at).put(bucket.until_at);
                 row.put(bucket.amount.in_octets).put(bucket.amount.out_octets);
                 row.put(bucket.amount.seconds).put(bucket.amount.sessions);
-                row.put(entry.cause.as_str()).put(now);
+                row.put(entry.cause.as_str()).put(now).put(entry.class.as_deref());
             };
             APPEND_SQLITE.execute(held, &rows, put).await?;
         }
@@ -152,6 +174,7 @@ pub async fn append(tx: &mut Tx, entries: &[NewEntry], now: Timestamp) -> Result
                 .bind(column(|entry| entry.bucket.amount.seconds))
                 .bind(column(|entry| entry.bucket.amount.sessions))
                 .bind(entries.iter().map(|entry| entry.cause.as_str()).collect::<Vec<_>>())
+                .bind(entries.iter().map(|entry| entry.class.as_deref()).collect::<Vec<_>>())
                 .bind(now)
                 .execute(&mut **transaction)
                 .await?;
@@ -200,11 +223,11 @@ pub async fn flush(
     tx: &mut Tx,
     account_ids: &[i64],
     until: Timestamp,
-    edges_of: &EdgesOf<'_>,
+    cutting: &CuttingOf<'_>,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
     fold::interrupt(tx).await?;
-    let (mut pending, entries) = take_pending(tx, account_ids, until, edges_of).await?;
+    let (mut pending, entries) = take_pending(tx, account_ids, until, cutting).await?;
     let changed: Vec<i64> = entries.iter().map(|entry| entry.session_id).collect();
     let mut changed: Vec<_> =
         pending.iter_mut().filter(|stored| stored.id.is_some_and(|id| changed.contains(&id))).collect();
@@ -218,26 +241,27 @@ pub async fn pending(
     tx: &mut Tx,
     account_ids: &[i64],
     until: Timestamp,
-    edges: &[Timestamp],
+    cutting: &CuttingOf<'_>,
 ) -> Result<Vec<NewEntry>, StoreError> {
-    Ok(take_pending(tx, account_ids, until, &|_| edges).await?.1)
+    Ok(take_pending(tx, account_ids, until, cutting).await?.1)
 }
 
 async fn take_pending(
     tx: &mut Tx,
     account_ids: &[i64],
     until: Timestamp,
-    edges_of: &EdgesOf<'_>,
+    cutting: &CuttingOf<'_>,
 ) -> Result<(Vec<StoredSession>, Vec<NewEntry>), StoreError> {
     let mut pending = sessions::pending_of_accounts(tx, account_ids).await?;
     let mut entries = Vec::new();
     for stored in &mut pending {
         let (Some(owner), Some(session_id)) = (stored.owner, stored.id) else { continue };
-        let edges = edges_of(owner.account_id);
-        for bucket in stored.state.take_until(until, edges) {
+        let Cutting { edges, cuts } = cutting(owner.account_id);
+        for bucket in stored.state.take_until(until, cuts) {
             let after = edges.partition_point(|edge| to_micros(*edge) <= bucket.from_at);
             let period_start_at = after.checked_sub(1).map(|index| to_micros(edges[index]));
-            entries.push(NewEntry { owner, session_id, bucket, cause: Cause::Flush, period_start_at });
+            let class = stored.usage_class.clone();
+            entries.push(NewEntry { owner, session_id, bucket, cause: Cause::Flush, period_start_at, class });
         }
     }
     Ok((pending, entries))

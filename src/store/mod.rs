@@ -17,6 +17,7 @@ pub mod backup;
 pub mod billing;
 mod blast;
 mod bulk;
+pub mod calls;
 pub mod catalog;
 pub mod clock;
 pub mod completeness;

@@ -265,11 +265,14 @@ fn take_pending(one: &mut Gathered, pending: &[(i64, UsageEntry)], context: &Run
     for (service, row) in one.facts.services.iter_mut().zip(&one.rows) {
         for (_, entry) in pending.iter().filter(|(id, _)| id == row) {
             let start = context.cycle.period_at(entry.from).map(|period| period.start);
+            if service.addon.is_none() {
+                // Also beside sums: some charges look at single entries.
+                service.usage.push(entry.clone());
+            }
             match (&mut service.sums, start) {
                 (Some(sums), Ok(start)) => sums.entry(start).or_default().count(entry),
                 // A day outside of the calendar: nothing is billed there.
                 (Some(_), Err(_)) => {}
-                (None, _) if service.addon.is_none() => service.usage.push(*entry),
                 (None, _) => {}
             }
         }
@@ -323,7 +326,7 @@ async fn read_late(tx: &mut Tx, metered: &mut [&mut Gathered]) -> Result<(), Sto
         let Gathered { facts, rows, .. } = &mut ***one;
         for (service, row) in facts.services.iter_mut().zip(rows) {
             if service.addon.is_none() && service.sums.is_none() {
-                service.usage.extend(late.iter().filter(|(id, _)| id == row).map(|(_, entry)| *entry));
+                service.usage.extend(late.iter().filter(|(id, _)| id == row).map(|(_, entry)| entry.clone()));
             }
         }
     }

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::ToSpan;
 
 use super::billing::{self as rows, BilledAccount};
+use super::cycles::{self, Timetable};
+use super::ledger::Cutting;
 use super::rating::{RatingError, Services, complete, services_of};
 use super::thresholds::{Look, Totals};
 use super::{StoreError, Tx, catalog, ledger, on, thresholds};
@@ -18,6 +20,7 @@ use crate::billing::history::PlanTariffs;
 use crate::billing::run::{RunError, lines};
 use crate::billing::thresholds::{Standing, standings as standing};
 use crate::catalog::Catalog;
+use crate::usage::Cuts;
 use crate::vocabulary::{Period, Timestamp, from_micros};
 
 /// A tenant's prices as of one version of its catalog.
@@ -25,6 +28,7 @@ use crate::vocabulary::{Period, Timestamp, from_micros};
 pub struct Prices {
     pub version: i64,
     pub catalog: Catalog,
+    timetable: Timetable,
     tariffs: TariffBook,
     plans: PlanTariffs,
 }
@@ -78,6 +82,7 @@ pub async fn read(tx: &mut Tx, tenant: &str) -> Result<Option<Prices>, StoreErro
     let Some(in_force) = catalog::in_force(tx, tenant).await? else { return Ok(None) };
     Ok(Some(Prices {
         version: in_force.version,
+        timetable: Timetable::of(&in_force.catalog),
         catalog: in_force.catalog,
         tariffs: catalog::tariff_book(tx, tenant).await?,
         plans: catalog::plan_tariffs(tx, tenant).await?,
@@ -130,7 +135,7 @@ pub async fn balance(
     let billed = issued.iter().map(|line| line.line.tariff.id.as_str());
     context.tariffs = prices.tariffs(billed.chain(tariffs_of(&services)));
     let until = context.period.end.min(now);
-    let pending = pending(tx, account.id, until, &context.period).await?;
+    let pending = pending(tx, prices, account.id, until, &context).await?;
     let facts = complete(tx, account, tenant, &context, services, issued, &pending).await??;
     let found = lines(&facts, &context)?.lines;
     Ok(balanced(&facts.account, facts.watermark, &context, &found))
@@ -167,7 +172,7 @@ pub async fn standings(tx: &mut Tx, prices: &Prices, look: &Look, now: Timestamp
         rows.iter().zip(&facts.services).position(|(row, service)| *row == look.service_id && service.addon.is_none());
     let Some(own) = own else { return Ok(Judged::Gone) };
     let written = rows::usage_of_period(tx, look.account_id, look.service_id, &period, i64::MAX).await?;
-    let pending = pending(tx, look.account_id, period.end, &period).await?;
+    let pending = pending(tx, prices, look.account_id, period.end, &context).await?;
     let mine = pending.into_iter().filter(|(service, _)| *service == look.service_id).map(|(_, entry)| entry);
     facts.services[own].usage = written.into_iter().chain(mine).collect();
     let last = period.end.checked_sub(1.microsecond()).unwrap_or(period.end);
@@ -187,12 +192,17 @@ fn tariffs_of(services: &Services) -> impl Iterator<Item = &str> {
 /// What a flush until `until` would write for the account, with its service, numbered as it would number it.
 async fn pending(
     tx: &mut Tx,
+    prices: &Prices,
     account_id: i64,
     until: Timestamp,
-    period: &Period,
+    context: &RunContext,
 ) -> Result<Vec<(i64, UsageEntry)>, StoreError> {
     let written = ledger::last_sequences(tx, &[account_id]).await?.get(&account_id).copied().unwrap_or(0);
-    let entries = ledger::pending(tx, &[account_id], until, &[period.start, period.end]).await?;
+    let (cycle, period) = (&context.cycle, &context.period);
+    let (at, fine) = cycles::flush_cuts(tx, &prices.timetable, cycle, period, &[account_id]).await?;
+    let edges = [period.start, period.end];
+    let cuts = Cuts { at: &at, fine: fine.contains(&account_id) };
+    let entries = ledger::pending(tx, &[account_id], until, &|_| Cutting { edges: &edges, cuts }).await?;
     let corrupt = |session: i64| StoreError::Corrupt { table: "session", column: "body", id: session.to_string() };
     (written + 1..)
         .zip(entries)
@@ -201,6 +211,9 @@ async fn pending(
             let amount = entry.bucket.amount;
             let usage = UsageEntry {
                 sequence,
+                session: entry.session_id,
+                class: entry.class.clone(),
+                call: None,
                 from: at(entry.bucket.from_at)?,
                 until: at(entry.bucket.until_at)?,
                 in_octets: amount.in_octets,

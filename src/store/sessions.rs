@@ -4,6 +4,7 @@
 //! their rows as one JSON array or as multi-row `VALUES` with `?` to SQLite, as arrays to PostgreSQL (HOUSE, decision 4).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use sqlx::FromRow;
 
@@ -26,6 +27,10 @@ pub struct StoredSession {
     pub framed_prefix: Option<String>,
     pub calling_station: Option<String>,
     pub terminate_cause: Option<u32>,
+    /// RADIUS Class, as it was sent first.
+    pub class: Option<String>,
+    /// What its usage is called where it is rated otherwise; decided once, when its owner was found.
+    pub usage_class: Option<Arc<str>>,
     /// A record was older than the fold remembers: all records must be read again.
     pub refold: bool,
     pub state: SessionState,
@@ -43,7 +48,8 @@ macro_rules! select_session {
         concat!(
             "SELECT session.id, session.nas, session.session, session.incarnation, session.user_name,
                     session.account_id, session.service_id, session.framed_ip, session.framed_prefix,
-                    session.calling_station, session.terminate_cause, session.refold, session.body ",
+                    session.calling_station, session.terminate_cause, session.class, session.usage_class,
+                    session.refold, session.body ",
             $rest
         )
     };
@@ -82,7 +88,7 @@ macro_rules! insert {
         concat!(
             "INSERT INTO session (id, nas, session, incarnation, user_name, account_id, service_id, state, started_at,
                 last_event_at, ended_at, in_octets, out_octets, seconds, framed_ip, framed_prefix, calling_station,
-                terminate_cause, flags, pending, refold, body)",
+                terminate_cause, flags, pending, refold, body, class, usage_class)",
             $($rest),*
         )
     };
@@ -96,7 +102,8 @@ macro_rules! or_update {
             seconds = excluded.seconds, framed_ip = excluded.framed_ip,
             framed_prefix = excluded.framed_prefix, calling_station = excluded.calling_station,
             terminate_cause = excluded.terminate_cause, flags = excluded.flags, pending = excluded.pending,
-            refold = excluded.refold, body = excluded.body"
+            refold = excluded.refold, body = excluded.body, class = excluded.class,
+            usage_class = excluded.usage_class"
     };
 }
 macro_rules! from_arrays {
@@ -104,12 +111,12 @@ macro_rules! from_arrays {
         " SELECT * FROM UNNEST($1::BIGINT[], $2::TEXT[], $3::TEXT[], $4::BIGINT[], $5::TEXT[], $6::BIGINT[],
             $7::BIGINT[], $8::TEXT[], $9::BIGINT[], $10::BIGINT[], $11::BIGINT[], $12::BIGINT[], $13::BIGINT[],
             $14::BIGINT[], $15::TEXT[], $16::TEXT[], $17::TEXT[], $18::BIGINT[], $19::BIGINT[], $20::BOOLEAN[],
-            $21::BOOLEAN[], $22::BYTEA[])"
+            $21::BOOLEAN[], $22::BYTEA[], $23::TEXT[], $24::TEXT[])"
     };
 }
 // New rows apart: to look for what one might stand in the way of costs as much again as writing it.
-static INSERT_SQLITE: Bulk = Bulk::new(insert!(), 22, "");
-static SAVE_SQLITE: Bulk = Bulk::new(insert!(), 22, or_update!());
+static INSERT_SQLITE: Bulk = Bulk::new(insert!(), 24, "");
+static SAVE_SQLITE: Bulk = Bulk::new(insert!(), 24, or_update!());
 const INSERT_POSTGRES: &str = insert!(from_arrays!());
 const SAVE_POSTGRES: &str = insert!(from_arrays!(), or_update!());
 // `UNION` leaves out what two keys find; each arm has an index of its own.
@@ -203,6 +210,7 @@ async fn write(
                 row.put(c.in_octets).put(c.out_octets).put(c.seconds);
                 row.put(c.framed_ip.as_deref()).put(c.framed_prefix).put(c.calling_station).put(c.terminate_cause);
                 row.put(c.flags).put(c.pending).put(c.refold).put(c.body.as_slice());
+                row.put(c.class).put(c.usage_class);
             };
             sqlite.execute(held, &columns, put).await?;
         }
@@ -235,6 +243,8 @@ async fn write(
                 .bind(column!(pending))
                 .bind(column!(refold))
                 .bind(columns.iter().map(|c| c.body.as_slice()).collect::<Vec<_>>())
+                .bind(column!(class))
+                .bind(column!(usage_class))
                 .execute(&mut **transaction)
                 .await?;
         }
@@ -357,6 +367,8 @@ struct Columns<'a> {
     pending: bool,
     refold: bool,
     body: Vec<u8>,
+    class: Option<&'a str>,
+    usage_class: Option<&'a str>,
 }
 
 impl<'a> Columns<'a> {
@@ -385,6 +397,8 @@ impl<'a> Columns<'a> {
             pending: !stored.state.pending().is_empty(),
             refold: stored.refold,
             body: stored.state.encode(),
+            class: stored.class.as_deref(),
+            usage_class: stored.usage_class.as_deref(),
         }
     }
 }
@@ -402,6 +416,8 @@ struct Row {
     framed_prefix: Option<String>,
     calling_station: Option<String>,
     terminate_cause: Option<i64>,
+    class: Option<String>,
+    usage_class: Option<String>,
     refold: bool,
     body: Vec<u8>,
 }
@@ -431,6 +447,8 @@ impl TryFrom<Row> for StoredSession {
             framed_prefix: row.framed_prefix,
             calling_station: row.calling_station,
             terminate_cause,
+            class: row.class,
+            usage_class: row.usage_class.map(Arc::from),
             refold: row.refold,
             state,
         })

@@ -5,7 +5,7 @@ use sqlx::FromRow;
 
 use super::sessions::StoredSession;
 use super::{StoreError, Tx, on, sessions};
-use crate::usage::{Amount, LedgerBucket, entry_bounds, mark};
+use crate::usage::{Amount, Cuts, LedgerBucket, entry_bounds, mark};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// A session with the names of who owns it.
@@ -138,12 +138,13 @@ const UNATTRIBUTED: &str = "SELECT user_name, nas, COUNT(*), CAST(SUM(in_octets)
      FROM session WHERE service_id IS NULL AND (flags & 256) = 0
      GROUP BY user_name, nas ORDER BY MAX(last_event_at) DESC, user_name, nas LIMIT $1";
 const ENTRIES: &str = "SELECT ledger.account_id, account.tenant, account.source, account.external_id AS account,
-        service.external_id AS service, ledger.sequence, session.nas, session.session, ledger.from_at,
+        service.external_id AS service, ledger.sequence, COALESCE(session.nas, '') AS nas,
+        COALESCE(session.session, '') AS session, ledger.from_at,
         ledger.until_at, ledger.in_octets, ledger.out_octets, ledger.seconds, ledger.sessions, ledger.cause,
         ledger.recorded_at
      FROM ledger JOIN account ON account.id = ledger.account_id
                  JOIN service ON service.id = ledger.service_id
-                 JOIN session ON session.id = ledger.session_id
+                 LEFT JOIN session ON session.id = ledger.session_id
      WHERE (ledger.account_id, ledger.sequence) > ($1, $2)
        AND (CAST($3 AS TEXT) IS NULL OR account.tenant = $3)
      ORDER BY ledger.account_id, ledger.sequence LIMIT $4";
@@ -261,7 +262,7 @@ pub async fn of_account(
         let Some(owner) = stored.owner else { continue };
         let service: String = on!(tx, c => sqlx::query_scalar(SERVICE_NAME).bind(owner.service_id).fetch_one(c).await)?;
         for (start, amount) in stored.state.pending().iter() {
-            let (from_at, until_at) = entry_bounds(start, edges);
+            let (from_at, until_at) = entry_bounds(start, Cuts::at(edges));
             if (from..until).contains(&start) {
                 let bucket = LedgerBucket { from_at, until_at, amount };
                 usage.push(ServiceUsage { service: service.clone(), bucket });

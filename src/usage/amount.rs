@@ -1,4 +1,4 @@
-//! Amounts of usage, and the buckets they fall into: quarter hours of UTC, cut also where billing periods begin.
+//! Amounts of usage, and the buckets they fall into: quarter hours of UTC, cut also where billing periods and windows begin.
 //!
 //! In: an amount and the stretch of time it was used in. Out: parts that always add up to it. Every zone in use is a
 //! multiple of 15 minutes from UTC, so that quarters regroup exactly into the hours and days of any subscriber.
@@ -21,7 +21,16 @@ pub struct Amount {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Buckets(Vec<(i64, Amount)>);
 
-/// Usage of one ledger entry: at most one UTC hour, never across a period edge.
+/// Where usage is cut besides at whole hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cuts<'a> {
+    /// Starts of billing periods, and edges of windows; ascending.
+    pub at: &'a [Timestamp],
+    /// Every five minutes: the account is billed for its peak rate.
+    pub fine: bool,
+}
+
+/// Usage of one ledger entry: at most one UTC hour, never across a cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LedgerBucket {
     pub from_at: i64,
@@ -118,13 +127,13 @@ impl Buckets {
         }
     }
 
-    /// Takes out what is ready for the ledger: whole hours (cut at `edges`) that start before `before`, and that end
+    /// Takes out what is ready for the ledger: whole hours (cut at `cuts`) that start before `before`, and that end
     /// at or before `complete_until`.
-    pub fn take(&mut self, before: i64, complete_until: i64, edges: &[Timestamp]) -> Vec<LedgerBucket> {
+    pub fn take(&mut self, before: i64, complete_until: i64, cuts: Cuts<'_>) -> Vec<LedgerBucket> {
         let mut taken: Vec<LedgerBucket> = Vec::new();
         let mut kept = Vec::new();
         for (start, amount) in std::mem::take(&mut self.0) {
-            let (from_at, until_at) = entry_bounds(start, edges);
+            let (from_at, until_at) = entry_bounds(start, cuts);
             if start >= before || until_at > complete_until {
                 kept.push((start, amount));
                 continue;
@@ -143,56 +152,82 @@ impl Buckets {
         taken
     }
 
-    /// Adds `amount`, used evenly over `[from, until]`, cut at quarter hours and `edges`.
+    /// Adds `amount`, used evenly over `[from, until]`, cut at quarter hours and `cuts`.
     ///
-    /// The part before an instant t is floor(amount · (t − from) / (until − from)); a part is the difference of two of
-    /// these. So any cutting adds up to `amount`, and cutting finer regroups to cutting coarser. A stretch without
+    /// The part before an instant t is amount · (t − from) / (until − from), cut towards zero; a part is the difference
+    /// of two of these. So any cutting adds up to `amount`, and cutting finer regroups to cutting coarser. A stretch without
     /// length counts as the moment before `until`.
-    pub fn spread(&mut self, from: i64, until: i64, amount: Amount, edges: &[Timestamp]) -> Result<(), FoldError> {
+    pub fn spread(&mut self, from: i64, until: i64, amount: Amount, cuts: Cuts<'_>) -> Result<(), FoldError> {
         if amount.is_zero() {
             return Ok(());
         }
         if until <= from {
-            return self.add(key_of(until - 1, QUARTER, edges), amount);
+            return self.add(bucket_of(until - 1, cuts), amount);
         }
-        let grain = if until - from > FINE_SPAN { HOUR } else { QUARTER };
+        let grain = if until - from > FINE_SPAN { cuts.entry() } else { cuts.bucket() };
         let mut done = Amount::default();
         let mut at = from;
         while at < until {
-            let cut = next_cut(at, grain, edges).min(until);
+            let cut = next_cut(at, grain, cuts.at).min(until);
             let upto = amount.share(cut - from, until - from);
-            self.add(key_of(at, grain, edges), upto.plus(done.negated())?)?;
+            self.add(key_of(at, grain, cuts.at), upto.plus(done.negated())?)?;
             done = upto;
             at = cut;
         }
         Ok(())
     }
+
+    /// Takes back what a ledger entry holds, spread over its time as whoever counts it spreads it.
+    pub fn take_back(&mut self, entry: &LedgerBucket, cuts: Cuts<'_>) -> Result<(), FoldError> {
+        if entry_bounds(entry.from_at, cuts).1 >= entry.until_at {
+            return self.add(entry.from_at, entry.amount.negated());
+        }
+        // It was written before it was known that it must be cut here.
+        self.spread(entry.from_at, entry.until_at, Amount { sessions: 0, ..entry.amount }.negated(), cuts)?;
+        self.add(entry.from_at, Amount { sessions: -entry.amount.sessions, ..Amount::default() })
+    }
+}
+
+impl<'a> Cuts<'a> {
+    pub const NONE: Cuts<'static> = Cuts { at: &[], fine: false };
+
+    pub fn at(at: &'a [Timestamp]) -> Self {
+        Self { at, fine: false }
+    }
+
+    fn bucket(self) -> i64 {
+        if self.fine { FIVE_MINUTES } else { QUARTER }
+    }
+
+    fn entry(self) -> i64 {
+        if self.fine { FIVE_MINUTES } else { HOUR }
+    }
 }
 
 impl Amount {
-    /// floor(self · part / whole), rounding towards minus infinity so that parts of either sign telescope.
+    /// self · part / whole, cut towards zero, so that an amount and its opposite cancel part by part.
     fn share(self, part: i64, whole: i64) -> Self {
-        let floor = |value: i64| {
+        let share = |value: i64| {
             let product = i128::from(value) * i128::from(part);
-            i64::try_from(product.div_euclid(i128::from(whole))).expect("a share is no larger than the whole")
+            i64::try_from(product / i128::from(whole)).expect("a share is no larger than the whole")
         };
         Self {
-            in_octets: floor(self.in_octets),
-            out_octets: floor(self.out_octets),
-            seconds: floor(self.seconds),
-            sessions: floor(self.sessions),
+            in_octets: share(self.in_octets),
+            out_octets: share(self.out_octets),
+            seconds: share(self.seconds),
+            sessions: share(self.sessions),
         }
     }
 }
 
 /// Start of the bucket that holds `at`.
-pub(super) fn bucket_of(at: i64, edges: &[Timestamp]) -> i64 {
-    key_of(at, QUARTER, edges)
+pub(super) fn bucket_of(at: i64, cuts: Cuts<'_>) -> i64 {
+    key_of(at, cuts.bucket(), cuts.at)
 }
 
 /// Where the ledger entry of a bucket begins and ends.
-pub fn entry_bounds(start: i64, edges: &[Timestamp]) -> (i64, i64) {
-    (key_of(start, HOUR, edges), next_cut(start, HOUR, edges))
+pub fn entry_bounds(start: i64, cuts: Cuts<'_>) -> (i64, i64) {
+    (key_of(start, cuts.entry(), cuts.at), next_cut(start, cuts.entry(), cuts.at))
 }
 
 fn key_of(at: i64, grain: i64, edges: &[Timestamp]) -> i64 {
@@ -212,7 +247,8 @@ fn next_cut(at: i64, grain: i64, edges: &[Timestamp]) -> i64 {
 
 /// One UTC hour in microseconds.
 pub(super) const HOUR: i64 = 3_600_000_000;
-const QUARTER: i64 = HOUR / 4;
+pub(super) const QUARTER: i64 = HOUR / 4;
+const FIVE_MINUTES: i64 = HOUR / 12;
 /// Longer gaps between two reports are cut at hours only, to bound the number of buckets.
 const FINE_SPAN: i64 = 7 * 24 * HOUR;
 
@@ -235,7 +271,7 @@ mod tests {
     #[test]
     fn usage_of_an_instant_belongs_to_the_moment_before_it() {
         let mut buckets = Buckets::default();
-        buckets.spread(HOUR, HOUR, octets(9), &[]).expect("fits");
+        buckets.spread(HOUR, HOUR, octets(9), Cuts::NONE).expect("fits");
         assert_eq!(buckets.iter().map(|(start, _)| start).collect::<Vec<_>>(), vec![HOUR - QUARTER]);
     }
 
@@ -243,8 +279,8 @@ mod tests {
     fn an_edge_inside_a_quarter_splits_the_entry() {
         let edge = HOUR + QUARTER / 3;
         let mut buckets = Buckets::default();
-        buckets.spread(HOUR, HOUR + QUARTER, octets(300), &[at(edge)]).expect("fits");
-        let taken = buckets.take(i64::MAX, i64::MAX, &[at(edge)]);
+        buckets.spread(HOUR, HOUR + QUARTER, octets(300), Cuts::at(&[at(edge)])).expect("fits");
+        let taken = buckets.take(i64::MAX, i64::MAX, Cuts::at(&[at(edge)]));
         assert_eq!(
             taken.iter().map(|b| (b.from_at, b.until_at, b.amount.in_octets)).collect::<Vec<_>>(),
             vec![(HOUR, edge, 100), (edge, 2 * HOUR, 200)]
@@ -254,11 +290,36 @@ mod tests {
     #[test]
     fn only_complete_hours_leave() {
         let mut buckets = Buckets::default();
-        buckets.spread(HOUR, 3 * HOUR, octets(800), &[]).expect("fits");
-        let taken = buckets.take(i64::MAX, 2 * HOUR + QUARTER, &[]);
+        buckets.spread(HOUR, 3 * HOUR, octets(800), Cuts::NONE).expect("fits");
+        let taken = buckets.take(i64::MAX, 2 * HOUR + QUARTER, Cuts::NONE);
         assert_eq!(taken.len(), 1);
         assert_eq!(taken[0].amount.in_octets, 400);
         assert_eq!(buckets.total().expect("fits").in_octets, 400);
+    }
+
+    #[test]
+    fn peaks_are_kept_by_five_minutes() {
+        let fine = Cuts { at: &[], fine: true };
+        let mut buckets = Buckets::default();
+        buckets.spread(HOUR, HOUR + QUARTER, octets(300), fine).expect("fits");
+        let taken = buckets.take(i64::MAX, i64::MAX, fine);
+        assert_eq!(
+            taken.iter().map(|b| (b.until_at - b.from_at, b.amount.in_octets)).collect::<Vec<_>>(),
+            [(FIVE_MINUTES, 100); 3]
+        );
+    }
+
+    #[test]
+    fn entry_from_before_a_cut_is_taken_back_as_it_is_counted() {
+        let edge = [at(HOUR + HOUR / 2)];
+        let mut fresh = Buckets::default();
+        fresh.add(HOUR, octets(10)).expect("fits");
+        fresh.add(HOUR + HOUR / 2, octets(90)).expect("fits");
+        let written = LedgerBucket { from_at: HOUR, until_at: 2 * HOUR, amount: octets(100) };
+        fresh.take_back(&written, Cuts::at(&edge)).expect("fits");
+        let taken = fresh.take(i64::MAX, i64::MAX, Cuts::at(&edge));
+        // With the entry's own halves, 50 and 50, these make 10 and 90.
+        assert_eq!(taken.iter().map(|entry| entry.amount.in_octets).collect::<Vec<_>>(), [-40, 40]);
     }
 
     proptest! {
@@ -269,8 +330,8 @@ mod tests {
         ) {
             let edges: Vec<Timestamp> = cuts.iter().map(|cut| at(*cut)).collect();
             let (mut plain, mut cut) = (Buckets::default(), Buckets::default());
-            plain.spread(from, from + length, octets(value), &[]).expect("fits");
-            cut.spread(from, from + length, octets(value), &edges).expect("fits");
+            plain.spread(from, from + length, octets(value), Cuts::NONE).expect("fits");
+            cut.spread(from, from + length, octets(value), Cuts::at(&edges)).expect("fits");
             prop_assert_eq!(plain.total().expect("fits"), octets(value));
             prop_assert_eq!(cut.total().expect("fits"), octets(value));
             let hours = |buckets: &Buckets| {

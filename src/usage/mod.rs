@@ -1,4 +1,4 @@
-//! Records of RADIUS accounting become sessions and ledger entries, cut at hours and period edges.
+//! Records of RADIUS accounting become sessions and ledger entries, cut at hours, period edges and the edges of windows.
 //!
 //! In: records the `radius` room has read, and the facts the store knows. Out: states, ledger buckets, verdicts.
 //! Never a socket, a statement or a clock: the fold of a session is a function of the set of its distinct reports
@@ -9,6 +9,7 @@
 //! the ledger (`SessionState::take_ready`). Disorder beyond the bounded tail asks for all records again (`refold`).
 
 mod amount;
+mod calls;
 mod clock;
 mod codec;
 mod fingerprint;
@@ -20,7 +21,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use amount::{Amount, Buckets, LedgerBucket, entry_bounds};
+pub use amount::{Amount, Buckets, Cuts, LedgerBucket, entry_bounds};
+pub use calls::{Call, CallError, CallLine, CallProfile};
 pub use clock::{EventTime, Skew, Told, event_time};
 pub use fingerprint::Fingerprint;
 pub use incarnation::{Choice, Traced, choose, continued, refold, refold_with, supersede};

@@ -9,7 +9,7 @@
 //!   ◀── report after the On/Off ─────────── Closed
 //! ```
 
-use super::amount::{Amount, Buckets, HOUR, LedgerBucket, bucket_of};
+use super::amount::{Amount, Buckets, Cuts, HOUR, LedgerBucket, QUARTER, bucket_of};
 use super::report::{Cursor, Reading, Report, ReportKind, Step, mark, step};
 use super::{FoldError, Record};
 use crate::vocabulary::{Timestamp, to_micros};
@@ -21,8 +21,10 @@ pub struct FoldFacts<'a> {
     pub gigawords: bool,
     /// What the link can carry, when a counter fell: the plan's rate or the NAS's `max_rate`.
     pub max_bits_per_second: u64,
-    /// Starts of billing periods, ascending. They only cut; sums do not depend on them.
+    /// Starts of billing periods, ascending.
     pub edges: &'a [Timestamp],
+    /// The edges, and where else entries are cut. They only cut; sums do not depend on them.
+    pub cuts: Cuts<'a>,
     /// Which period the usage between two reports belongs to that an edge lies between.
     pub straddling: Straddling,
     /// Instant of the identity's newest Accounting-On or -Off.
@@ -139,7 +141,7 @@ impl SessionState {
         let mut change = Buckets::default();
         spread_difference(&old.steps, &new.steps, facts, &mut change)?;
         let (started_at, has_start) = self.start_with(&report);
-        self.move_start(started_at, facts.edges, &mut change)?;
+        self.move_start(started_at, facts.cuts, &mut change)?;
         let change = self.take_in(change, reading)?;
         self.note_own_clock(&report);
         (self.started_at, self.has_start, self.reading, self.tail) = (started_at, has_start, reading, tail);
@@ -161,7 +163,7 @@ impl SessionState {
         let mut change = Buckets::default();
         step.spread(facts, &mut change)?;
         let (started_at, has_start) = self.start_with(report);
-        self.move_start(started_at, facts.edges, &mut change)?;
+        self.move_start(started_at, facts.cuts, &mut change)?;
         let change = self.take_in(change, self.reading)?;
         self.note_own_clock(report);
         (self.started_at, self.has_start) = (started_at, has_start);
@@ -172,15 +174,15 @@ impl SessionState {
     }
 
     /// Counts the session where it began.
-    fn move_start(&self, started_at: i64, edges: &[Timestamp], change: &mut Buckets) -> Result<(), FoldError> {
+    fn move_start(&self, started_at: i64, cuts: Cuts<'_>, change: &mut Buckets) -> Result<(), FoldError> {
         if started_at == self.started_at {
             return Ok(());
         }
         let one = Amount { sessions: 1, ..Amount::default() };
         if self.started_at != i64::MAX {
-            change.add(bucket_of(self.started_at, edges), one.negated())?;
+            change.add(bucket_of(self.started_at, cuts), one.negated())?;
         }
-        change.add(bucket_of(started_at, edges), one)
+        change.add(bucket_of(started_at, cuts), one)
     }
 
     /// Adds to totals and pending usage, both or neither, what of a change counts in this reading. Gives what is pending
@@ -254,14 +256,14 @@ impl SessionState {
     }
 
     /// Takes out the hours that are complete: a later report exists, or the session is over.
-    pub fn take_ready(&mut self, edges: &[Timestamp]) -> Vec<LedgerBucket> {
+    pub fn take_ready(&mut self, cuts: Cuts<'_>) -> Vec<LedgerBucket> {
         let complete_until = if self.ended_at().is_some() { i64::MAX } else { self.last_at };
-        self.pending.take(i64::MAX, complete_until, edges)
+        self.pending.take(i64::MAX, complete_until, cuts)
     }
 
     /// Takes out everything that began before `until`, complete or not: a bill run asks.
-    pub fn take_until(&mut self, until: Timestamp, edges: &[Timestamp]) -> Vec<LedgerBucket> {
-        self.pending.take(to_micros(until), i64::MAX, edges)
+    pub fn take_until(&mut self, until: Timestamp, cuts: Cuts<'_>) -> Vec<LedgerBucket> {
+        self.pending.take(to_micros(until), i64::MAX, cuts)
     }
 
     /// Empties an incarnation that turned out never to have been; `settle` then takes back what the ledger holds of it.
@@ -275,8 +277,13 @@ impl SessionState {
 
     /// Takes away what the ledger already holds from a state that was folded from all its records anew; what stays
     /// pending is the difference.
-    pub fn settle(&mut self, emitted: &[LedgerBucket]) -> Result<(), FoldError> {
-        emitted.iter().try_for_each(|entry| self.pending.add(entry.from_at, entry.amount.negated()))
+    pub fn settle(&mut self, emitted: &[LedgerBucket], cuts: Cuts<'_>) -> Result<(), FoldError> {
+        emitted.iter().try_for_each(|entry| self.pending.take_back(entry, cuts))
+    }
+
+    /// It lived so long without an owner that its usage may be kept by the hour only.
+    pub fn may_be_coarse(&self) -> bool {
+        self.last_at.saturating_sub(self.started_at) > PENDING_FINE as i64 * QUARTER
     }
 
     pub fn started_at(&self) -> i64 {
@@ -466,7 +473,7 @@ impl Step {
                 last.map_or(self.from, |edge| self.from.max(edge))
             }
         };
-        into.spread(from, self.until, self.amount, facts.edges)
+        into.spread(from, self.until, self.amount, facts.cuts)
     }
 }
 

@@ -34,7 +34,7 @@ impl Book {
         supersede(&mut self.states.iter_mut().collect::<Vec<_>>());
         for (state, ledger) in self.states.iter_mut().zip(&mut self.ledger) {
             *state = SessionState::decode(&state.encode()).expect("own octets");
-            ledger.extend(state.take_ready(facts.edges));
+            ledger.extend(state.take_ready(facts.cuts));
         }
     }
 
@@ -55,7 +55,7 @@ impl Book {
             }
         }
         for (state, ledger) in self.states.iter_mut().zip(&self.ledger) {
-            state.settle(ledger).expect("fits");
+            state.settle(ledger, facts.cuts).expect("fits");
         }
     }
 
@@ -69,7 +69,7 @@ impl Book {
         for (state, ledger) in self.states.iter().zip(&self.ledger) {
             let pending = state.pending().iter();
             for (start, amount) in pending.chain(ledger.iter().map(|entry| (entry.from_at, entry.amount))) {
-                all.add(entry_bounds(start, edges).0, amount).expect("fits");
+                all.add(entry_bounds(start, Cuts::at(edges)).0, amount).expect("fits");
             }
         }
         all.iter().collect()
@@ -130,6 +130,7 @@ const FACTS: FoldFacts<'static> = FoldFacts {
     gigawords: false,
     max_bits_per_second: 10_000_000_000,
     edges: &[],
+    cuts: Cuts::NONE,
     straddling: Straddling::Prorata,
     rebooted_at: None,
 };
@@ -419,7 +420,7 @@ proptest! {
         }
         let edges: Vec<Timestamp> = edges.into_iter().map(at).collect();
         let straddling = if keys[0] % 2 == 0 { Straddling::Prorata } else { Straddling::Report };
-        let facts = FoldFacts { gigawords: true, edges: &edges, straddling, ..FACTS };
+        let facts = FoldFacts { gigawords: true, edges: &edges, cuts: Cuts::at(&edges), straddling, ..FACTS };
         let mut straight = Book::default();
         records.iter().for_each(|record| straight.take(record, &facts));
         prop_assert_eq!(straight.totals(), truth);

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use lastmile::billing::calendar::{BillCycle, Every};
 use lastmile::usage::{
-    Amount, Counting, FoldFacts, Record, RecordFlags, RecordKind, SessionState, Straddling, Told, mark,
+    Amount, Counting, Cuts, FoldFacts, Record, RecordFlags, RecordKind, SessionState, Straddling, Told, mark,
 };
 use lastmile::vocabulary::{Timestamp, Zone, from_micros, parse_instant, to_micros};
 use proptest::prelude::*;
@@ -126,7 +126,7 @@ proptest! {
         let edges = edges(&cycle, instant(began - 86_400), instant(last + 86_400));
         let straddling = if by_report { Straddling::Report } else { Straddling::Prorata };
         let facts = FoldFacts {
-            gigawords: true, max_bits_per_second: u64::MAX, edges: &edges, straddling, rebooted_at: None,
+            gigawords: true, max_bits_per_second: u64::MAX, edges: &edges, cuts: Cuts::at(&edges), straddling, rebooted_at: None,
         };
         let mut state = SessionState::new(&facts);
         let (mut at, mut octets) = (began, 0);

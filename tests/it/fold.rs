@@ -8,9 +8,11 @@ use lastmile::collector::keeper::{Keeper, Keeping};
 use lastmile::collector::{Committed, Fed, Feed, NasTable};
 use lastmile::radius::{RequestBuilder, attribute};
 use lastmile::store::journal::{JournalEntry, JournalWriter};
+use lastmile::store::ledger::{self, Cutting};
 use lastmile::store::sessions::{self, StoredSession};
-use lastmile::store::{Store, StoreConfig, fold as fold_store, ledger};
+use lastmile::store::{Store, StoreConfig, fold as fold_store};
 use lastmile::telemetry::{Heartbeats, Metrics};
+use lastmile::usage::Cuts;
 use lastmile::vocabulary::{Clock, Period, Secret, Timestamp, from_micros};
 use sqlx::Connection;
 use tokio::sync::watch;
@@ -208,7 +210,9 @@ async fn a_period_replays_from_its_records_as_of_any_watermark(mut bench: Bench)
         bench.fold_once().await;
         let mut tx = bench.store.write_derived().await.expect("a transaction");
         let edges = [period.start, period.end];
-        ledger::flush(&mut tx, &[7], period.end, &|_| &edges, at(100_000)).await.expect("flushed");
+        ledger::flush(&mut tx, &[7], period.end, &|_| Cutting { edges: &edges, cuts: Cuts::at(&edges) }, at(100_000))
+            .await
+            .expect("flushed");
         tx.commit().await.expect("committed");
         watermarks.push(bench.number("SELECT MAX(sequence) FROM ledger").await);
     }
@@ -331,7 +335,8 @@ async fn flush_empties_the_open_hour_once(mut bench: Bench) {
     assert_eq!(bench.ledger().await, []);
     for expected in [1, 0] {
         let mut tx = bench.store.write().await.expect("a transaction");
-        let written = ledger::flush(&mut tx, &[account], at(1000), &|_| &[], at(1900)).await.expect("flushes");
+        let whole = |_| Cutting { edges: &[], cuts: Cuts::NONE };
+        let written = ledger::flush(&mut tx, &[account], at(1000), &whole, at(1900)).await.expect("flushes");
         assert_eq!(written, expected);
         tx.commit().await.expect("commits");
     }
@@ -413,13 +418,13 @@ impl Bench {
     }
 
     /// A fold of its own that folds everything there is and lets others go on.
-    async fn fold_once(&self) {
+    pub(crate) async fn fold_once(&self) {
         let mut fold = self.fold();
         fold.turn().await.expect("folds");
         fold.release().await.expect("lets go");
     }
 
-    async fn verify(&self, repair: bool) -> Verdict {
+    pub(crate) async fn verify(&self, repair: bool) -> Verdict {
         let nas = Arc::new(NasTable::default());
         let verifier = Verifier::new(self.store.clone(), Clock::fixed(at(100_000)), nas, repair);
         verifier.run(|_, _| ()).await.expect("compared")
@@ -437,7 +442,7 @@ impl Bench {
         while keeper.turn().await.expect("kept") {}
     }
 
-    async fn send(&mut self, packets: &[Vec<u8>]) {
+    pub(crate) async fn send(&mut self, packets: &[Vec<u8>]) {
         self.send_at(packets, 50_000).await;
     }
 
@@ -521,7 +526,7 @@ impl Bench {
     }
 }
 
-fn report(session: &str, status: u32, event: u32, seconds: u32, octets: u32) -> Vec<u8> {
+pub(crate) fn report(session: &str, status: u32, event: u32, seconds: u32, octets: u32) -> Vec<u8> {
     let event_at = u32::try_from(BASE / 1_000_000).expect("a time of ours") + event;
     let mut packet = RequestBuilder::accounting(1)
         .integer(attribute::ACCT_STATUS_TYPE, status)

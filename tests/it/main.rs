@@ -52,3 +52,4 @@ mod thresholds;
 mod tls;
 mod tshark;
 mod two_daemons;
+mod usage_parts;

@@ -119,6 +119,7 @@ async fn sums_kept_with_the_ledger_are_the_sums_of_its_entries(store: Store) {
         },
         cause: Cause::Usage,
         period_start_at,
+        class: None,
     };
     // Two transactions for one service; another has an entry of an unknown period, a third one that no line can carry.
     for hours in [[1, 2], [2, 3]] {
@@ -136,6 +137,9 @@ async fn sums_kept_with_the_ledger_are_the_sums_of_its_entries(store: Store) {
     {
         expected.count(&UsageEntry {
             sequence: row.sequence,
+            session: row.session_id,
+            class: None,
+            call: None,
             from: from_micros(row.from_at).expect("an instant"),
             until: from_micros(row.until_at).expect("an instant"),
             in_octets: row.in_octets,

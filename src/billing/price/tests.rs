@@ -134,7 +134,9 @@ proptest! {
         let tariff = tariff(&keys);
         let measure = Measure {
             quantity: Exact::ratio(i128::from(octets), 1_000_000_000).expect("a ratio"),
+            apart: Exact::ZERO,
             events: 0,
+            granted: None,
             share: Exact::ratio(share, 31).expect("a ratio"),
             cycle_index: 0,
         };

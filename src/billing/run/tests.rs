@@ -36,15 +36,15 @@ id = "sales"
 rate = "8.25"
 "#;
 
-fn at(text: &str) -> Timestamp {
+pub(super) fn at(text: &str) -> Timestamp {
     text.parse().expect("an instant of the test")
 }
 
-fn version(text: &str, known_at: &str) -> KnownVersion {
+pub(super) fn version(text: &str, known_at: &str) -> KnownVersion {
     KnownVersion { tariff: Tariff::read("t.toml", text).expect("a sound tariff"), known_at: at(known_at) }
 }
 
-fn context(period: &str) -> RunContext {
+pub(super) fn context(period: &str) -> RunContext {
     let cycle = BillCycle {
         id: "c15".to_owned(),
         anchor_day: 15,
@@ -67,7 +67,7 @@ fn context(period: &str) -> RunContext {
 }
 
 /// One internet service from `from` on.
-fn facts(from: &str) -> AccountFacts {
+pub(super) fn facts(from: &str) -> AccountFacts {
     let stretch = Stretch { from: at(from), until: None, tariff: "res-100".to_owned() };
     let service = ServiceFacts {
         id: "1".to_owned(),
@@ -88,13 +88,24 @@ fn facts(from: &str) -> AccountFacts {
     }
 }
 
-fn entry(sequence: i64, from: &str, octets: i64) -> UsageEntry {
+pub(super) fn entry(sequence: i64, from: &str, octets: i64) -> UsageEntry {
     let from = at(from);
     let until = Timestamp::from_second(from.as_second() + 3600).expect("in range");
-    UsageEntry { sequence, from, until, in_octets: 0, out_octets: octets, seconds: 3600, sessions: 1 }
+    UsageEntry {
+        sequence,
+        session: sequence,
+        class: None,
+        call: None,
+        from,
+        until,
+        in_octets: 0,
+        out_octets: octets,
+        seconds: 3600,
+        sessions: 1,
+    }
 }
 
-fn summary(lines: &[StoredLine]) -> Vec<String> {
+pub(super) fn summary(lines: &[StoredLine]) -> Vec<String> {
     let line = |stored: &StoredLine| {
         let line = &stored.line;
         let start = &line.period.start.to_string()[..10];
@@ -103,18 +114,18 @@ fn summary(lines: &[StoredLine]) -> Vec<String> {
     lines.iter().map(line).collect()
 }
 
-fn run(facts: &AccountFacts, context: &RunContext) -> Vec<StoredLine> {
+pub(super) fn run(facts: &AccountFacts, context: &RunContext) -> Vec<StoredLine> {
     lines(facts, context).expect("an account that can be rated").lines
 }
 
 /// Runs, and keeps the lines as the store would.
-fn close(facts: &mut AccountFacts, context: &RunContext) -> Vec<StoredLine> {
+pub(super) fn close(facts: &mut AccountFacts, context: &RunContext) -> Vec<StoredLine> {
     let lines = run(facts, context);
     facts.issued.extend(lines.iter().cloned());
     lines
 }
 
-fn total(facts: &AccountFacts, charge: &str) -> i64 {
+pub(super) fn total(facts: &AccountFacts, charge: &str) -> i64 {
     let minor = |amount: &str| amount.replace('.', "").parse::<i64>().expect("an amount in cents");
     facts.issued.iter().filter(|line| line.line.charge == charge).map(|line| minor(&line.line.amount)).sum()
 }

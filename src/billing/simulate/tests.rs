@@ -107,7 +107,19 @@ fn since(from: &str) -> Vec<Stretch> {
 
 fn entry(sequence: i64, from: Timestamp, octets: i64) -> UsageEntry {
     let until = Timestamp::from_second(from.as_second() + 3600).expect("in range");
-    UsageEntry { sequence, from, until, in_octets: octets / 7, out_octets: octets, seconds: 3600, sessions: 1 }
+    let (class, call, in_octets) = (None, None, octets / 7);
+    UsageEntry {
+        sequence,
+        session: 1,
+        class,
+        call,
+        from,
+        until,
+        in_octets,
+        out_octets: octets,
+        seconds: 3600,
+        sessions: 1,
+    }
 }
 
 fn of_period(facts: &AccountFacts, context: &RunContext) -> Vec<StoredLine> {

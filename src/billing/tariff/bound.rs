@@ -3,7 +3,7 @@
 //! An amount is a fraction over the common denominator of the unit, the allowance, the bounds, the price and the
 //! discounts; the sum of the bits of all factors bounds its numerator. What passes here can be rated for any usage.
 
-use super::{Charge, ChargeKind, Discount, DiscountKind, Model, Usage};
+use super::{Charge, ChargeKind, Discount, DiscountKind, Model, PartPrice, Rate, Usage};
 use crate::vocabulary::Exact;
 
 /// Why the charge cannot be rated exactly; `None` when it can.
@@ -31,17 +31,36 @@ pub fn fault_of(charge: &Charge, discounts: &[Discount]) -> Option<String> {
 }
 
 fn usage_bits(usage: &Usage) -> u32 {
-    let (prices, bounds) = numbers(&usage.model);
+    let (mut prices, bounds) = numbers(&usage.model);
+    let parts = usage.windows.iter().map(|window| window.price);
+    let mut weight_places = 0;
+    let mut weight_bits = 0;
+    for part in parts.chain(usage.classes.values().map(|class| class.price)) {
+        match part {
+            PartPrice::Own(price) => prices.push(price),
+            PartPrice::Weight(weight) => {
+                weight_places = weight_places.max(weight.decimal_places().unwrap_or(0));
+                weight_bits = weight_bits.max(bits_of(weight.ceil()));
+            }
+        }
+    }
+    // A class's weight and a window's multiply.
+    weight_bits = 2 * (weight_bits + bits_of(10i128.pow(weight_places)) - 1);
     let price_scale = prices.iter().map(|number| number.denominator()).max().unwrap_or(1);
     let price_bits = prices.iter().map(|number| bits_of(number.ceil()) + bits_of(price_scale)).max().unwrap_or(0);
     let mut steps: Vec<Exact> = bounds;
     steps.extend(usage.allowance.map(|allowance| allowance.amount));
+    let rollover = usage.allowance.and_then(|allowance| allowance.rollover);
+    steps.extend(rollover.map(|rollover| rollover.max));
+    // What is carried has the days of other periods as denominator, too.
+    let carried = usage.allowance.is_some_and(|allowance| allowance.prorate && rollover.is_some());
+    let carried_bits = if carried { PERIOD_BITS } else { 0 };
     steps.extend(usage.quantize.map(|quantize| quantize.step));
     steps.extend(usage.block.map(|block| block.step));
     let step_scale = steps.iter().map(|number| number.denominator()).max().unwrap_or(1);
     let limits = [usage.minimum, usage.maximum];
     let limit_bits = limits.iter().flatten().map(|limit| bits_of(limit.denominator())).max().unwrap_or(0);
-    QUANTITY_BITS + price_bits + bits_of(step_scale) + limit_bits
+    QUANTITY_BITS + carried_bits + weight_bits + price_bits + bits_of(step_scale) + limit_bits
 }
 
 /// The prices and the quantities of a model.
@@ -56,6 +75,10 @@ fn numbers(model: &Model) -> (Vec<Exact>, Vec<Exact>) {
         Model::Percentage { rate, fixed_amount } => {
             let rate = rate.checked_div(Exact::from_int(100)).unwrap_or(*rate);
             (vec![rate, *fixed_amount], Vec::new())
+        }
+        Model::Rates(rates) => {
+            let of = |rate: &Rate| [rate.unit_amount, rate.connection, rate.minimum];
+            (rates.by_prefix.values().flat_map(of).collect(), Vec::new())
         }
     }
 }

@@ -7,11 +7,14 @@ mod bound;
 mod read;
 mod unit;
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 
 pub use read::read_section;
 pub use unit::{Meter, Unit};
 
+pub use super::window::Window;
 use crate::vocabulary::{Currency, Date, Exact, Fault, Rounding, TomlFile};
 
 /// One version of a tariff.
@@ -107,7 +110,13 @@ pub struct Usage {
     pub direction: Direction,
     pub unit: Unit,
     pub quantize: Option<Quantize>,
+    /// Over what the quantity is summed before it is quantized.
+    pub quantize_at: Level,
     pub allowance: Option<Allowance>,
+    /// Times of the week that count or cost otherwise; of two that overlap the first one holds.
+    pub windows: Vec<Window>,
+    /// Classes of traffic that count or cost otherwise, by name.
+    pub classes: BTreeMap<String, ClassPrice>,
     pub model: Model,
     /// The quantity beyond the allowance is priced in whole blocks; `unit_amount` stays the price of one unit.
     pub block: Option<Quantize>,
@@ -126,6 +135,34 @@ pub enum Direction {
     Max,
 }
 
+/// What is rounded to whole steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// What one session used in the billed time of the period.
+    Session,
+    /// What one local day holds.
+    Day,
+    /// The sum of the billed time.
+    Cycle,
+}
+
+/// What a window or a class does to the quantity in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartPrice {
+    /// Counts so many times in the charge's quantity; 0: not at all.
+    Weight(Exact),
+    /// Costs so much a unit, apart from the allowance and the model.
+    Own(Exact),
+}
+
+/// How a class of traffic is rated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClassPrice {
+    pub price: PartPrice,
+    /// Another direction than the charge's.
+    pub direction: Option<Direction>,
+}
+
 /// Whole multiples of `step`, in the charge's unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quantize {
@@ -139,6 +176,26 @@ pub struct Allowance {
     pub amount: Exact,
     /// Follows the billed part of the period.
     pub prorate: bool,
+    pub pool: Pool,
+    pub rollover: Option<Rollover>,
+}
+
+/// Who shares an allowance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pool {
+    /// Nobody: it is the service's own.
+    Service,
+    /// All services of the account whose tariff has a pooled charge of the same id.
+    Account,
+}
+
+/// How unused allowance is carried into later periods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rollover {
+    /// The most that is carried into a period, in the charge's unit.
+    pub max: Exact,
+    /// How many periods after its own it may be used in.
+    pub expires_cycles: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,6 +219,29 @@ pub enum Model {
     },
     /// Tiers whose `unit_amount` is the rate already divided by 100.
     GraduatedPercentage(Tiers),
+    /// Calls, each by the number called.
+    Rates(Rates),
+}
+
+/// What calls cost, by the beginning of the number called; the longest one holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rates {
+    pub by_prefix: BTreeMap<String, Rate>,
+}
+
+/// What calls to one destination cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Of one unit of billed time.
+    pub unit_amount: Exact,
+    /// Of each call.
+    pub connection: Exact,
+    /// The least a call costs.
+    pub minimum: Exact,
+    /// Billed whole, however short the call.
+    pub first_seconds: u32,
+    /// Billed whole after that, each one begun; above zero.
+    pub then_seconds: u32,
 }
 
 /// Tiers with rising bounds; the last has none.
@@ -251,7 +331,7 @@ impl Tariff {
 }
 
 impl Usage {
-    /// Octets, seconds or sessions in one unit.
+    /// Octets, seconds, sessions or bits per second in one unit.
     pub fn unit_size(&self) -> u64 {
         self.unit.size()
     }

@@ -60,11 +60,18 @@ fn faults_are_all_named_with_their_place() {
 fn what_cannot_be_rated_is_refused_with_a_reason() {
     let standard = "model = \"standard\"\nunit_amount = \"1\"\n";
     for (keys, word) in [
-        ("allowance = { amount = \"1\", rollover = { max = \"5\" } }", "rollover"),
-        ("allowance = { amount = \"1\", pool = \"account\" }", "pool"),
-        ("windows = []", "window"),
-        ("classes = { zero-rated = \"0\" }", "class"),
-        ("quantize = { to = \"1 MB\", level = \"session\" }", "cycle only"),
+        ("allowance = { amount = \"1\", pool = \"parent\" }", "parent"),
+        (
+            "windows = [{ id = \"n\", days = \"mon-sun\", from = \"01:05\", to = \"07:00\", weight = \"0\" }]",
+            "quarter hour",
+        ),
+        (
+            "windows = [{ id = \"n\", days = \"mon-sun\", from = \"01:00\", to = \"01:00\", weight = \"0\" }]",
+            "longer than",
+        ),
+        ("windows = [{ id = \"n\", days = \"mon-sun\", from = \"01:00\", to = \"07:00\" }]", "weight"),
+        ("classes = { a = { weight = \"1\", unit_amount = \"1\" } }", "either"),
+        ("classes = { a = { weight = \"0.00001\" } }", "weight"),
     ] {
         let found = faults(&usage(&format!("{standard}{keys}")));
         assert!(found.len() == 1 && found[0].contains(word), "{keys}: {found:?}");

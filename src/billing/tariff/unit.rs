@@ -13,6 +13,10 @@ pub enum Meter {
     Octets,
     Seconds,
     Sessions,
+    /// Telephone calls, by their seconds.
+    Calls,
+    /// The 95th percentile of the rates of five minutes, in bits per second.
+    PeakBps95,
 }
 
 /// The unit a charge prices.
@@ -31,11 +35,18 @@ pub enum Unit {
     Minute,
     Hour,
     Session,
+    BitPerSecond,
+    /// 10^3 bits per second.
+    Kilobit,
+    /// 10^6 bits per second.
+    Megabit,
+    /// 10^9 bits per second.
+    Gigabit,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum UnitError {
-    #[error("{0:?} is no unit; units are GB, GiB, MB, MiB, octet, s, min, h, session")]
+    #[error("{0:?} is no unit; units are GB, GiB, MB, MiB, octet, s, min, h, session, bps, kbps, Mbps, Gbps")]
     Unit(String),
     #[error("{0:?} is no quantity with its unit; write for example \"1 MB\"")]
     Quantity(String),
@@ -49,7 +60,7 @@ pub struct Measured {
 }
 
 impl Unit {
-    const ALL: [Unit; 9] = [
+    const ALL: [Unit; 13] = [
         Unit::Gigabyte,
         Unit::Gibibyte,
         Unit::Megabyte,
@@ -59,6 +70,10 @@ impl Unit {
         Unit::Minute,
         Unit::Hour,
         Unit::Session,
+        Unit::BitPerSecond,
+        Unit::Kilobit,
+        Unit::Megabit,
+        Unit::Gigabit,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -72,17 +87,24 @@ impl Unit {
             Unit::Minute => "min",
             Unit::Hour => "h",
             Unit::Session => "session",
+            Unit::BitPerSecond => "bps",
+            Unit::Kilobit => "kbps",
+            Unit::Megabit => "Mbps",
+            Unit::Gigabit => "Gbps",
         }
     }
 
-    /// Octets, seconds or sessions in one unit.
+    /// Octets, seconds, sessions or bits per second in one unit.
     pub fn size(self) -> u64 {
         match self {
             Unit::Gigabyte => 1_000_000_000,
             Unit::Gibibyte => 1 << 30,
             Unit::Megabyte => 1_000_000,
             Unit::Mebibyte => 1 << 20,
-            Unit::Octet | Unit::Second | Unit::Session => 1,
+            Unit::Octet | Unit::Second | Unit::Session | Unit::BitPerSecond => 1,
+            Unit::Kilobit => 1_000,
+            Unit::Megabit => 1_000_000,
+            Unit::Gigabit => 1_000_000_000,
             Unit::Minute => 60,
             Unit::Hour => 3600,
         }
@@ -93,16 +115,29 @@ impl Unit {
             Unit::Gigabyte | Unit::Gibibyte | Unit::Megabyte | Unit::Mebibyte | Unit::Octet => Meter::Octets,
             Unit::Second | Unit::Minute | Unit::Hour => Meter::Seconds,
             Unit::Session => Meter::Sessions,
+            Unit::BitPerSecond | Unit::Kilobit | Unit::Megabit | Unit::Gigabit => Meter::PeakBps95,
         }
     }
 }
 
 impl Meter {
+    /// The meter whose units it is counted in.
+    pub fn counted_as(self) -> Meter {
+        if self == Meter::Calls { Meter::Seconds } else { self }
+    }
+
+    /// Whether it tells what comes from the subscriber and what goes there.
+    pub fn has_direction(self) -> bool {
+        matches!(self, Meter::Octets | Meter::PeakBps95)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Meter::Octets => "octets",
             Meter::Seconds => "seconds",
             Meter::Sessions => "sessions",
+            Meter::Calls => "calls",
+            Meter::PeakBps95 => "peak_bps_95",
         }
     }
 }

@@ -158,7 +158,7 @@ def main():
         found = digest if basis.get("engine", 1) == 1 else summed
         check("digest of the ledger entries", line["usage"]["digest"], found.hexdigest())
 
-    if charge is None or set(charge) - KNOWN or "pool" in charge.get("allowance", {}) or "rollover" in charge.get("allowance", {}):
+    if charge is None or set(charge) - KNOWN or charge.get("quantize", {}).get("level", "cycle") != "cycle" or "pool" in charge.get("allowance", {}) or "rollover" in charge.get("allowance", {}):
         print("this program does not compute the terms of this charge")
         sys.exit(2)
     if charge["type"] == "usage":

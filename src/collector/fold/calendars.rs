@@ -1,14 +1,16 @@
 //! Where billing periods begin for each account, so that usage is cut there and summed by period.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use foldhash::HashMap;
 
 use super::crossings::Watch;
 use crate::billing::calendar::BillCycle;
-use crate::store::{StoreError, Tx, cycles, fold};
-use crate::usage::Straddling;
+use crate::billing::class::ClassRule;
+use crate::store::cycles::{self, Timetable};
+use crate::store::{StoreError, Tx, fold};
+use crate::usage::{Cuts, SessionState, Straddling};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// The period edges of every cycle in use, and which account follows which.
@@ -16,7 +18,7 @@ use crate::vocabulary::{Timestamp, from_micros, to_micros};
 pub(super) struct Calendars {
     cycles: HashMap<(String, String), Arc<Cut>>,
     /// The cycle of an account, `None` while it is unknown, and when it was looked up.
-    accounts: HashMap<i64, (Option<Arc<Cut>>, Timestamp)>,
+    accounts: HashMap<i64, Known>,
     /// Catalog versions the cycles were read from.
     versions: Vec<(String, i64)>,
     /// Whose usage may cross a threshold, by the same versions.
@@ -25,11 +27,21 @@ pub(super) struct Calendars {
 }
 
 #[derive(Debug)]
+struct Known {
+    cut: Option<Arc<Cut>>,
+    /// Its usage is kept by five minutes.
+    fine: bool,
+    at: Timestamp,
+}
+
+#[derive(Debug)]
 struct Cut {
     tenant: String,
     cycle: BillCycle,
-    straddling: Straddling,
+    timetable: Arc<Timetable>,
     edges: Vec<Timestamp>,
+    /// The edges, and those of windows that are not at whole hours.
+    cuts: Vec<Timestamp>,
 }
 
 impl Calendars {
@@ -47,11 +59,10 @@ impl Calendars {
             self.cycles.clear();
             self.accounts.clear();
             for (tenant, version) in &versions {
-                let (cycles, straddling) = cycles::of_catalog(tx, tenant, *version).await?;
-                for cycle in cycles {
-                    let edges = edges_around(&cycle, now);
+                let timetable = Arc::new(cycles::of_catalog(tx, tenant, *version).await?);
+                for cycle in &timetable.cycles {
                     let key = (tenant.clone(), cycle.id.clone());
-                    self.cycles.insert(key, Arc::new(Cut { tenant: tenant.clone(), cycle, straddling, edges }));
+                    self.cycles.insert(key, Arc::new(Cut::of(tenant, cycle, &timetable, now)));
                 }
             }
             self.watch = Watch::of(tx, &versions).await?;
@@ -64,7 +75,7 @@ impl Calendars {
     /// Makes sure that the cycles these accounts follow are known, as they were at most a second ago.
     pub async fn learn(&mut self, tx: &mut Tx, accounts: HashSet<i64>, now: Timestamp) -> Result<(), StoreError> {
         let known = |account: &i64| {
-            let looked_up = self.accounts.get(account).map(|(_, at)| to_micros(now) - to_micros(*at));
+            let looked_up = self.accounts.get(account).map(|known| to_micros(now) - to_micros(known.at));
             looked_up.is_some_and(|age| (0..LOOK_EVERY).contains(&age))
         };
         let accounts: Vec<i64> = accounts.into_iter().filter(|account| !known(account)).collect();
@@ -80,9 +91,21 @@ impl Calendars {
             self.looked_at = None;
             self.refresh(tx, now).await?;
         }
-        for (account, tenant, cycle) in found {
-            let cut = self.cut_of(&tenant, &cycle);
-            self.accounts.insert(account, (cut, now));
+        let mut peak_plans: BTreeSet<&str> = BTreeSet::new();
+        let cuts: Vec<(i64, Option<Arc<Cut>>)> =
+            found.iter().map(|(account, tenant, cycle)| (*account, self.cut_of(tenant, cycle))).collect();
+        for cut in cuts.iter().filter_map(|(_, cut)| cut.as_ref()) {
+            peak_plans.extend(cut.timetable.peak_plans.iter().map(String::as_str));
+        }
+        let plans: Vec<&str> = peak_plans.into_iter().collect();
+        let fine = if plans.is_empty() { Vec::new() } else { fold::accounts_on_plans(tx, &accounts, &plans).await? };
+        for (account, cut) in cuts {
+            let on_peak = |cut: &Arc<Cut>| {
+                let plans = &cut.timetable.peak_plans;
+                fine.iter().any(|(other, plan)| *other == account && plans.contains(plan))
+            };
+            let fine = cut.as_ref().is_some_and(on_peak);
+            self.accounts.insert(account, Known { cut, fine, at: now });
         }
         Ok(())
     }
@@ -92,15 +115,34 @@ impl Calendars {
         self.cut(account).map_or(&[], |cut| &cut.edges)
     }
 
+    /// Where the account's ledger entries are cut.
+    pub fn cuts(&self, account: i64) -> Cuts<'_> {
+        match self.accounts.get(&account) {
+            Some(Known { cut: Some(cut), fine, .. }) => Cuts { at: &cut.cuts, fine: *fine },
+            _ => Cuts::NONE,
+        }
+    }
+
+    /// How the account's tenant tells classes of usage.
+    pub fn classes(&self, account: i64) -> &[ClassRule] {
+        self.cut(account).map_or(&[], |cut| &cut.timetable.classes)
+    }
+
     /// The account's tenant's policy for usage between two reports that an edge lies between.
     pub fn straddling(&self, account: i64) -> Straddling {
-        self.cut(account).map_or(Straddling::default(), |cut| cut.straddling)
+        self.cut(account).map_or(Straddling::default(), |cut| cut.timetable.straddling)
     }
 
     /// Whether an edge lies inside this stretch, and usage over it is not spread by time.
     pub fn is_straddled(&self, account: i64, from: i64, until: i64) -> bool {
         self.straddling(account) == Straddling::Report
             && self.edges(account).iter().any(|edge| from < to_micros(*edge) && to_micros(*edge) < until)
+    }
+
+    /// Whether usage that was gathered without an owner must be read again to be cut as this account's is.
+    pub fn is_coarse_for(&self, account: i64, state: &SessionState) -> bool {
+        let odd_cuts = self.cut(account).is_some_and(|cut| cut.cuts.len() > cut.edges.len());
+        self.cuts(account).fine || (odd_cuts && state.may_be_coarse())
     }
 
     /// The start of the account's period that holds `at`; `None` while its cycle is unknown.
@@ -129,11 +171,25 @@ impl Calendars {
     }
 
     fn cut(&self, account: i64) -> Option<&Cut> {
-        self.accounts.get(&account).and_then(|(cut, _)| cut.as_deref())
+        self.accounts.get(&account).and_then(|known| known.cut.as_deref())
     }
 
     fn cut_of(&self, tenant: &str, cycle: &str) -> Option<Arc<Cut>> {
         self.cycles.get(&(tenant.to_owned(), cycle.to_owned())).cloned()
+    }
+}
+
+impl Cut {
+    fn of(tenant: &str, cycle: &BillCycle, timetable: &Arc<Timetable>, now: Timestamp) -> Self {
+        let edges = edges_around(cycle, now);
+        let mut cuts = match (edges.first(), edges.last()) {
+            (Some(first), Some(last)) => timetable.cuts(cycle, *first, *last).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        cuts.extend(&edges);
+        cuts.sort();
+        cuts.dedup();
+        Self { tenant: tenant.to_owned(), cycle: cycle.clone(), timetable: timetable.clone(), edges, cuts }
     }
 }
 

@@ -4,17 +4,19 @@
 //! The transaction is the caller's, and the watermark moves in it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::calendars::Calendars;
 use super::keyed::{ByKey, Memory};
 use super::{owners, rules};
+use crate::billing::class::{SessionWords, class_of};
 use crate::collector::NasTable;
 use crate::store::fold::Identity;
 use crate::store::ledger::{self, Cause, NewEntry};
 use crate::store::sessions::{self, Owner, StoredSession};
 use crate::store::{StoreError, Tx, fold};
 use crate::usage::{
-    self, Amount, Buckets, Choice, FoldError, FoldFacts, Outcome, Record, SessionState, Straddling, choose,
+    self, Amount, Buckets, Choice, Cuts, FoldError, FoldFacts, Outcome, Record, SessionState, Straddling, choose,
 };
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
@@ -102,6 +104,7 @@ impl Desk {
             gigawords,
             max_bits_per_second: rules::max_bits_per_second(nas, &record.nas),
             edges: &[],
+            cuts: Cuts::NONE,
             straddling: Straddling::default(),
             rebooted_at: rebooted_at.and_then(from_micros),
         };
@@ -110,7 +113,7 @@ impl Desk {
         let facts = match working.stored.owner {
             Some(Owner { account_id, .. }) => {
                 let (edges, straddling) = (calendars.edges(account_id), calendars.straddling(account_id));
-                FoldFacts { edges, straddling, ..facts }
+                FoldFacts { edges, cuts: calendars.cuts(account_id), straddling, ..facts }
             }
             None => facts,
         };
@@ -176,13 +179,14 @@ impl Desk {
         for (account, session) in self.owned() {
             emitted.insert(session, ledger::of_session(tx, account, session).await?);
         }
-        Ok(self.replace(states, &emitted))
+        Ok(self.replace(states, &emitted, facts.cuts))
     }
 
     fn replace(
         &mut self,
         fresh: Vec<SessionState>,
         emitted: &HashMap<i64, Vec<ledger::LedgerEntry>>,
+        cuts: Cuts<'_>,
     ) -> Result<(), FoldError> {
         let old: Vec<&SessionState> = self.sessions.iter().map(|working| &working.stored.state).collect();
         let continues = usage::continued(&old, &fresh);
@@ -209,7 +213,7 @@ impl Desk {
             for entry in &entries {
                 change.add(entry.from_at, entry.amount.negated())?;
             }
-            state.settle(&entries)?;
+            state.settle(&entries, cuts)?;
             working.change = change;
             working.stored.state = state;
             (working.stored.refold, working.refolded, working.touched) = (false, true, true);
@@ -218,7 +222,15 @@ impl Desk {
         for (place, state) in added.into_iter().enumerate() {
             let Some(model) = &model else { break };
             let incarnation = self.next_incarnation(&model.nas, &model.session) + place as i64;
-            let stored = StoredSession { id: None, incarnation, owner: None, refold: false, state, ..model.clone() };
+            let stored = StoredSession {
+                id: None,
+                incarnation,
+                owner: None,
+                usage_class: None,
+                refold: false,
+                state,
+                ..model.clone()
+            };
             self.place(stored);
             let working = self.sessions.last_mut().expect("just placed");
             (working.refolded, working.touched) = (true, true);
@@ -249,8 +261,37 @@ impl Desk {
         self.sessions.iter_mut().for_each(|working| working.touched = true);
     }
 
+    /// Decides, once and for all, of which class the sessions are whose owner was just found.
+    async fn classify(&mut self, tx: &mut Tx, calendars: &Calendars) -> Result<(), StoreError> {
+        let found = |working: &&mut Working| {
+            let rules = working.stored.owner.map(|owner| calendars.classes(owner.account_id));
+            working.attached && rules.is_some_and(|rules| !rules.is_empty())
+        };
+        let mut attached: Vec<&mut Working> = self.sessions.iter_mut().filter(found).collect();
+        if attached.is_empty() {
+            return Ok(());
+        }
+        let services: Vec<i64> =
+            attached.iter().filter_map(|working| working.stored.owner).map(|owner| owner.service_id).collect();
+        let types: HashMap<i64, String> = fold::service_types(tx, &services).await?.into_iter().collect();
+        for working in &mut attached {
+            let stored = &mut working.stored;
+            let Some(owner) = stored.owner else { continue };
+            let Some(service) = types.get(&owner.service_id).and_then(|word| word.parse().ok()) else { continue };
+            let words = SessionWords {
+                class: stored.class.as_deref(),
+                nas: &stored.nas,
+                user: stored.user_name.as_deref(),
+                service,
+            };
+            stored.usage_class = class_of(calendars.classes(owner.account_id), &words).map(Arc::from);
+        }
+        Ok(())
+    }
+
     /// Writes everything that changed: sessions, the hours that are complete, totals, identities.
     pub async fn save(&mut self, tx: &mut Tx, calendars: &Calendars, now: Timestamp) -> Result<Written, StoreError> {
+        self.classify(tx, calendars).await?;
         let mut totals: BTreeMap<(i64, i64), Amount> = BTreeMap::new();
         // Periods that are over: no threshold acts in them.
         let mut past = HashSet::new();
@@ -258,7 +299,8 @@ impl Desk {
         for (index, working) in self.sessions.iter_mut().enumerate().filter(|(_, working)| working.touched) {
             let Some(owner) = working.stored.owner else { continue };
             let state = &working.stored.state;
-            if working.attached && calendars.is_straddled(owner.account_id, state.started_at(), state.last_at()) {
+            let straddled = calendars.is_straddled(owner.account_id, state.started_at(), state.last_at());
+            if working.attached && (straddled || calendars.is_coarse_for(owner.account_id, state)) {
                 // Its usage was spread before it was known that its tenant wants it otherwise.
                 working.stored.refold = !working.refolded;
             }
@@ -282,7 +324,7 @@ impl Desk {
             if working.attached && working.stored.refold {
                 continue;
             }
-            for bucket in working.stored.state.take_ready(calendars.edges(owner.account_id)) {
+            for bucket in working.stored.state.take_ready(calendars.cuts(owner.account_id)) {
                 let cause = match () {
                     () if working.refolded => Cause::Refold,
                     () if working.attached && working.stored.id.is_some() => Cause::Attached,
@@ -302,7 +344,8 @@ impl Desk {
             written.in_octets = written.in_octets.saturating_add(bucket.amount.in_octets);
             written.out_octets = written.out_octets.saturating_add(bucket.amount.out_octets);
             let period_start_at = calendars.period_start(owner.account_id, bucket.from_at);
-            entries.push(NewEntry { owner, session_id, bucket, cause, period_start_at });
+            let class = self.sessions[index].stored.usage_class.clone();
+            entries.push(NewEntry { owner, session_id, bucket, cause, class, period_start_at });
         }
         ledger::append(tx, &entries, now).await?;
         ledger::add_totals(tx, &totals).await?;
@@ -430,6 +473,8 @@ impl Desk {
             framed_prefix: None,
             calling_station: None,
             terminate_cause: None,
+            class: None,
+            usage_class: None,
             refold: false,
             state: SessionState::new(facts),
         });
@@ -454,6 +499,7 @@ pub(super) fn facts<'a>(
         gigawords: identity.is_some_and(|identity| identity.gigawords),
         max_bits_per_second: rules::max_bits_per_second(table, nas),
         edges: account.map_or(&[][..], |account| calendars.edges(account)),
+        cuts: account.map_or(Cuts::NONE, |account| calendars.cuts(account)),
         straddling: account.map_or(Straddling::default(), |account| calendars.straddling(account)),
         rebooted_at: identity.and_then(|identity| identity.rebooted_at).and_then(from_micros),
     }
@@ -465,6 +511,9 @@ impl Working {
         let stored = &mut self.stored;
         if stored.user_name.is_none() {
             stored.user_name.clone_from(&record.user);
+        }
+        if stored.class.is_none() {
+            stored.class.clone_from(&record.class);
         }
         if stored.calling_station.is_none() {
             stored.calling_station.clone_from(&record.calling_station);

@@ -50,6 +50,8 @@ pub struct Replay {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplayedEntry {
     pub session_id: i64,
+    /// The session's class of usage.
+    pub class: Option<Arc<str>>,
     pub nas: String,
     pub session: String,
     pub from_at: i64,
@@ -134,7 +136,9 @@ impl Ground {
             after = last.sequence;
             let inside = found
                 .into_iter()
-                .filter(|entry| entry.service_id == order.service_id && entry.from_at < end && entry.until_at > start);
+                .filter(|entry| entry.service_id == order.service_id && entry.from_at < end && entry.until_at > start)
+                // Calls are no records of a NAS.
+                .filter(|entry| entry.session_id > 0);
             for entry in inside {
                 ids.insert(entry.session_id);
                 if entry.sequence <= order.watermark {
@@ -225,14 +229,14 @@ impl Ground {
                 let owned =
                     stored.filter(|stored| stored.owner.is_some_and(|owner| owner.service_id == order.service_id));
                 let Some(id) = owned.and_then(|stored| stored.id) else { continue };
-                for bucket in state.take_until(order.period.end, facts.edges) {
+                for bucket in state.take_until(order.period.end, facts.cuts) {
                     if bucket.until_at > to_micros(order.period.start) {
                         add(&mut folded, (id, bucket.from_at, bucket.until_at), bucket.amount);
                     }
                 }
                 for (_, record, starts) in traced.iter().filter(|(state, ..)| *state == number) {
                     for start in starts {
-                        let (from, until) = entry_bounds(*start, facts.edges);
+                        let (from, until) = entry_bounds(*start, facts.cuts);
                         brought.entry((id, from, until)).or_default().insert(first + record);
                     }
                 }
@@ -262,7 +266,9 @@ impl Ground {
             let Some(of) = self.keys.iter().find(|known| named(known)) else { continue };
             let records = brought.remove(&key).unwrap_or_default().into_iter().collect();
             let (nas, session) = (of.nas.clone(), of.session.clone());
-            replay.entries.push(ReplayedEntry { session_id, nas, session, from_at, until_at, amount, records });
+            let class = of.stored.iter().find(|stored| stored.id == Some(session_id));
+            let class = class.and_then(|stored| stored.usage_class.clone());
+            replay.entries.push(ReplayedEntry { session_id, class, nas, session, from_at, until_at, amount, records });
         }
         replay.entries.sort_by_key(|entry| (entry.from_at, entry.session_id));
         replay

@@ -9,6 +9,7 @@
 //! An entry's `arrived_at` is the moment the other server received it, never the moment of the import: whether an event's
 //! time can be true is judged as it was then, and a fold from the beginning decides the same.
 
+mod cdr;
 mod detail;
 mod lines;
 mod place;
@@ -30,6 +31,7 @@ use crate::store::{Store, StoreError, fold};
 use crate::usage::{Choice, Record, RecordKind, choose};
 use crate::vocabulary::{Clock, to_micros};
 
+pub use cdr::{CallSummary, attribute as attribute_calls, import as import_calls};
 pub use detail::{DetailReader, import as import_detail};
 pub use lines::Lines;
 pub use place::NasChoice;

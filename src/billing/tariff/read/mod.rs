@@ -3,6 +3,8 @@
 //! What the contract allows and this release cannot rate is a fault that says so: a price that is silently left out would
 //! be a wrong cent on every invoice.
 
+mod parts;
+mod rates;
 mod terms;
 mod usage;
 

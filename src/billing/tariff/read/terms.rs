@@ -116,7 +116,7 @@ fn threshold_at(place: &Value<'_>, usage: &Usage) -> Option<ThresholdAt> {
     let text = place.text()?;
     let Some(percent) = text.strip_suffix('%') else {
         let measured: Measured = place.parse()?;
-        if measured.unit.meter() != usage.meter {
+        if measured.unit.meter() != usage.meter.counted_as() {
             place.fault(format!("{} is no unit of {}", measured.unit, usage.meter.as_str()));
             return None;
         }

@@ -1,33 +1,23 @@
 //! Reads a usage charge: meter, unit, allowance and the pricing model with its tiers.
 
-use super::{MOST_PLACES, ROUNDING, decimal, optional, optional_decimal, places_of, positive};
+use std::collections::BTreeMap;
+
+use super::rates::rates;
+use super::{MOST_PLACES, ROUNDING, decimal, optional, optional_decimal, parts, places_of, positive};
 use crate::billing::tariff::unit::{Measured, Meter, Unit};
-use crate::billing::tariff::{Allowance, Direction, Model, Quantize, Tier, Tiers, Usage};
+use crate::billing::tariff::{Allowance, Direction, Level, Model, Pool, Quantize, Rollover, Tier, Tiers, Usage};
 use crate::vocabulary::{Exact, Rounding, Section, Value};
 
 pub(super) fn usage(section: &mut Section<'_>) -> Option<Usage> {
-    for (key, what) in REFUSED_USAGE {
-        if let Some(value) = section.value(key) {
-            value.fault(format!("{what} cannot be rated by this release; take `{key}` out"));
-        }
-    }
-    let refused = REFUSED_USAGE.iter().any(|(key, _)| section.value(key).is_some());
-    let meter_value = section.required("meter");
-    let meter = meter_value.as_ref().and_then(|value| match value.choice(METERS)? {
-        Some(meter) => Some(meter),
-        None => {
-            value.fault("peak_bps_95 cannot be rated by this release");
-            None
-        }
-    });
+    let meter = section.required("meter").and_then(|value| value.choice(METERS));
     let direction = match (section.value("direction"), meter) {
-        (Some(value), Some(Meter::Octets)) => value.choice(DIRECTIONS),
+        (Some(value), Some(meter)) if meter.has_direction() => value.choice(DIRECTIONS),
         (Some(value), Some(meter)) => {
             value.fault(format!("{} have no direction", meter.as_str()));
             None
         }
         (Some(_), None) => None,
-        (None, Some(Meter::Octets)) => {
+        (None, Some(meter)) if meter.has_direction() => {
             section.fault("`direction` is missing: up, down, sum or max of the octets");
             None
         }
@@ -35,15 +25,31 @@ pub(super) fn usage(section: &mut Section<'_>) -> Option<Usage> {
     };
     let unit = unit(section, meter);
     let quantize = match section.value("quantize") {
-        Some(value) => quantize(&value, unit).map(Some),
-        None => Some(None),
+        Some(value) => quantize(&value, unit).map(|(step, level)| (Some(step), level)),
+        None => Some((None, Level::Cycle)),
+    };
+    let windows = match section.value("windows") {
+        Some(value) => parts::windows(&value),
+        None => Some(Vec::new()),
+    };
+    let classes = match section.value("classes") {
+        Some(value) => parts::classes(&value, meter),
+        None => Some(BTreeMap::new()),
     };
     let allowance = match section.value("allowance") {
         Some(value) => allowance(&value).map(Some),
         None => Some(None),
     };
-    let (model, blocks) = model(section)?;
-    let block = match section.value("block") {
+    let apart = match meter {
+        Some(Meter::Calls) => refuse(section, CALLS_HAVE_NO, "calls, which are rated one by one"),
+        Some(Meter::PeakBps95) => refuse(section, PEAKS_HAVE_NO, "a peak rate, which is one number"),
+        _ => refuse(section, &["rates", "increments"], "anything but calls"),
+    };
+    let (model, blocks) = match meter {
+        Some(Meter::Calls) => (rates(section).map(Model::Rates), false),
+        _ => model(section)?,
+    };
+    let block = match section.value("block").filter(|_| meter != Some(Meter::Calls)) {
         Some(value) if !blocks => {
             value.fault("`block` goes with the models standard, graduated and volume");
             None
@@ -61,21 +67,39 @@ pub(super) fn usage(section: &mut Section<'_>) -> Option<Usage> {
     }
     let prorate_tiers =
         optional(section, "proration", false, |value| value.choice(&[("none", false), ("tiers", true)]));
-    if refused {
+    let (quantize, quantize_at) = quantize?;
+    if meter == Some(Meter::PeakBps95) && quantize_at != Level::Cycle {
+        section.fault("a peak rate is one number of the cycle; quantize it at level cycle");
         return None;
     }
+    apart?;
     Some(Usage {
         meter: meter?,
         direction: direction?,
         unit: unit?,
-        quantize: quantize?,
+        quantize,
+        quantize_at,
         allowance: allowance?,
+        windows: windows?,
+        classes: classes?,
         model: model?,
         block: block?,
         minimum: minimum?.filter(|minimum| !minimum.is_zero()),
         maximum: maximum?,
         prorate_tiers: prorate_tiers?,
     })
+}
+
+/// Faults for keys that do not go with the meter. `None`: there were some.
+fn refuse(section: &mut Section<'_>, keys: &[&'static str], what: &str) -> Option<()> {
+    let mut sound = Some(());
+    for key in keys {
+        if let Some(value) = section.value(key) {
+            value.fault(format!("`{key}` does not go with {what}"));
+            sound = None;
+        }
+    }
+    sound
 }
 
 fn unit(section: &mut Section<'_>, meter: Option<Meter>) -> Option<Unit> {
@@ -89,30 +113,18 @@ fn unit(section: &mut Section<'_>, meter: Option<Meter>) -> Option<Unit> {
         (Some(value), _) => value,
     };
     let unit: Unit = value.parse()?;
-    if unit.meter() != meter {
+    if unit.meter() != meter.counted_as() {
         value.fault(format!("{unit} is no unit of {}", meter.as_str()));
         return None;
     }
     Some(unit)
 }
 
-fn quantize(value: &Value<'_>, unit: Option<Unit>) -> Option<Quantize> {
+fn quantize(value: &Value<'_>, unit: Option<Unit>) -> Option<(Quantize, Level)> {
     let mut section = value.section()?;
     let to = section.required("to");
     let mode = optional(&mut section, "mode", Rounding::Up, |value| value.choice(ROUNDING));
-    let level = section.value("level");
-    let level_is_cycle = match &level {
-        Some(value) => {
-            match value.choice(&[("cycle", true), ("day", false), ("session", false)])? {
-                true => true,
-                false => {
-                    value.fault("this release quantizes the sum of a cycle only; sessions and days cannot be rounded one by one");
-                    false
-                }
-            }
-        }
-        None => true,
-    };
+    let level = optional(&mut section, "level", Level::Cycle, |value| value.choice(LEVELS));
     section.finish();
     let to = to?;
     let measured: Measured = to.parse()?;
@@ -122,7 +134,7 @@ fn quantize(value: &Value<'_>, unit: Option<Unit>) -> Option<Quantize> {
         return None;
     }
     let step = step_of(&to, measured, unit)?;
-    level_is_cycle.then_some(Quantize { step, mode: mode? })
+    Some((Quantize { step, mode: mode? }, level?))
 }
 
 /// A step in the charge's unit.
@@ -149,16 +161,30 @@ fn allowance(value: &Value<'_>) -> Option<Allowance> {
     let mut section = value.section()?;
     let amount = decimal(section.required("amount"));
     let prorate = optional(&mut section, "prorate", false, |value| value.flag());
-    let mut refused = false;
-    for (key, what) in [("rollover", "rollover of an allowance"), ("pool", "an allowance pooled over services")] {
-        if let Some(value) = section.value(key) {
-            value.fault(format!("{what} cannot be rated by this release; take `{key}` out"));
-            refused = true;
+    let pool = match section.value("pool") {
+        Some(value) if value.text() == Some("parent") => {
+            value.fault("an allowance pooled over the accounts of a parent cannot be rated by this release");
+            None
         }
-    }
+        Some(value) => value.choice(&[("service", Pool::Service), ("account", Pool::Account)]),
+        None => Some(Pool::Service),
+    };
+    let rollover = match section.value("rollover") {
+        Some(value) => value.section().and_then(rollover).map(Some),
+        None => Some(None),
+    };
     section.finish();
-    (!refused).then_some(())?;
-    Some(Allowance { amount: amount?, prorate: prorate? })
+    Some(Allowance { amount: amount?, prorate: prorate?, pool: pool?, rollover: rollover? })
+}
+
+fn rollover(mut section: Section<'_>) -> Option<Rollover> {
+    let max = decimal(section.required("max"));
+    let expires_cycles = match section.value("expires_cycles") {
+        Some(value) => value.integer(1..MOST_ROLLOVER_CYCLES + 1),
+        None => Some(1),
+    };
+    section.finish();
+    Some(Rollover { max: max?, expires_cycles: u32::try_from(expires_cycles?).ok()? })
 }
 
 /// The model, and whether blocks may go with it. The outer `None`: the word itself is wrong.
@@ -285,13 +311,17 @@ const MODEL_KEYS: &[(&str, &[ModelKind])] = &[
     ("rate", &[ModelKind::Percentage]),
     ("fixed_amount", &[ModelKind::Percentage]),
 ];
-const REFUSED_USAGE: &[(&str, &str)] = &[("windows", "a time window"), ("classes", "a traffic class")];
-const METERS: &[(&str, Option<Meter>)] = &[
-    ("octets", Some(Meter::Octets)),
-    ("seconds", Some(Meter::Seconds)),
-    ("sessions", Some(Meter::Sessions)),
-    ("peak_bps_95", None),
+const CALLS_HAVE_NO: &[&str] = &["model", "allowance", "windows", "classes", "quantize", "block", "proration"];
+const PEAKS_HAVE_NO: &[&str] = &["windows", "classes", "rates", "increments"];
+const LEVELS: &[(&str, Level)] = &[("cycle", Level::Cycle), ("day", Level::Day), ("session", Level::Session)];
+const METERS: &[(&str, Meter)] = &[
+    ("octets", Meter::Octets),
+    ("seconds", Meter::Seconds),
+    ("sessions", Meter::Sessions),
+    ("calls", Meter::Calls),
+    ("peak_bps_95", Meter::PeakBps95),
 ];
 const DIRECTIONS: &[(&str, Direction)] =
     &[("up", Direction::Up), ("down", Direction::Down), ("sum", Direction::Sum), ("max", Direction::Max)];
 const MOST_TIERS: usize = 100;
+const MOST_ROLLOVER_CYCLES: u64 = 120;

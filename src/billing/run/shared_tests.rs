@@ -1,0 +1,316 @@
+//! Runs whose usage is told apart or whose allowance is shared: windows, classes, pools, rollover, calls and peaks.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::tests::{at, close, context, entry, facts, run, summary, total, version};
+use super::*;
+use crate::billing::explain::explain;
+use crate::billing::facts::{ServiceFacts, Stretch, UsageEntry};
+use crate::vocabulary::Timestamp;
+
+/// A tariff with one usage charge `data` of these keys.
+fn priced(id: &str, keys: &str) -> String {
+    format!(
+        "id = \"{id}\"\nversion = 1\ncurrency = \"USD\"\neffective_from = \"2026-01-01\"\n[[charge]]\nid = \"data\"\n\
+         type = \"usage\"\n{keys}\n"
+    )
+}
+
+fn octets(keys: &str) -> String {
+    format!("meter = \"octets\"\ndirection = \"sum\"\nunit = \"GB\"\nmodel = \"standard\"\nunit_amount = \"1\"\n{keys}")
+}
+
+fn rated_by(period: &str, keys: &str) -> RunContext {
+    let mut context = context(period);
+    context.tariffs.insert("res-100".to_owned(), vec![version(&priced("res-100", keys), "2026-01-01T00:00:00Z")]);
+    context
+}
+
+fn of_data(lines: &[StoredLine]) -> Vec<String> {
+    summary(lines).into_iter().filter(|line| line.starts_with("data")).collect()
+}
+
+/// Every line recomputes to itself from the ledger entries up to its watermark.
+fn explained(facts: &AccountFacts, context: &RunContext) -> Vec<String> {
+    let mut differences = Vec::new();
+    for stored in facts.issued.iter().filter(|stored| stored.line.usage.is_some()) {
+        let before = facts
+            .issued
+            .iter()
+            .find(|other| other.item() == stored.item() && other.basis.revision + 1 == stored.basis.revision);
+        let service = facts.services.iter().find(|service| Some(&service.id) == stored.line.service.as_ref());
+        let watermark = stored.line.usage.as_ref().map_or(0, |usage| usage.watermark);
+        let entries: Vec<UsageEntry> = service
+            .into_iter()
+            .flat_map(|service| &service.usage)
+            .filter(|entry| entry.sequence <= watermark)
+            .cloned()
+            .collect();
+        let tariff = &context.tariffs[&stored.line.tariff.id][0].tariff;
+        differences.extend(explain(stored, before, tariff, None, &entries).expect("recomputed").differences);
+    }
+    differences
+}
+
+const GB: i64 = 1_000_000_000;
+
+#[test]
+fn line_tells_windows_and_classes_apart_and_recomputes() {
+    let context = rated_by(
+        "2026-10-15",
+        &octets(
+            "allowance = { amount = \"5\" }\n\
+             windows = [{ id = \"night\", days = \"mon-sun\", from = \"01:00\", to = \"07:00\", weight = \"0.5\" }]\n\
+             classes = { zero-rated = \"0\", voip = { unit_amount = \"0.25\" } }",
+        ),
+    );
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    let of = |entry: UsageEntry, class: &str| UsageEntry { class: Some(Arc::from(class)), ..entry };
+    facts.services[0].usage = vec![
+        // In Chicago it is 10:00, then 02:00.
+        entry(1, "2026-10-20T15:00:00Z", 10 * GB),
+        entry(2, "2026-10-20T07:00:00Z", 4 * GB),
+        of(entry(3, "2026-10-20T15:00:00Z", 7 * GB), "zero-rated"),
+        of(entry(4, "2026-10-20T15:00:00Z", 8 * GB), "voip"),
+    ];
+    facts.watermark = 4;
+    let lines = close(&mut facts, &context);
+    let line = &lines[0].line;
+    // 10 + 4 x 0.5 are 12, 5 of them free; 8 x 0.25 apart.
+    assert_eq!((line.quantity_raw.as_str(), line.quantity.as_str()), ("29000000000", "12"));
+    assert_eq!((line.amount.as_str(), line.adjustments[0].kind.as_str()), ("9.00", "own_price"));
+    let part =
+        |part: &PartShape| format!("{:?} {:?} {} {}", part.class, part.window, part.quantity_raw, part.amount_exact);
+    let parts: Vec<String> = line.parts.iter().map(part).collect();
+    assert_eq!(
+        parts,
+        [
+            "None None 10000000000 0",
+            "None Some(\"night\") 4000000000 0",
+            "Some(\"voip\") None 8000000000 2",
+            "Some(\"zero-rated\") None 7000000000 0"
+        ]
+    );
+    assert_eq!(explained(&facts, &context), Vec::<String>::new());
+    // A ledger that says otherwise does not explain the line.
+    facts.services[0].usage[2].class = None;
+    assert!(!explained(&facts, &context).is_empty());
+}
+
+#[test]
+fn minimum_is_of_the_whole_period_and_late_usage_fills_it_first() {
+    let context = rated_by("2026-10-15", &octets("minimum = \"5\""));
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    let mut billed = Vec::new();
+    for (sequence, gigabytes) in [(1, 3), (2, 1), (3, 4)] {
+        facts.services[0].usage.push(entry(sequence, "2026-10-20T15:00:00Z", gigabytes * GB));
+        facts.watermark = sequence;
+        billed.extend(of_data(&close(&mut facts, &context)));
+    }
+    assert_eq!(
+        billed,
+        ["data 2026-10-15 usage 3 5.00", "data 2026-10-15 adjustment 1 0.00", "data 2026-10-15 adjustment 4 3.00"]
+    );
+    assert_eq!(explained(&facts, &context), Vec::<String>::new());
+}
+
+const ROLLOVER: &str = "allowance = { amount = \"100\", rollover = { max = \"50\", expires_cycles = 1 } }";
+
+#[test]
+fn unused_allowance_rolls_over_and_late_usage_moves_it_on() {
+    let mut facts = facts("2026-08-15T05:00:00Z");
+    let periods = ["2026-08-15", "2026-09-15", "2026-10-15"];
+    facts.services[0].usage = vec![
+        entry(1, "2026-08-20T15:00:00Z", 30 * GB),
+        entry(2, "2026-09-20T15:00:00Z", 120 * GB),
+        entry(3, "2026-10-20T15:00:00Z", 160 * GB),
+    ];
+    facts.watermark = 3;
+    let mut issued = Vec::new();
+    for period in periods {
+        issued.extend(of_data(&close(&mut facts, &rated_by(period, &octets(ROLLOVER)))));
+    }
+    // 70 left, 50 of them carried; 30 left of 150; 160 of 130.
+    assert_eq!(
+        issued,
+        ["data 2026-08-15 usage 30 0.00", "data 2026-09-15 usage 120 0.00", "data 2026-10-15 usage 160 30.00"]
+    );
+    let shape = facts.issued[1].line.allowance.clone().expect("a shared allowance");
+    assert_eq!(
+        (shape.carried_in.as_str(), shape.used.as_str(), shape.carried_on.as_deref()),
+        ("50", "120", Some("30"))
+    );
+    // 60 more in August leave 10: September has 110 and 120 to bill, October its own 100 alone.
+    facts.services[0].usage.push(entry(4, "2026-08-21T15:00:00Z", 60 * GB));
+    facts.watermark = 4;
+    let context = rated_by("2026-10-15", &octets(ROLLOVER));
+    let late = of_data(&close(&mut facts, &context));
+    assert_eq!(
+        late,
+        [
+            "data 2026-08-15 adjustment 60 0.00",
+            "data 2026-09-15 adjustment 0 10.00",
+            "data 2026-10-15 adjustment 0 30.00"
+        ]
+    );
+    assert!(of_data(&close(&mut facts, &context)).is_empty());
+    assert_eq!(explained(&facts, &context), Vec::<String>::new());
+}
+
+#[test]
+fn usage_of_every_period_that_rollover_moves_is_asked_for() {
+    let mut facts = facts("2026-08-15T05:00:00Z");
+    for period in ["2026-08-15", "2026-09-15", "2026-10-15"] {
+        close(&mut facts, &rated_by(period, &octets(ROLLOVER)));
+    }
+    facts.services[0].usage = vec![entry(1, "2026-09-20T15:00:00Z", GB)];
+    facts.watermark = 1;
+    let needs = usage_needed(&facts, &rated_by("2026-10-15", &octets(ROLLOVER))).expect("in range");
+    let starts: Vec<String> = needs.iter().map(|need| need.period.start.to_string()).collect();
+    assert_eq!(starts, ["2026-09-15T05:00:00Z", "2026-10-15T05:00:00Z"]);
+}
+
+fn with_second_service(facts: &mut AccountFacts) {
+    let stretch = Stretch { from: at("2026-08-15T05:00:00Z"), until: None, tariff: "res-100".to_owned() };
+    facts.services.push(ServiceFacts { id: "2".to_owned(), stretches: vec![stretch], ..facts.services[0].clone() });
+    facts.services[1].usage.clear();
+}
+
+#[test]
+fn services_of_an_account_share_a_pooled_allowance() {
+    let keys = octets("allowance = { amount = \"100\", pool = \"account\" }");
+    let context = rated_by("2026-10-15", &keys);
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    with_second_service(&mut facts);
+    facts.services[1].stretches[0].from = at("2026-10-15T05:00:00Z");
+    facts.services[0].usage = vec![entry(1, "2026-10-20T15:00:00Z", 150 * GB)];
+    facts.services[1].usage = vec![entry(2, "2026-10-20T15:00:00Z", 80 * GB)];
+    facts.watermark = 2;
+    let lines = close(&mut facts, &context);
+    assert_eq!(of_data(&lines), ["data 2026-10-15 usage 150 30.00", "data 2026-10-15 usage 80 0.00"]);
+    // Late usage of the second service takes its own allowance back from the first.
+    facts.services[1].usage.push(entry(3, "2026-10-21T15:00:00Z", 15 * GB));
+    facts.watermark = 3;
+    let late = close(&mut facts, &context);
+    assert_eq!(of_data(&late), ["data 2026-10-15 adjustment 0 15.00", "data 2026-10-15 adjustment 15 0.00"]);
+    assert_eq!(explained(&facts, &context), Vec::<String>::new());
+}
+
+#[test]
+fn calls_are_billed_by_destination() {
+    let keys = "meter = \"calls\"\nunit = \"min\"\nincrements = \"60/60\"\n\
+                rates = [{ prefix = \"+1\", unit_amount = \"0.02\" }, { prefix = \"+1800\", unit_amount = \"0\" }]";
+    let context = rated_by("2026-10-15", keys);
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    let call = |sequence: i64, from: &str, called: &str, seconds: i64| UsageEntry {
+        session: -sequence,
+        call: Some(Arc::from(called)),
+        until: Timestamp::from_second(at(from).as_second() + seconds).expect("in range"),
+        seconds,
+        ..entry(sequence, from, 0)
+    };
+    facts.services[0].usage = vec![
+        call(1, "2026-10-20T15:00:00Z", "+15125550100", 61),
+        call(2, "2026-10-20T16:00:00Z", "+18005550100", 600),
+        // Began in the period and ended in the next one.
+        call(3, "2026-11-15T05:59:30Z", "+15125550100", 60),
+        call(4, "2026-11-15T06:00:00Z", "+15125550100", 60),
+    ];
+    facts.watermark = 4;
+    let lines = close(&mut facts, &context);
+    assert_eq!(of_data(&lines), ["data 2026-10-15 usage 13 0.06"]);
+    let line = &lines[0].line;
+    assert_eq!((line.quantity_raw.as_str(), line.usage.as_ref().map(|usage| usage.records)), ("721", Some(3)));
+    assert_eq!(line.parts.iter().map(|part| part.calls).collect::<Vec<_>>(), [Some(2), Some(1)]);
+    assert_eq!(explained(&facts, &context), Vec::<String>::new());
+    facts.services[0].usage.push(call(5, "2026-10-22T15:00:00Z", "+33123456789", 60));
+    facts.watermark = 5;
+    assert!(matches!(lines_of(&facts, &context), Err(RunError::NoRate { .. })));
+}
+
+fn lines_of(facts: &AccountFacts, context: &RunContext) -> Result<RunResult, RunError> {
+    super::lines(facts, context)
+}
+
+#[test]
+fn peak_is_the_percentile_of_the_billed_time() {
+    let keys =
+        "meter = \"peak_bps_95\"\ndirection = \"down\"\nunit = \"Mbps\"\nmodel = \"standard\"\nunit_amount = \"2\"";
+    let context = rated_by("2026-10-15", keys);
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    // 8,940 slots of a period of 31 days and an hour; one hour in sixteen at 12 Mbit/s is more than a twentieth.
+    let hours = (0i64..745).step_by(16);
+    facts.services[0].usage = hours
+        .enumerate()
+        .map(|(index, hour)| {
+            let from = Timestamp::from_second(at("2026-10-15T05:00:00Z").as_second() + hour * 3600).expect("in range");
+            entry(index as i64 + 1, &from.to_string(), 5_400_000_000)
+        })
+        .collect();
+    facts.watermark = facts.services[0].usage.len() as i64;
+    let lines = close(&mut facts, &context);
+    assert_eq!(of_data(&lines), ["data 2026-10-15 usage 12 24.00"]);
+    assert_eq!(lines[0].line.unit, "Mbps");
+    assert_eq!(explained(&facts, &context), Vec::<String>::new());
+    // Fewer hours are forgiven.
+    let count = facts.services[0].usage.len();
+    facts.services[0].usage.truncate(count - 12);
+    facts.issued.clear();
+    assert_eq!(of_data(&run(&facts, &context)), ["data 2026-10-15 usage 0 0.00"]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    /// Billing at any sequence of watermarks adds up to rating everything at once, also where allowance is shared by
+    /// services and carried from period to period.
+    #[test]
+    fn shared_allowances_telescope(
+        used in prop::collection::vec((0i64..90_000_000_000, 0i64..91, 0usize..2), 1..16),
+        cuts in prop::collection::btree_set(0usize..16, 0..5),
+        pooled in any::<bool>(), max in 0i64..150, expires in 1u32..4,
+    ) {
+        let pool = if pooled { "account" } else { "service" };
+        let keys = octets(&format!(
+            "allowance = {{ amount = \"100\", pool = \"{pool}\", prorate = true, \
+             rollover = {{ max = \"{max}\", expires_cycles = {expires} }} }}"
+        ));
+        let start = at("2026-08-15T05:00:00Z").as_second();
+        let entries: Vec<(usize, UsageEntry)> = used.iter().enumerate().map(|(index, (octets, day, service))| {
+            let from = Timestamp::from_second(start + day * 86_400).expect("in range");
+            (*service, entry(index as i64 + 1, &from.to_string(), *octets))
+        }).collect();
+        let fresh = || {
+            let mut facts = facts("2026-08-15T05:00:00Z");
+            with_second_service(&mut facts);
+            facts.services[1].stretches[0].from = at("2026-08-25T05:00:00Z");
+            facts
+        };
+        let fill = |facts: &mut AccountFacts, count: usize| {
+            for (place, service) in facts.services.iter_mut().enumerate() {
+                let own = entries[..count].iter().filter(|(owner, _)| *owner == place);
+                service.usage = own.map(|(_, entry)| entry.clone()).collect();
+            }
+            facts.watermark = count as i64;
+        };
+        let periods = ["2026-08-15", "2026-09-15", "2026-10-15"];
+        let mut once = fresh();
+        fill(&mut once, entries.len());
+        for period in periods {
+            close(&mut once, &rated_by(period, &keys));
+        }
+        let mut parts = fresh();
+        let ends = cuts.into_iter().filter(|cut| *cut < entries.len()).chain([entries.len()]);
+        for end in ends {
+            fill(&mut parts, end);
+            for period in periods {
+                close(&mut parts, &rated_by(period, &keys));
+            }
+        }
+        prop_assert_eq!(total(&parts, "data"), total(&once, "data"));
+        let context = rated_by("2026-10-15", &keys);
+        prop_assert_eq!(explained(&once, &context), Vec::<String>::new());
+    }
+}
