@@ -283,8 +283,10 @@ fn every_octet_has_a_term_and_planted_faults_are_seen(site: &Site, line: &str) {
         (
             "an invented entry",
             "DROP TABLE kept",
-            "INSERT INTO ledger SELECT account_id, 9999, service_id, 424242, from_at, until_at, in_octets, out_octets,
-              seconds, sessions, cause, recorded_at FROM ledger WHERE sequence = 1",
+            "INSERT INTO ledger (account_id, sequence, service_id, session_id, from_at, until_at, in_octets, out_octets,
+              seconds, sessions, cause, recorded_at)
+             SELECT account_id, 9999, service_id, 424242, from_at, until_at, in_octets, out_octets, seconds, sessions, cause,
+              recorded_at FROM ledger WHERE sequence = 1",
             "DELETE FROM ledger WHERE sequence = 9999",
         ),
         (
