@@ -270,11 +270,11 @@ proptest! {
     fn shared_allowances_telescope(
         used in prop::collection::vec((0i64..90_000_000_000, 0i64..91, 0usize..2), 1..16),
         cuts in prop::collection::btree_set(0usize..16, 0..5),
-        pooled in any::<bool>(), max in 0i64..150, expires in 1u32..4,
+        pooled in any::<bool>(), max in 0i64..60, expires in 1u32..4,
     ) {
         let pool = if pooled { "account" } else { "service" };
         let keys = octets(&format!(
-            "allowance = {{ amount = \"100\", pool = \"{pool}\", prorate = true, \
+            "allowance = {{ amount = \"20\", pool = \"{pool}\", prorate = true, \
              rollover = {{ max = \"{max}\", expires_cycles = {expires} }} }}"
         ));
         let start = at("2026-08-15T05:00:00Z").as_second();
