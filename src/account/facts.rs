@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hold::Hold;
 use super::known::ServiceType;
-use super::model::{Account, Addon, PriceOverride, Promo, Scheduled, Service, Status};
+use super::model::{Account, Addon, PriceOverride, Promo, Scheduled, Service, Status, TaxExempt};
 use crate::vocabulary::Date;
 
 /// A service's history is a list of these, each from an instant on (`service_history.detail`).
@@ -17,7 +17,12 @@ pub struct ServiceFacts {
     /// The stricter of the account's and the service's; `terminated` once it left the document or the account closed.
     pub status: Status,
     #[serde(default)]
-    pub tax_exempt: bool,
+    pub tax_exempt: TaxExempt,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax_jurisdiction: Option<String>,
+    /// Ports of the enabled voice lines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<u8>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billing_from: Option<Date>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,7 +48,9 @@ impl ServiceFacts {
             plan: service.plan.clone(),
             bill_cycle: account.bill_cycle.clone(),
             status: account.status_of(service),
-            tax_exempt: account.tax_exempt,
+            tax_exempt: account.tax_exempt.clone(),
+            tax_jurisdiction: service.tax_jurisdiction.clone(),
+            lines: service.lines.iter().filter(|line| line.enabled).map(|line| line.port).collect(),
             billing_from: service.billing_from,
             billing_until: service.billing_until,
             price_override: service.price_override.clone(),

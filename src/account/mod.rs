@@ -12,6 +12,7 @@ mod parse_service;
 #[cfg(test)]
 mod parse_tests;
 mod patch;
+mod schedule;
 mod technical;
 mod text;
 mod walk;
@@ -25,8 +26,9 @@ pub use known::{
     DEFAULT_GARDEN_GROUP, Known, KnownPlan, QuarantineDays, RadiusProfile, ReplyValues, ServiceType, ServiceTypeError,
 };
 pub use model::{
-    Account, Addon, Address, Device, MAILBOX_PASSWORD, Mailbox, Moment, NextCycle, PriceOverride, Promo, Pushed,
-    RADIUS_PASSWORD, Radius, Scheduled, ScheduledAt, SecretChange, Service, Sip, Status, VoiceLine, sip_password,
+    Account, Addon, Address, Device, Due, MAILBOX_PASSWORD, Mailbox, Moment, NextCycle, PriceOverride, Promo, Pushed,
+    RADIUS_PASSWORD, Radius, Scheduled, ScheduledAt, SecretChange, Service, Sip, Status, TaxExempt, VoiceLine,
+    sip_password,
 };
 pub use parse::operator_hold;
 pub use parse::parse;

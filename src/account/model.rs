@@ -27,7 +27,7 @@ pub struct Account {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
     #[serde(default)]
-    pub tax_exempt: bool,
+    pub tax_exempt: TaxExempt,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billing_address: Option<Address>,
     /// External id of the account that pays or owns this one.
@@ -44,6 +44,33 @@ pub struct Account {
     pub services: Vec<Service>,
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+}
+
+/// Which taxes an account does not pay: all or none, or those of these ids.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TaxExempt {
+    All(bool),
+    Taxes(Vec<String>),
+}
+
+impl Default for TaxExempt {
+    fn default() -> Self {
+        TaxExempt::All(false)
+    }
+}
+
+impl TaxExempt {
+    pub fn is_all(&self) -> bool {
+        matches!(self, TaxExempt::All(true))
+    }
+
+    pub fn taxes(&self) -> &[String] {
+        match self {
+            TaxExempt::All(_) => &[],
+            TaxExempt::Taxes(ids) => ids,
+        }
+    }
 }
 
 /// Where a subscriber or a service stands. Ordered: the stricter is the greater.
@@ -117,6 +144,9 @@ pub struct Service {
     /// First day no longer billed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billing_until: Option<Date>,
+    /// Passed through to the service's invoice lines, for those who use a tax engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax_jurisdiction: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price_override: Option<PriceOverride>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -215,6 +245,16 @@ pub struct Promo {
 pub struct Scheduled {
     pub at: ScheduledAt,
     pub set: Value,
+    /// When that is, worked out with the first push that says so; a repeated push does not move it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Due>,
+}
+
+/// An instant and its day in the tenant's zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Due {
+    pub at: Timestamp,
+    pub on: Date,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

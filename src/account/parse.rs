@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::hold::{Hold, HoldBilling};
 use super::known::Known;
-use super::model::{Account, Address, Device, Pushed, Service, Status};
+use super::model::{Account, Address, Device, Pushed, Service, Status, TaxExempt};
 use super::parse_service::{self, Surroundings};
 use super::text;
 use super::walk::{Fields, Node, Sink};
@@ -57,6 +57,7 @@ const HOLDS_MAX: usize = 32;
 const DEVICES_MAX: usize = 64;
 const SERVICES_MAX: usize = 256;
 const TAGS_MAX: usize = 64;
+const TAXES_MAX: usize = 64;
 const TAG_VALUE_MAX: usize = 1024;
 
 fn account(root: &Node, key: &AccountKey, known: &Known) -> Option<Pushed> {
@@ -94,7 +95,7 @@ fn account(root: &Node, key: &AccountKey, known: &Known) -> Option<Pushed> {
         email: fields.optional("email").and_then(|node| node.checked(text::email)),
         phone: fields.optional("phone").and_then(|node| node.checked(text::phone)),
         language: fields.optional("language").and_then(|node| node.checked(text::language)),
-        tax_exempt: fields.flag("tax_exempt", false),
+        tax_exempt: tax_exempt(&fields),
         billing_address: fields.optional("billing_address").and_then(|node| address(&node)),
         tier_label: fields.text("tier_label", text::NAME),
         tags: tags(&fields),
@@ -107,6 +108,17 @@ fn account(root: &Node, key: &AccountKey, known: &Known) -> Option<Pushed> {
         services,
     };
     Some(Pushed { source_revision, account, secrets })
+}
+
+/// `true`, `false`, or the ids of the taxes the account does not pay.
+fn tax_exempt(fields: &Fields) -> TaxExempt {
+    match fields.optional("tax_exempt") {
+        Some(node) if node.value.is_array() => {
+            let ids = node.list(TAXES_MAX).iter().filter_map(|node| node.text(text::SHORT)).collect();
+            TaxExempt::Taxes(ids)
+        }
+        _ => TaxExempt::All(fields.flag("tax_exempt", false)),
+    }
 }
 
 fn external_id(text: &str) -> Result<String, String> {

@@ -45,7 +45,7 @@ pub(crate) struct ParsedService {
     pub(crate) secrets: Vec<SecretChange>,
 }
 
-const COMMON: [&str; 13] = [
+const COMMON: [&str; 14] = [
     "id",
     "type",
     "plan",
@@ -54,6 +54,7 @@ const COMMON: [&str; 13] = [
     "network_from",
     "billing_from",
     "billing_until",
+    "tax_jurisdiction",
     "price_override",
     "addons",
     "promos",
@@ -118,6 +119,7 @@ pub(crate) fn service(node: &Node, around: &mut Surroundings) -> Option<ParsedSe
         static_ips: static_ips(&fields, around),
         service_address: fields.optional("service_address").and_then(|node| address(&node)),
         network_from: fields.optional("network_from").and_then(|node| node.checked(moment)),
+        tax_jurisdiction: fields.text("tax_jurisdiction", text::SHORT),
         price_override: fields.optional("price_override").and_then(|node| price_override(&node)),
         addons: addons(&fields, service_type, around.known),
         promos: promos(&fields),
@@ -371,7 +373,8 @@ fn in_order(fields: &Fields, key: &str, from: Option<Date>, until: Option<Date>)
 fn scheduled(node: &Node, fields: &Fields, known: &Known) -> Vec<Scheduled> {
     let mut changes = Vec::new();
     for change in fields.list("scheduled", SCHEDULED_MAX) {
-        let Some(fields) = change.fields(&["at", "set"]) else { continue };
+        // `due` stands in answers; it is worked out here.
+        let Some(fields) = change.fields(&["at", "set", "due"]) else { continue };
         let at = fields.required("at").and_then(|node| {
             node.checked(|text| match text {
                 "next_cycle" => Ok(ScheduledAt::Word(NextCycle::NextCycle)),
@@ -382,13 +385,27 @@ fn scheduled(node: &Node, fields: &Fields, known: &Known) -> Vec<Scheduled> {
         });
         let set = fields.required("set").and_then(|set| checked_set(node, &set, known));
         if let (Some(at), Some(set)) = (at, set) {
-            changes.push(Scheduled { at, set });
+            changes.push(Scheduled { at, set, due: None });
         }
     }
     changes
 }
 
-const NOT_SCHEDULED: [&str; 4] = ["id", "type", "device", "scheduled"];
+/// What may change by itself. The rest is unique in the installation, or secret: whether it is free shows only when it is
+/// pushed.
+const BY_SCHEDULE: [&str; 11] = [
+    "plan",
+    "status",
+    "max_cpe",
+    "service_address",
+    "network_from",
+    "billing_from",
+    "billing_until",
+    "tax_jurisdiction",
+    "price_override",
+    "addons",
+    "promos",
+];
 
 fn checked_set(service_node: &Node, set: &Node, known: &Known) -> Option<Value> {
     let map = set.value.as_object();
@@ -396,25 +413,32 @@ fn checked_set(service_node: &Node, set: &Node, known: &Known) -> Option<Value> 
         set.fault("must be an object with at least one field of the service");
         return None;
     };
-    for key in map.keys().filter(|key| NOT_SCHEDULED.contains(&key.as_str())) {
-        set.sink.add(super::json::step(&set.pointer, key), "cannot be changed by schedule");
-    }
     if holds_password(set.value) {
         set.fault("must not hold a password: a scheduled change is kept readable");
+        return None;
+    }
+    let refused: Vec<&String> = map.keys().filter(|key| !BY_SCHEDULE.contains(&key.as_str())).collect();
+    for key in &refused {
+        set.sink.add(super::json::step(&set.pointer, key), "cannot be changed by schedule");
+    }
+    if !refused.is_empty() {
         return None;
     }
     let mut base = service_node.value.clone();
     if let Some(base) = base.as_object_mut() {
         base.shift_remove("scheduled");
     }
-    let before = faults_alone(&base, known);
-    let after = faults_alone(&merge(&base, set.value), known);
+    let (before, _) = alone(&base, known);
+    let (after, parsed) = alone(&merge(&base, set.value), known);
     for fault in after {
         if !before.contains(&fault) {
             set.sink.add(format!("{}{}", set.pointer, fault.pointer), fault.detail);
         }
     }
-    Some(set.value.clone())
+    // Kept as the service would have it, so that laying it over the service later needs no parser.
+    let parsed = serde_json::to_value(parsed?).ok()?;
+    let kept = |key: &String| (key.clone(), parsed.get(key).cloned().unwrap_or(Value::Null));
+    Some(Value::Object(map.keys().map(kept).collect()))
 }
 
 fn holds_password(value: &Value) -> bool {
@@ -425,11 +449,11 @@ fn holds_password(value: &Value) -> bool {
     }
 }
 
-/// The faults of a service taken by itself; its device is trusted, since a schedule cannot change it.
-fn faults_alone(service_value: &Value, known: &Known) -> Vec<crate::vocabulary::Fault> {
+/// A service taken by itself, and its faults; its device is trusted, since a schedule cannot change it.
+fn alone(service_value: &Value, known: &Known) -> (Vec<crate::vocabulary::Fault>, Option<Service>) {
     let sink = Sink::default();
     let device = service_value.get("device").and_then(Value::as_str).map(str::to_owned);
     let mut around = Surroundings::new(known, &[], device.into_iter().collect());
-    service(&Node::root(service_value, &sink), &mut around);
-    sink.into_faults()
+    let parsed = service(&Node::root(service_value, &sink), &mut around).map(|parsed| parsed.service);
+    (sink.into_faults(), parsed)
 }

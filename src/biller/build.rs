@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use super::edges::Edges;
 use super::totals::Totals;
 use super::{BillerError, Claim, FAILED, Ground, Order, Watch};
+use crate::billing::count::CountList;
 use crate::billing::facts::{AccountFacts, RunContext};
 use crate::billing::run::{Held, RunError, RunResult, lines};
 use crate::store::billing::{self, BilledAccount, NewLine};
 use crate::store::held::{self, Verdict};
-use crate::store::{Store, StoreError, Tx, exceptions, ledger, rating, sessions};
+use crate::store::{Store, StoreError, Tx, census, exceptions, ledger, rating, sessions};
 
 /// What a run has built.
 #[derive(Default)]
@@ -38,6 +39,8 @@ type Rated = Vec<(BilledAccount, Result<AccountLines, RunError>)>;
 
 struct AccountLines {
     lines: Vec<NewLine>,
+    /// Whom the count lines counted.
+    counts: Vec<CountList>,
     held: Vec<Held>,
     verdicts: Vec<Verdict>,
 }
@@ -168,7 +171,8 @@ fn account_lines(account_id: i64, facts: &AccountFacts, result: RunResult) -> Ac
         .collect();
     let released = facts.held.iter().filter(|key| !result.held.iter().any(|held| held.key == **key));
     verdicts.extend(released.map(|key| Verdict { account_id, key: key.clone(), held: None }));
-    AccountLines { lines: result.lines.into_iter().map(new).collect(), held: result.held, verdicts }
+    let lines = result.lines.into_iter().map(new).collect();
+    AccountLines { lines, counts: result.counts, held: result.held, verdicts }
 }
 
 #[expect(clippy::too_many_arguments, reason = "what a chunk is kept with; it is called once")]
@@ -184,6 +188,7 @@ async fn keep(
 ) -> Result<(), BillerError> {
     let of = u64::try_from(ground.accounts).unwrap_or(0);
     let mut written = Vec::new();
+    let mut counts = Vec::new();
     let mut verdicts = Vec::new();
     let mut failed = Vec::new();
     let mut mended = Vec::new();
@@ -201,6 +206,7 @@ async fn keep(
                 built.totals = grown;
                 lines.lines.iter().for_each(|new| watch.line(&new.stored));
                 written.extend(lines.lines);
+                counts.extend(lines.counts);
                 verdicts.extend(lines.verdicts);
                 built.held.extend(lines.held.into_iter().map(|held| (name.clone(), held)));
                 if ground.failed_before.contains(&subject) {
@@ -232,6 +238,7 @@ async fn keep(
     let mut tx = store.write().await?;
     claim.renew(&mut tx).await?;
     billing::insert_lines(&mut tx, (batch, &order.tenant, &order.cycle), &written).await?;
+    census::keep_lists(&mut tx, &counts, now).await?;
     held::insert(&mut tx, (batch, &order.cycle), &verdicts, now).await?;
     for (subject, detail) in &failed {
         exceptions::open(&mut tx, Some(&order.tenant), FAILED, subject, detail, now).await?;

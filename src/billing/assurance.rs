@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::charges::tariff_of_line;
 use super::explain::{explain, own_amount};
 use super::facts::{TariffBook, UsageEntry};
 use super::lines::{ItemKey, StoredLine};
@@ -77,11 +78,8 @@ pub fn account_terms(
     let items = newest(&account.lines);
     let mut counted: BTreeMap<(&str, Option<i64>), Counted> = BTreeMap::new();
     for (key, line) in &items {
-        let version = book
-            .get(&key.tariff)
-            .and_then(|versions| versions.iter().find(|version| version.tariff.version == key.version));
         let unknown = || RunError::UnknownVersion { tariff: key.tariff.clone(), version: key.version };
-        let tariff = &version.ok_or_else(unknown)?.tariff;
+        let tariff = &tariff_of_line(line, book)?.ok_or_else(unknown)?;
         let charge = tariff.charge(&key.charge).ok_or_else(unknown)?;
         let (ChargeKind::Usage(usage), Some(seen)) = (&charge.kind, &line.line.usage) else { continue };
         if usage.meter != Meter::Octets {
@@ -251,11 +249,8 @@ fn recompute(account: &AccountLedger, book: &TariffBook) -> Result<Vec<Fault>, R
         revisions.insert((line.item(), line.basis.revision), line);
     }
     for ((key, revision), line) in &revisions {
-        let version = book
-            .get(&key.tariff)
-            .and_then(|versions| versions.iter().find(|version| version.tariff.version == key.version));
         let unknown = || RunError::UnknownVersion { tariff: key.tariff.clone(), version: key.version };
-        let tariff = &version.ok_or_else(unknown)?.tariff;
+        let tariff = &tariff_of_line(line, book)?.ok_or_else(unknown)?;
         let before = revision.checked_sub(1).and_then(|before| revisions.get(&(key.clone(), before)).copied());
         if *revision > 0 && before.is_none() {
             faults.push(fault(line, "the line it follows is missing".to_owned()));
@@ -356,11 +351,9 @@ unit_amount = "0.05"
             tenant: "acme".to_owned(),
             source: "default".to_owned(),
             account: "1".to_owned(),
-            tax_exempt: false,
             services: vec![service],
-            issued: Vec::new(),
-            held: Default::default(),
             watermark: entries.last().map_or(0, |entry| entry.sequence),
+            ..AccountFacts::default()
         };
         let context = RunContext {
             period: cycle.named("2026-11").expect("a period"),
@@ -369,6 +362,7 @@ unit_amount = "0.05"
             batch: Some("b".to_owned()),
             tariffs: book.clone(),
             backdate_days: 40,
+            wholesale: Vec::new(),
             corrections: CorrectionPolicy::default(),
             closures: BTreeMap::new(),
             causes: Default::default(),

@@ -5,8 +5,9 @@
 
 use super::calendar::{BillCycle, CalendarError, days_between};
 use super::facts::{KnownVersion, RunContext, ServiceFacts, Stretch};
-use super::tariff::{Apply, Proration, RefundOnEnd, Timing};
+use super::tariff::{Apply, Audience, Proration, RefundOnEnd, Timing};
 use crate::vocabulary::{Date, Exact, ExactError, Period, Timestamp};
+use jiff::ToSpan;
 
 /// A part of a period under one version.
 #[derive(Debug, Clone)]
@@ -43,8 +44,11 @@ pub fn pieces<'r>(
     let mut found: Vec<Piece<'r>> = Vec::new();
     for (index, stretch) in service.stretches.iter().enumerate() {
         let next = service.stretches.get(index + 1);
+        // Where another cycle goes on at once, the day of the change is that one's.
+        let goes_on = service.elsewhere.iter().find(|other| Some(other.from) == stretch.until);
+        let next_from = next.or(goes_on).map(|next| next.from);
         let (from, until) = match edges {
-            Edges::Days => whole_days(cycle, stretch, next)?,
+            Edges::Days => whole_days(cycle, stretch, next_from)?,
             Edges::Exact => (stretch.from, stretch.until),
         };
         let (from, until) = (from.max(period.start), until.unwrap_or(period.end).min(period.end));
@@ -52,13 +56,17 @@ pub fn pieces<'r>(
             continue;
         }
         let Some(versions) = context.tariffs.get(&stretch.tariff) else { continue };
-        for (from, until, version) in by_version(versions, from, until, period, context)? {
+        let began = first_on(service, &stretch.tariff);
+        for (from, until, version) in by_version(versions, (from, until), began, period, context)? {
             found.push(Piece {
                 version,
                 from,
                 until,
                 first: found.is_empty(),
-                ends: next.is_none() && stretch.until.is_some_and(|end| end <= period.end) && until < period.end,
+                ends: next.is_none()
+                    && goes_on.is_none()
+                    && stretch.until.is_some_and(|end| end <= period.end)
+                    && until < period.end,
             });
         }
     }
@@ -146,14 +154,14 @@ fn time_share(period: &Period, covered: &[(Timestamp, Timestamp)]) -> Result<Exa
 fn whole_days(
     cycle: &BillCycle,
     stretch: &Stretch,
-    next: Option<&Stretch>,
+    next_from: Option<Timestamp>,
 ) -> Result<(Timestamp, Option<Timestamp>), CalendarError> {
     let from = cycle.midnight(cycle.day_of(stretch.from))?;
     let Some(end) = stretch.until else { return Ok((from, None)) };
     let floor = cycle.midnight(cycle.day_of(end))?;
     let ceil = if floor == end { end } else { cycle.midnight(day_after(cycle.day_of(end))?)? };
-    let limit = match next {
-        Some(next) => cycle.midnight(cycle.day_of(next.from))?,
+    let limit = match next_from {
+        Some(next) => cycle.midnight(cycle.day_of(next))?,
         None => ceil,
     };
     Ok((from, Some(ceil.min(limit))))
@@ -163,11 +171,44 @@ fn day_after(day: Date) -> Result<Date, CalendarError> {
     day.tomorrow().map_err(|_| CalendarError::OutOfRange)
 }
 
+/// When the service first had a tariff, on whatever cycle.
+pub fn first_on(service: &ServiceFacts, tariff: &str) -> Option<Timestamp> {
+    let all = service.stretches.iter().chain(&service.elsewhere);
+    all.filter(|stretch| stretch.tariff == tariff).map(|stretch| stretch.from).min()
+}
+
+/// Where a version takes effect for a subscriber who took the tariff at `began`; `None`: never.
+fn effective_for(
+    version: &KnownVersion,
+    began: Option<Timestamp>,
+    cycle: &BillCycle,
+) -> Result<Option<Timestamp>, CalendarError> {
+    let from = version.tariff.effective_from;
+    let at = cycle.midnight(from)?;
+    let Some(began) = began.map(|began| cycle.day_of(began)) else { return Ok(Some(at)) };
+    match version.tariff.audience {
+        _ if began >= from => Ok(Some(at)),
+        Audience::All => Ok(Some(at)),
+        Audience::New => Ok(None),
+        Audience::Renewing { term_months } => {
+            let mut terms = 1i32;
+            loop {
+                let months = i32::try_from(term_months).unwrap_or(i32::MAX).saturating_mul(terms);
+                let renewal = began.checked_add(months.months()).map_err(|_| CalendarError::OutOfRange)?;
+                if renewal >= from {
+                    return cycle.midnight(renewal).map(Some);
+                }
+                terms += 1;
+            }
+        }
+    }
+}
+
 /// Cuts `[from, until)` where another version takes effect.
 fn by_version<'r>(
     versions: &'r [KnownVersion],
-    from: Timestamp,
-    until: Timestamp,
+    (from, until): (Timestamp, Timestamp),
+    began: Option<Timestamp>,
     period: &Period,
     context: &RunContext,
 ) -> Result<Vec<(Timestamp, Timestamp, &'r KnownVersion)>, CalendarError> {
@@ -179,7 +220,9 @@ fn by_version<'r>(
         if too_late && !version.tariff.retroactive {
             continue;
         }
-        let at = context.cycle.midnight(version.tariff.effective_from)?;
+        // The first version of all is everybody's: there is no other.
+        let began = began.filter(|_| first != Some(version.tariff.effective_from));
+        let Some(at) = effective_for(version, began, &context.cycle)? else { continue };
         match version.tariff.apply {
             // The first version of all replaces nothing that the running period could keep.
             Apply::NextPeriod if at > period.start && first != Some(version.tariff.effective_from) => {}

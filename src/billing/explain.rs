@@ -6,10 +6,10 @@ use super::facts::UsageEntry;
 use super::lines::{AdjustmentShape, PartShape, StoredLine, TaxShape, TierShape};
 use super::measure::first_digest;
 use super::parts::{Metered, meter, zone_of};
-use super::price::{AdjustmentKind, Measure, Priced, price};
+use super::price::{AdjustmentKind, Granted, Measure, Priced, price_with};
 use super::run::RunError;
 use super::tariff::{Charge, ChargeKind, Recurring, Tariff};
-use super::tax::{TaxAmount, inclusive_factor, levy};
+use super::tax::{Exemption, TaxAmount, TaxesDue, levy, levy_exact};
 use crate::vocabulary::{Exact, ExactError, Money, Timestamp};
 
 /// A line's whole computation, anew.
@@ -24,6 +24,9 @@ pub struct Explanation {
     pub tariff: String,
     /// Ledger entries up to the line's watermark that lie in the billed time.
     pub entries: Vec<EntryShape>,
+    /// Whom a count line counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted: Option<super::count::CountList>,
     /// The item's whole price so far, recomputed.
     pub recomputed: Recomputed,
     /// What earlier lines of the item had charged.
@@ -85,6 +88,7 @@ pub fn explain(
     let digest = metered.as_ref().map(|metered| metered.counted.digest.clone());
     let parts: Vec<PartShape> = metered.iter().flat_map(|metered| &metered.parts).map(PartShape::of).collect();
     let rounding = tariff.rounding;
+    let exact = levy_exact(&TaxesDue::of(tariff, charge, exemption(stored)).paid, amount.exact())?;
     let issued_before = Money::new(before.map_or(0, |line| line.basis.amount_minor), tariff.currency);
 
     let mut differences = Vec::new();
@@ -104,9 +108,16 @@ pub fn explain(
     if stored.line.parts != parts {
         compare("usage by class and window", json_of(&stored.line.parts), json_of(&parts));
     }
-    for tax in taxes.iter() {
-        let kept = basis.taxes.iter().find(|sum| sum.id == tax.id).map_or(0, |sum| sum.amount_minor);
-        compare(&format!("tax {}", tax.id), kept.to_string(), tax.amount.minor.to_string());
+    for (tax, exact) in taxes.iter().zip(exact) {
+        let kept = basis.taxes.iter().find(|sum| sum.id == tax.id);
+        match kept.and_then(|sum| sum.exact) {
+            // Rounded over the batch: the line's own part is compared before rounding.
+            Some(kept) => compare(&format!("tax {} so far, exact", tax.id), kept.0.to_string(), exact.to_string()),
+            None => {
+                let kept = kept.map_or(0, |sum| sum.amount_minor);
+                compare(&format!("tax {}", tax.id), kept.to_string(), tax.amount.minor.to_string());
+            }
+        }
     }
 
     Ok(Explanation {
@@ -116,6 +127,7 @@ pub fn explain(
         rounding: format!("{:?}, {} decimal places", rounding.mode, rounding.places),
         tariff: tariff.document.clone(),
         entries: entries.iter().filter(|entry| covered(entry, &basis.coverage)).map(EntryShape::of).collect(),
+        counted: None,
         recomputed: Recomputed::of(&Whole { priced, quantity_raw, metered, amount, taxes })?,
         issued_before: issued_before.to_string(),
         differences,
@@ -161,7 +173,7 @@ fn whole(
     let (priced, quantity_raw, metered) = recompute(stored, tariff, charge, own_amount, entries)?;
     let rounding = tariff.rounding;
     let amount = Money::round(priced.amount, tariff.currency, rounding.places, rounding.mode)?;
-    let taxes = if stored.basis.tax_exempt { Vec::new() } else { levy(&tariff.taxes, amount, rounding)? };
+    let taxes = levy(&TaxesDue::of(tariff, charge, exemption(stored)).paid, amount, rounding)?;
     Ok(Whole { priced, quantity_raw, metered, amount, taxes })
 }
 
@@ -194,7 +206,7 @@ fn recompute(
     let basis = &stored.basis;
     let own = match (&charge.kind, own_amount) {
         (ChargeKind::Recurring(recurring), Some(amount)) => {
-            Charge { id: charge.id.clone(), kind: ChargeKind::Recurring(Recurring { amount, ..recurring.clone() }) }
+            Charge { kind: ChargeKind::Recurring(Recurring { amount, ..recurring.clone() }), ..charge.clone() }
         }
         _ => charge.clone(),
     };
@@ -206,7 +218,7 @@ fn recompute(
         _ => None,
     };
     let fixed = if basis.coverage.is_empty() { 0 } else { i64::from(basis.times) };
-    let measure = Measure {
+    let mut measure = Measure {
         quantity: match &metered {
             Some(metered) => metered.quantity,
             None => Exact::from_int(i128::from(basis.times)),
@@ -217,7 +229,7 @@ fn recompute(
         granted: basis.granted.map(|granted| granted.0),
         cycle_index: basis.cycle_index,
     };
-    let raw = metered.as_ref().map_or(fixed, |metered| metered.raw);
+    let mut raw = metered.as_ref().map_or(fixed, |metered| metered.raw);
     // Lines of the first form hashed the entries one after the other.
     let metered = metered.map(|mut metered| {
         if basis.engine == 1 {
@@ -225,16 +237,31 @@ fn recompute(
         }
         metered
     });
-    let mut priced = if basis.coverage.is_empty() { Priced::nothing() } else { price(tariff, &own, &measure)? };
-    if basis.tax_exempt {
-        let net = priced.amount.checked_div(inclusive_factor(&tariff.taxes)?)?;
-        priced.adjust(AdjustmentKind::TaxExempt, net.checked_sub(priced.amount)?)?;
+    match &charge.kind {
+        // The list of whom a count counted is kept; the line's own number is what it was made from.
+        ChargeKind::Count(_) => (measure.quantity, raw) = (basis.quantity.0, basis.quantity_raw),
+        ChargeKind::Deposit { .. } if basis.quantity_raw < 0 => {
+            measure.quantity = measure.quantity.checked_neg()?;
+            raw = -raw;
+        }
+        _ => {}
     }
+    let granted: Vec<Granted> = basis.discounts.iter().map(|granted| granted.granted()).collect();
+    let mut priced = match basis.coverage.is_empty() {
+        true => Priced::nothing(),
+        false => price_with(tariff, &own, &measure, &granted)?,
+    };
+    let net = TaxesDue::of(tariff, charge, exemption(stored)).without_exempt(priced.amount)?;
+    priced.adjust(AdjustmentKind::TaxExempt, net.checked_sub(priced.amount)?)?;
     Ok((priced, raw, metered))
 }
 
 fn json_of(parts: &[PartShape]) -> String {
     serde_json::to_string(parts).unwrap_or_default()
+}
+
+fn exemption(stored: &StoredLine) -> Exemption<'_> {
+    Exemption { all: stored.basis.tax_exempt, taxes: &stored.basis.exempt_from }
 }
 
 fn covered(entry: &UsageEntry, coverage: &[(Timestamp, Timestamp)]) -> bool {

@@ -4,20 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::calendar::BillCycle;
+use super::charges::PostedCharge;
+use super::count::Census;
 use super::lines::{ItemKey, StoredLine};
-use super::tariff::Tariff;
+use super::tariff::{Scope, Tariff};
 use crate::usage::Fingerprint;
-use crate::vocabulary::{Exact, Period, Timestamp};
+use crate::vocabulary::{Date, Exact, Period, Timestamp};
 
 /// One account as the store gives it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct AccountFacts {
     pub tenant: String,
     pub source: String,
     /// External id.
     pub account: String,
+    /// Exempt from all taxes.
     pub tax_exempt: bool,
+    /// Ids of the taxes it is exempt from.
+    pub exempt_from: Vec<String>,
     pub services: Vec<ServiceFacts>,
+    /// Charges that were posted for it.
+    pub posted: Vec<PostedCharge>,
     /// Lines of earlier batches, for this cycle, in any order.
     pub issued: Vec<StoredLine>,
     /// Items with a correction that the tenant's policy held back: they are looked at again in every run.
@@ -29,17 +36,27 @@ pub struct AccountFacts {
 /// What one service, or one add-on of a service, is billed for.
 #[derive(Debug, Clone, Default)]
 pub struct ServiceFacts {
-    /// External id.
+    /// External id; empty: of the account as a whole.
     pub id: String,
+    /// Tells what is billed beside the service itself: an add-on, a voice line, a hold.
     pub addon: Option<String>,
+    /// Which charges of its tariffs are due for it.
+    pub scope: Scope,
     /// How many of it.
     pub times: u32,
     /// Billed time on this cycle, in order, without overlap.
     pub stretches: Vec<Stretch>,
+    /// Time that another cycle bills, in order.
+    pub elsewhere: Vec<Stretch>,
+    /// Promotions it had, in the order they were heard of.
+    pub promos: Vec<PromoWindow>,
+    /// Another tenant's subscribers, for count charges.
+    pub census: Option<Arc<Census>>,
+    pub tax_jurisdiction: Option<String>,
     /// Where the service's billing began, for discounts that end.
     pub began_at: Option<Timestamp>,
-    /// Another amount than the tariff's, for this subscriber alone.
-    pub price_override: Option<PriceOverride>,
+    /// Other amounts than the tariff's, for this subscriber alone; of several in force the last counts.
+    pub price_overrides: Vec<PriceOverride>,
     /// Ledger entries up to the watermark; those of every period `usage_needed` names.
     pub usage: Vec<UsageEntry>,
     /// The sum of each period's entries up to the watermark, by the period's start. `None`: only `usage` tells.
@@ -53,6 +70,14 @@ pub struct PriceOverride {
     pub charge: Option<String>,
     pub amount: Exact,
     pub from: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+}
+
+/// A promotion a service has in `[from, until)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromoWindow {
+    pub code: String,
+    pub from: Timestamp,
     pub until: Option<Timestamp>,
 }
 
@@ -127,6 +152,8 @@ pub struct RunContext {
     pub batch: Option<String>,
     pub tariffs: TariffBook,
     pub backdate_days: u32,
+    /// Tenants whose subscribers an account pays for.
+    pub wholesale: Vec<Wholesale>,
     pub corrections: CorrectionPolicy,
     /// When a period of this cycle was first closed, by its start.
     pub closures: BTreeMap<Timestamp, Timestamp>,
@@ -147,6 +174,18 @@ impl Default for Causes {
     fn default() -> Self {
         Self { engine: super::items::ENGINE, rerate: None }
     }
+}
+
+/// An account of ours that is a tenant, and the tariff by which its subscribers cost it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wholesale {
+    pub tenant: String,
+    pub source: String,
+    /// External id.
+    pub account: String,
+    pub tariff: String,
+    pub from: Date,
+    pub until: Option<Date>,
 }
 
 /// Every known version of every tariff.

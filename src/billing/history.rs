@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use jiff::ToSpan;
 
 use super::calendar::{BillCycle, CalendarError};
-use super::facts::{PriceOverride, ServiceFacts, Stretch};
-use crate::account::{HoldBilling, ServiceFacts as Recorded, Status};
+use super::facts::{PriceOverride, PromoWindow, ServiceFacts, Stretch};
+use super::tariff::Scope;
+use crate::account::{HoldBilling, HoldKind, ServiceFacts as Recorded, Status};
 use crate::vocabulary::{Date, Timestamp};
 
 /// Everything known of one service.
@@ -25,13 +26,14 @@ pub struct ServiceHistory {
 /// The tariff of every plan, from an instant on, in order.
 pub type PlanTariffs = Vec<(Timestamp, BTreeMap<String, String>)>;
 
-/// What the service and each of its add-ons are billed for on `cycle`.
+/// What the service, its add-ons, its voice lines and its holds are billed for on `cycle`.
 pub fn billed(
-    service: &ServiceHistory,
+    pushed: &ServiceHistory,
     cycle: &BillCycle,
     plans: &PlanTariffs,
     backdate_days: u32,
 ) -> Result<Vec<ServiceFacts>, CalendarError> {
+    let service = &with_scheduled(pushed);
     let (Some((pushed_at, first)), Some((_, latest))) = (service.facts.first(), service.facts.last()) else {
         return Ok(Vec::new());
     };
@@ -41,45 +43,66 @@ pub fn billed(
         None => started_at(service, first, *pushed_at),
     };
     let ends = latest.billing_until.map(|on| cycle.midnight(on)).transpose()?;
-    let timeline = Timeline { service, plans, begins, ends };
-    let price_override = price_override(latest, cycle)?;
-    let main = timeline.stretches(&|facts: &Recorded, _| (facts.bill_cycle == cycle.id).then(|| facts.plan.clone()));
-    let mut billed = vec![ServiceFacts {
+    let timeline = Timeline { service, plans, begins, ends, during: None };
+    let price_overrides = price_overrides(service, cycle)?;
+    let promos = promos(service, cycle)?;
+    let here = |facts: &Recorded| facts.bill_cycle == cycle.id;
+    let main = timeline.stretches(&|facts: &Recorded, _| here(facts).then(|| facts.plan.clone()));
+    let elsewhere = timeline.stretches(&|facts: &Recorded, _| (!here(facts)).then(|| facts.plan.clone()));
+    let common = ServiceFacts {
         id: service.id.clone(),
-        addon: None,
         times: 1,
-        stretches: main,
         began_at: Some(begins),
-        price_override,
-        usage: Vec::new(),
-        sums: None,
-    }];
+        promos,
+        tax_jurisdiction: latest.tax_jurisdiction.clone(),
+        ..ServiceFacts::default()
+    };
+    let mut billed = vec![ServiceFacts { stretches: main, elsewhere, price_overrides, ..common.clone() }];
+    for port in ports(service) {
+        let plan_at = |facts: &Recorded, here: bool| (here && facts.lines.contains(&port)).then(|| facts.plan.clone());
+        billed.push(ServiceFacts {
+            addon: Some(format!("line {port}")),
+            scope: Scope::Line,
+            stretches: timeline.stretches(&|facts, _| plan_at(facts, here(facts))),
+            elsewhere: timeline.stretches(&|facts, _| plan_at(facts, !here(facts))),
+            ..common.clone()
+        });
+    }
+    for kind in holds_without_billing(service) {
+        let held = Timeline { during: Some(kind), ..timeline };
+        billed.push(ServiceFacts {
+            addon: Some(format!("hold {kind}")),
+            scope: Scope::Hold(kind),
+            stretches: held.stretches(&|facts, _| here(facts).then(|| facts.plan.clone())),
+            elsewhere: held.stretches(&|facts, _| (!here(facts)).then(|| facts.plan.clone())),
+            ..common.clone()
+        });
+    }
     for (id, quantity) in addons(service) {
         let mut dates = Vec::new();
         for addon in service.facts.iter().flat_map(|(_, facts)| &facts.addons).filter(|addon| addon.id == id) {
             dates.extend(addon.from.map(|on| cycle.midnight(on)).transpose()?);
             dates.extend(addon.until.map(|on| cycle.midnight(on)).transpose()?);
         }
-        let plan_at = |facts: &Recorded, at: Timestamp| {
+        let plan_at = |facts: &Recorded, at: Timestamp, here: bool| {
             let today = cycle.day_of(at);
             let inside = |from: Option<Date>, until: Option<Date>| {
                 from.is_none_or(|from| from <= today) && until.is_none_or(|until| today < until)
             };
             let addon = facts.addons.iter().find(|addon| addon.id == id && addon.quantity == quantity)?;
-            (facts.bill_cycle == cycle.id && inside(addon.from, addon.until)).then(|| addon.plan.clone())
+            (here && inside(addon.from, addon.until)).then(|| addon.plan.clone())
         };
-        let stretches = timeline.cut_at(&dates, &plan_at);
-        let began_at = stretches.first().map(|stretch| stretch.from);
+        let stretches = timeline.cut_at(&dates, &|facts, at| plan_at(facts, at, here(facts)));
+        let elsewhere = timeline.cut_at(&dates, &|facts, at| plan_at(facts, at, !here(facts)));
+        let began_at = stretches.iter().chain(&elsewhere).map(|stretch| stretch.from).min();
         billed.push(ServiceFacts {
-            id: service.id.clone(),
             // Another quantity is another item: the one before ends, as a plan does.
             addon: Some(format!("{id} x{quantity}")),
             times: quantity,
             stretches,
+            elsewhere,
             began_at,
-            price_override: None,
-            usage: Vec::new(),
-            sums: None,
+            ..common.clone()
         });
     }
     Ok(billed)
@@ -106,23 +129,106 @@ fn addons(service: &ServiceHistory) -> Vec<(String, u32)> {
     found
 }
 
-fn price_override(facts: &Recorded, cycle: &BillCycle) -> Result<Option<PriceOverride>, CalendarError> {
-    let Some(own) = &facts.price_override else { return Ok(None) };
-    // The document's amount was checked when it was pushed.
-    let Ok(amount) = own.amount.parse() else { return Ok(None) };
-    Ok(Some(PriceOverride {
-        charge: own.charge.clone(),
-        amount,
-        from: own.from.map(|on| cycle.midnight(on)).transpose()?,
-        until: own.until.map(|on| cycle.midnight(on)).transpose()?,
-    }))
+/// The history with the changes that waited for a day, each from its day on.
+fn with_scheduled(service: &ServiceHistory) -> ServiceHistory {
+    let mut facts = Vec::new();
+    for (index, (from, pushed)) in service.facts.iter().enumerate() {
+        let until = service.facts.get(index + 1).map(|(next, _)| *next);
+        facts.push((*from, pushed.clone()));
+        facts.extend(pushed.scheduled_between(*from, until));
+    }
+    ServiceHistory { id: service.id.clone(), facts }
 }
 
+fn ports(service: &ServiceHistory) -> Vec<u8> {
+    let mut found: Vec<u8> = service.facts.iter().flat_map(|(_, facts)| &facts.lines).copied().collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn holds_without_billing(service: &ServiceHistory) -> Vec<HoldKind> {
+    let holds = service.facts.iter().flat_map(|(_, facts)| &facts.holds);
+    let mut kinds: Vec<HoldKind> =
+        holds.filter(|hold| hold.billing == HoldBilling::None).map(|hold| hold.kind).collect();
+    kinds.sort();
+    kinds.dedup();
+    kinds
+}
+
+/// Promotions with their time. Without a first day one begins when it was heard of; one that is no longer said ends then.
+fn promos(service: &ServiceHistory, cycle: &BillCycle) -> Result<Vec<PromoWindow>, CalendarError> {
+    let mut windows: Vec<PromoWindow> = Vec::new();
+    // Index into `windows` of those the facts before said.
+    let mut running: BTreeMap<String, usize> = BTreeMap::new();
+    for (index, (at, facts)) in service.facts.iter().enumerate() {
+        for (code, window) in std::mem::take(&mut running) {
+            if facts.promos.iter().any(|promo| promo.code == code) {
+                running.insert(code, window);
+            } else {
+                let ends = cycle.midnight(cycle.day_of(*at))?;
+                windows[window].until = Some(windows[window].until.map_or(ends, |until| until.min(ends)));
+            }
+        }
+        for promo in &facts.promos {
+            let heard = if index == 0 { Timestamp::MIN } else { cycle.midnight(cycle.day_of(*at))? };
+            let from = promo.from.map(|on| cycle.midnight(on)).transpose()?;
+            let until = promo.until.map(|on| cycle.midnight(on)).transpose()?;
+            match running.get(&promo.code) {
+                Some(window) => {
+                    let window = &mut windows[*window];
+                    window.from = from.unwrap_or(window.from);
+                    window.until = until;
+                }
+                None => {
+                    let code = promo.code.clone();
+                    running.insert(code.clone(), windows.len());
+                    windows.push(PromoWindow { code, from: from.unwrap_or(heard), until });
+                }
+            }
+        }
+    }
+    Ok(windows)
+}
+
+/// The subscriber's own prices. The first one said without a first day counts from ever; another one after it, from the
+/// day it was heard of: what was billed before keeps its price.
+fn price_overrides(service: &ServiceHistory, cycle: &BillCycle) -> Result<Vec<PriceOverride>, CalendarError> {
+    let mut found: Vec<PriceOverride> = Vec::new();
+    let mut before = None;
+    for (at, facts) in &service.facts {
+        if facts.price_override == before {
+            continue;
+        }
+        let heard = cycle.midnight(cycle.day_of(*at))?;
+        let first = facts.price_override.as_ref().and_then(|own| own.from).map(|on| cycle.midnight(on)).transpose()?;
+        // One that says its days ends what was said before where it begins, or begins anew in its place.
+        let ends = first.unwrap_or(heard);
+        for earlier in &mut found {
+            earlier.until = Some(earlier.until.map_or(ends, |until| until.min(ends)));
+        }
+        before = facts.price_override.clone();
+        let Some(own) = &before else { continue };
+        // The document's amount was checked when it was pushed.
+        let Ok(amount) = own.amount.parse() else { continue };
+        found.push(PriceOverride {
+            charge: own.charge.clone(),
+            amount,
+            from: first.or_else(|| (!found.is_empty()).then_some(heard)),
+            until: own.until.map(|on| cycle.midnight(on)).transpose()?,
+        });
+    }
+    Ok(found)
+}
+
+#[derive(Clone, Copy)]
 struct Timeline<'h> {
     service: &'h ServiceHistory,
     plans: &'h PlanTariffs,
     begins: Timestamp,
     ends: Option<Timestamp>,
+    /// Only the time in which a hold of this kind stops billing; `None`: only the time in which none does.
+    during: Option<HoldKind>,
 }
 
 type PlanAt<'p> = dyn Fn(&Recorded, Timestamp) -> Option<String> + 'p;
@@ -165,10 +271,18 @@ impl Timeline<'_> {
             return None;
         }
         let facts = in_force(&self.service.facts, at)?;
-        let held = facts.holds.iter().any(|hold| hold.billing == HoldBilling::None && hold.in_force(at));
+        let stops = |kind: Option<HoldKind>| {
+            facts.holds.iter().any(|hold| {
+                hold.billing == HoldBilling::None && hold.in_force(at) && kind.is_none_or(|kind| hold.kind == kind)
+            })
+        };
+        let left_out = match self.during {
+            Some(kind) => !stops(Some(kind)),
+            None => stops(None),
+        };
         // A billing end of its own outlives the termination: a contract may run on.
         let over = facts.status == Status::Terminated && self.ends.is_none();
-        if held || over {
+        if left_out || over {
             return None;
         }
         let plan = plan_at(facts, at)?;
@@ -208,7 +322,9 @@ mod tests {
             plan: plan.to_owned(),
             bill_cycle: "c1".to_owned(),
             status: Status::Active,
-            tax_exempt: false,
+            tax_exempt: crate::account::TaxExempt::default(),
+            tax_jurisdiction: None,
+            lines: Vec::new(),
             billing_from: None,
             billing_until: None,
             price_override: None,

@@ -8,9 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::ToSpan;
 use sha2::{Digest, Sha256};
 
+use super::count::Tally;
 use super::coverage::{self, BilledPart, Edges, Piece};
-use super::facts::{AccountFacts, KnownVersion, RunContext, ServiceFacts, UsageEntry};
+use super::deposit::deposits;
+use super::facts::{AccountFacts, KnownVersion, PriceOverride, RunContext, ServiceFacts, UsageEntry};
 use super::lines::{ItemKey, StoredLine};
+use super::offer;
+use super::price::Granted;
 use super::run::RunError;
 use super::tariff::{Charge, ChargeKind, Proration, Recurring, Timing};
 use crate::vocabulary::{Exact, Period, Timestamp};
@@ -27,6 +31,14 @@ pub struct Item<'r> {
     pub cycle_index: u32,
     /// This subscriber's own amount of a recurring charge.
     pub own_amount: Option<Exact>,
+    /// Conditional discounts.
+    pub granted: Vec<Granted>,
+    /// Whom a count charge counts.
+    pub tally: Option<Tally>,
+    /// A deposit that is given back.
+    pub returned: bool,
+    /// Index into `AccountFacts::posted`.
+    pub posted: Option<usize>,
     /// The last line of the item, and the first one.
     pub issued: Option<&'r StoredLine>,
     pub original: Option<&'r str>,
@@ -62,7 +74,7 @@ impl Item<'_> {
 /// Every item of the account that is due or was billed, in the order of the invoice.
 pub fn items<'r>(facts: &'r AccountFacts, context: &'r RunContext) -> Result<Vec<Item<'r>>, RunError> {
     let issued = Issued::of(facts);
-    let mut found = BTreeMap::new();
+    let mut found: Found<'r> = BTreeMap::new();
     for (index, service) in facts.services.iter().enumerate() {
         for (period, recent) in periods(service, &issued, context)? {
             for item in items_of_period(facts, index, &period, context, &issued)? {
@@ -73,6 +85,8 @@ pub fn items<'r>(facts: &'r AccountFacts, context: &'r RunContext) -> Result<Vec
             }
         }
     }
+    add_deposits(facts, context, &issued, &mut found)?;
+    add_posted(facts, context, &issued, &mut found)?;
     let known: BTreeSet<ItemKey> = found.keys().map(|(key, _)| key.clone()).collect();
     for key in issued.keys().filter(|key| !known.contains(key)) {
         if let Some(item) = withdrawn(facts, key, context, &issued)? {
@@ -92,6 +106,52 @@ pub fn of_period<'r>(
     context: &'r RunContext,
 ) -> Result<Vec<Item<'r>>, RunError> {
     items_of_period(facts, index, period, context, &Issued::of(facts))
+}
+
+type Found<'r> = BTreeMap<(ItemKey, Option<usize>), Item<'r>>;
+
+fn add_deposits<'r>(
+    facts: &'r AccountFacts,
+    context: &'r RunContext,
+    issued: &Issued<'r>,
+    found: &mut Found<'r>,
+) -> Result<(), RunError> {
+    let window = window_start(context);
+    for (index, service) in facts.services.iter().enumerate() {
+        let mut was_taken = false;
+        for part in deposits(service, context)? {
+            let billed = (Exact::ONE, vec![part.coverage]);
+            let mut item = build(facts, index, part.version, part.charge, &part.period, billed, context, issued)?;
+            let due = part.period.end > window || item.issued.is_some();
+            // What was never taken is not given back.
+            was_taken = if part.returned { was_taken } else { due };
+            if due && was_taken {
+                item.returned = part.returned;
+                found.insert((item.key.clone(), None), item);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn add_posted<'r>(
+    facts: &'r AccountFacts,
+    context: &'r RunContext,
+    issued: &Issued<'r>,
+    found: &mut Found<'r>,
+) -> Result<(), RunError> {
+    for (number, posted) in facts.posted.iter().enumerate() {
+        let addon = posted.facts().addon;
+        let Some(index) = facts.services.iter().position(|service| service.addon == addon) else { continue };
+        let (period, day) = posted.due(&context.cycle)?;
+        if period.start <= context.period.start {
+            let billed = (Exact::ONE, vec![day]);
+            let mut item = build(facts, index, &posted.version, posted.charge(), &period, billed, context, issued)?;
+            item.posted = Some(number);
+            found.insert((item.key.clone(), None), item);
+        }
+    }
+    Ok(())
 }
 
 /// The lines of earlier runs, by item.
@@ -193,12 +253,15 @@ fn items_of_period<'r>(
             let due = match &charge.kind {
                 ChargeKind::Recurring(Recurring { timing: Timing::Advance, .. }) | ChargeKind::OneOff { .. } => true,
                 ChargeKind::Recurring(_) => closing,
+                ChargeKind::Count(_) => closing && service.census.is_some(),
+                // Deposits have two sides, and are found apart.
+                ChargeKind::Deposit { .. } => false,
                 // An add-on has no meter of its own: what is used is the service's.
                 ChargeKind::Usage(_) => closing && service.addon.is_none(),
             };
             let pieces = if is_by_second(charge) { &exact } else { &days };
             let own: Vec<&Piece<'_>> = pieces.iter().filter(|piece| std::ptr::eq(piece.version, version)).collect();
-            if !due || own.is_empty() {
+            if !due || own.is_empty() || charge.scope() != service.scope {
                 continue;
             }
             if let Some((share, coverage)) = billed_part(service, charge, version, &own, period, context)? {
@@ -228,13 +291,14 @@ fn billed_part(
             Ok(coverage::recurring_share(cycle, period, pieces, *proration, *timing, *refund_on_end)?)
         }
         ChargeKind::OneOff { .. } => {
-            // Due where the service has this tariff for the first time, whatever the version.
-            let first = service.stretches.iter().find(|stretch| stretch.tariff == version.tariff.id);
-            let here = first.is_some_and(|first| {
-                pieces.first().is_some_and(|piece| piece.from <= first.from && first.from < piece.until)
-            });
+            // Due where the service has this tariff for the first time, whatever the version and the cycle.
+            let first = coverage::first_on(service, &version.tariff.id);
+            let here = first
+                .is_some_and(|first| pieces.first().is_some_and(|piece| piece.from <= first && first < piece.until));
             Ok(here.then(|| (Exact::ONE, coverage::coverage(pieces))))
         }
+        ChargeKind::Deposit { .. } => Ok(None),
+        ChargeKind::Count(_) => Ok(Some((Exact::ONE, coverage::coverage(pieces)))),
         ChargeKind::Usage(_) => {
             let covered = coverage::coverage(pieces);
             Ok(Some((coverage::day_share(cycle, period, &covered)?, covered)))
@@ -302,10 +366,30 @@ fn build<'r>(
             .any(|entry| entry.sequence > issued.watermark && (period.contains(entry.from) || touches(entry))),
     };
     let own_amount = own_amount(service, charge, &coverage);
+    let granted = match coverage.is_empty() {
+        true => Vec::new(),
+        false => offer::granted(facts, service, (&version.tariff, charge), cycle_index, &coverage, context)?,
+    };
+    let tally = match (&charge.kind, &service.census) {
+        (ChargeKind::Count(count), Some(census)) if !coverage.is_empty() => {
+            Some(super::count::tally(count, census, &context.cycle, period, &coverage)?)
+        }
+        _ => None,
+    };
     let inputs = |engine: u32| {
         let mut text = inputs_text(engine, version, &coverage, share, cycle_index, facts.tax_exempt, service.times);
         if let Some(amount) = own_amount {
             text.push_str(&format!("|{amount}"));
+        }
+        // Said only where it is so: what was billed without must find its inputs unchanged.
+        for granted in &granted {
+            text.push_str(&format!("|{} {}", granted.discount, granted.part));
+        }
+        if !facts.exempt_from.is_empty() {
+            text.push_str(&format!("|exempt {}", facts.exempt_from.join(" ")));
+        }
+        if let Some(tally) = &tally {
+            text.push_str(&format!("|{}", tally.list.digest()));
         }
         short_digest(&text)
     };
@@ -322,6 +406,10 @@ fn build<'r>(
         share,
         cycle_index,
         own_amount,
+        granted,
+        tally,
+        returned: false,
+        posted: None,
         issued: lines.map(|(_, last)| *last),
         original: lines.map(|(first, _)| first.line.id.as_str()),
         inputs: now,
@@ -366,11 +454,14 @@ fn short_digest(text: &str) -> String {
 }
 
 fn own_amount(service: &ServiceFacts, charge: &Charge, coverage: &[(Timestamp, Timestamp)]) -> Option<Exact> {
-    let own = service.price_override.as_ref()?;
     let (begins, _) = coverage.first()?;
-    let named = own.charge.as_ref().is_none_or(|id| *id == charge.id);
-    let in_force = own.from.is_none_or(|from| from <= *begins) && own.until.is_none_or(|until| *begins < until);
-    (named && in_force && matches!(charge.kind, ChargeKind::Recurring(_))).then_some(own.amount)
+    let in_force = |own: &&PriceOverride| {
+        own.charge.as_ref().is_none_or(|id| *id == charge.id)
+            && own.from.is_none_or(|from| from <= *begins)
+            && own.until.is_none_or(|until| *begins < until)
+    };
+    let own = service.price_overrides.iter().rev().find(in_force)?;
+    matches!(charge.kind, ChargeKind::Recurring(_)).then_some(own.amount)
 }
 
 const MOST_PERIODS: usize = 500;

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::allowance::Carry;
+use super::charges::PostedBasis;
 use super::parts::Part;
-use super::price::{Adjustment, PricedTier};
+use super::price::{Adjustment, Granted, PricedTier};
 use super::tax::TaxAmount;
 use crate::vocabulary::{Exact, ExactError, Period, Timestamp};
 
@@ -42,10 +43,17 @@ pub struct Line {
     pub amount: String,
     pub rounding_residue: String,
     pub tax: Vec<TaxShape>,
+    /// For whom taxes its lines with an engine of its own; passed through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax_category: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax_jurisdiction: Option<String>,
     pub currency: String,
     /// The first line of the item this line corrects.
     pub corrects: Option<String>,
     pub usage: Option<UsageShape>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<CountShape>,
     /// `None` in a preview.
     pub batch: Option<String>,
     pub created_at: Timestamp,
@@ -58,6 +66,8 @@ pub enum LineKind {
     Usage,
     Count,
     OneOff,
+    /// Money held for the subscriber, and its return.
+    Deposit,
     /// A correction that costs the subscriber more, or nothing.
     Adjustment,
     /// A correction in favour of the subscriber.
@@ -119,6 +129,9 @@ pub struct PartShape {
 pub struct AdjustmentShape {
     pub kind: String,
     pub amount_exact: String,
+    /// Which discount it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,9 +139,29 @@ pub struct TaxShape {
     pub id: String,
     /// Percent.
     pub rate: String,
+    /// The amount of a tax that is no percentage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fixed: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jurisdiction: Option<String>,
     pub inclusive: bool,
     pub base: String,
     pub amount: String,
+    /// The line's own part before the tax was rounded once for the account's lines of the batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount_exact: Option<String>,
+}
+
+/// Where the quantity of a count line comes from; the list itself is kept under its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountShape {
+    /// The tenant whose subscribers were counted.
+    pub tenant: String,
+    pub rule: String,
+    /// Local days that were looked at.
+    pub days: String,
+    pub members: u64,
+    pub digest: String,
 }
 
 /// Where the quantity of a usage line comes from: the account's ledger up to `watermark`.
@@ -139,6 +172,13 @@ pub struct UsageShape {
     pub records: u64,
     /// SHA-256 of these entries.
     pub digest: String,
+}
+
+impl CountShape {
+    /// Whether a list is the one the line was made from.
+    pub fn is_of(&self, list: &super::count::CountList) -> bool {
+        list.digest() == self.digest && u64::try_from(list.members.len()) == Ok(self.members)
+    }
 }
 
 /// A line as it is stored: the line and what it was made from.
@@ -163,6 +203,13 @@ pub struct Basis {
     pub share: Ratio,
     pub cycle_index: u32,
     pub tax_exempt: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exempt_from: Vec<String>,
+    /// Conditional discounts that were given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discounts: Vec<GrantedShape>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub posted: Option<PostedBasis>,
     pub times: u32,
     pub events: u64,
     pub quantity_raw: i64,
@@ -188,6 +235,30 @@ pub struct TaxSum {
     pub inclusive: bool,
     pub base_minor: i64,
     pub amount_minor: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fixed: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jurisdiction: Option<String>,
+    /// Before rounding, where the tax is rounded over a batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<Ratio>,
+}
+
+/// A conditional discount and the part of the billed time it was given for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantedShape {
+    pub discount: String,
+    pub part: Ratio,
+}
+
+impl GrantedShape {
+    pub fn of(granted: &Granted) -> Self {
+        Self { discount: granted.discount.clone(), part: Ratio(granted.part) }
+    }
+
+    pub fn granted(&self) -> Granted {
+        Granted { discount: self.discount.clone(), part: self.part.0 }
+    }
 }
 
 /// An exact value as `numerator/denominator`: decimals of thirds have no end.
@@ -300,7 +371,11 @@ impl PartShape {
 
 impl AdjustmentShape {
     pub fn of(adjustment: &Adjustment) -> Self {
-        Self { kind: adjustment.kind.as_str().to_owned(), amount_exact: adjustment.amount.to_string() }
+        Self {
+            kind: adjustment.kind.as_str().to_owned(),
+            amount_exact: adjustment.amount.to_string(),
+            origin: adjustment.origin.clone(),
+        }
     }
 }
 
@@ -309,9 +384,12 @@ impl TaxShape {
         Self {
             id: tax.id.clone(),
             rate: tax.rate.to_string(),
+            fixed: tax.fixed.map(|fixed| fixed.to_string()),
+            jurisdiction: tax.jurisdiction.clone(),
             inclusive: tax.inclusive,
             base: tax.base.to_string(),
             amount: tax.amount.to_string(),
+            amount_exact: None,
         }
     }
 }
@@ -323,6 +401,7 @@ impl LineKind {
             LineKind::Usage => "usage",
             LineKind::Count => "count",
             LineKind::OneOff => "one_off",
+            LineKind::Deposit => "deposit",
             LineKind::Adjustment => "adjustment",
             LineKind::Credit => "credit",
             LineKind::TrueUp => "true_up",

@@ -3,16 +3,20 @@
 //!
 //! `calendar` cuts time into periods, `tariff` reads prices, `price` and `tax` price one quantity; `items` finds what a
 //! run has to look at, `groups` and `allowance` what items share, `coverage`, `measure` and `parts` what is billed of it,
-//! and `run` makes the lines. `balance` and `thresholds` look at a period that runs.
+//! `offer`, `deposit`, `count` and `charges` what is special about some, and `run` makes the lines. `balance` and
+//! `thresholds` look at a period that runs.
 
 pub mod allowance;
 pub mod assurance;
 pub mod balance;
 pub mod calendar;
 mod calls;
+pub mod charges;
 pub mod class;
 pub mod compare;
+pub mod count;
 mod coverage;
+mod deposit;
 pub mod explain;
 pub mod facts;
 mod groups;
@@ -21,6 +25,7 @@ mod items;
 pub mod lines;
 mod measure;
 pub mod month_end;
+mod offer;
 mod parts;
 mod peak;
 pub mod price;
@@ -29,8 +34,12 @@ pub mod run;
 pub mod simulate;
 pub mod tariff;
 pub mod tax;
+pub mod tax_batch;
 pub mod thresholds;
 pub mod view;
+mod wide;
 pub mod window;
+
+pub use wide::{account_wide, wholesale};
 
 pub use crate::usage::Straddling;

@@ -47,6 +47,15 @@ pub struct PricedTier {
 pub struct Adjustment {
     pub kind: AdjustmentKind,
     pub amount: Exact,
+    /// Which discount it is, in words.
+    pub origin: Option<String>,
+}
+
+/// A conditional discount that is given for a part of the billed time, above 0 and at most 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granted {
+    pub discount: String,
+    pub part: Exact,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,25 +99,49 @@ impl Measure {
 
 /// The exact price of a charge. **Errors**: an exact value left 128 bits; the account's bill stops.
 pub fn price(tariff: &Tariff, charge: &Charge, measure: &Measure) -> Result<Priced, ExactError> {
+    price_with(tariff, charge, measure, &[])
+}
+
+/// As `price`, with the conditional discounts that are given.
+pub fn price_with(
+    tariff: &Tariff,
+    charge: &Charge,
+    measure: &Measure,
+    granted: &[Granted],
+) -> Result<Priced, ExactError> {
     let mut priced = match &charge.kind {
         ChargeKind::Recurring(recurring) => fixed(recurring.amount, measure)?,
-        ChargeKind::OneOff { amount } => fixed(*amount, &Measure { share: Exact::ONE, ..*measure })?,
+        ChargeKind::OneOff { amount } | ChargeKind::Deposit { amount } => {
+            fixed(*amount, &Measure { share: Exact::ONE, ..*measure })?
+        }
         ChargeKind::Usage(usage) => used(usage, measure)?,
+        ChargeKind::Count(count) => used(&count.pricing, measure)?,
     };
-    let discounts = tariff.discounts.iter().filter(|discount| {
-        discount.applies_to.contains(&charge.id) && discount.cycles.is_none_or(|cycles| measure.cycle_index < cycles)
-    });
+    let discounts = tariff.discounts.iter().filter(|discount| discount.applies_to.contains(&charge.id));
     let share = match &charge.kind {
         ChargeKind::Usage(usage) if !usage.prorate_tiers => Exact::ONE,
-        ChargeKind::OneOff { .. } => Exact::ONE,
+        ChargeKind::OneOff { .. } | ChargeKind::Deposit { .. } | ChargeKind::Count(_) => Exact::ONE,
         _ => measure.share,
     };
     for discount in discounts {
-        let off = discount_of(discount, priced.amount, share)?;
+        let part = match granted.iter().find(|granted| granted.discount == discount.id) {
+            _ if discount.condition.is_always() => {
+                let runs = discount.cycles.is_none_or(|cycles| measure.cycle_index < cycles);
+                if runs { Exact::ONE } else { continue }
+            }
+            Some(granted) => granted.part,
+            None => continue,
+        };
+        let off = discount_of(discount, priced.amount, share, part)?;
         priced.adjust(AdjustmentKind::Discount, off.checked_neg()?)?;
+        if let (false, Some(step)) = (off.is_zero(), priced.adjustments.last_mut()) {
+            step.origin = discount.origin.clone();
+        }
     }
-    if let ChargeKind::Usage(usage) = &charge.kind {
-        limit(usage, &mut priced, share)?;
+    match &charge.kind {
+        ChargeKind::Usage(usage) => limit(usage, &mut priced, share)?,
+        ChargeKind::Count(count) => limit(&count.pricing, &mut priced, share)?,
+        _ => {}
     }
     Ok(priced)
 }
@@ -130,7 +163,7 @@ impl Priced {
     pub fn adjust(&mut self, kind: AdjustmentKind, amount: Exact) -> Result<(), ExactError> {
         if !amount.is_zero() {
             self.amount = self.amount.checked_add(amount)?;
-            self.adjustments.push(Adjustment { kind, amount });
+            self.adjustments.push(Adjustment { kind, amount, origin: None });
         }
         Ok(())
     }
@@ -263,10 +296,12 @@ fn tier_of(quantity: Exact, unit_amount: Exact, flat_amount: Exact) -> Result<Pr
     Ok(PricedTier { quantity, unit_amount, flat_amount, amount })
 }
 
-fn discount_of(discount: &Discount, amount: Exact, share: Exact) -> Result<Exact, ExactError> {
+fn discount_of(discount: &Discount, amount: Exact, share: Exact, part: Exact) -> Result<Exact, ExactError> {
     match discount.kind {
-        DiscountKind::Percent(percent) => amount.checked_mul(percent.checked_div(Exact::from_int(100))?),
-        DiscountKind::Amount(value) => Ok(value.checked_mul(share)?.min(amount)),
+        DiscountKind::Percent(percent) => {
+            amount.checked_mul(part)?.checked_mul(percent.checked_div(Exact::from_int(100))?)
+        }
+        DiscountKind::Amount(value) => Ok(value.checked_mul(share)?.checked_mul(part)?.min(amount)),
     }
 }
 

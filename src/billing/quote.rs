@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::lines::{TaxShape, TierShape};
 use super::price::{Measure, Priced, price, whole_steps};
 use super::tariff::{Charge, ChargeKind, Level, Meter, Tariff};
-use super::tax::levy;
+use super::tax::{Exemption, TaxesDue, levy};
 use crate::vocabulary::{Exact, ExactError, Fault, Faults, Money, MoneyError};
 
 /// The quantities to price, by charge id.
@@ -52,7 +52,8 @@ pub enum QuoteError {
     Money(#[from] MoneyError),
 }
 
-/// Prices every charge of `tariff`; a usage charge the sample does not name was not used.
+/// Prices every charge of `tariff`; a usage or count charge the sample does not name was not used.
+/// Promotions, bundles and trials are a subscriber's, and none is here.
 pub fn quote(tariff: &Tariff, sample: &Sample) -> Result<Quote, QuoteError> {
     let quantities = checked(tariff, sample).map_err(QuoteError::Sample)?;
     let mut total = Money::zero(tariff.currency);
@@ -69,13 +70,15 @@ pub fn quote(tariff: &Tariff, sample: &Sample) -> Result<Quote, QuoteError> {
                     _ => quantity,
                 }
             }
+            ChargeKind::Count(_) => quantities.get(charge.id.as_str()).copied().unwrap_or(Exact::ZERO),
             _ => Exact::ONE,
         };
         let events = sample.events.get(&charge.id).copied().unwrap_or(0);
         let priced = price(tariff, charge, &Measure::whole(quantity, events))?;
         let rounding = tariff.rounding;
         let amount = Money::round(priced.amount, tariff.currency, rounding.places, rounding.mode)?;
-        let taxes = levy(&tariff.taxes, amount, rounding)?;
+        let nobody = Exemption { all: false, taxes: &[] };
+        let taxes = levy(&TaxesDue::of(tariff, charge, nobody).paid, amount, rounding)?;
         total = total.checked_add(amount)?;
         for tax in taxes.iter().filter(|tax| !tax.inclusive) {
             total = total.checked_add(tax.amount)?;
@@ -103,6 +106,7 @@ fn checked<'s>(tariff: &Tariff, sample: &'s Sample) -> Result<BTreeMap<&'s str, 
     let mut quantities = BTreeMap::new();
     let is_usage = |id: &str| match tariff.charge(id).map(|charge| &charge.kind) {
         Some(ChargeKind::Usage(usage)) => usage.meter != Meter::Calls,
+        Some(ChargeKind::Count(_)) => true,
         _ => false,
     };
     for (id, text) in &sample.quantities {

@@ -10,18 +10,21 @@ use thiserror::Error;
 
 use super::allowance::Carry;
 use super::calendar::CalendarError;
+use super::charges::PostedBasis;
+use super::count::CountList;
 use super::facts::{AccountFacts, PeriodSum, RunContext};
 use super::groups::{Step, chains, due, issued_carry, share_step};
 use super::items::{Item, items};
 use super::lines::{
-    AdjustmentShape, AllowanceShape, Basis, ItemKey, Line, LineKind, PartShape, Ratio, StoredLine, TariffRef, TaxShape,
-    TaxSum, TierShape, UsageShape, line_id,
+    AdjustmentShape, AllowanceShape, Basis, CountShape, GrantedShape, ItemKey, Line, LineKind, PartShape, Ratio,
+    StoredLine, TariffRef, TaxShape, TaxSum, TierShape, UsageShape, line_id,
 };
 use super::measure::{count_sum, sum_suffices};
 use super::parts::{Metered, meter, metered_sum};
-use super::price::{AdjustmentKind, Measure, Priced, price};
-use super::tariff::{Charge, ChargeKind, Recurring, Unit};
-use super::tax::{TaxAmount, inclusive_factor, levy};
+use super::price::{AdjustmentKind, Measure, Priced, price_with};
+use super::tariff::{Charge, ChargeKind, Counted as CountedWhat, Recurring, TaxLevel, Unit};
+use super::tax::{Exemption, TaxAmount, TaxesDue, levy, levy_exact};
+use super::tax_batch;
 use crate::usage::Fingerprint;
 use crate::vocabulary::{Currency, Exact, ExactError, Money, MoneyError, Period};
 
@@ -44,6 +47,10 @@ pub enum RunError {
         "charge {charge} has no rate for calls to numbers that begin with {beginning}; name one, or a rate for every number"
     )]
     NoRate { charge: String, beginning: String },
+    #[error("posted charge {id} cannot be rated: {why}")]
+    Posted { id: String, why: String },
+    #[error("tenant {0} is none of whose parent this one is; its subscribers cannot be counted")]
+    NoChild(String),
     #[error("the account has more open periods than a run bills at once")]
     TooManyPeriods,
 }
@@ -53,6 +60,8 @@ pub enum RunError {
 pub struct RunResult {
     pub lines: Vec<StoredLine>,
     pub held: Vec<Held>,
+    /// Whom the count lines counted, to be kept with them.
+    pub counts: Vec<CountList>,
 }
 
 /// A correction that the tenant's policy keeps off the invoice. It is reported, never dropped.
@@ -135,9 +144,13 @@ pub fn lines(facts: &AccountFacts, context: &RunContext) -> Result<RunResult, Ru
             Some(reason) if !enough(&reason)? => {
                 result.held.push(Held { period: item.period.clone(), key: item.key, amount, reason });
             }
-            _ => result.lines.push(*line),
+            _ => {
+                result.counts.extend(item.tally.map(|tally| tally.list));
+                result.lines.push(*line);
+            }
         }
     }
+    tax_batch::settle(facts, &mut result.lines)?;
     Ok(result)
 }
 
@@ -215,6 +228,8 @@ pub struct Rated {
     pub grant: Option<Grant>,
     pub amount: Money,
     pub taxes: Vec<TaxAmount>,
+    /// The taxes before rounding, where they are rounded over the batch.
+    pub taxes_exact: Option<Vec<Exact>>,
 }
 
 fn measured(facts: &AccountFacts, context: &RunContext, item: &Item<'_>) -> Result<Measured, RunError> {
@@ -229,7 +244,14 @@ fn measured(facts: &AccountFacts, context: &RunContext, item: &Item<'_>) -> Resu
     let (quantity_raw, quantity) = match &metered {
         Some(metered) => (metered.raw, metered.quantity),
         None if item.coverage.is_empty() => (0, Exact::ZERO),
-        None => (i64::from(service.times), Exact::from_int(i128::from(service.times))),
+        None => match (&item.charge.kind, &item.tally) {
+            (ChargeKind::Count(_), Some(tally)) => (tally.raw, tally.quantity),
+            (ChargeKind::Count(_), None) => (0, Exact::ZERO),
+            _ => {
+                let times = if item.returned { -i64::from(service.times) } else { i64::from(service.times) };
+                (times, Exact::from_int(i128::from(times)))
+            }
+        },
     };
     let measure = Measure {
         quantity,
@@ -253,15 +275,21 @@ fn rate(facts: &AccountFacts, item: &Item<'_>, measured: Measured, grant: Option
     let Measured { metered, quantity_raw, measure } = measured;
     let measure = Measure { granted: grant.as_ref().map(|grant| grant.used), ..measure };
     let charge = own_charge(item);
-    let mut priced = if item.coverage.is_empty() { Priced::nothing() } else { price(tariff, &charge, &measure)? };
-    if facts.tax_exempt {
-        let net = priced.amount.checked_div(inclusive_factor(&tariff.taxes)?)?;
-        priced.adjust(AdjustmentKind::TaxExempt, net.checked_sub(priced.amount)?)?;
-    }
+    let mut priced = match item.coverage.is_empty() {
+        true => Priced::nothing(),
+        false => price_with(tariff, &charge, &measure, &item.granted)?,
+    };
+    let due = TaxesDue::of(tariff, &charge, Exemption::of(facts));
+    let net = due.without_exempt(priced.amount)?;
+    priced.adjust(AdjustmentKind::TaxExempt, net.checked_sub(priced.amount)?)?;
     let rounding = tariff.rounding;
     let amount = Money::round(priced.amount, tariff.currency, rounding.places, rounding.mode)?;
-    let taxes = if facts.tax_exempt { Vec::new() } else { levy(&tariff.taxes, amount, rounding)? };
-    Ok(Rated { metered, quantity_raw, priced, grant, amount, taxes })
+    let taxes = levy(&due.paid, amount, rounding)?;
+    let taxes_exact = match tariff.tax_level {
+        TaxLevel::Line => None,
+        TaxLevel::Batch => Some(levy_exact(&due.paid, amount.exact())?),
+    };
+    Ok(Rated { metered, quantity_raw, priced, grant, amount, taxes, taxes_exact })
 }
 
 /// The sum of the item's period, where it says as much as the entries: the period is billed as a whole.
@@ -276,7 +304,7 @@ fn own_charge<'r>(item: &Item<'r>) -> Cow<'r, Charge> {
     match (&item.charge.kind, item.own_amount) {
         (ChargeKind::Recurring(recurring), Some(amount)) => {
             let kind = ChargeKind::Recurring(Recurring { amount, ..recurring.clone() });
-            Cow::Owned(Charge { id: item.charge.id.clone(), kind })
+            Cow::Owned(Charge { kind, ..item.charge.clone() })
         }
         _ => Cow::Borrowed(item.charge),
     }
@@ -291,8 +319,11 @@ fn difference(
 ) -> Result<Option<StoredLine>, RunError> {
     let before = item.issued.map(|line| &line.basis);
     let change = change_of(item, rated)?;
-    let taxes = tax_sums(&rated.taxes, before);
-    let tax_moved = taxes.iter().any(|(sum, before)| sum.amount_minor != *before);
+    let taxes = tax_sums(rated, before);
+    let tax_moved = taxes.iter().any(|(sum, charged)| match sum.exact {
+        None => sum.amount_minor != *charged,
+        Some(exact) => tax_batch::exact_before(before, &sum.id, tariff_currency(item)) != exact.0,
+    });
     let raw_change = rated.quantity_raw - before.map_or(0, |before| before.quantity_raw);
     let grant = rated.grant.as_ref();
     let allowance_moved = before.is_some_and(|before| {
@@ -316,13 +347,13 @@ fn difference(
         id: line_id(&facts.tenant, &facts.source, &facts.account, &context.cycle.id, &item.key, revision),
         tenant: facts.tenant.clone(),
         account: facts.account.clone(),
-        service: Some(item.key.service.clone()),
+        service: Some(item.key.service.clone()).filter(|id| !id.is_empty()),
         charge: item.key.charge.clone(),
         kind: kind_of(item, change),
         cycle: context.cycle.id.clone(),
         period: item.period.clone(),
         tariff: TariffRef { id: tariff.id.clone(), version: tariff.version, digest: tariff.digest.clone() },
-        description: describe(context, item, rated),
+        description: describe(facts, context, item, rated),
         quantity_raw: raw_change.to_string(),
         quantity: less(priced.quantity, before.map(|before| before.quantity))?.to_string(),
         unit: unit_of(item).to_owned(),
@@ -333,6 +364,11 @@ fn difference(
         amount: change.to_string(),
         rounding_residue: residue.to_string(),
         tax: tax_shapes(&taxes, before, tariff.currency),
+        tax_category: item.charge.tags.category.clone(),
+        tax_jurisdiction: facts.services[item.service]
+            .tax_jurisdiction
+            .clone()
+            .or_else(|| item.charge.tags.jurisdiction.clone()),
         currency: tariff.currency.to_string(),
         corrects: item.original.map(str::to_owned),
         allowance: grant.map(|grant| allowance_shape(&priced, grant)).transpose()?,
@@ -341,6 +377,13 @@ fn difference(
             watermark: facts.watermark,
             records: metered.counted.records,
             digest: metered.counted.digest.clone(),
+        }),
+        count: item.tally.as_ref().map(|tally| CountShape {
+            tenant: tally.list.tenant.clone(),
+            rule: tally.list.rule.clone(),
+            days: tally.list.days.clone(),
+            members: tally.list.members.len() as u64,
+            digest: tally.list.digest(),
         }),
         batch: context.batch.clone(),
         created_at: context.now,
@@ -354,6 +397,11 @@ fn difference(
         share: Ratio(item.share),
         cycle_index: item.cycle_index,
         tax_exempt: facts.tax_exempt,
+        exempt_from: facts.exempt_from.clone(),
+        discounts: item.granted.iter().map(GrantedShape::of).collect(),
+        posted: item
+            .posted
+            .map(|number| PostedBasis { posting: facts.posted[number].posting.clone(), currency: tariff.currency }),
         times: facts.services[item.service].times,
         events: rated.metered.as_ref().map_or(0, |metered| metered.events),
         quantity_raw: rated.quantity_raw,
@@ -389,27 +437,43 @@ fn kind_of(item: &Item<'_>, change: Money) -> LineKind {
         (_, Some(_)) if change.minor < 0 => LineKind::Credit,
         (_, Some(_)) => LineKind::Adjustment,
         (ChargeKind::Recurring(_), None) => LineKind::Recurring,
+        (ChargeKind::OneOff { .. }, None) if change.minor < 0 => LineKind::Credit,
         (ChargeKind::OneOff { .. }, None) => LineKind::OneOff,
+        (ChargeKind::Deposit { .. }, None) => LineKind::Deposit,
+        (ChargeKind::Count(_), None) => LineKind::Count,
         (ChargeKind::Usage(_), None) => LineKind::Usage,
     }
+}
+
+fn tariff_currency(item: &Item<'_>) -> Currency {
+    item.version.tariff.currency
 }
 
 fn unit_of(item: &Item<'_>) -> &'static str {
     match &item.charge.kind {
         ChargeKind::Recurring(_) => "period",
-        ChargeKind::OneOff { .. } => "piece",
+        ChargeKind::OneOff { .. } | ChargeKind::Deposit { .. } => "piece",
+        ChargeKind::Count(count) => match count.what {
+            CountedWhat::Accounts => "subscriber",
+            CountedWhat::Services => "service",
+        },
         ChargeKind::Usage(usage) if usage.unit == Unit::Session => "session",
         ChargeKind::Usage(usage) => usage.unit.as_str(),
     }
 }
 
 /// Cumulative taxes, each with what earlier lines have charged; a tax no longer due is there with nothing.
-fn tax_sums(levied: &[TaxAmount], before: Option<&Basis>) -> Vec<(TaxSum, i64)> {
+fn tax_sums(rated: &Rated, before: Option<&Basis>) -> Vec<(TaxSum, i64)> {
+    let levied = &rated.taxes;
     let earlier = before.map(|before| before.taxes.as_slice()).unwrap_or_default();
     let mut sums: Vec<(TaxSum, i64)> = levied
         .iter()
-        .map(|tax| {
+        .enumerate()
+        .map(|(index, tax)| {
             let sum = TaxSum {
+                fixed: tax.fixed.map(|fixed| fixed.to_string()),
+                jurisdiction: tax.jurisdiction.clone(),
+                exact: rated.taxes_exact.as_ref().map(|exact| Ratio(exact[index])),
                 id: tax.id.clone(),
                 rate: tax.rate.to_string(),
                 inclusive: tax.inclusive,
@@ -421,18 +485,22 @@ fn tax_sums(levied: &[TaxAmount], before: Option<&Basis>) -> Vec<(TaxSum, i64)> 
         })
         .collect();
     for gone in earlier.iter().filter(|old| !levied.iter().any(|tax| tax.id == old.id)) {
-        sums.push((TaxSum { base_minor: 0, amount_minor: 0, ..gone.clone() }, gone.amount_minor));
+        let exact = gone.exact.map(|_| Ratio(Exact::ZERO));
+        sums.push((TaxSum { base_minor: 0, amount_minor: 0, exact, ..gone.clone() }, gone.amount_minor));
     }
     sums
 }
 
-fn tax_shapes(sums: &[(TaxSum, i64)], before: Option<&Basis>, currency: crate::vocabulary::Currency) -> Vec<TaxShape> {
+fn tax_shapes(sums: &[(TaxSum, i64)], before: Option<&Basis>, currency: Currency) -> Vec<TaxShape> {
     let earlier = before.map(|before| before.taxes.as_slice()).unwrap_or_default();
     let base_before = |id: &str| earlier.iter().find(|tax| tax.id == id).map_or(0, |tax| tax.base_minor);
     sums.iter()
         .map(|(sum, before)| TaxShape {
             id: sum.id.clone(),
             rate: sum.rate.clone(),
+            fixed: sum.fixed.clone(),
+            jurisdiction: sum.jurisdiction.clone(),
+            amount_exact: None,
             inclusive: sum.inclusive,
             base: Money::new(sum.base_minor - base_before(&sum.id), currency).to_string(),
             amount: Money::new(sum.amount_minor - before, currency).to_string(),
@@ -459,7 +527,7 @@ fn is_small(context: &RunContext, change: Money) -> Result<bool, RunError> {
     Ok(context.corrections.min_amount.is_some_and(|least| size < least))
 }
 
-fn describe(context: &RunContext, item: &Item<'_>, rated: &Rated) -> String {
+fn describe(facts: &AccountFacts, context: &RunContext, item: &Item<'_>, rated: &Rated) -> String {
     let cycle = &context.cycle;
     let time = |from, until| format!("{} to {}", cycle.day_of(from), cycle.day_of(until));
     let billed: Vec<String> = item.coverage.iter().map(|(from, until)| time(*from, *until)).collect();
@@ -471,6 +539,10 @@ fn describe(context: &RunContext, item: &Item<'_>, rated: &Rated) -> String {
             };
             format!("{} {}{included}", rated.priced.quantity, usage.unit)
         }
+        ChargeKind::Count(_) => {
+            let days = item.tally.as_ref().map(|tally| format!(" ({}, {})", tally.list.rule, tally.list.days));
+            format!("{} {}{}", rated.priced.quantity, unit_of(item), days.unwrap_or_default())
+        }
         _ if item.share == Exact::ONE || item.coverage.is_empty() => String::new(),
         _ => {
             let days = cycle.days(&item.period);
@@ -481,6 +553,11 @@ fn describe(context: &RunContext, item: &Item<'_>, rated: &Rated) -> String {
     let time = if billed.is_empty() { time(item.period.start, item.period.end) } else { billed.join(" and ") };
     let about = if what.is_empty() { String::new() } else { format!(": {what}") };
     let correction = if item.issued.is_some() { "Correction of " } else { "" };
+    if let Some(posted) = item.posted.map(|number| &facts.posted[number]) {
+        let words = posted.posting.description.clone().or_else(|| posted.posting.charge.clone());
+        return format!("{correction}{}, {}", words.unwrap_or_else(|| "charge".to_owned()), posted.on);
+    }
+    let correction = if item.returned { "Return of " } else { correction };
     let addon = item.key.addon.as_ref().map(|addon| format!(" ({addon})")).unwrap_or_default();
     format!("{correction}{} {}{addon}, {time}{about}", item.key.tariff, item.key.charge)
 }
@@ -495,6 +572,8 @@ const NOTHING_USED: PeriodSum = PeriodSum {
     sessions: 0,
 };
 
+#[cfg(test)]
+mod offer_tests;
 #[cfg(test)]
 mod shared_tests;
 #[cfg(test)]

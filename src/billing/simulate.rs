@@ -171,7 +171,7 @@ pub fn best_plan(
     for offer in offers.iter().filter(|offer| offer.plan != plan) {
         let mut other = facts.clone();
         for main in other.services.iter_mut().filter(|known| known.id == service && known.addon.is_none()) {
-            main.price_override = None;
+            main.price_overrides.clear();
             main.stretches.iter_mut().for_each(|stretch| stretch.tariff.clone_from(&offer.tariff));
         }
         let lines = repeating(period_lines(&other, context)?, context);
@@ -251,7 +251,7 @@ fn repeating(lines: Vec<StoredLine>, context: &RunContext) -> Vec<StoredLine> {
         let versions = context.tariffs.get(&line.tariff.id).map(Vec::as_slice).unwrap_or_default();
         let version = versions.iter().find(|version| version.tariff.version == line.tariff.version);
         let charge = version.and_then(|version| version.tariff.charge(&line.charge));
-        charge.is_some_and(|charge| matches!(charge.kind, ChargeKind::OneOff { .. }))
+        charge.is_some_and(|charge| matches!(charge.kind, ChargeKind::OneOff { .. } | ChargeKind::Deposit { .. }))
     };
     lines.into_iter().filter(|stored| !is_one_off(stored)).collect()
 }

@@ -2,7 +2,10 @@
 //!
 //! Net plus inclusive taxes is the amount to the last unit, whatever the rates.
 
-use super::tariff::{LineRounding, Tax};
+use std::borrow::Cow;
+
+use super::facts::AccountFacts;
+use super::tariff::{Charge, ChargeKind, LineRounding, Tariff, Tax};
 use crate::vocabulary::{Exact, ExactError, Money, MoneyError};
 
 /// One tax of one line.
@@ -11,9 +14,61 @@ pub struct TaxAmount {
     pub id: String,
     /// Percent.
     pub rate: Exact,
+    pub fixed: Option<Exact>,
+    pub jurisdiction: Option<String>,
     pub inclusive: bool,
     pub base: Money,
     pub amount: Money,
+}
+
+/// The taxes of one charge, and those of them that the account pays.
+#[derive(Debug, Clone)]
+pub struct TaxesDue<'t> {
+    pub all: Cow<'t, [Tax]>,
+    pub paid: Cow<'t, [Tax]>,
+}
+
+/// Who is exempt from what.
+#[derive(Debug, Clone, Copy)]
+pub struct Exemption<'e> {
+    pub all: bool,
+    pub taxes: &'e [String],
+}
+
+impl<'e> Exemption<'e> {
+    pub fn of(facts: &'e AccountFacts) -> Self {
+        Self { all: facts.tax_exempt, taxes: &facts.exempt_from }
+    }
+}
+
+impl<'t> TaxesDue<'t> {
+    /// The taxes of a charge of a tariff. A deposit is nobody's income and has none.
+    pub fn of(tariff: &'t Tariff, charge: &Charge, exempt: Exemption<'_>) -> Self {
+        if matches!(charge.kind, ChargeKind::Deposit { .. }) {
+            return Self { all: Cow::Borrowed(&[]), paid: Cow::Borrowed(&[]) };
+        }
+        let concerns = |tax: &Tax| tax.applies_to.as_ref().is_none_or(|list| list.contains(&charge.id));
+        let all: Cow<'t, [Tax]> = match tariff.taxes.iter().all(concerns) {
+            true => Cow::Borrowed(&tariff.taxes),
+            false => tariff.taxes.iter().filter(|tax| concerns(tax)).cloned().collect(),
+        };
+        let paid = match exempt.all {
+            true => Cow::Borrowed(&[][..]),
+            false if all.iter().any(|tax| exempt.taxes.contains(&tax.id)) => {
+                all.iter().filter(|tax| !exempt.taxes.contains(&tax.id)).cloned().collect()
+            }
+            false => all.clone(),
+        };
+        Self { all, paid }
+    }
+
+    /// What an amount with all inclusive taxes is without those that the account does not pay.
+    pub fn without_exempt(&self, amount: Exact) -> Result<Exact, ExactError> {
+        if self.all.len() == self.paid.len() {
+            return Ok(amount);
+        }
+        amount.checked_div(inclusive_factor(&self.all)?)?.checked_mul(inclusive_factor(&self.paid)?)
+    }
 }
 
 /// The taxes of `amount`, which is gross of inclusive and net of exclusive tax. Taxes come in their order.
@@ -22,7 +77,11 @@ pub fn levy(taxes: &[Tax], amount: Money, rounding: LineRounding) -> Result<Vec<
     let net = take_inclusive(taxes, amount, rounding, &mut levied)?;
     let mut before = Money::zero(amount.currency);
     for (tax, slot) in taxes.iter().zip(levied.iter_mut()) {
-        if !tax.inclusive {
+        if let Some(fixed) = tax.fixed {
+            // What costs nothing, or is given back, has no fixed tax.
+            let due = if net.minor > 0 { round(fixed, amount, rounding)? } else { Money::zero(amount.currency) };
+            *slot = Some(tax_amount(tax, net, due));
+        } else if !tax.inclusive {
             let base = if tax.compound { net.checked_add(before)? } else { net };
             let exact = base.exact().checked_mul(hundredth(tax.rate)).map_err(overflow)?;
             *slot = Some(tax_amount(tax, base, round(exact, amount, rounding)?));
@@ -32,6 +91,28 @@ pub fn levy(taxes: &[Tax], amount: Money, rounding: LineRounding) -> Result<Vec<
         }
     }
     Ok(levied.into_iter().flatten().collect())
+}
+
+/// The taxes of `amount` before any rounding, one for each of `taxes`.
+pub fn levy_exact(taxes: &[Tax], amount: Exact) -> Result<Vec<Exact>, ExactError> {
+    let net = amount.checked_div(inclusive_factor(taxes)?)?;
+    let mut levied = vec![Exact::ZERO; taxes.len()];
+    for (index, share) in inclusive_shares(taxes)? {
+        levied[index] = net.checked_mul(share)?;
+    }
+    let mut before = Exact::ZERO;
+    for (index, tax) in taxes.iter().enumerate() {
+        if !tax.inclusive {
+            let base = if tax.compound { net.checked_add(before)? } else { net };
+            levied[index] = match tax.fixed {
+                Some(fixed) if net > Exact::ZERO => fixed,
+                Some(_) => Exact::ZERO,
+                None => base.checked_mul(hundredth(tax.rate))?,
+            };
+        }
+        before = before.checked_add(levied[index])?;
+    }
+    Ok(levied)
 }
 
 /// What an amount with inclusive taxes is divided by to become net.
@@ -82,7 +163,15 @@ fn inclusive_shares(taxes: &[Tax]) -> Result<Vec<(usize, Exact)>, ExactError> {
 }
 
 fn tax_amount(tax: &Tax, base: Money, amount: Money) -> TaxAmount {
-    TaxAmount { id: tax.id.clone(), rate: tax.rate, inclusive: tax.inclusive, base, amount }
+    TaxAmount {
+        id: tax.id.clone(),
+        rate: tax.rate,
+        fixed: tax.fixed,
+        jurisdiction: tax.jurisdiction.clone(),
+        inclusive: tax.inclusive,
+        base,
+        amount,
+    }
 }
 
 fn round(exact: Exact, like: Money, rounding: LineRounding) -> Result<Money, MoneyError> {
@@ -107,7 +196,16 @@ mod tests {
     const HALF_UP: LineRounding = LineRounding { mode: Rounding::HalfUp, places: 2 };
 
     fn tax(id: &str, rate: &str, inclusive: bool, compound: bool) -> Tax {
-        Tax { id: id.to_owned(), rate: rate.parse().expect("a rate"), inclusive, compound, order: 1 }
+        Tax {
+            id: id.to_owned(),
+            rate: rate.parse().expect("a rate"),
+            fixed: None,
+            applies_to: None,
+            jurisdiction: None,
+            inclusive,
+            compound,
+            order: 1,
+        }
     }
 
     fn usd(minor: i64) -> Money {

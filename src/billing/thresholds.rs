@@ -301,6 +301,7 @@ do = ["disconnect"]
             batch: None,
             tariffs: book,
             backdate_days: 400,
+            wholesale: Vec::new(),
             corrections: CorrectionPolicy::default(),
             closures: BTreeMap::new(),
             causes: Default::default(),
@@ -324,11 +325,8 @@ do = ["disconnect"]
             tenant: "acme".to_owned(),
             source: "default".to_owned(),
             account: "1".to_owned(),
-            tax_exempt: false,
             services: vec![service],
-            issued: Vec::new(),
-            held: Default::default(),
-            watermark: 0,
+            ..AccountFacts::default()
         }
     }
 

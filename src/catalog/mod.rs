@@ -21,7 +21,7 @@ use crate::account::{
 use crate::billing::Straddling;
 use crate::billing::calendar::BillCycle;
 use crate::billing::class::ClassRule;
-use crate::billing::facts::CorrectionPolicy;
+use crate::billing::facts::{CorrectionPolicy, Wholesale};
 use crate::billing::tariff::Tariff;
 use crate::vocabulary::{Currency, TenantId, Zone};
 
@@ -56,6 +56,8 @@ pub struct Catalog {
     /// In the order they are tried.
     pub classes: Vec<ClassRule>,
     pub tariffs: Vec<Tariff>,
+    /// Accounts of this tenant that are tenants, and what their subscribers cost.
+    pub wholesale: Vec<Wholesale>,
     /// The texts it was read from.
     pub bundle: Bundle,
 }

@@ -9,9 +9,9 @@ use crate::account::{
 use crate::billing::Straddling;
 use crate::billing::calendar::{BillCycle, Every};
 use crate::billing::class::ClassRule;
-use crate::billing::facts::CorrectionPolicy;
+use crate::billing::facts::{CorrectionPolicy, Wholesale};
 use crate::billing::tariff::{Tariff, canonical, read_section};
-use crate::vocabulary::{Currency, Exact, Fault, Section, TenantId, TomlFile, Value, Zone};
+use crate::vocabulary::{AccountKey, Currency, Date, Exact, Fault, Section, SourceId, TenantId, TomlFile, Value, Zone};
 
 /// Reads one catalog. **Errors**: every fault of every file, with its place.
 pub fn read(bundle: &Bundle) -> Result<Catalog, Vec<Fault>> {
@@ -75,6 +75,9 @@ fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> 
         root,
         "plan",
     );
+    let wholesale: Option<Vec<Wholesale>> =
+        root.sections("wholesale").into_iter().map(|section| wholesale(section, sound.then_some(&known))).collect();
+    sound &= bundles_are_sold(&tariffs, root);
     let (tenant, cycles, plans, models) = (tenant?, cycles?, plans?, models?);
     for (index, model) in models.iter().enumerate() {
         if models[..index].iter().any(|other| other.id == model.id) {
@@ -105,6 +108,7 @@ fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> 
         plans,
         classes: classes?,
         tariffs,
+        wholesale: wholesale?,
         bundle: bundle.clone(),
     })
 }
@@ -398,6 +402,58 @@ fn tariff(
             None
         }
     }
+}
+
+/// Which account is which tenant, and by which tariff that tenant's subscribers are charged.
+fn wholesale(mut section: Section<'_>, tariffs: Option<&BTreeSet<&str>>) -> Option<Wholesale> {
+    let tenant = section.required_parsed::<TenantId>("tenant");
+    let account = section.required("account").and_then(|value| match AccountKey::parse_external_id(value.text()?) {
+        Ok(id) => Some(id),
+        Err(error) => {
+            value.fault(error.to_string());
+            None
+        }
+    });
+    let source = match section.value("source") {
+        Some(value) => value.parse::<SourceId>(),
+        None => Some(SourceId::default()),
+    };
+    let tariff = section.required("tariff").and_then(|value| {
+        let name = value.text()?;
+        if tariffs.is_some_and(|known| !known.contains(name)) {
+            value.fault(format!("there is no tariff `{name}` in this catalog"));
+            return None;
+        }
+        Some(name.to_owned())
+    });
+    let from = section.required_parsed::<Date>("from");
+    let until = match section.value("until") {
+        Some(value) => value.parse::<Date>().map(Some),
+        None => Some(None),
+    };
+    section.finish();
+    Some(Wholesale {
+        tenant: tenant?.to_string(),
+        source: source?.to_string(),
+        account: account?,
+        tariff: tariff?,
+        from: from?,
+        until: until?,
+    })
+}
+
+/// A bundle with what nobody sells would be a discount nobody gets.
+fn bundles_are_sold(tariffs: &[Tariff], root: &Section<'_>) -> bool {
+    let mut sound = true;
+    for tariff in tariffs {
+        for name in tariff.discounts.iter().flat_map(|discount| &discount.condition.requires) {
+            if !tariffs.iter().any(|other| other.id == *name) {
+                root.fault(format!("tariff `{}` has a bundle with `{name}`, and there is no such tariff", tariff.id));
+                sound = false;
+            }
+        }
+    }
+    sound
 }
 
 fn inline_tables(text: &str) -> Vec<toml::Table> {

@@ -28,6 +28,8 @@ pub const PUSHERS: &[Role] = &[Role::Push, Role::Admin];
 pub const HANDLERS: &[Role] = &[Role::Push, Role::Csr, Role::Operator, Role::Admin];
 /// May boot devices and move them by the thousand.
 pub const OPERATORS: &[Role] = &[Role::Operator, Role::Admin];
+/// May post charges and credits.
+pub const CHARGERS: &[Role] = &[Role::Push, Role::Csr, Role::Billing, Role::Admin];
 /// May run what bills.
 pub const BILLERS: &[Role] = &[Role::Billing, Role::Admin];
 

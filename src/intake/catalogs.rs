@@ -1,10 +1,11 @@
 //! The catalog in force of each tenant, read once a version and remembered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::problem::Problem;
 use crate::account::Known;
+use crate::billing::calendar::BillCycle;
 use crate::catalog::{self, Bundle};
 use crate::store::{Tx, accounts};
 use crate::vocabulary::TenantId;
@@ -14,6 +15,8 @@ use crate::vocabulary::TenantId;
 pub struct TenantCatalog {
     pub version: i64,
     pub known: Known,
+    /// Bill cycles by id, for what is to change with the next one.
+    pub cycles: BTreeMap<String, BillCycle>,
 }
 
 /// Versions of before that are kept read.
@@ -68,8 +71,8 @@ impl Catalogs {
             return Ok(known);
         }
         let document = accounts::catalog_document(tx, tenant, version).await?;
-        let known = document.as_deref().and_then(known).ok_or_else(Problem::internal)?;
-        let catalog = Arc::new(TenantCatalog { version, known });
+        let (known, cycles) = document.as_deref().and_then(known).ok_or_else(Problem::internal)?;
+        let catalog = Arc::new(TenantCatalog { version, known, cycles });
         let mut olds = self.olds();
         if olds.len() >= OLDS_KEPT {
             olds.clear();
@@ -88,11 +91,11 @@ impl Catalogs {
             return Ok(known);
         }
         let document = accounts::catalog_document(tx, tenant, version).await?;
-        let known = document.as_deref().and_then(known).ok_or_else(|| {
+        let (known, cycles) = document.as_deref().and_then(known).ok_or_else(|| {
             tracing::error!(%tenant, version, "The stored catalog cannot be read; pushes of this tenant are refused.");
             Problem::internal()
         })?;
-        let catalog = Arc::new(TenantCatalog { version, known });
+        let catalog = Arc::new(TenantCatalog { version, known, cycles });
         self.lock().insert(tenant.clone(), catalog.clone());
         Ok(catalog)
     }
@@ -107,7 +110,9 @@ fn locked<T>(map: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn known(document: &str) -> Option<Known> {
+fn known(document: &str) -> Option<(Known, BTreeMap<String, BillCycle>)> {
     let bundle: Bundle = serde_json::from_str(document).ok()?;
-    Some(catalog::read(&bundle).ok()?.known())
+    let catalog = catalog::read(&bundle).ok()?;
+    let known = catalog.known();
+    Some((known, catalog.cycles.into_iter().map(|(id, cycle)| (id, cycle.calendar)).collect()))
 }

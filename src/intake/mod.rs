@@ -9,6 +9,8 @@ pub mod billing;
 pub mod caller;
 mod catalog;
 mod catalogs;
+mod charges;
+mod counts;
 mod deeds;
 mod devices;
 mod events;
@@ -81,6 +83,8 @@ fn router(app: App) -> Router {
         .merge(accounts::routes())
         .merge(jobs::routes())
         .merge(billing::routes())
+        .merge(charges::routes())
+        .merge(counts::routes())
         .merge(catalog::routes())
         .merge(devices::routes())
         .merge(events::routes())

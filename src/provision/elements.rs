@@ -40,6 +40,8 @@ pub const DEFAULT_QUOTA_MB: u32 = 1024;
 ///
 /// **Shape**: sorted by kind and key, each once.
 pub fn elements(basis: &Basis, existing: &[(ElementKind, String)], now: Timestamp) -> Vec<ElementDesired> {
+    let account = basis.account.at(now);
+    let basis = &Basis { account: &account, ..*basis };
     let mut wanted: BTreeMap<(ElementKind, String), ElementDesired> = BTreeMap::new();
     let mut add = |element: ElementDesired| {
         wanted.insert((element.kind, element.key.clone()), element);
@@ -71,12 +73,15 @@ pub fn next_change(basis: &Basis, now: Timestamp) -> Option<Timestamp> {
     if basis.closed {
         return None;
     }
+    let account = basis.account.at(now);
+    let basis = &Basis { account: &account, ..*basis };
     let holds = basis.account.holds.iter().chain(basis.operator_holds.iter().map(|held| &held.hold));
     let edges = holds.flat_map(|hold| [hold.from, hold.until]).flatten();
     let starts = living(basis.account).filter_map(|service| network_from(service, basis.known));
     let addons = living(basis.account).flat_map(|service| &service.addons);
     let addons = addons.flat_map(|addon| self::edges(addon, basis.known)).flatten();
-    edges.chain(starts).chain(addons).filter(|at| *at > now).min()
+    let scheduled = basis.account.next_scheduled(now);
+    edges.chain(starts).chain(addons).chain(scheduled).filter(|at| *at > now).min()
 }
 
 /// What the strictest hold in force does to a service, `Treatment::None` without one.

@@ -163,6 +163,8 @@ static SEEN_MANY: Many<2> = Many::new(
     [("id", Of::Integer), ("source_revision", Of::Integer)],
     "UPDATE account SET source_revision = new.source_revision, stale_pushes = 0 FROM new WHERE account.id = new.id",
 );
+const LEAVE_CYCLE: &str = "INSERT INTO left_cycle (account_id, cycle, left_at) VALUES ($1, $2, $3)
+     ON CONFLICT (account_id, cycle) DO UPDATE SET left_at = excluded.left_at";
 const SEEN: &str = "UPDATE account SET source_revision = $2, stale_pushes = 0 WHERE id = $1";
 const COUNT_STALE: &str = "UPDATE account SET stale_pushes = stale_pushes + 1 WHERE id = $1 RETURNING stale_pushes";
 const CLOSE_LATER: &str =
@@ -330,6 +332,12 @@ pub async fn write(tx: &mut Tx, accounts: &[Written<'_>], now: Timestamp) -> Res
 /// As `record_seen`, for many.
 pub async fn record_all_seen(tx: &mut Tx, seen: &[(i64, Option<i64>)]) -> Result<(), StoreError> {
     SEEN_MANY.execute(tx, seen.iter().map(|(id, revision)| [(*id).into(), (*revision).into()]).collect()).await
+}
+
+/// Notes that an account is billed on another cycle from now on; the one it leaves still bills what was.
+pub async fn leave_cycle(tx: &mut Tx, id: i64, cycle: &str, now: Timestamp) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(LEAVE_CYCLE).bind(id).bind(cycle).bind(to_micros(now)).execute(c).await.map(drop))?;
+    Ok(())
 }
 
 /// Notes the source's newest revision of an unchanged account.

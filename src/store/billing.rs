@@ -71,9 +71,11 @@ pub struct LineFilter {
 const ACCOUNTS: &str = "SELECT id, source, external_id, bill_cycle FROM account
      WHERE tenant = $1 AND id > $2
        AND (bill_cycle = $3 OR EXISTS
-            (SELECT 1 FROM line WHERE line.account_id = account.id AND line.cycle = $3))
+            (SELECT 1 FROM line WHERE line.account_id = account.id AND line.cycle = $3)
+            OR EXISTS (SELECT 1 FROM left_cycle WHERE left_cycle.account_id = account.id AND left_cycle.cycle = $3))
      ORDER BY id LIMIT $4";
-const COUNT_ACCOUNTS: &str = "SELECT COUNT(*) FROM account WHERE tenant = $1 AND bill_cycle = $2";
+const COUNT_ACCOUNTS: &str = "SELECT COUNT(*) FROM account WHERE tenant = $1 AND (bill_cycle = $2 OR EXISTS
+     (SELECT 1 FROM left_cycle WHERE left_cycle.account_id = account.id AND left_cycle.cycle = $2))";
 const ISSUED: &str = "SELECT line.document FROM line JOIN batch ON batch.id = line.batch
      WHERE line.account_id = $1 AND line.cycle = $2 AND batch.state <> 'building'
      ORDER BY line.period_start_at, line.id LIMIT 1000000";

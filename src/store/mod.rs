@@ -19,6 +19,8 @@ mod blast;
 mod bulk;
 pub mod calls;
 pub mod catalog;
+pub mod census;
+pub mod charges;
 pub mod clock;
 pub mod completeness;
 pub mod cycles;

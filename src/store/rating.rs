@@ -1,20 +1,28 @@
 //! Reads what `billing` needs of a run, an account, a line, and hands it the facts; what they mean is decided there.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::accounts::FactsRow;
 use super::billing::{self as rows, BilledAccount, Wanted};
-use super::{StoreError, Tx, accounts, catalog, held, ledger, ledger_totals};
+use super::charges::PostedRow;
+use super::{StoreError, Tx, accounts, catalog, census, charges, held, ledger, ledger_totals};
+use crate::account::TaxExempt;
 use crate::billing::calendar::CalendarError;
+use crate::billing::charges::{PostedCharge, tariff_of_line};
+use crate::billing::count::{Census, CountList};
 use crate::billing::explain::{Explanation, explain as explained, own_amount};
-use crate::billing::facts::{AccountFacts, Causes, RunContext, ServiceFacts, UsageEntry};
+use crate::billing::facts::{
+    AccountFacts, Causes, KnownVersion, RunContext, ServiceFacts, TariffBook, UsageEntry, Wholesale,
+};
 use crate::billing::history::{PlanTariffs, ServiceHistory, billed};
 use crate::billing::lines::{ItemKey, StoredLine};
 use crate::billing::run::{RunError, usage_needed};
 use crate::billing::tariff::{ChargeKind, Tariff};
-use crate::vocabulary::Timestamp;
+use crate::billing::{account_wide, wholesale};
+use crate::vocabulary::{Date, Timestamp};
 
 /// Why a run, an account or a line cannot be looked at.
 #[derive(Debug, Error)]
@@ -57,6 +65,7 @@ pub async fn context(
         batch: None,
         tariffs: catalog::tariff_book(tx, tenant).await?,
         backdate_days: in_force.backdate_days,
+        wholesale: in_force.wholesale,
         corrections: in_force.corrections,
         closures: rows::closures(tx, tenant, cycle).await?,
         causes: Causes::default(),
@@ -103,9 +112,19 @@ pub async fn facts_of(
     for (account, sequence) in ledger::last_sequences(tx, &ids).await? {
         place(account, &mut stored, &mut |one| one.watermark = sequence);
     }
+    for (account, row) in charges::of_accounts(tx, &ids, &context.cycle.id).await? {
+        place(account, &mut stored, &mut |one| one.take(row.clone(), |one, row| one.posted.push(row)));
+    }
+    for (account, services) in counted(tx, accounts, tenant, context).await? {
+        place(account, &mut stored, &mut |one| one.take_counted(services.clone()));
+    }
     let mut found: Vec<Result<Gathered, RunError>> = accounts
         .iter()
-        .map(|account| gather(account, stored.remove(&account.id).unwrap_or_default(), tenant, context, plans))
+        .map(|account| {
+            let mut stored = stored.remove(&account.id).unwrap_or_default();
+            let services = services(std::mem::take(&mut stored.history), &stored.services, context, plans)?;
+            gather(account, stored, services, tenant, context)
+        })
         .collect();
     read_usage(tx, &mut found, context, &[]).await?;
     Ok(found.into_iter().map(|one| one.map(|one| one.facts)).collect())
@@ -118,9 +137,12 @@ struct Stored {
     history: Vec<FactsRow>,
     issued: Vec<StoredLine>,
     held: BTreeSet<ItemKey>,
+    posted: Vec<PostedRow>,
+    /// What it pays for the subscribers of tenants.
+    counted: Vec<ServiceFacts>,
     watermark: i64,
-    /// The first row of it that cannot be read: that stops this account, and no other.
-    unreadable: Option<StoreError>,
+    /// The first thing of it that cannot be read: that stops this account, and no other.
+    failed: Option<RunError>,
 }
 
 impl Stored {
@@ -128,7 +150,16 @@ impl Stored {
         match row {
             Ok(row) => keep(self, row),
             Err(error) => {
-                self.unreadable.get_or_insert(error);
+                self.failed.get_or_insert(RunError::Unreadable(error.to_string()));
+            }
+        }
+    }
+
+    fn take_counted(&mut self, services: Result<Vec<ServiceFacts>, RunError>) {
+        match services {
+            Ok(services) => self.counted = services,
+            Err(error) => {
+                self.failed.get_or_insert(error);
             }
         }
     }
@@ -139,39 +170,52 @@ struct Gathered {
     account_id: i64,
     facts: AccountFacts,
     rows: Vec<i64>,
+    /// Rows of services whose sums may be of another cycle's periods.
+    moved: BTreeSet<i64>,
 }
 
+/// The facts of an account without usage: its services, and beside them what is billed for the account as a whole.
 fn gather(
     account: &BilledAccount,
     stored: Stored,
+    Services { exempt, mut services, mut rows, mut moved }: Services,
     tenant: &str,
     context: &RunContext,
-    plans: &PlanTariffs,
 ) -> Result<Gathered, RunError> {
-    if let Some(error) = stored.unreadable {
-        return Err(RunError::Unreadable(error.to_string()));
+    if let Some(error) = stored.failed {
+        return Err(error);
     }
-    let services = services(stored.history, &stored.services, context, plans)?;
-    let Services { tax_exempt, services, rows } = services;
+    services.extend(stored.counted);
+    let posted = posted(&stored.posted, context)?;
+    services.extend(posted.iter().map(PostedCharge::facts));
+    services.extend(account_wide(&services, &context.tariffs));
+    if account.bill_cycle != context.cycle.id {
+        moved.extend(&rows);
+    }
+    rows.resize(services.len(), NO_ROW);
     let facts = AccountFacts {
         tenant: tenant.to_owned(),
         source: account.source.clone(),
         account: account.external_id.clone(),
-        tax_exempt,
+        tax_exempt: exempt.is_all(),
+        exempt_from: exempt.taxes().to_vec(),
+        posted,
         services,
         issued: stored.issued,
         held: stored.held,
         watermark: stored.watermark,
     };
-    Ok(Gathered { account_id: account.id, facts, rows })
+    Ok(Gathered { account_id: account.id, facts, rows, moved })
 }
 
 /// What an account's services are billed for, without usage.
 pub(super) struct Services {
-    pub tax_exempt: bool,
+    pub exempt: TaxExempt,
     pub services: Vec<ServiceFacts>,
     /// The row of each.
     pub rows: Vec<i64>,
+    /// Rows of services that were on another cycle, too: the sums that were kept of them may be of its periods.
+    pub moved: BTreeSet<i64>,
 }
 
 /// The services of one account.
@@ -193,10 +237,10 @@ fn services(
     plans: &PlanTariffs,
 ) -> Result<Services, RunError> {
     let mut histories: BTreeMap<i64, ServiceHistory> = BTreeMap::new();
-    let mut tax_exempt = (Timestamp::MIN, false);
+    let mut tax_exempt = (Timestamp::MIN, TaxExempt::default());
     for row in rows {
         if row.from_at >= tax_exempt.0 {
-            tax_exempt = (row.from_at, row.facts.tax_exempt);
+            tax_exempt = (row.from_at, row.facts.tax_exempt.clone());
         }
         let Some(id) = ids.get(&row.service_id) else { continue };
         let history =
@@ -205,12 +249,16 @@ fn services(
     }
     let mut services = Vec::new();
     let mut rows = Vec::new();
+    let mut moved = BTreeSet::new();
     for (row, history) in &histories {
+        if history.facts.iter().any(|(_, facts)| facts.bill_cycle != context.cycle.id) {
+            moved.insert(*row);
+        }
         let found = billed(history, &context.cycle, plans, context.backdate_days)?;
         rows.extend(std::iter::repeat_n(*row, found.len()));
         services.extend(found);
     }
-    Ok(Services { tax_exempt: tax_exempt.1, services, rows })
+    Ok(Services { exempt: tax_exempt.1, services, rows, moved })
 }
 
 /// Adds the usage that the items need. `pending`: ledger entries that are not written yet, with their service, numbered on
@@ -220,23 +268,18 @@ pub(super) async fn complete(
     account: &BilledAccount,
     tenant: &str,
     context: &RunContext,
-    Services { tax_exempt, services, rows }: Services,
-    issued: Vec<StoredLine>,
+    services: Services,
+    (issued, posted): (Vec<StoredLine>, Vec<PostedRow>),
     pending: &[(i64, UsageEntry)],
 ) -> Result<Result<AccountFacts, RunError>, StoreError> {
     let written = ledger::last_sequences(tx, &[account.id]).await?.get(&account.id).copied().unwrap_or(0);
     let held = held::keys_of(tx, &[account.id], &context.cycle.id).await?.into_iter().map(|(_, key)| key).collect();
-    let facts = AccountFacts {
-        tenant: tenant.to_owned(),
-        source: account.source.clone(),
-        account: account.external_id.clone(),
-        tax_exempt,
-        services,
-        issued,
-        held,
-        watermark: pending.iter().map(|(_, entry)| entry.sequence).fold(written, i64::max),
-    };
-    let mut one = [Ok(Gathered { account_id: account.id, facts, rows })];
+    let watermark = pending.iter().map(|(_, entry)| entry.sequence).fold(written, i64::max);
+    let mut stored = Stored { issued, held, posted, watermark, ..Stored::default() };
+    for (_, services) in counted(tx, std::slice::from_ref(account), tenant, context).await? {
+        stored.take_counted(services);
+    }
+    let mut one = [gather(account, stored, services, tenant, context)];
     read_usage(tx, &mut one, context, pending).await?;
     let [one] = one;
     Ok(one.map(|one| one.facts))
@@ -279,6 +322,80 @@ fn take_pending(one: &mut Gathered, pending: &[(i64, UsageEntry)], context: &Run
     }
 }
 
+/// What those of the accounts that are tenants pay for their subscribers, each on the cycle it is on now.
+async fn counted(
+    tx: &mut Tx,
+    accounts: &[BilledAccount],
+    tenant: &str,
+    context: &RunContext,
+) -> Result<Vec<(i64, Result<Vec<ServiceFacts>, RunError>)>, StoreError> {
+    let mut payers: Vec<(i64, Vec<&Wholesale>)> = Vec::new();
+    for account in accounts.iter().filter(|account| account.bill_cycle == context.cycle.id) {
+        let own = |agreed: &&Wholesale| agreed.source == account.source && agreed.account == account.external_id;
+        let agreed: Vec<&Wholesale> = context.wholesale.iter().filter(own).collect();
+        if !agreed.is_empty() {
+            payers.push((account.id, agreed));
+        }
+    }
+    if payers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let children = census::children(tx, tenant).await?;
+    let mut known: BTreeMap<&str, Result<Arc<Census>, RunError>> = BTreeMap::new();
+    for name in payers.iter().flat_map(|(_, agreed)| agreed).map(|agreed| &agreed.tenant) {
+        if !known.contains_key(name.as_str()) {
+            let census = match children.contains(name) {
+                true => census_of(tx, name).await?,
+                false => Err(RunError::NoChild(name.clone())),
+            };
+            known.insert(name, census);
+        }
+    }
+    let priced = |agreed: &&Wholesale| -> Result<ServiceFacts, RunError> {
+        let census = known[agreed.tenant.as_str()].clone()?;
+        let from = context.cycle.midnight(agreed.from)?;
+        let until = agreed.until.map(|on| context.cycle.midnight(on)).transpose()?;
+        Ok(wholesale(census, &agreed.tariff, from, until))
+    };
+    Ok(payers.iter().map(|(id, agreed)| (*id, agreed.iter().map(priced).collect())).collect())
+}
+
+/// A row that cannot be read stops the account that pays for it, and no other.
+async fn census_of(tx: &mut Tx, tenant: &str) -> Result<Result<Arc<Census>, RunError>, StoreError> {
+    match census::census(tx, tenant).await {
+        Ok(census) => Ok(Ok(Arc::new(census))),
+        Err(error @ StoreError::Corrupt { .. }) => Ok(Err(RunError::Unreadable(error.to_string()))),
+        Err(error) => Err(error),
+    }
+}
+
+/// The charges that were posted for an account and that this cycle bills.
+fn posted(rows: &[PostedRow], context: &RunContext) -> Result<Vec<PostedCharge>, RunError> {
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        let id = charges::public_id(row.id);
+        let failed = |why: String| RunError::Posted { id: id.clone(), why };
+        let base = match &row.posting.tariff {
+            Some(name) => {
+                let base = posted_by(&context.tariffs, name, row.on, row.created_at);
+                Some(base.ok_or_else(|| failed(format!("there is no tariff {name}")))?)
+            }
+            None => None,
+        };
+        found.push(PostedCharge::of(&id, &row.posting, row.on, base, row.currency, row.created_at).map_err(failed)?);
+    }
+    Ok(found)
+}
+
+/// The version of a tariff by which a charge is priced: of those known when it was posted the one in force on its day, and
+/// where none was yet, the first.
+pub fn posted_by<'b>(book: &'b TariffBook, tariff: &str, on: Date, posted_at: Timestamp) -> Option<&'b Tariff> {
+    let known = book.get(tariff)?.iter().filter(|version| version.known_at <= posted_at);
+    let order = |version: &&KnownVersion| (version.tariff.effective_from, version.tariff.version);
+    let in_force = known.clone().filter(|version| version.tariff.effective_from <= on).max_by_key(order);
+    in_force.or_else(|| known.min_by_key(order)).map(|version| &version.tariff)
+}
+
 fn meters_usage(facts: &AccountFacts, context: &RunContext) -> bool {
     facts.services.iter().flat_map(|service| &service.stretches).any(|stretch| {
         let versions = context.tariffs.get(&stretch.tariff).map(Vec::as_slice).unwrap_or_default();
@@ -291,7 +408,12 @@ fn meters_usage(facts: &AccountFacts, context: &RunContext) -> bool {
 
 /// The sums that were kept of each service; where they cannot be used, entries are read below.
 async fn read_sums(tx: &mut Tx, metered: &mut [&mut Gathered], context: &RunContext) -> Result<(), StoreError> {
-    let ids: Vec<i64> = metered.iter().flat_map(|one| one.rows.iter().copied()).collect();
+    let usable = |one: &Gathered, row: i64| row != NO_ROW && !one.moved.contains(&row);
+    let mut ids: Vec<i64> = Vec::new();
+    for one in metered.iter() {
+        ids.extend(one.rows.iter().copied().filter(|row| usable(one, *row)));
+    }
+    ids.dedup();
     if ids.is_empty() {
         return Ok(());
     }
@@ -306,8 +428,10 @@ async fn read_sums(tx: &mut Tx, metered: &mut [&mut Gathered], context: &RunCont
 
 /// What is new since each account's last run, of services without sums.
 async fn read_late(tx: &mut Tx, metered: &mut [&mut Gathered]) -> Result<(), StoreError> {
+    // What is billed beside a service has no entries of its own.
+    let asks = |service: &ServiceFacts| service.addon.is_none() && service.sums.is_none();
     let mut without: Vec<&mut &mut Gathered> =
-        metered.iter_mut().filter(|one| one.facts.services.iter().any(|service| service.sums.is_none())).collect();
+        metered.iter_mut().filter(|one| one.facts.services.iter().any(asks)).collect();
     let wanted: Vec<Wanted> = without
         .iter()
         .map(|one| {
@@ -325,7 +449,7 @@ async fn read_late(tx: &mut Tx, metered: &mut [&mut Gathered]) -> Result<(), Sto
     for (one, late) in without.iter_mut().zip(late) {
         let Gathered { facts, rows, .. } = &mut ***one;
         for (service, row) in facts.services.iter_mut().zip(rows) {
-            if service.addon.is_none() && service.sums.is_none() {
+            if asks(service) {
                 service.usage.extend(late.iter().filter(|(id, _)| id == row).map(|(_, entry)| entry.clone()));
             }
         }
@@ -382,12 +506,22 @@ pub struct LineGround {
     pub tariff: Tariff,
     /// Ledger entries of the service that touch the period, up to the line's watermark.
     pub entries: Vec<UsageEntry>,
+    /// Whom a count line counted.
+    pub counted: Option<CountList>,
 }
 
 impl LineGround {
     pub fn explain(&self) -> Result<Explanation, RunError> {
         let own = own_amount(&self.stored, &self.tariff);
-        explained(&self.stored, self.before.as_ref(), &self.tariff, own, &self.entries)
+        let mut explanation = explained(&self.stored, self.before.as_ref(), &self.tariff, own, &self.entries)?;
+        if let Some(count) = &self.stored.line.count
+            && !self.counted.as_ref().is_some_and(|list| count.is_of(list))
+        {
+            let what = "the list of whom was counted is not there, or is not the one of its digest";
+            explanation.differences.push(what.to_owned());
+        }
+        explanation.counted = self.counted.clone();
+        Ok(explanation)
     }
 }
 
@@ -406,12 +540,9 @@ pub async fn line_ground(tx: &mut Tx, tenant: Option<&str>, id: &str) -> Result<
         return Ok(None);
     }
     let line = &stored.line;
-    let mut book = catalog::tariff_book(tx, &line.tenant).await?;
-    let versions = book.remove(&line.tariff.id).unwrap_or_default();
-    let version = versions
-        .into_iter()
-        .find(|version| version.tariff.version == line.tariff.version)
-        .ok_or_else(|| RunError::UnknownVersion { tariff: line.tariff.id.clone(), version: line.tariff.version })?;
+    let book = catalog::tariff_book(tx, &line.tenant).await?;
+    let unknown = || RunError::UnknownVersion { tariff: line.tariff.id.clone(), version: line.tariff.version };
+    let tariff = tariff_of_line(&stored, &book)?.ok_or_else(unknown)?;
     let issued = rows::issued(tx, account_id, &line.cycle).await?;
     let before = issued
         .into_iter()
@@ -425,5 +556,12 @@ pub async fn line_ground(tx: &mut Tx, tenant: Option<&str>, id: &str) -> Result<
         }
         _ => Vec::new(),
     };
-    Ok(Some(LineGround { account_id, service_id, stored, before, tariff: version.tariff, entries }))
+    let counted = match &line.count {
+        Some(count) => census::list(tx, &count.digest).await?,
+        None => None,
+    };
+    Ok(Some(LineGround { account_id, service_id, stored, before, tariff, entries, counted }))
 }
+
+/// Facts that are not a service's have no usage.
+const NO_ROW: i64 = 0;

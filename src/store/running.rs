@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::ToSpan;
 
 use super::billing::{self as rows, BilledAccount};
+use super::charges::PostedRow;
 use super::cycles::{self, Timetable};
 use super::ledger::Cutting;
 use super::rating::{RatingError, Services, complete, services_of};
 use super::thresholds::{Look, Totals};
-use super::{StoreError, Tx, catalog, ledger, on, thresholds};
+use super::{StoreError, Tx, catalog, charges, ledger, on, thresholds};
 use crate::billing::balance::{Balance, balance as balanced};
 use crate::billing::facts::{AccountFacts, RunContext, TariffBook, UsageEntry};
 use crate::billing::history::PlanTariffs;
@@ -104,6 +105,7 @@ impl Prices {
             batch: None,
             tariffs: TariffBook::new(),
             backdate_days: self.catalog.backdate_days,
+            wholesale: self.catalog.wholesale.clone(),
             corrections: self.catalog.corrections.clone(),
             closures: Default::default(),
             causes: Default::default(),
@@ -133,10 +135,14 @@ pub async fn balance(
     let services = services_of(tx, account.id, &context, &prices.plans).await??;
     let issued = rows::issued(tx, account.id, cycle).await?;
     let billed = issued.iter().map(|line| line.line.tariff.id.as_str());
-    context.tariffs = prices.tariffs(billed.chain(tariffs_of(&services)));
+    let posted = charges::of_accounts(tx, &[account.id], cycle).await?;
+    let posted: Vec<PostedRow> = posted.into_iter().map(|(_, row)| row).collect::<Result<_, _>>()?;
+    let named = posted.iter().filter_map(|row| row.posting.tariff.as_deref());
+    let agreed = prices.catalog.wholesale.iter().map(|agreed| agreed.tariff.as_str());
+    context.tariffs = prices.tariffs(billed.chain(tariffs_of(&services)).chain(named).chain(agreed));
     let until = context.period.end.min(now);
     let pending = pending(tx, prices, account.id, until, &context).await?;
-    let facts = complete(tx, account, tenant, &context, services, issued, &pending).await??;
+    let facts = complete(tx, account, tenant, &context, services, (issued, posted), &pending).await??;
     let found = lines(&facts, &context)?.lines;
     Ok(balanced(&facts.account, facts.watermark, &context, &found))
 }
@@ -157,16 +163,15 @@ pub async fn standings(tx: &mut Tx, prices: &Prices, look: &Look, now: Timestamp
     };
     context.tariffs = prices.tariffs(tariffs_of(&services));
     let totals = thresholds::totals(tx, look.service_id, look.period_start_at).await?;
-    let Services { tax_exempt, services, rows } = services;
+    let Services { exempt, services, rows, .. } = services;
     let mut facts = AccountFacts {
         tenant: look.tenant.clone(),
         source: look.source.clone(),
         account: look.account.clone(),
-        tax_exempt,
+        tax_exempt: exempt.is_all(),
+        exempt_from: exempt.taxes().to_vec(),
         services,
-        issued: Vec::new(),
-        held: Default::default(),
-        watermark: 0,
+        ..AccountFacts::default()
     };
     let own =
         rows.iter().zip(&facts.services).position(|(row, service)| *row == look.service_id && service.addon.is_none());

@@ -33,6 +33,7 @@ mod main_job;
 mod modems;
 mod nas_contract;
 mod nas_control;
+mod offers;
 mod ops;
 mod outage;
 mod ports;

@@ -1,14 +1,19 @@
 //! The store's contract, run on SQLite and on PostgreSQL alike.
 
+use lastmile::account::Account;
 use lastmile::billing::calendar::{BillCycle, Every};
 use lastmile::billing::facts::{PeriodSum, UsageEntry};
+use lastmile::billing::run::lines;
+use lastmile::catalog::{self, Bundle};
+use lastmile::store::accounts::{self, ServiceChange, Written};
+use lastmile::store::billing::BilledAccount;
 use lastmile::store::events::{self, EventFilter, EventType, NewEvent};
 use lastmile::store::journal::{self, JournalEntry};
 use lastmile::store::ledger::{self, Cause, NewEntry};
 use lastmile::store::sessions::Owner;
-use lastmile::store::{Store, StoreConfig, StoreError, ledger_totals, nas};
+use lastmile::store::{Store, StoreConfig, StoreError, catalog as catalogs, ledger_totals, nas, rating};
 use lastmile::usage::{Amount, LedgerBucket};
-use lastmile::vocabulary::{Timestamp, Zone, from_micros, to_micros};
+use lastmile::vocabulary::{AccountKey, Timestamp, Zone, from_micros, to_micros};
 
 use crate::harness::{postgres, temp_dir};
 
@@ -32,6 +37,7 @@ contract!(
     newest_use_of_a_previous_secret_is_kept,
     events_are_numbered_without_a_gap,
     sums_kept_with_the_ledger_are_the_sums_of_its_entries,
+    cycle_an_account_left_bills_its_own_months_usage_alone,
 );
 
 async fn migrations_run_once(store: Store) {
@@ -156,6 +162,95 @@ async fn sums_kept_with_the_ledger_are_the_sums_of_its_entries(store: Store) {
     let other = BillCycle { anchor_day: 15, ..cycle };
     let sums = ledger_totals::of_services(&mut tx, &[10], &other).await.expect("sums");
     assert_eq!(sums[&10], None);
+}
+
+const TWO_CYCLES: &str = r#"
+[tenant]
+id = "acme"
+currency = "USD"
+timezone = "UTC"
+[[bill_cycle]]
+id = "month"
+every = "month"
+[[bill_cycle]]
+id = "quarter"
+every = { months = 3 }
+[[plan]]
+id = "res"
+service = "internet"
+tariff = "res"
+radius = { group = "res" }
+[[tariff]]
+id = "res"
+version = 1
+currency = "USD"
+effective_from = "2020-01-01"
+[[tariff.charge]]
+id = "data"
+type = "usage"
+meter = "octets"
+direction = "down"
+unit = "GB"
+model = "standard"
+unit_amount = "1.00"
+"#;
+
+/// October begins a month and a quarter, so the sums that are kept of the two have one start.
+async fn cycle_an_account_left_bills_its_own_months_usage_alone(store: Store) {
+    let instant = |text: &str| text.parse::<Timestamp>().expect("an instant");
+    let (october, november) = (instant("2026-10-01T00:00:00Z"), instant("2026-11-01T00:00:00Z"));
+    let read = catalog::read(&Bundle::single("catalog.toml", TWO_CYCLES)).expect("a catalog");
+    let mut tx = store.write().await.expect("a transaction");
+    let assessed = catalogs::assess(&mut tx, &read, october).await.expect("assessed");
+    catalogs::apply(&mut tx, &read, assessed, false, "test", october).await.expect("applied");
+    let key = AccountKey {
+        tenant: "acme".parse().expect("a tenant"),
+        source: "default".parse().expect("a source"),
+        external_id: "A".to_owned(),
+    };
+    let document = serde_json::json!({"status": "active", "kind": "person", "bill_cycle": "quarter"});
+    let document: Account = serde_json::from_value(document).expect("an account");
+    let written = Written { key: &key, id: None, document: &document, etag: "1", source_revision: None, wake_at: None };
+    let account = accounts::write(&mut tx, &[written], october).await.expect("written")[0];
+    let on = |cycle: &str| {
+        let facts = serde_json::json!({"type": "internet", "plan": "res", "bill_cycle": cycle, "status": "active"});
+        ServiceChange::new(account, "s1", serde_json::from_value(facts).expect("facts")).expect("a change")
+    };
+    let rows = accounts::change_services(&mut tx, &[on("month")], october).await.expect("written");
+    let service = rows[&(account, "s1".to_owned())];
+    let moved = ServiceChange { id: Some(service), ..on("quarter") };
+    accounts::change_services(&mut tx, &[moved], november).await.expect("written");
+    let used = |from: Timestamp, octets: i64| NewEntry {
+        owner: Owner { account_id: account, service_id: service },
+        session_id: 1,
+        bucket: LedgerBucket {
+            from_at: to_micros(from),
+            until_at: to_micros(from) + 3_600_000_000,
+            amount: Amount { in_octets: 0, out_octets: octets, seconds: 3600, sessions: 1 },
+        },
+        cause: Cause::Usage,
+        period_start_at: Some(to_micros(october)),
+        class: None,
+    };
+    let entries = [used(october, 10_000_000_000), used(november, 20_000_000_000)];
+    ledger::append(&mut tx, &entries, november).await.expect("appended");
+
+    let billed = BilledAccount {
+        id: account,
+        source: "default".to_owned(),
+        external_id: "A".to_owned(),
+        bill_cycle: "quarter".to_owned(),
+    };
+    let now = instant("2027-01-05T00:00:00Z");
+    let plans = catalogs::plan_tariffs(&mut tx, "acme").await.expect("plans");
+    // 10 GB in October; 20 GB in the quarter that goes on from there.
+    for (cycle, period, amount) in [("month", "2026-10", "10.00"), ("quarter", "2026-10-01", "20.00")] {
+        let context = rating::context(&mut tx, "acme", cycle, Some(period), now).await.expect("a context");
+        let facts = rating::facts(&mut tx, &billed, "acme", &context, &plans).await.expect("read").expect("facts");
+        let found = lines(&facts, &context).expect("rated").lines;
+        let amounts: Vec<&str> = found.iter().map(|stored| stored.line.amount.as_str()).collect();
+        assert_eq!(amounts, [amount], "{cycle}");
+    }
 }
 
 async fn lanes_are_separate(store: Store) {

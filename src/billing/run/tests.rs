@@ -1,6 +1,6 @@
 //! Runs over one account: what is due, what is corrected, and that everything telescopes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
@@ -60,6 +60,7 @@ pub(super) fn context(period: &str) -> RunContext {
         batch: Some("b1".to_owned()),
         tariffs: TariffBook::from([("res-100".to_owned(), vec![version(TARIFF, "2026-01-01T00:00:00Z")])]),
         backdate_days: 400,
+        wholesale: Vec::new(),
         corrections: CorrectionPolicy::default(),
         closures: BTreeMap::new(),
         causes: Causes::default(),
@@ -80,11 +81,8 @@ pub(super) fn facts(from: &str) -> AccountFacts {
         tenant: "acme".to_owned(),
         source: "default".to_owned(),
         account: "100234".to_owned(),
-        tax_exempt: false,
         services: vec![service],
-        issued: Vec::new(),
-        held: BTreeSet::new(),
-        watermark: 0,
+        ..AccountFacts::default()
     }
 }
 

@@ -71,6 +71,7 @@ fn context(period: &str) -> RunContext {
         batch: Some("b1".to_owned()),
         tariffs: TariffBook::from([("res-100".to_owned(), known(TARIFF)), ("flat".to_owned(), known(&flat()))]),
         backdate_days: 400,
+        wholesale: Vec::new(),
         corrections: CorrectionPolicy::default(),
         closures: BTreeMap::new(),
         causes: Default::default(),
@@ -93,11 +94,8 @@ fn facts(stretches: Vec<Stretch>) -> AccountFacts {
         tenant: "acme".to_owned(),
         source: "default".to_owned(),
         account: "100234".to_owned(),
-        tax_exempt: false,
         services: vec![service],
-        issued: Vec::new(),
-        held: Default::default(),
-        watermark: 0,
+        ..AccountFacts::default()
     }
 }
 
@@ -191,7 +189,7 @@ fn cheapest_plan_is_named_with_what_it_would_have_saved() {
     assert_eq!((heavy.cost.minor, heavy.best_cost.minor), (4600 + 380 + 4995 + 412, 7995 + 660));
     assert_eq!(heavy.best_plan, "plan-flat");
     let own = PriceOverride { charge: None, amount: Exact::ONE, from: None, until: None };
-    facts.services[0].price_override = Some(own);
+    facts.services[0].price_overrides.push(own);
     assert_eq!(best(&facts).best_plan, "plan-res-100", "an own price stays with the present plan");
     assert_eq!(best_plan(&facts, &context, ("2", "plan-flat"), &offers).expect("rated"), None);
 }
@@ -228,8 +226,8 @@ proptest! {
         let mut account = facts(vec![stretch, flat]);
         account.tax_exempt = exempt;
         let amount = own.map(Exact::from_int);
-        account.services[0].price_override =
-            amount.map(|amount| PriceOverride { charge: None, amount, from: None, until: None });
+        account.services[0].price_overrides =
+            amount.map(|amount| PriceOverride { charge: None, amount, from: None, until: None }).into_iter().collect();
         let mut all: Vec<UsageEntry> = octets.iter().enumerate()
             .map(|(index, (octets, hour))| entry(index as i64 + 2, second(start + hour * 3600), *octets)).collect();
         all.insert(0, entry(1, second(start), 500_000_000_000));

@@ -15,11 +15,14 @@ pub fn fault_of(charge: &Charge, discounts: &[Discount]) -> Option<String> {
             DiscountKind::Percent(value) => bits_of(100 * value.denominator()),
             DiscountKind::Amount(value) => bits_of(value.denominator()),
         };
+        // Given for a part of the billed time, in days or in microseconds.
+        bits += if discount.condition.is_always() { 0 } else { PERIOD_BITS };
     }
     bits += match &charge.kind {
         ChargeKind::Recurring(recurring) => number_bits(recurring.amount) + PERIOD_SECOND_BITS,
-        ChargeKind::OneOff { amount } => number_bits(*amount),
+        ChargeKind::OneOff { amount } | ChargeKind::Deposit { amount } => number_bits(*amount),
         ChargeKind::Usage(usage) => usage_bits(usage),
+        ChargeKind::Count(count) => usage_bits(&count.pricing),
     };
     (bits > EXACT_BITS).then(|| {
         format!(

@@ -15,6 +15,7 @@ pub use read::read_section;
 pub use unit::{Meter, Unit};
 
 pub use super::window::Window;
+use crate::account::{HoldKind, ServiceType, Status};
 use crate::vocabulary::{Currency, Date, Exact, Fault, Rounding, TomlFile};
 
 /// One version of a tariff.
@@ -27,7 +28,9 @@ pub struct Tariff {
     pub apply: Apply,
     /// Re-rates periods that were closed before this version was known.
     pub retroactive: bool,
+    pub audience: Audience,
     pub rounding: LineRounding,
+    pub tax_level: TaxLevel,
     pub charges: Vec<Charge>,
     pub discounts: Vec<Discount>,
     /// In the order in which they are levied.
@@ -46,6 +49,26 @@ pub enum Apply {
     NextPeriod,
 }
 
+/// Which subscribers a version is for; the others keep the version before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    All,
+    /// Those who take the tariff on `effective_from` or later.
+    New,
+    /// As `New`, and each of the others from the end of their term on, counted from when they took the tariff.
+    Renewing {
+        term_months: u32,
+    },
+}
+
+/// What a tax is rounded over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaxLevel {
+    Line,
+    /// Once over an account's lines of a batch, then given to the lines by largest remainder.
+    Batch,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LineRounding {
     pub mode: Rounding,
@@ -56,6 +79,14 @@ pub struct LineRounding {
 pub struct Charge {
     pub id: String,
     pub kind: ChargeKind,
+    pub tags: TaxTags,
+}
+
+/// What a tax engine wants to know of a line; passed through, never interpreted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaxTags {
+    pub category: Option<String>,
+    pub jurisdiction: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +96,60 @@ pub enum ChargeKind {
     OneOff {
         amount: Exact,
     },
+    /// Taken once, as `OneOff`, and given back with the period in which the service ends. Never taxed.
+    Deposit {
+        amount: Exact,
+    },
     Usage(Box<Usage>),
+    Count(Box<Count>),
+}
+
+/// Which facts of an account a recurring charge is due for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    /// Each service on the tariff, and each add-on by its quantity.
+    #[default]
+    Service,
+    /// Each enabled voice line of a service on the tariff.
+    Line,
+    /// The account, once, while anything of it is on the tariff.
+    Account,
+    /// Each service on the tariff while a hold of this kind stops its billing.
+    Hold(HoldKind),
+}
+
+/// A price for how many subscribers or services another tenant has: wholesale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    pub what: Counted,
+    /// Empty: of every type.
+    pub types: Vec<ServiceType>,
+    /// Empty: on every plan.
+    pub plans: Vec<String>,
+    pub statuses: Vec<Status>,
+    pub rule: CountRule,
+    /// Model, minimum and maximum; what is metered is the count.
+    pub pricing: Usage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Accounts with at least one service that counts.
+    Accounts,
+    Services,
+}
+
+/// When something counts. A day counts it when it was there at any time of the day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountRule {
+    /// On one day of the period, counted from 1; a later one than the last is the last.
+    ActiveOn(u16),
+    /// On any day of the period.
+    Any,
+    /// The sum over the days, divided by the days of the period.
+    AverageDaily,
+    /// On the day that has most.
+    Peak,
 }
 
 /// A price per period.
@@ -75,6 +159,7 @@ pub struct Recurring {
     pub timing: Timing,
     pub proration: Proration,
     pub refund_on_end: RefundOnEnd,
+    pub scope: Scope,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,11 +347,28 @@ pub struct Tier {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Discount {
+    /// Tells the discounts of a tariff apart.
+    pub id: String,
+    /// What the line calls it; `None`: nothing.
+    pub origin: Option<String>,
     pub kind: DiscountKind,
     /// Charge ids; never empty.
     pub applies_to: Vec<String>,
-    /// Periods counted from the one the service's billing began in; `None`: for ever.
+    /// Periods counted from the one the service's billing began in, for a promotion from the one it begins in; `None`:
+    /// for ever.
     pub cycles: Option<u32>,
+    pub condition: Condition,
+}
+
+/// When a discount is given; all parts must hold. Nothing said: always.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// While the service has this promotion.
+    pub promo: Option<String>,
+    /// While the account is billed for each of these tariffs: a bundle.
+    pub requires: Vec<String>,
+    /// In the first days of the service: a trial.
+    pub trial_days: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -279,8 +381,13 @@ pub enum DiscountKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tax {
     pub id: String,
-    /// Percent.
+    /// Percent; nothing where the tax is a fixed amount.
     pub rate: Exact,
+    /// Due once on every line's item that costs anything, whatever it costs.
+    pub fixed: Option<Exact>,
+    /// Charge ids; `None`: all of them.
+    pub applies_to: Option<Vec<String>>,
+    pub jurisdiction: Option<String>,
     /// Contained in the prices of the tariff.
     pub inclusive: bool,
     /// Levied on the taxes before it, too.
@@ -330,7 +437,50 @@ impl Tariff {
     }
 }
 
+impl Count {
+    /// A count of (types, plans, statuses) that has no price, to be looked at.
+    pub fn of(what: Counted, rule: CountRule, who: (Vec<ServiceType>, Vec<String>, Vec<Status>)) -> Self {
+        let (types, plans, statuses) = who;
+        Self { what, types, plans, statuses, rule, pricing: Usage::of_nothing() }
+    }
+}
+
+impl Condition {
+    pub fn is_always(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Charge {
+    /// Which facts it is due for.
+    pub fn scope(&self) -> Scope {
+        match &self.kind {
+            ChargeKind::Recurring(recurring) => recurring.scope,
+            _ => Scope::Service,
+        }
+    }
+}
+
 impl Usage {
+    /// A price of nothing, for what is only counted.
+    pub(super) fn of_nothing() -> Self {
+        Self {
+            meter: Meter::Sessions,
+            direction: Direction::Sum,
+            unit: Unit::Session,
+            quantize: None,
+            quantize_at: Level::Cycle,
+            allowance: None,
+            windows: Vec::new(),
+            classes: BTreeMap::new(),
+            model: Model::Standard { unit_amount: Exact::ZERO },
+            block: None,
+            minimum: None,
+            maximum: None,
+            prorate_tiers: false,
+        }
+    }
+
     /// Octets, seconds, sessions or bits per second in one unit.
     pub fn unit_size(&self) -> u64 {
         self.unit.size()

@@ -76,10 +76,6 @@ fn what_cannot_be_rated_is_refused_with_a_reason() {
         let found = faults(&usage(&format!("{standard}{keys}")));
         assert!(found.len() == 1 && found[0].contains(word), "{keys}: {found:?}");
     }
-    for kind in ["count", "deposit"] {
-        let text = usage(standard).replace("\"usage\"", &format!("\"{kind}\""));
-        assert!(faults(&text)[0].contains("this release"), "{kind}");
-    }
     let peak = usage(standard).replace("\"octets\"", "\"peak_bps_95\"");
     assert!(faults(&peak)[0].contains("peak_bps_95"));
 }

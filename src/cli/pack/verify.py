@@ -30,7 +30,8 @@ UNITS = {"octet": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB":
          "TiB": 2**40, "s": 1, "min": 60, "h": 3600, "session": 1}
 KNOWN = {"id", "type", "amount", "timing", "proration", "refund_on_end", "meter", "direction", "unit", "quantize", "allowance",
          "model", "tiers", "unit_amount", "package_size", "package_amount", "free_units", "rate", "fixed_amount", "block",
-         "charge_flat_at_zero", "minimum", "maximum"}
+         "charge_flat_at_zero", "minimum", "maximum", "tax_category", "jurisdiction", "per", "during_hold"}
+CONDITIONS = {"promo", "requires", "trial_days"}
 
 
 def fail(text):
@@ -124,6 +125,9 @@ def main():
     stored, before = json.loads(read("line.json")), json.loads(read("before.json"))
     line, basis = stored["line"], stored["basis"]
     check("digest of the tariff", line["tariff"]["digest"], hashlib.sha256(read("tariff.toml")).hexdigest())
+    if basis.get("posted") or line.get("count"):
+        print("this program does not compute charges that were posted by hand, nor counts of another tenant's subscribers")
+        sys.exit(2)
     tariff = tomllib.loads(read("tariff.toml").decode())
     charge = next((charge for charge in tariff["charge"] if charge["id"] == line["charge"]), None)
     share, coverage = Fraction(basis["share"]), [(micros(a), micros(b)) for a, b in basis["coverage"]]
@@ -172,24 +176,26 @@ def main():
     else:
         each = Fraction(charge["amount"]) if own is None else own
         scale = share if charge["type"] == "recurring" else Fraction(1)
-        amount = each * basis["times"] * scale
-    for discount in tariff.get("discount", []):
-        if line["charge"] in discount["applies_to"] and basis["cycle_index"] < discount.get("cycles", math.inf):
+        amount = each * basis["times"] * scale * (-1 if charge["type"] == "deposit" and basis["quantity_raw"] < 0 else 1)
+    granted = {given["discount"]: Fraction(given["part"]) for given in basis.get("discounts", [])}
+    for place, discount in enumerate(tariff.get("discount", []), 1):
+        runs = basis["cycle_index"] < discount.get("cycles", math.inf)
+        part = granted.get(discount.get("id", f"discount-{place}"), 0) if CONDITIONS & set(discount) else int(runs)
+        if part and line["charge"] in discount.get("applies_to", [line["charge"]]):
             value = Fraction(discount["value"])
-            amount -= amount * value / 100 if discount["kind"] == "percent" else min(value * scale, amount)
+            amount -= amount * part * value / 100 if discount["kind"] == "percent" else min(value * scale * part, amount)
     if charge["type"] == "usage":
         amount = min(amount, Fraction(charge["maximum"]) * scale) if "maximum" in charge else amount
         amount = max(amount, Fraction(charge["minimum"]) * scale) if "minimum" in charge else amount
     if not coverage:
         amount = Fraction(0)
     numbered = [dict(tax, order=tax.get("order", place)) for place, tax in enumerate(tariff.get("tax", []), 1)]
-    taxes = sorted(numbered, key=lambda tax: tax["order"])
-    factor, shares = Fraction(1), {}
-    for tax in (tax for tax in taxes if tax.get("inclusive")):
-        shares[tax["id"]] = Fraction(tax["rate"]) / 100 * (factor if tax.get("compound") else 1)
-        factor += shares[tax["id"]]
-    if basis["tax_exempt"]:
-        amount /= factor
+    concerns = lambda tax: charge["type"] != "deposit" and line["charge"] in tax.get("applies_to", [line["charge"]])
+    everything = [tax for tax in sorted(numbered, key=lambda tax: tax["order"]) if concerns(tax)]
+    exempt = lambda tax: basis["tax_exempt"] or tax["id"] in basis.get("exempt_from", [])
+    taxes = [tax for tax in everything if not exempt(tax)]
+    (factor, shares), (full, _) = inclusive(taxes), inclusive(everything)
+    amount = amount / full * factor
     check("exact amount", Fraction(basis["amount_exact"]), amount)
     digits = len(line["amount"].partition(".")[2])
     rounding = tariff.get("rounding", {})
@@ -199,9 +205,15 @@ def main():
     check("amount so far, in minor units", basis["amount_minor"], total)
     earlier = before["basis"]["amount_minor"] if before else 0
     check("amount of this line", line["amount"], shown(total - earlier, digits))
-    kept = {tax["id"]: tax["amount_minor"] for tax in basis["taxes"] if tax["amount_minor"] or tax["base_minor"]}
-    for tax, owed in levied([] if basis["tax_exempt"] else taxes, shares, factor, total, lambda value: whole(value, mode)):
-        check(f"tax {tax}, in minor units", kept.get(tax, 0), owed)
+    if rounding.get("tax_level") == "batch":
+        # Rounded over all lines of the account's batch, which are not here: the line's own part is compared before that.
+        kept = {tax["id"]: Fraction(tax["exact"]) * 10**digits for tax in basis["taxes"]}
+        for tax, owed in levied(taxes, shares, factor, total, lambda value: value, digits):
+            check(f"tax {tax} before rounding, in minor units", kept.get(tax, 0), owed)
+    else:
+        kept = {tax["id"]: tax["amount_minor"] for tax in basis["taxes"] if tax["amount_minor"] or tax["base_minor"]}
+        for tax, owed in levied(taxes, shares, factor, total, lambda value: whole(value, mode), digits):
+            check(f"tax {tax}, in minor units", kept.get(tax, 0), owed)
 
     packets, rises, last = read("records.bin"), {}, {}
     records = [json.loads(text) for text in read("records.jsonl").decode().splitlines()]
@@ -236,13 +248,24 @@ def main():
     print(f"The line of {line['amount']} {line['currency']} holds.")
 
 
-def levied(taxes, shares, factor, total, rounded):
+def inclusive(taxes):
+    """What an amount is divided by to be without its inclusive taxes, and each of them as a part of what is left."""
+    factor, shares = Fraction(1), {}
+    for tax in (tax for tax in taxes if tax.get("inclusive")):
+        shares[tax["id"]] = Fraction(tax["rate"]) / 100 * (factor if tax.get("compound") else 1)
+        factor += shares[tax["id"]]
+    return factor, shares
+
+
+def levied(taxes, shares, factor, total, rounded, digits):
     """Each tax of an amount in minor units. Inclusive ones are taken out of it; the others are of what is left."""
     taken = {tax: rounded(Fraction(total) / factor * share) for tax, share in shares.items()}
     net, before = total - sum(taken.values()), 0
     for tax in taxes:
         owed = taken.get(tax["id"])
-        if owed is None:
+        if "amount" in tax:
+            owed = rounded(Fraction(tax["amount"]) * 10**digits) if net > 0 else 0
+        elif owed is None:
             owed = rounded((net + (before if tax.get("compound") else 0)) * Fraction(tax["rate"]) / 100)
         before += owed
         yield tax["id"], owed

@@ -75,10 +75,11 @@ pub(super) async fn finish(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     accounts::close(tx, row.id, source_revision, now).await?;
+    let document = row.document.at(now);
     let mut changes = Vec::new();
     for known in accounts::known_services(tx, &[row.id]).await? {
-        if let Some(service) = row.document.service(&known.row.external_id) {
-            let facts = ServiceFacts { status: Status::Terminated, ..ServiceFacts::of(&row.document, service, &[]) };
+        if let Some(service) = document.service(&known.row.external_id) {
+            let facts = ServiceFacts { status: Status::Terminated, ..ServiceFacts::of(&document, service, &[]) };
             changes.extend(known.change(facts, true, now)?);
         }
     }

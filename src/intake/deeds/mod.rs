@@ -206,6 +206,7 @@ fn service_changes(
     held: &[OperatorHold],
     now: Timestamp,
 ) -> Result<Vec<ServiceChange>, StoreError> {
+    let account = &*account.at(now);
     let covering = |id: &str| -> Vec<Hold> {
         let covers = |held: &&OperatorHold| held.service.as_deref().is_none_or(|service| service == id);
         held.iter().filter(covers).map(|held| held.hold.clone()).collect()

@@ -4,6 +4,7 @@
 //! Pushes of one round touch nothing in common: neither the account, nor a MAC, name, address or number, nor an element.
 //! So each meets what it would have met alone; what does touch the same waits for the next round of the same transaction.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use crate::store::holders::{self, HeldKind, HeldRow, Refused};
 use crate::store::holds::{self, HoldRow};
 use crate::store::secrets::{self, Put, SecretPlace};
 use crate::store::{Sealer, StoreError, Tx, audit, elements, exceptions, follow, jobs};
-use crate::vocabulary::{AccountKey, TenantId, Timestamp};
+use crate::vocabulary::{AccountKey, TenantId, Timestamp, Zone};
 
 /// What became of a push; `None`: it is not its turn yet.
 type Turn = Option<Result<Done, Stop>>;
@@ -58,6 +59,8 @@ pub(super) async fn push_all(
 struct Considered<'a> {
     place: usize,
     asked: &'a Push,
+    /// The pushed account with the day of each change that waits.
+    account: Cow<'a, Account>,
     catalog: Arc<TenantCatalog>,
     row: Option<AccountRow>,
     before: SecretDigests,
@@ -70,7 +73,7 @@ struct Considered<'a> {
 async fn push_round(asked: &[&Push], tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Vec<Turn>, StoreError> {
     let mut turns: Vec<Turn> = asked.iter().map(|_| None).collect();
     let (mut unchanged, mut writing) = (Vec::new(), Vec::new());
-    for considered in consider(asked, &mut turns, tx, ground).await? {
+    for considered in consider(asked, &mut turns, tx, ground, now).await? {
         let place = considered.place;
         match (considered.decision, &considered.row) {
             (Decision::PreconditionFailed, _) => {
@@ -100,6 +103,7 @@ async fn consider<'a>(
     turns: &mut [Turn],
     tx: &mut Tx,
     ground: &Ground,
+    now: Timestamp,
 ) -> Result<Vec<Considered<'a>>, StoreError> {
     let mut on_time = Vec::with_capacity(asked.len());
     for (place, asked) in asked.iter().enumerate() {
@@ -125,7 +129,8 @@ async fn consider<'a>(
             closed: row.closed_at.is_some(),
         });
         let decision = decide(stored.as_ref(), &tag, asked.pushed.source_revision, &asked.conditions);
-        Considered { place, asked, catalog, row, before, after, tag, decision }
+        let account = with_days(&asked.pushed.account, row.as_ref(), &catalog, now);
+        Considered { place, asked, account, catalog, row, before, after, tag, decision }
     });
     Ok(considered.collect())
 }
@@ -204,7 +209,7 @@ struct Draft<'a> {
 
 impl Draft<'_> {
     fn account(&self) -> &Account {
-        &self.considered.asked.pushed.account
+        &self.considered.account
     }
 
     fn key(&self) -> &AccountKey {
@@ -238,6 +243,24 @@ impl Draft<'_> {
 enum Touched<'a> {
     Held(HeldKind, &'a str),
     Element(ElementKind, &'a str),
+}
+
+/// The account with the day of each change that waits; those it had before keep theirs.
+fn with_days<'a>(
+    account: &'a Account,
+    row: Option<&AccountRow>,
+    catalog: &TenantCatalog,
+    now: Timestamp,
+) -> Cow<'a, Account> {
+    if account.services.iter().all(|service| service.scheduled.is_empty()) {
+        return Cow::Borrowed(account);
+    }
+    let mut account = account.clone();
+    let before = row.filter(|row| row.closed_at.is_none()).map(|row| &row.document);
+    let cycle = catalog.cycles.get(&account.bill_cycle);
+    let next_cycle = cycle.and_then(|cycle| cycle.period_at(now).ok()).map(|period| period.end);
+    account.settle_schedule(before, catalog.known.zone.as_ref().unwrap_or(&Zone::UTC), next_cycle);
+    Cow::Owned(account)
 }
 
 /// Works out and writes what changes accounts. What touches the same as a push before it is left for the next round.
@@ -310,7 +333,7 @@ async fn draft<'a>(
     ground: &Ground,
     now: Timestamp,
 ) -> Result<Draft<'a>, Stop> {
-    let (key, account) = (&considered.asked.key, &considered.asked.pushed.account);
+    let (key, account) = (&considered.asked.key, considered.account.as_ref());
     let id = considered.row.as_ref().map(|row| row.id);
     // An account that a rollout has not moved yet stays on the catalog before, unless it buys what only the newest has.
     let following = id.and_then(|id| known.following.remove(&id)).filter(|following| following.held);
@@ -368,6 +391,13 @@ async fn write_drafts(
         })
         .collect();
     let ids = accounts::write(tx, &written, now).await?;
+    for draft in drafts {
+        if let Some(row) =
+            draft.considered.row.as_ref().filter(|row| row.document.bill_cycle != draft.account().bill_cycle)
+        {
+            accounts::leave_cycle(tx, row.id, &row.document.bill_cycle, now).await?;
+        }
+    }
     let mut changes = Vec::new();
     for (draft, id) in drafts.iter().zip(&ids) {
         changes.extend(service_changes(*id, draft.account(), &draft.services, &draft.operator_holds, now)?);
@@ -466,7 +496,7 @@ async fn note(drafts: &[Draft<'_>], ids: &[i64], tx: &mut Tx, now: Timestamp) ->
 /// The answer to a push that is written; `jobs` are those that were active before.
 fn done(draft: Draft<'_>, id: i64, after: &After, jobs: &HashMap<i64, i64>, now: Timestamp) -> Done {
     let (revision, source_revision) = (draft.revision(), draft.source_revision());
-    let Considered { asked, row, tag, decision, .. } = draft.considered;
+    let Considered { asked, account, row, tag, decision, .. } = draft.considered;
     let key = &asked.key;
     let row = AccountRow {
         id,
@@ -475,7 +505,7 @@ fn done(draft: Draft<'_>, id: i64, after: &After, jobs: &HashMap<i64, i64>, now:
         external_id: key.external_id.clone(),
         revision,
         source_revision,
-        document: asked.pushed.account.clone(),
+        document: account.into_owned(),
         etag: tag.clone(),
         stale_pushes: 0,
         created_at: row.map_or(now, |row| row.created_at),

@@ -3,6 +3,7 @@
 //! What the contract allows and this release cannot rate is a fault that says so: a price that is silently left out would
 //! be a wrong cent on every invoice.
 
+mod count;
 mod parts;
 mod rates;
 mod terms;
@@ -12,10 +13,12 @@ use std::collections::BTreeSet;
 
 use super::bound;
 use super::{
-    Apply, Charge, ChargeKind, Discount, LineRounding, Proration, Recurring, RefundOnEnd, Tariff, Threshold, Timing,
-    digest,
+    Apply, Audience, Charge, ChargeKind, Discount, LineRounding, Proration, Recurring, RefundOnEnd, Scope, Tariff,
+    TaxLevel, TaxTags, Threshold, Timing, digest,
 };
+use crate::account::HoldKind;
 use crate::vocabulary::{Currency, Date, Exact, Rounding, Section, Value};
+use count::count;
 use terms::{discount, taxes, threshold};
 use usage::usage;
 
@@ -27,16 +30,24 @@ pub fn read_section(mut section: Section<'_>, canonical: String) -> Option<Tarif
     let effective_from = section.required_parsed::<Date>("effective_from");
     let apply = section.choice("apply", APPLY);
     let retroactive = section.flag("retroactive");
+    let audience = audience(&mut section);
     let rounding = rounding(&mut section, currency);
+    let jurisdiction = optional_tag(&mut section, "jurisdiction");
     let charges: Vec<Option<Charge>> = section.sections("charge").into_iter().map(charge).collect();
     let names = charge_ids(&mut section, &charges);
-    let discounts: Vec<Option<Discount>> =
-        section.sections("discount").into_iter().map(|item| discount(item, &names)).collect();
-    let taxes = taxes(&mut section);
+    let discounts: Vec<Option<Discount>> = section
+        .sections("discount")
+        .into_iter()
+        .enumerate()
+        .map(|(index, item)| discount(item, index, &names))
+        .collect();
+    let tax_level = rounding.map(|(_, level)| level);
+    let taxes = taxes(&mut section, &names, tax_level);
     let thresholds: Vec<Option<Threshold>> =
         section.sections("threshold").into_iter().map(|item| threshold(item, &charges)).collect();
     let charges = charges.into_iter().collect::<Option<Vec<Charge>>>();
     let discounts = discounts.into_iter().collect::<Option<Vec<Discount>>>();
+    discount_ids(&mut section, discounts.as_deref().unwrap_or_default());
     let mut fits = true;
     for charge in charges.iter().flatten() {
         if let Some(detail) = bound::fault_of(charge, discounts.as_deref().unwrap_or_default()) {
@@ -46,6 +57,12 @@ pub fn read_section(mut section: Section<'_>, canonical: String) -> Option<Tarif
     }
     section.finish();
     fits.then_some(())?;
+    let jurisdiction = jurisdiction?;
+    let mut charges = charges?;
+    for charge in &mut charges {
+        charge.tags.jurisdiction = charge.tags.jurisdiction.take().or_else(|| jurisdiction.clone());
+    }
+    let (rounding, tax_level) = rounding?;
     Some(Tariff {
         id: id?,
         version: u32::try_from(version?).ok()?,
@@ -53,8 +70,10 @@ pub fn read_section(mut section: Section<'_>, canonical: String) -> Option<Tarif
         effective_from: effective_from?,
         apply: apply.unwrap_or(Apply::Split),
         retroactive: retroactive.unwrap_or(false),
-        rounding: rounding?,
-        charges: charges?,
+        audience: audience?,
+        rounding,
+        tax_level,
+        charges,
         discounts: discounts?,
         taxes: taxes?,
         thresholds: thresholds.into_iter().collect::<Option<Vec<Threshold>>>()?,
@@ -63,10 +82,48 @@ pub fn read_section(mut section: Section<'_>, canonical: String) -> Option<Tarif
     })
 }
 
-fn rounding(section: &mut Section<'_>, currency: Option<Currency>) -> Option<LineRounding> {
+fn audience(section: &mut Section<'_>) -> Option<Audience> {
+    let word = section.value("for");
+    let term = section.value("term_months");
+    let months = match &term {
+        Some(value) => u32::try_from(value.integer(1..MOST_TERM_MONTHS + 1)?).ok()?,
+        None => DEFAULT_TERM_MONTHS,
+    };
+    let renewing = Audience::Renewing { term_months: months };
+    let audience = match word {
+        Some(value) => value.choice(&[("all", Audience::All), ("new", Audience::New), ("renewing", renewing)])?,
+        None => Audience::All,
+    };
+    if let Some(value) = term.filter(|_| audience != renewing) {
+        value.fault("`term_months` goes with `for = \"renewing\"`");
+        return None;
+    }
+    Some(audience)
+}
+
+/// A word that is passed through; `None` where it is wrong.
+fn optional_tag(section: &mut Section<'_>, key: &'static str) -> Option<Option<String>> {
+    let Some(value) = section.value(key) else { return Some(None) };
+    let text = value.text()?;
+    if text.is_empty() || text.len() > 64 || text.chars().any(char::is_control) {
+        value.fault("has 1 to 64 printable characters");
+        return None;
+    }
+    Some(Some(text.to_owned()))
+}
+
+fn discount_ids(section: &mut Section<'_>, discounts: &[Discount]) {
+    for (index, discount) in discounts.iter().enumerate() {
+        if discounts[..index].iter().any(|other| other.id == discount.id) {
+            section.fault(format!("discount `{}` is there twice", discount.id));
+        }
+    }
+}
+
+fn rounding(section: &mut Section<'_>, currency: Option<Currency>) -> Option<(LineRounding, TaxLevel)> {
     let digits = currency.map_or(MOST_MINOR_DIGITS, |currency| currency.minor_digits());
     let Some(value) = section.value("rounding") else {
-        return Some(LineRounding { mode: Rounding::HalfUp, places: digits });
+        return Some((LineRounding { mode: Rounding::HalfUp, places: digits }, TaxLevel::Line));
     };
     let mut table = value.section()?;
     let mode = match table.value("line") {
@@ -77,8 +134,9 @@ fn rounding(section: &mut Section<'_>, currency: Option<Currency>) -> Option<Lin
         Some(value) => u32::try_from(value.integer(0..u64::from(digits) + 1)?).ok()?,
         None => digits,
     };
+    let level = optional(&mut table, "tax_level", TaxLevel::Line, |value| value.choice(TAX_LEVELS))?;
     table.finish();
-    Some(LineRounding { mode, places })
+    Some((LineRounding { mode, places }, level))
 }
 
 fn charge(mut section: Section<'_>) -> Option<Charge> {
@@ -87,14 +145,14 @@ fn charge(mut section: Section<'_>) -> Option<Charge> {
     let kind = match kind_value.choice(CHARGE_TYPES)? {
         ChargeType::Recurring => recurring(&mut section).map(ChargeKind::Recurring),
         ChargeType::OneOff => decimal(section.required("amount")).map(|amount| ChargeKind::OneOff { amount }),
+        ChargeType::Deposit => decimal(section.required("amount")).map(|amount| ChargeKind::Deposit { amount }),
+        ChargeType::Count => count(&mut section).map(|count| ChargeKind::Count(Box::new(count))),
         ChargeType::Usage => usage(&mut section).map(|usage| ChargeKind::Usage(Box::new(usage))),
-        ChargeType::Refused(why) => {
-            kind_value.fault(why);
-            return None;
-        }
     };
+    let category = optional_tag(&mut section, "tax_category");
+    let jurisdiction = optional_tag(&mut section, "jurisdiction");
     section.finish();
-    Some(Charge { id: id?, kind: kind? })
+    Some(Charge { id: id?, kind: kind?, tags: TaxTags { category: category?, jurisdiction: jurisdiction? } })
 }
 
 fn recurring(section: &mut Section<'_>) -> Option<Recurring> {
@@ -102,7 +160,30 @@ fn recurring(section: &mut Section<'_>) -> Option<Recurring> {
     let timing = optional(section, "timing", Timing::Advance, |value| value.choice(TIMING));
     let proration = optional(section, "proration", Proration::ActualDays, |value| value.choice(PRORATION));
     let refund_on_end = optional(section, "refund_on_end", RefundOnEnd::Prorata, |value| value.choice(REFUND));
-    Some(Recurring { amount: amount?, timing: timing?, proration: proration?, refund_on_end: refund_on_end? })
+    let scope = scope(section);
+    Some(Recurring {
+        amount: amount?,
+        timing: timing?,
+        proration: proration?,
+        refund_on_end: refund_on_end?,
+        scope: scope?,
+    })
+}
+
+fn scope(section: &mut Section<'_>) -> Option<Scope> {
+    let per = section.value("per");
+    let hold = section.value("during_hold");
+    match (per, hold) {
+        (None, None) => Some(Scope::Service),
+        (Some(value), None) => {
+            value.choice(&[("service", Scope::Service), ("line", Scope::Line), ("account", Scope::Account)])
+        }
+        (None, Some(value)) => value.parse::<HoldKind>().map(Scope::Hold),
+        (Some(value), Some(_)) => {
+            value.fault("a charge during a hold is per service; take `per` or `during_hold` out");
+            None
+        }
+    }
 }
 
 fn charge_ids(section: &mut Section<'_>, charges: &[Option<Charge>]) -> Vec<String> {
@@ -177,17 +258,21 @@ fn identifier(value: &Value<'_>) -> Option<String> {
 enum ChargeType {
     Recurring,
     OneOff,
+    Deposit,
     Usage,
-    Refused(&'static str),
+    Count,
 }
 
 const CHARGE_TYPES: &[(&str, ChargeType)] = &[
     ("recurring", ChargeType::Recurring),
     ("one_off", ChargeType::OneOff),
     ("usage", ChargeType::Usage),
-    ("count", ChargeType::Refused("count charges cannot be rated by this release")),
-    ("deposit", ChargeType::Refused("deposits cannot be held by this release")),
+    ("count", ChargeType::Count),
+    ("deposit", ChargeType::Deposit),
 ];
+const TAX_LEVELS: &[(&str, TaxLevel)] = &[("line", TaxLevel::Line), ("batch", TaxLevel::Batch)];
+const DEFAULT_TERM_MONTHS: u32 = 12;
+const MOST_TERM_MONTHS: u64 = 120;
 const APPLY: &[(&str, Apply)] = &[("split", Apply::Split), ("next_period", Apply::NextPeriod)];
 const ROUNDING: &[(&str, Rounding)] =
     &[("half_up", Rounding::HalfUp), ("half_even", Rounding::HalfEven), ("up", Rounding::Up), ("down", Rounding::Down)];

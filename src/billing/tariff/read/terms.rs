@@ -1,15 +1,22 @@
 //! Reads what is laid on charges: discounts, taxes, and thresholds of their use.
 
 use super::usage::step_of;
-use super::{decimal, identifier, optional, places_of};
+use super::{decimal, identifier, optional, optional_tag, places_of};
 use crate::account::Treatment;
 use crate::billing::tariff::unit::Measured;
 use crate::billing::tariff::{
-    Charge, ChargeKind, Discount, DiscountKind, Tax, Threshold, ThresholdAction, ThresholdAt, Usage,
+    Charge, ChargeKind, Condition, Discount, DiscountKind, Tax, TaxLevel, Threshold, ThresholdAction, ThresholdAt,
+    Usage,
 };
 use crate::vocabulary::{Exact, Section, Value};
 
-pub(super) fn discount(mut section: Section<'_>, charges: &[String]) -> Option<Discount> {
+pub(super) fn discount(mut section: Section<'_>, index: usize, charges: &[String]) -> Option<Discount> {
+    let id = match section.value("id") {
+        Some(value) => identifier(&value),
+        None => Some(format!("discount-{}", index + 1)),
+    };
+    let origin = optional_tag(&mut section, "origin");
+    let condition = condition(&mut section);
     let percent = section.required("kind").and_then(|value| value.choice(&[("percent", true), ("amount", false)]));
     let place = section.required("value");
     let value = decimal(place.clone());
@@ -40,7 +47,41 @@ pub(super) fn discount(mut section: Section<'_>, charges: &[String]) -> Option<D
         (true, value) => DiscountKind::Percent(value),
         (false, value) => DiscountKind::Amount(value),
     };
-    Some(Discount { kind, applies_to: named?, cycles: cycles? })
+    let condition = condition?;
+    let origin = origin?.or_else(|| condition.name());
+    Some(Discount { id: id?, origin, kind, applies_to: named?, cycles: cycles?, condition })
+}
+
+fn condition(section: &mut Section<'_>) -> Option<Condition> {
+    let promo = optional_tag(section, "promo");
+    let requires = match section.value("requires") {
+        Some(value) => {
+            let list = value.list()?;
+            if list.is_empty() || list.len() > MOST_REQUIRED {
+                value.fault(format!("a bundle requires 1 to {MOST_REQUIRED} tariffs"));
+                return None;
+            }
+            list.iter().map(identifier).collect::<Option<Vec<String>>>()
+        }
+        None => Some(Vec::new()),
+    };
+    let trial_days = match section.value("trial_days") {
+        Some(value) => value.integer(1..MOST_TRIAL_DAYS + 1).and_then(|days| u32::try_from(days).ok()).map(Some),
+        None => Some(None),
+    };
+    Some(Condition { promo: promo?, requires: requires?, trial_days: trial_days? })
+}
+
+impl Condition {
+    /// What the line calls a discount that has no name of its own.
+    fn name(&self) -> Option<String> {
+        match self {
+            Condition { promo: Some(code), .. } => Some(format!("promotion {code}")),
+            Condition { requires, .. } if !requires.is_empty() => Some(format!("bundle with {}", requires.join(", "))),
+            Condition { trial_days: Some(days), .. } => Some(format!("trial of {days} days")),
+            _ => None,
+        }
+    }
 }
 
 fn known_charge(value: &Value<'_>, charges: &[String]) -> Option<String> {
@@ -52,19 +93,59 @@ fn known_charge(value: &Value<'_>, charges: &[String]) -> Option<String> {
     Some(text.to_owned())
 }
 
-pub(super) fn taxes(section: &mut Section<'_>) -> Option<Vec<Tax>> {
+pub(super) fn taxes(section: &mut Section<'_>, charges: &[String], level: Option<TaxLevel>) -> Option<Vec<Tax>> {
     let mut list = Vec::new();
     let mut sound = true;
     for (index, mut item) in section.sections("tax").into_iter().enumerate() {
         let id = item.required("id").and_then(|value| identifier(&value));
-        let rate = decimal(item.required("rate"));
+        let amount = item.value("amount");
+        let rate = match &amount {
+            Some(_) => match item.value("rate") {
+                Some(value) => {
+                    value.fault("a tax has a `rate` or a fixed `amount`, not both");
+                    None
+                }
+                None => Some(Exact::ZERO),
+            },
+            None => decimal(item.required("rate")),
+        };
+        let fixed = match amount.clone() {
+            Some(value) => decimal(Some(value)).map(Some),
+            None => Some(None),
+        };
+        let applies_to = match item.value("applies_to") {
+            Some(value) => value.list().and_then(|list| {
+                list.iter().map(|item| known_charge(item, charges)).collect::<Option<Vec<String>>>().map(Some)
+            }),
+            None => Some(None),
+        };
+        let jurisdiction = optional_tag(&mut item, "jurisdiction");
         let inclusive = optional(&mut item, "inclusive", false, |value| value.flag());
         let compound = optional(&mut item, "compound", false, |value| value.flag());
         let order = item.value("order").map_or(Some(index as u64 + 1), |value| value.integer(0..1000));
         let tax = (|| {
             let order = u32::try_from(order?).ok()?;
-            Some(Tax { id: id?, rate: rate?, inclusive: inclusive?, compound: compound?, order })
+            Some(Tax {
+                id: id?,
+                rate: rate?,
+                fixed: fixed?,
+                applies_to: applies_to?,
+                jurisdiction: jurisdiction?,
+                inclusive: inclusive?,
+                compound: compound?,
+                order,
+            })
         })();
+        if let (Some(Tax { fixed: Some(_), inclusive, compound, .. }), Some(value)) = (&tax, &amount) {
+            if *inclusive || *compound {
+                value.fault("a fixed tax is neither inclusive nor compound");
+                sound = false;
+            }
+            if level == Some(TaxLevel::Batch) {
+                value.fault("a fixed tax is levied on lines; it does not go with `tax_level = \"batch\"`");
+                sound = false;
+            }
+        }
         if let Some(tax) = &tax {
             if list.iter().any(|other: &Tax| other.id == tax.id) {
                 item.fault(format!("tax `{}` is there twice", tax.id));
@@ -151,5 +232,7 @@ fn action(value: &Value<'_>) -> Option<ThresholdAction> {
 }
 
 const MOST_TAXES: usize = 8;
+const MOST_REQUIRED: usize = 16;
+const MOST_TRIAL_DAYS: u64 = 366;
 const MOST_TAX_PERCENT: i128 = 1000;
 const MOST_RATE_PLACES: u32 = 6;

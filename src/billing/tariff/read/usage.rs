@@ -102,6 +102,34 @@ fn refuse(section: &mut Section<'_>, keys: &[&'static str], what: &str) -> Optio
     sound
 }
 
+/// The price of a count: model, block, minimum and maximum. What it meters is the count, so the meter says nothing.
+pub(super) fn pricing(section: &mut Section<'_>) -> Option<Usage> {
+    let (model, blocks) = model(section)?;
+    let block = match section.value("block") {
+        Some(value) if !blocks => {
+            value.fault("`block` goes with the models standard, graduated and volume");
+            None
+        }
+        Some(value) => block(&value).map(Some),
+        None => Some(None),
+    };
+    let minimum = optional_decimal(section, "minimum");
+    let maximum = optional_decimal(section, "maximum");
+    if let (Some(Some(minimum)), Some(Some(maximum))) = (minimum, maximum)
+        && minimum > maximum
+    {
+        section.fault("`minimum` is above `maximum`");
+        return None;
+    }
+    Some(Usage {
+        model: model?,
+        block: block?,
+        minimum: minimum?.filter(|minimum| !minimum.is_zero()),
+        maximum: maximum?,
+        ..Usage::of_nothing()
+    })
+}
+
 fn unit(section: &mut Section<'_>, meter: Option<Meter>) -> Option<Unit> {
     let meter = meter?;
     let value = match (section.value("unit"), meter) {

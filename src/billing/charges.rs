@@ -1,0 +1,250 @@
+//! Charges posted for an account by hand or by its billing system: one-off charges, credits, deposits and their return.
+//!
+//! Each becomes a tariff of its own with one charge, so that it is rated, rounded, taxed, explained and corrected as
+//! everything else is. Its taxes, currency and rounding are those of the tariff it names, if it names one.
+
+use serde::{Deserialize, Serialize};
+
+use super::calendar::{BillCycle, CalendarError};
+use super::facts::{KnownVersion, ServiceFacts, TariffBook};
+use super::lines::StoredLine;
+use super::run::RunError;
+use super::tariff::{Apply, Audience, Charge, ChargeKind, LineRounding, Tariff, TaxLevel, TaxTags, digest};
+use crate::vocabulary::{Currency, Date, Exact, Fault, Faults, Period, Rounding, Timestamp, Zone};
+
+/// A charge as it was posted and is stored; it never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Posting {
+    #[serde(rename = "type")]
+    pub kind: PostingKind,
+    /// The billing system's own id of it; the same one again is the same charge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// External id of the service it is for; none: the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// What the line says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Of one piece, above zero; a credit and a returned deposit are taken off. Missing: that of the named charge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<String>,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub quantity: u32,
+    /// The day it is for; missing: the day it was posted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<Date>,
+    /// Whose taxes, currency and rounding apply; none: no tax, the tenant's currency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tariff: Option<String>,
+    /// A one-off charge or deposit of that tariff, for its amount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax_category: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax_jurisdiction: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PostingKind {
+    OneOff,
+    Credit,
+    Deposit,
+    DepositReturn,
+}
+
+/// A posted charge as a run sees it.
+#[derive(Debug, Clone)]
+pub struct PostedCharge {
+    /// Ours; also the id of the line's charge.
+    pub id: String,
+    pub posting: Posting,
+    pub on: Date,
+    pub version: KnownVersion,
+}
+
+/// What a posted charge's line keeps of it, to be explained by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostedBasis {
+    pub posting: Posting,
+    pub currency: Currency,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(quantity: &u32) -> bool {
+    *quantity == 1
+}
+
+impl PostingKind {
+    pub fn is_deposit(self) -> bool {
+        matches!(self, PostingKind::Deposit | PostingKind::DepositReturn)
+    }
+}
+
+impl Posting {
+    /// Everything that is wrong with it, besides the ids it names.
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults = Faults::new();
+        match self.amount.as_deref().map(str::parse::<Exact>) {
+            Some(Ok(amount)) => {
+                let fits = amount > Exact::ZERO && amount <= Exact::from_int(MOST_AMOUNT);
+                if !fits || amount.decimal_places().is_none_or(|places| places > MOST_PLACES) {
+                    let detail =
+                        format!("must be above 0 and at most {MOST_AMOUNT}, with at most {MOST_PLACES} places");
+                    faults.add("/amount", detail);
+                }
+            }
+            Some(Err(error)) => faults.add("/amount", error.to_string()),
+            None if self.charge.is_none() => {
+                faults.add("/amount", "is required where no `charge` of a tariff is named")
+            }
+            None => {}
+        }
+        if !(1..=MOST_QUANTITY).contains(&self.quantity) {
+            faults.add("/quantity", format!("must be 1 to {MOST_QUANTITY}"));
+        }
+        if self.charge.is_some() && self.tariff.is_none() {
+            faults.add("/charge", "needs the `tariff` it is of");
+        }
+        let texts = [
+            ("/id", &self.id, 64),
+            ("/description", &self.description, 256),
+            ("/tax_category", &self.tax_category, 64),
+            ("/tax_jurisdiction", &self.tax_jurisdiction, 64),
+        ];
+        for (pointer, text, most) in texts {
+            if text.as_ref().is_some_and(|text| {
+                text.is_empty() || text.chars().count() > most || text.chars().any(char::is_control)
+            }) {
+                faults.add(pointer, format!("must be 1 to {most} printable characters"));
+            }
+        }
+        faults.into_vec()
+    }
+}
+
+impl PostedCharge {
+    /// A posted charge with its price. `base`: the version of the named tariff in force on its day. **Errors**: what it
+    /// names is not there.
+    pub fn of(
+        id: &str,
+        posting: &Posting,
+        on: Date,
+        base: Option<&Tariff>,
+        currency: Currency,
+        known_at: Timestamp,
+    ) -> Result<Self, String> {
+        let tariff = tariff_of(id, posting, on, base, currency)?;
+        let version = KnownVersion { tariff, known_at };
+        Ok(Self { id: id.to_owned(), posting: posting.clone(), on, version })
+    }
+
+    pub fn charge(&self) -> &Charge {
+        &self.version.tariff.charges[0]
+    }
+
+    /// The facts its line hangs on.
+    pub fn facts(&self) -> ServiceFacts {
+        ServiceFacts {
+            id: self.posting.service.clone().unwrap_or_default(),
+            addon: Some(format!("charge {}", self.id)),
+            times: self.posting.quantity,
+            tax_jurisdiction: self.posting.tax_jurisdiction.clone(),
+            ..ServiceFacts::default()
+        }
+    }
+
+    /// The period and the day it is for.
+    pub fn due(&self, cycle: &BillCycle) -> Result<(Period, (Timestamp, Timestamp)), CalendarError> {
+        let from = cycle.midnight(self.on)?;
+        let next = self.on.tomorrow().map_err(|_| CalendarError::OutOfRange)?;
+        Ok((cycle.period_at(from)?, (from, cycle.midnight(next)?)))
+    }
+}
+
+/// The tariff that a posted charge is: one charge, and the taxes of the tariff it names.
+pub fn tariff_of(
+    id: &str,
+    posting: &Posting,
+    on: Date,
+    base: Option<&Tariff>,
+    currency: Currency,
+) -> Result<Tariff, String> {
+    let amount = match (&posting.amount, &posting.charge) {
+        (Some(text), _) => text.parse().map_err(|_| format!("{text:?} is no amount"))?,
+        (None, Some(name)) => match base.and_then(|base| base.charge(name)).map(|charge| &charge.kind) {
+            Some(ChargeKind::OneOff { amount } | ChargeKind::Deposit { amount }) => *amount,
+            _ => return Err(format!("there is no one-off charge or deposit {name:?} in the tariff")),
+        },
+        (None, None) => return Err("a charge without an amount".to_owned()),
+    };
+    let negated = |amount: Exact| amount.checked_neg().map_err(|error| error.to_string());
+    let kind = match posting.kind {
+        PostingKind::OneOff => ChargeKind::OneOff { amount },
+        PostingKind::Credit => ChargeKind::OneOff { amount: negated(amount)? },
+        PostingKind::Deposit => ChargeKind::Deposit { amount },
+        PostingKind::DepositReturn => ChargeKind::Deposit { amount: negated(amount)? },
+    };
+    let named = base.zip(posting.charge.as_ref()).and_then(|(base, name)| base.charge(name));
+    let tags = named.map(|charge| charge.tags.clone()).unwrap_or_default();
+    let tags = TaxTags {
+        category: posting.tax_category.clone().or(tags.category),
+        jurisdiction: posting.tax_jurisdiction.clone().or(tags.jurisdiction),
+    };
+    let charge = Charge { id: id.to_owned(), kind, tags };
+    let Some(base) = base else {
+        let document = serde_json::to_string(posting).map_err(|error| error.to_string())?;
+        return Ok(Tariff {
+            id: POSTED.to_owned(),
+            version: 1,
+            currency,
+            effective_from: on,
+            apply: Apply::Split,
+            retroactive: false,
+            audience: Audience::All,
+            rounding: LineRounding { mode: Rounding::HalfUp, places: currency.minor_digits() },
+            tax_level: TaxLevel::Line,
+            charges: vec![charge],
+            discounts: Vec::new(),
+            taxes: Vec::new(),
+            thresholds: Vec::new(),
+            digest: digest(&document),
+            document,
+        });
+    };
+    // A tax of other charges is none of this one, unless this one is of that charge.
+    let taxed = |tax: &&super::tariff::Tax| match (&tax.applies_to, &posting.charge) {
+        (None, _) => true,
+        (Some(list), Some(name)) => list.contains(name),
+        (Some(_), None) => false,
+    };
+    let all = |tax: &super::tariff::Tax| super::tariff::Tax { applies_to: None, ..tax.clone() };
+    let taxes = base.taxes.iter().filter(taxed).map(all).collect();
+    Ok(Tariff { charges: vec![charge], discounts: Vec::new(), taxes, thresholds: Vec::new(), ..base.clone() })
+}
+
+/// The tariff a line was rated by, a posted charge's made anew; `None`: it is not in the book.
+pub fn tariff_of_line(stored: &StoredLine, book: &TariffBook) -> Result<Option<Tariff>, RunError> {
+    let line = &stored.line;
+    let versions = book.get(&line.tariff.id).map(Vec::as_slice).unwrap_or_default();
+    let version = versions.iter().find(|version| version.tariff.version == line.tariff.version);
+    let version = version.map(|version| &version.tariff);
+    let Some(kept) = &stored.basis.posted else { return Ok(version.cloned()) };
+    let zone = Zone::get(&line.period.timezone).unwrap_or(Zone::UTC);
+    let from = stored.basis.coverage.first().map_or(line.period.start, |(from, _)| *from);
+    let base = version.filter(|_| kept.posting.tariff.is_some());
+    let made = tariff_of(&line.charge, &kept.posting, from.to_zoned(zone).date(), base, kept.currency);
+    made.map(Some).map_err(|why| RunError::Posted { id: line.charge.clone(), why })
+}
+
+/// How the line of a charge that names no tariff calls its tariff.
+pub const POSTED: &str = "posted";
+const MOST_AMOUNT: i128 = 1_000_000_000;
+const MOST_PLACES: u32 = 12;
+const MOST_QUANTITY: u32 = 1_000_000;
