@@ -378,7 +378,7 @@ fn a_new_period_restores_what_use_took_and_no_modem_is_reset() {
     let until = account(&daemon, &key, 1)["operator_holds"][0]["until"].as_str().expect("an end").to_owned();
     let until: jiff::Timestamp = until.parse().expect("an instant");
     let left = until.duration_since(daemon.clock.now()).as_secs();
-    daemon.clock.advance_micros((left - 3600).max(0) as i64 * 1_000_000);
+    daemon.clock.advance_micros((left - 3600).max(0) * 1_000_000);
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(holds(&daemon, &key, 1), ["throttle:slow"]);
     assert!(
