@@ -327,6 +327,15 @@ fn withdrawn<'r>(
         .tariff
         .charge(&key.charge)
         .ok_or_else(|| RunError::UnknownVersion { tariff: key.tariff.clone(), version: key.version })?;
+    let is_advance = match &charge.kind {
+        ChargeKind::Recurring(recurring) => recurring.timing == Timing::Advance,
+        ChargeKind::OneOff { .. } | ChargeKind::Deposit { .. } => true,
+        ChargeKind::Usage(_) | ChargeKind::Count(_) => false,
+    };
+    if last.line.period.start > context.period.start && !is_advance {
+        // A run of an older period does not look at what is due after it, and takes nothing of it back.
+        return Ok(None);
+    }
     let Some(index) = facts.services.iter().position(|service| service.id == key.service && service.addon == key.addon)
     else {
         return Ok(None);
@@ -359,7 +368,11 @@ fn build<'r>(
     let cycle_index = cycle_index(service, period, context)?;
     let touches = |entry: &UsageEntry| entry.from < period.end && period.start < entry.until.max(entry.from);
     let late = match &service.sums {
-        Some(sums) => sums.get(&period.start).is_some_and(|sum| sum.last_sequence > issued.watermark),
+        // By the item's own line: a run of an older period may have looked at later entries and not at this period.
+        Some(sums) => sums.get(&period.start).is_some_and(|sum| {
+            let seen = lines.and_then(|(_, last)| last.line.usage.as_ref());
+            sum.last_sequence > seen.map_or(issued.watermark, |usage| usage.watermark)
+        }),
         None => service
             .usage
             .iter()
