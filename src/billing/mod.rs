@@ -21,6 +21,8 @@ pub mod explain;
 pub mod facts;
 mod groups;
 pub mod history;
+#[cfg(test)]
+mod invariants;
 mod items;
 pub mod lines;
 mod measure;
