@@ -33,7 +33,12 @@ impl Manager {
         let start = Instant::now();
         let mut octets = [0u8; 4096];
         while start.elapsed() < Duration::from_secs(20) {
-            let length = self.socket.recv(&mut octets).unwrap_or_else(|error| panic!("no {text}: {error}"));
+            let length = match self.socket.recv(&mut octets) {
+                Ok(length) => length,
+                // A process that is stopped and goes on is told so; nothing was lost.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => panic!("no {text}: {error}"),
+            };
             let message = String::from_utf8_lossy(&octets[..length]).into_owned();
             if message.contains(text) {
                 return message;
