@@ -157,16 +157,39 @@ fn add_posted<'r>(
 /// The lines of earlier runs, by item.
 struct Issued<'r> {
     lines: BTreeMap<ItemKey, (&'r StoredLine, &'r StoredLine)>,
-    /// The last ledger sequence an earlier run has looked at.
-    watermark: i64,
+    /// Up to which ledger sequence runs have looked, by the start of the newest period they looked at.
+    looked: BTreeMap<Timestamp, i64>,
+}
+
+/// Up to which ledger sequence every billed period was looked at; what comes behind it must be among an account's usage.
+///
+/// A run looks at its own period and at older ones. One of an older period, made behind that of a later, has seen usage of
+/// the later period go by without looking at it.
+pub fn looked_at_everywhere(issued: &[StoredLine]) -> i64 {
+    looked(issued).last_key_value().map_or(0, |(_, sequence)| *sequence)
+}
+
+fn looked(issued: &[StoredLine]) -> BTreeMap<Timestamp, i64> {
+    let mut looked: BTreeMap<Timestamp, i64> = BTreeMap::new();
+    for line in issued {
+        if let Some(usage) = &line.line.usage {
+            let sequence = looked.entry(line.line.period.start).or_default();
+            *sequence = usage.watermark.max(*sequence);
+        }
+    }
+    // Whoever looked at a period has looked at those before it.
+    let mut newest = 0;
+    for sequence in looked.values_mut().rev() {
+        newest = newest.max(*sequence);
+        *sequence = newest;
+    }
+    looked
 }
 
 impl<'r> Issued<'r> {
     fn of(facts: &'r AccountFacts) -> Self {
         let mut lines: BTreeMap<ItemKey, (&'r StoredLine, &'r StoredLine)> = BTreeMap::new();
-        let mut watermark = 0;
         for line in &facts.issued {
-            watermark = watermark.max(line.line.usage.as_ref().map_or(0, |usage| usage.watermark));
             let entry = lines.entry(line.item()).or_insert((line, line));
             if line.basis.revision < entry.0.basis.revision {
                 entry.0 = line;
@@ -175,7 +198,12 @@ impl<'r> Issued<'r> {
                 entry.1 = line;
             }
         }
-        Self { lines, watermark }
+        Self { lines, looked: looked(&facts.issued) }
+    }
+
+    /// The last ledger sequence of which a run has looked at what it is to this period.
+    fn looked_at(&self, period_start: Timestamp) -> i64 {
+        self.looked.range(period_start..).next().map_or(0, |(_, sequence)| *sequence)
     }
 
     fn keys(&self) -> impl Iterator<Item = &ItemKey> {
@@ -206,18 +234,20 @@ fn periods(service: &ServiceFacts, issued: &Issued<'_>, context: &RunContext) ->
             period = next;
         }
     }
-    let late = service.sums.iter().flatten().filter(|(_, sum)| sum.last_sequence > issued.watermark);
+    let sums = service.sums.iter().flatten();
+    let late = sums.filter(|(start, sum)| sum.last_sequence > issued.looked_at(**start));
     for period in late.map(|(start, _)| cycle.period_at(*start)) {
         let period = period?;
         if period.start <= context.period.start {
             found.entry(period.start).or_insert((period, false));
         }
     }
-    for entry in service.usage.iter().filter(|entry| entry.sequence > issued.watermark) {
+    let everywhere = issued.looked.last_key_value().map_or(0, |(_, sequence)| *sequence);
+    for entry in service.usage.iter().filter(|entry| entry.sequence > everywhere) {
         // An entry may reach over the edge of a period.
         let last_moment = entry.until.checked_sub(1.microsecond()).unwrap_or(entry.until).max(entry.from);
         for period in [cycle.period_at(entry.from)?, cycle.period_at(last_moment)?] {
-            if period.start <= context.period.start {
+            if period.start <= context.period.start && entry.sequence > issued.looked_at(period.start) {
                 found.entry(period.start).or_insert((period, false));
             }
         }
@@ -367,16 +397,13 @@ fn build<'r>(
     let lines = issued.lines.get(&key);
     let cycle_index = cycle_index(service, period, context)?;
     let touches = |entry: &UsageEntry| entry.from < period.end && period.start < entry.until.max(entry.from);
+    let looked_at = issued.looked_at(period.start);
     let late = match &service.sums {
-        // By the item's own line: a run of an older period may have looked at later entries and not at this period.
-        Some(sums) => sums.get(&period.start).is_some_and(|sum| {
-            let seen = lines.and_then(|(_, last)| last.line.usage.as_ref());
-            sum.last_sequence > seen.map_or(issued.watermark, |usage| usage.watermark)
-        }),
+        Some(sums) => sums.get(&period.start).is_some_and(|sum| sum.last_sequence > looked_at),
         None => service
             .usage
             .iter()
-            .any(|entry| entry.sequence > issued.watermark && (period.contains(entry.from) || touches(entry))),
+            .any(|entry| entry.sequence > looked_at && (period.contains(entry.from) || touches(entry))),
     };
     let own_amount = own_amount(service, charge, &coverage);
     let granted = match coverage.is_empty() {

@@ -14,6 +14,7 @@ use super::charges::PostedBasis;
 use super::count::CountList;
 use super::facts::{AccountFacts, PeriodSum, RunContext};
 use super::groups::{Step, chains, due, issued_carry, share_step};
+pub use super::items::looked_at_everywhere;
 use super::items::{Item, items};
 use super::lines::{
     AdjustmentShape, AllowanceShape, Basis, CountShape, GrantedShape, ItemKey, Line, LineKind, PartShape, Ratio,
@@ -89,7 +90,7 @@ pub struct UsageNeed {
     pub period: Period,
 }
 
-/// Which ledger entries `lines` wants, given facts whose `usage` holds at least the entries beyond the last watermark.
+/// Which ledger entries `lines` wants, given facts whose `usage` holds at least the entries beyond `looked_at_everywhere`.
 pub fn usage_needed(facts: &AccountFacts, context: &RunContext) -> Result<Vec<UsageNeed>, RunError> {
     let items = items(facts, context)?;
     let due = due(&items, &chains(&items));

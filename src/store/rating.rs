@@ -19,7 +19,7 @@ use crate::billing::facts::{
 };
 use crate::billing::history::{PlanTariffs, ServiceHistory, billed};
 use crate::billing::lines::{ItemKey, StoredLine};
-use crate::billing::run::{RunError, usage_needed};
+use crate::billing::run::{RunError, looked_at_everywhere, usage_needed};
 use crate::billing::tariff::{ChargeKind, Tariff};
 use crate::billing::{account_wide, wholesale};
 use crate::vocabulary::{Date, Timestamp};
@@ -435,14 +435,9 @@ async fn read_late(tx: &mut Tx, metered: &mut [&mut Gathered]) -> Result<(), Sto
     let wanted: Vec<Wanted> = without
         .iter()
         .map(|one| {
-            let seen = one.facts.issued.iter().filter_map(|line| line.line.usage.as_ref()).map(|usage| usage.watermark);
-            Wanted {
-                account_id: one.account_id,
-                service_id: None,
-                after: seen.max().unwrap_or(0),
-                until: one.facts.watermark,
-                touching: None,
-            }
+            let after = looked_at_everywhere(&one.facts.issued);
+            let (account_id, until) = (one.account_id, one.facts.watermark);
+            Wanted { account_id, service_id: None, after, until, touching: None }
         })
         .collect();
     let late = rows::usage_wanted(tx, &wanted).await?;

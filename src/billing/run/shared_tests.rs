@@ -172,19 +172,27 @@ fn sums_of(entries: &[UsageEntry], context: &RunContext) -> BTreeMap<Timestamp, 
 
 #[test]
 fn run_of_an_older_period_leaves_the_later_ones_alone_and_loses_nothing_of_them() {
-    let mut facts = facts("2026-09-15T05:00:00Z");
-    let mut entries = vec![entry(1, "2026-09-20T15:00:00Z", 3 * GB), entry(2, "2026-10-20T15:00:00Z", 5 * GB)];
-    facts.watermark = 2;
     let (older, newer) = (rated_by("2026-09-15", &octets("")), rated_by("2026-10-15", &octets("")));
-    facts.services[0].sums = Some(sums_of(&entries, &older));
-    close(&mut facts, &older);
-    close(&mut facts, &newer);
-    assert!(run(&facts, &older).is_empty(), "nothing is new");
-    entries.extend([entry(3, "2026-10-21T15:00:00Z", GB), entry(4, "2026-09-21T15:00:00Z", GB)]);
-    facts.watermark = 4;
-    facts.services[0].sums = Some(sums_of(&entries, &older));
-    assert_eq!(of_data(&close(&mut facts, &older)), ["data 2026-09-15 adjustment 1 1.00"]);
-    assert_eq!(of_data(&close(&mut facts, &newer)), ["data 2026-10-15 adjustment 1 1.00"]);
+    for kept in [true, false] {
+        let mut facts = facts("2026-09-15T05:00:00Z");
+        let tell = |facts: &mut AccountFacts, entries: &[UsageEntry]| {
+            facts.watermark = entries.last().expect("an entry").sequence;
+            facts.services[0].sums = kept.then(|| sums_of(entries, &older));
+            facts.services[0].usage = if kept { Vec::new() } else { entries.to_vec() };
+        };
+        let mut entries = vec![entry(1, "2026-09-20T15:00:00Z", 3 * GB), entry(2, "2026-10-20T15:00:00Z", 5 * GB)];
+        tell(&mut facts, &entries);
+        close(&mut facts, &older);
+        close(&mut facts, &newer);
+        assert!(run(&facts, &older).is_empty(), "nothing is new");
+        entries.extend([entry(3, "2026-10-21T15:00:00Z", GB), entry(4, "2026-09-21T15:00:00Z", GB)]);
+        tell(&mut facts, &entries);
+        assert_eq!(looked_at_everywhere(&facts.issued), 2);
+        assert_eq!(of_data(&close(&mut facts, &older)), ["data 2026-09-15 adjustment 1 1.00"]);
+        assert_eq!(looked_at_everywhere(&facts.issued), 2, "the later period has not been looked at since");
+        assert_eq!(of_data(&close(&mut facts, &newer)), ["data 2026-10-15 adjustment 1 1.00"]);
+        assert_eq!(looked_at_everywhere(&facts.issued), 4);
+    }
 }
 
 #[test]
