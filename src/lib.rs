@@ -16,17 +16,18 @@
 //!      telemetry ───── counters and heartbeats every service keeps
 //!      tls ─────────── certificate files made into a server's settings
 //! ── 1 pure rooms ──── account ← provision    account, usage ← billing    usage ← radius
-//!                      account, billing ← catalog    account ← mediation    docsis, dhcp, tftp; docsis ← account, provision, catalog
+//!                      account, billing ← catalog    account ← mediation
+//!                      docsis, dhcp, tftp; docsis ← account, provision, catalog
 //!                      they decide everything and touch nothing: no socket, no SQL, no clock, no randomness
 //! ── 0 vocabulary ──── identifiers, addresses, rates, money, instants, secrets
 //! ```
 //!
-//! ## Seven journeys, each read, decide, write
+//! ## Nine journeys, each read, decide, write
 //!
 //! - **Account push**: `intake` parses the document (`account`: an account, or every fault) → reads what is stored →
 //!   decides (`account::decide`), works out the elements (`provision::elements`) → writes account, holders, sealed
-//!   secrets, elements, jobs and audit row in one transaction, many pushes to a commit and to each statement → answers. Behind it the
-//!   `provisioner` claims the job, acts through its backend, and records what is really applied. A job is
+//!   secrets, elements, jobs and audit row in one transaction, many pushes to a commit and to each statement → answers.
+//!   Behind it the `provisioner` claims the job, acts through its backend, and records what is really applied. A job is
 //!   level-triggered: it brings an element from applied to desired, and the newest desired state wins.
 //! - **Boot of a modem**: `provisioner::dhcp` receives what a CMTS relays → `dhcp` decides from the table of leases and what
 //!   the plant knows of the account → a new lease is written to its journal and synced → answer with the newest file's
@@ -38,14 +39,13 @@
 //!   it, in order, the fold: `radius` reads the record, `usage` folds it into its session, and sessions, ledger
 //!   entries, totals and the watermark are written in one transaction. Behind that the keeper seals, archives and drops
 //!   what the journal holds.
-//! - **Import** of calls (CDR): `usage` reads lines of a switch, the store keeps each call once and writes it into the ledger
-//!   of whoever held its number.
+//! - **Import of calls** (CDR): `usage` reads lines of a switch → the store keeps each call once and writes it into the
+//!   ledger of whoever held its number.
 //! - **Import** (`detail`, `radacct`, SAMIS): `radius` and `docsis` read what was recorded elsewhere → `collector::import`
 //!   makes packets of it and appends those that are not known to the journal, on a lane of its own → the same fold.
 //! - **Billing run**: `biller` flushes pending usage and fixes watermarks → reads services' history, usage sums and
 //!   lines already issued, a chunk of accounts at a time → `billing` rates on two threads → lines are written while the
 //!   next chunk is read; the batch becomes visible with its last row, or stays a draft until it is checked and approved.
-//!
 //! - **Proof**: `collector::fold` folds the journal anew and says which record brought which octets → `billing` computes
 //!   each line again from ledger and tariff → both ways meet in one sum a period (`audit verify`), in one line's
 //!   explanation and in a dispute pack. `billing::simulate` rates the same facts at other prices.

@@ -1,7 +1,8 @@
 //! What of a configuration file changes how the device behaves, as one digest.
 //!
-//! Comes in: a file's bytes. Goes out: 64 hexadecimal digits, and whether CPEs may send. A file that was only signed with another secret, or bound
-//! to another address or time, has the same digest: a device that runs it need not boot for the new one.
+//! Comes in: a file's bytes. Goes out: 64 hexadecimal digits, and whether CPEs may send. A file that was only signed with
+//! another secret, or bound to another address or time, has the same digest: a device that runs it need not boot for the
+//! new one.
 
 use sha2::{Digest, Sha256};
 

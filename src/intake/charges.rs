@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::caller::{CHARGERS, Caller, READERS};
-use super::idempotency::Once;
+use super::idempotency::{Once, again};
 use super::problem::Problem;
 use super::request::{Asked, At, Document, cursor, limit, page};
 use crate::billing::charges::{PostedCharge, Posting};
@@ -61,9 +61,8 @@ async fn post(
     let asking = once.of(&body.octets);
     let tenant = caller.tenant.as_str();
     let mut tx = app.store.write().await?;
-    if let Some((status, kept)) = asking.answered(&mut tx, tenant).await? {
-        let kept: Value = serde_json::from_str(&kept).unwrap_or_default();
-        return Ok((StatusCode::from_u16(status).unwrap_or(StatusCode::OK), Json(kept)).into_response());
+    if let Some(kept) = asking.answered(&mut tx, tenant).await? {
+        return Ok(again(kept));
     }
     let row = accounts::find_locked(&mut tx, &key).await?.ok_or_else(Problem::not_found)?;
     if let Some(id) = &posting.id

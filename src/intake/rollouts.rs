@@ -335,8 +335,11 @@ fn policy(asked: &StartBody, slowest: Option<u32>) -> Result<RolloutPolicy, Prob
 
 fn reason(asked: Option<String>) -> Result<String, Problem> {
     let reason = asked.unwrap_or_else(|| USUAL_REASON.to_owned());
+    // It stands in the log, where a line feed would begin another line.
     match reason.chars().count() {
-        1..=REASON_MAX => Ok(reason),
-        _ => Err(Problem::bad_request(format!("reason must be 1 to {REASON_MAX} characters."))),
+        1..=REASON_MAX if !reason.chars().any(char::is_control) => Ok(reason),
+        _ => {
+            Err(Problem::bad_request(format!("reason must be 1 to {REASON_MAX} characters, none a control character.")))
+        }
     }
 }

@@ -118,6 +118,9 @@ fn a_rollout_is_counted_begun_stopped_and_taken_back_over_http() {
     let scope = json!({ "modems": 1, "reboot": 1, "reboot_with_voice": 0, "never_seen": 0, "by_cmts": { "cmts1": 1 } });
     assert_eq!((counted.status, &counted.json()["scope"]), (200, &scope), "{}", counted.body);
     assert_eq!(ask(&operator, "GET", "", None).json()["items"], json!([]), "a dry run begins nothing");
+    let mut two_lines = order(false);
+    two_lines["reason"] = json!("150M\nand a line of its own in the log");
+    assert_eq!(ask(&operator, "POST", "", Some(two_lines)).status, 400);
     let night = json!({ "which": "all", "mode": "reset_all", "in_window": true });
     let first = ask(&operator, "POST", "", Some(night)).json()["id"].as_str().expect("an id").to_owned();
     let paused = ask(&operator, "POST", &format!("/{first}/pause"), None);
