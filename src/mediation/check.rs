@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::account::{Known, KnownPlan, ServiceType, merge, parse};
 use crate::vocabulary::{AccountKey, Fault, SourceId, TenantId};
@@ -110,81 +110,4 @@ fn key() -> &'static AccountKey {
         source: SourceId::default(),
         external_id: "any".to_owned(),
     })
-}
-
-/// The document without what a source cannot know of it, applied to what is stored.
-///
-/// **Shape**: `stored` is the account document as it was pushed. The result is a whole document for the push path.
-/// `Ok(None)`: the account is to be closed.
-/// **Errors**: a service or the account that is not there.
-pub fn apply(change: &super::Change, stored: Option<&Value>) -> Result<Option<Value>, String> {
-    use super::{Body, Operation};
-    let absent = || "the account is not known here, and the record does not hold all of it".to_owned();
-    let mut document = match (&change.body, stored) {
-        (Body::Whole, _) if change.operation == Operation::Delete => return Ok(None),
-        (Body::Document(document), _) => return Ok(Some(document.clone())),
-        (Body::Patch { patch, new }, stored) => return Ok(Some(merge(stored.unwrap_or(new), patch))),
-        (Body::Services { .. } | Body::Whole, Some(stored)) => stored.clone(),
-        (Body::Services { new: Some(new), .. }, None) => new.clone(),
-        (Body::Services { .. } | Body::Whole, None) => return Err(absent()),
-    };
-    let map = document.as_object_mut().ok_or_else(absent)?;
-    let word = match change.operation {
-        Operation::Suspend => Some("suspended"),
-        Operation::Resume => Some("active"),
-        _ => None,
-    };
-    let Body::Services { services, devices, revision, .. } = &change.body else {
-        if let Some(word) = word {
-            map.insert("status".to_owned(), json!(word));
-        }
-        return Ok(Some(document));
-    };
-    match revision {
-        Some(revision) => map.insert("source_revision".to_owned(), json!(revision)),
-        None => map.shift_remove("source_revision"),
-    };
-    for device in devices {
-        replace(map, "devices", device["id"].as_str().unwrap_or_default(), |known| Some(merge(known, device)));
-    }
-    for service in services {
-        let id = service.id.as_deref().or_else(|| {
-            change.aliases.iter().find(|(kind, _)| *kind == super::AliasKind::Service).map(|(_, id)| id.as_str())
-        });
-        let id = id.ok_or("the service is not found by what the record knows of it")?;
-        let known = map.get("services").and_then(Value::as_array);
-        let is_known = known.is_some_and(|known| known.iter().any(|service| service["id"] == id));
-        match (change.operation, &service.patch, word) {
-            (Operation::Upsert, Some(patch), _) => replace(map, "services", id, |known| {
-                let base = if is_known { known } else { &service.new };
-                let mut merged = merge(base, patch);
-                merged["id"] = json!(id);
-                Some(merged)
-            }),
-            (_, _, Some(word)) if is_known => {
-                replace(map, "services", id, |known| Some(merge(known, &json!({ "status": word }))));
-            }
-            (_, _, Some(_)) => return Err(format!("the account has no service {id:?}")),
-            _ => replace(map, "services", id, |_| None),
-        }
-    }
-    Ok(Some(document))
-}
-
-/// Changes the item with this id, adds it, or takes it out.
-fn replace(map: &mut Map<String, Value>, list: &str, id: &str, change: impl FnOnce(&Value) -> Option<Value>) {
-    let items = map.entry(list).or_insert_with(|| json!([]));
-    if !items.is_array() {
-        *items = json!([]);
-    }
-    let Some(items) = items.as_array_mut() else { return };
-    match items.iter().position(|item| item["id"] == id) {
-        Some(index) => match change(&items[index]) {
-            Some(changed) => items[index] = changed,
-            None => {
-                items.remove(index);
-            }
-        },
-        None => items.extend(change(&Value::Object(Map::new()))),
-    }
 }

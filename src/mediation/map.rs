@@ -3,129 +3,17 @@
 //! In: a profile and a record. Out: the account document of CONTRACT s6, a merge patch, or a deed; checked by the room
 //! of accounts. What the record does not know is not touched; what a word means is looked up and never guessed.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::change::{Body, Change, Refusal, ServiceChange};
 use super::check;
 use super::function::{Scope as Ground, Trouble, Val};
-use super::profile::{AliasKind, Form, Gate, Kind, Operation, Profile, Scope, Section};
+use super::profile::{Form, Gate, Kind, Operation, Profile, Scope, Section};
 use super::template::Template;
 use super::tree::Tree;
 use crate::account::json::step;
 use crate::account::merge;
 use crate::vocabulary::{AccountKey, Fault};
-
-/// What a record asks for.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Change {
-    /// Never `Ignore`.
-    pub operation: Operation,
-    /// The account's external id; `None`: one of `aliases` finds it.
-    pub account: Option<String>,
-    pub aliases: Vec<(AliasKind, String)>,
-    pub body: Body,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum Body {
-    /// The whole account; `services` that are not there are gone.
-    Document(Value),
-    /// A merge patch (RFC 7396) of the account without its services and devices; under `new` see below.
-    Patch { patch: Value, new: Value },
-    /// Services of the account; others are not touched. `devices` are added or changed by their `id`. `new` is the
-    /// account without services for the case that it is not known yet: a known one keeps what it has.
-    Services { services: Vec<ServiceChange>, devices: Vec<Value>, new: Option<Value>, revision: Option<i64> },
-    /// The deed is to the account as a whole.
-    Whole,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct ServiceChange {
-    /// The service's external id; `None`: one of the aliases finds it.
-    pub id: Option<String>,
-    /// `None`: the deed is to the service as a whole; with `Upsert` it is taken away.
-    pub patch: Option<Value>,
-    /// What the profile says of every such service, for one that is not known yet: a constant is no news of a known one,
-    /// and "active" must not wake what another event has suspended.
-    pub new: Value,
-}
-
-/// Why a record was put aside.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Refusal {
-    /// Pointers go into the document that would have become of it; empty: the record itself.
-    pub faults: Vec<Fault>,
-    /// Words without a meaning: the vocabulary and the word.
-    pub words: Vec<(String, String)>,
-}
-
-impl Refusal {
-    pub fn of(detail: impl Into<String>) -> Self {
-        Self { faults: vec![Fault { pointer: String::new(), detail: detail.into() }], words: Vec::new() }
-    }
-}
-
-impl Change {
-    /// As JSON, for people and tests. `hide`: without the secrets.
-    pub fn shown(&self, hide: bool) -> Value {
-        let mut map = Map::new();
-        map.insert("operation".to_owned(), json!(self.operation.as_str()));
-        if let Some(account) = &self.account {
-            map.insert("account".to_owned(), json!(account));
-        }
-        if !self.aliases.is_empty() {
-            let aliases: Map<String, Value> =
-                self.aliases.iter().map(|(kind, text)| (kind.as_str().to_owned(), json!(text))).collect();
-            map.insert("aliases".to_owned(), Value::Object(aliases));
-        }
-        match &self.body {
-            Body::Document(document) => {
-                map.insert("document".to_owned(), document.clone());
-            }
-            Body::Patch { patch, new } => {
-                map.insert("patch".to_owned(), patch.clone());
-                map.insert("new_account".to_owned(), new.clone());
-            }
-            Body::Services { services, devices, new, revision } => {
-                if let Some(new) = new {
-                    map.insert("new_account".to_owned(), new.clone());
-                }
-                if let Some(revision) = revision {
-                    map.insert("source_revision".to_owned(), json!(revision));
-                }
-                if !devices.is_empty() {
-                    map.insert("devices".to_owned(), json!(devices));
-                }
-                let service = |service: &ServiceChange| match &service.patch {
-                    Some(patch) => json!({ "id": service.id, "patch": patch, "new": service.new }),
-                    None if self.operation == Operation::Upsert => json!({ "id": service.id, "remove": true }),
-                    None => json!({ "id": service.id }),
-                };
-                map.insert("services".to_owned(), services.iter().map(service).collect());
-            }
-            Body::Whole => {}
-        }
-        let mut value = Value::Object(map);
-        if hide {
-            hide_secrets(&mut value);
-        }
-        value
-    }
-}
-
-fn hide_secrets(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            for (key, value) in map {
-                match key.as_str() {
-                    "password" if value.is_string() => *value = json!("(secret)"),
-                    _ => hide_secrets(value),
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(hide_secrets),
-        _ => {}
-    }
-}
 
 /// **Errors**: every fault of the record. `Ok(None)`: it is not meant for us.
 pub(super) fn change(profile: &Profile, record: &Tree) -> Result<Option<Change>, Refusal> {

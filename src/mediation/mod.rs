@@ -68,6 +68,7 @@
 //!
 //! Templates stand in `template.rs`, their functions in `function.rs`, paths in `tree.rs`.
 
+mod change;
 mod check;
 mod figure;
 mod function;
@@ -86,9 +87,8 @@ mod write;
 
 use std::io::BufRead;
 
-pub use check::apply;
+pub use change::{Body, Change, Refusal, ServiceChange, apply};
 pub use inventory::Inventory;
-pub use map::{Body, Change, Refusal, ServiceChange};
 pub use profile::{AliasKind, Answer, Format, Operation, Profile, Repeats, Reply, Scope};
 pub use read::PROFILE_MAX;
 use records::ROWS;

@@ -1,18 +1,21 @@
 //! Jobs: woken with the desired state they serve, claimed by one daemon at a time, ended with what became of it. The
 //! rules of the states stand in `provision::JobState`; this file reads a row, asks them, and writes the answer.
 //!
-//! A claim is a lease: the claiming daemon commits it before it touches anything outside, and when it dies the job is
-//! due again at the lease's end. Lane 0 (one person's push) goes before lane 1 (bulk). Whoever locks an element and its
-//! job locks the element first.
+//! Claims stand in `claims.rs`, endings in `endings.rs`. Lane 0 (one person's push) goes before lane 1 (bulk). Whoever
+//! locks an element and its job locks the element first.
 
-use std::collections::{HashMap, HashSet};
+mod claims;
+mod endings;
+
+use std::collections::HashMap;
 use std::str::FromStr;
-use std::time::Duration;
 
-use super::devices::{self, DeviceNotes, DeviceRow};
-use super::elements::{self, ElementRow, Progress};
+pub use claims::{ClaimedJob, Limits, claim, free_those_of_the_dead, next_due};
+pub use endings::{DEVICE_EXCEPTION, EXCEPTION_KIND, Ending, end, end_all};
+
+use super::elements::{self, ElementRow};
 use super::many::{Many, Of};
-use super::{StoreError, Tx, drift, exceptions, on};
+use super::{StoreError, Tx, on};
 use crate::provision::{ElementKind, ElementState, JobError, JobEvent, JobState};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
@@ -20,13 +23,6 @@ use crate::vocabulary::{Timestamp, from_micros, to_micros};
 pub const LANE_SINGLE: i64 = 0;
 /// The lane of catalog changes, syncs and everything else that comes by the thousand.
 pub const LANE_BULK: i64 = 1;
-
-/// Kind of the exception that a failed job opens.
-pub const EXCEPTION_KIND: &str = "provisioning";
-/// Kind of the exception of a device that runs otherwise than desired.
-pub const DEVICE_EXCEPTION: &str = "device";
-/// Who releases that exception when the element is fine again.
-const RELEASED_BY: &str = "provisioner";
 
 /// One job as stored, with what it is about.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,41 +49,6 @@ pub struct JobRow {
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub finished_at: Option<Timestamp>,
-}
-
-/// A job that this daemon must bring to an end before its lease does.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ClaimedJob {
-    pub id: i64,
-    /// Attempts made, this one included.
-    pub attempts: u32,
-    /// `LANE_SINGLE`: somebody waits for it. `LANE_BULK`: one of thousands.
-    pub lane: i64,
-    /// The element as it was when claimed: the content to apply is `element.desired`.
-    pub element: ElementRow,
-    /// What was known of the device then; of others nothing is.
-    pub device: DeviceRow,
-}
-
-/// What became of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    Succeeded(Progress),
-    /// A step on a device; the next one is due when `again` says, because of its reason.
-    Device {
-        progress: Progress,
-        notes: Box<DeviceNotes>,
-        again: Option<(Timestamp, String)>,
-    },
-    /// A passing fault; `random` spreads the next attempt.
-    Retry {
-        reason: String,
-        random: u64,
-    },
-    /// A person must mend something first.
-    Failed {
-        reason: String,
-    },
 }
 
 /// Which jobs a list shows.
@@ -178,18 +139,6 @@ static INSERT: Many<3> = Many::new(
      FROM new CROSS JOIN element WHERE element.id = new.element
      RETURNING element_id, id",
 );
-const DUE_SQLITE: &str = "SELECT id FROM job
-     WHERE finished_at IS NULL AND kind = $1 AND lane = $2 AND run_at <= $3
-     ORDER BY run_at, id LIMIT $4";
-const DUE_POSTGRES: &str = "SELECT id FROM job
-     WHERE finished_at IS NULL AND kind = $1 AND lane = $2 AND run_at <= $3
-     ORDER BY run_at, id LIMIT $4 FOR UPDATE SKIP LOCKED";
-// One look at the beginning of each lane: of both together every active job would be read.
-const NEXT_DUE: &str = "SELECT MIN(lanes.run_at) FROM (
-         SELECT MIN(run_at) AS run_at FROM job WHERE finished_at IS NULL AND kind = $1 AND lane = 0
-         UNION ALL
-         SELECT MIN(run_at) AS run_at FROM job WHERE finished_at IS NULL AND kind = $1 AND lane = 1
-     ) AS lanes";
 static STORE: Many<13> = Many::new(
     [
         ("id", Of::Integer),
@@ -231,8 +180,6 @@ const HURRY_ELEMENT: &str = "UPDATE job SET run_at = $2, updated_at = $2
 const IS_ACTIVE: &str = "SELECT COUNT(*) FROM job WHERE finished_at IS NULL AND element_id = $1";
 const FORGET: &str = "DELETE FROM job
      WHERE id IN (SELECT id FROM job WHERE finished_at < $1 ORDER BY id LIMIT $2)";
-const OF_DEAD: &str = "SELECT id FROM job WHERE finished_at IS NULL AND state = 'running' AND claimed_by <> $1
-     ORDER BY id LIMIT 10000";
 
 /// (element, job) of every job of an account that has not ended.
 pub async fn active_of_account(tx: &mut Tx, account_id: i64) -> Result<Vec<(i64, i64)>, StoreError> {
@@ -320,248 +267,6 @@ pub(super) async fn begin(tx: &mut Tx, elements: &[(i64, i64)], now: Timestamp) 
     INSERT.fetch(tx, rows.collect()).await
 }
 
-/// How many jobs are claimed at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    pub all: i64,
-    /// Of them, bulk ones at most.
-    pub bulk: i64,
-    /// As `bulk`, while single ones are due.
-    pub beside: i64,
-}
-
-impl From<i64> for Limits {
-    fn from(all: i64) -> Self {
-        Self { all, bulk: all, beside: all }
-    }
-}
-
-/// Takes due jobs of one kind, single pushes first, for `owner` until `lease` from now. Commit before acting.
-pub async fn claim(
-    tx: &mut Tx,
-    kind: ElementKind,
-    owner: &str,
-    limits: impl Into<Limits>,
-    now: Timestamp,
-    lease: Duration,
-) -> Result<Vec<ClaimedJob>, StoreError> {
-    let limits = limits.into();
-    let lease_until = now.checked_add(lease).unwrap_or(Timestamp::MAX);
-    let mut ids = due(tx, kind, LANE_SINGLE, now, limits.all).await?;
-    let left = limits.all - i64::try_from(ids.len()).unwrap_or(limits.all);
-    let bulk = if ids.is_empty() { limits.bulk } else { limits.beside }.min(left);
-    if bulk > 0 {
-        ids.extend(due(tx, kind, LANE_BULK, now, bulk).await?);
-    }
-    let mut jobs: HashMap<i64, JobRow> = these(tx, &ids).await?.into_iter().map(|job| (job.id, job)).collect();
-    let of_jobs: Vec<i64> = jobs.values().map(|job| job.element_id).collect();
-    let mut elements = elements::by_ids(tx, &of_jobs).await?;
-    let mut known = match kind.device() {
-        Some(_) => devices::these(tx, &of_jobs).await?,
-        None => HashMap::new(),
-    };
-    let (mut claimed, mut stored) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
-    // The longest due comes first.
-    for id in ids {
-        let Some(mut job) = jobs.remove(&id) else { continue };
-        let Some(element) = elements.remove(&job.element_id) else { continue };
-        let Some((state, attempts)) = claimed_state(&job, &element, now, lease_until) else { continue };
-        let device = known.remove(&element.id).unwrap_or_default();
-        claimed.push(ClaimedJob { id, attempts, lane: job.lane, element, device });
-        job.claimed_by = Some(owner.to_owned());
-        stored.push((job, state));
-    }
-    store_all(tx, &stored, now).await?;
-    Ok(claimed)
-}
-
-/// The state of a job that is claimed, and the attempts with this one. `None`: it cannot be.
-fn claimed_state(
-    job: &JobRow,
-    element: &ElementRow,
-    now: Timestamp,
-    lease_until: Timestamp,
-) -> Option<(JobState, u32)> {
-    let mut state = job.state.clone();
-    if matches!(state, JobState::Running { .. }) {
-        state = state.step(JobEvent::LeaseExpired { now }).ok()?;
-    }
-    let state = state.step(JobEvent::Claim { now, revision: element.desired_revision, lease_until }).ok()?;
-    let JobState::Running { attempts, .. } = state else { return None };
-    Some((state, attempts))
-}
-
-/// Ends an attempt. Returns the job's new state, or `None` when it was not ours any more and nothing was written.
-///
-/// A failure opens an exception for the element, a success releases it.
-pub async fn end(
-    tx: &mut Tx,
-    claimed: &ClaimedJob,
-    owner: &str,
-    ending: Ending,
-    now: Timestamp,
-) -> Result<Option<JobState>, StoreError> {
-    Ok(end_all(tx, &[(claimed, ending)], owner, now).await?.pop().flatten())
-}
-
-/// As `end`, for many; the states are in the order of `ended`.
-pub async fn end_all(
-    tx: &mut Tx,
-    ended: &[(&ClaimedJob, Ending)],
-    owner: &str,
-    now: Timestamp,
-) -> Result<Vec<Option<JobState>>, StoreError> {
-    let mut states = vec![None; ended.len()];
-    let mut left: Vec<usize> = (0..ended.len()).collect();
-    while !left.is_empty() {
-        // A job whose lease ended may have been claimed again meanwhile: one attempt after the other.
-        let (mut round, mut elements) = (Vec::with_capacity(left.len()), HashSet::new());
-        left.retain(|place| {
-            let first = elements.insert(ended[*place].0.element.id);
-            round.extend(first.then_some(*place));
-            !first
-        });
-        let group: Vec<&(&ClaimedJob, Ending)> = round.iter().map(|place| &ended[*place]).collect();
-        for (place, state) in round.iter().zip(end_each_once(tx, &group, owner, now).await?) {
-            states[*place] = state;
-        }
-    }
-    Ok(states)
-}
-
-/// What endings leave behind besides their jobs.
-#[derive(Default)]
-struct Traces<'a> {
-    progress: Vec<elements::Reached<'a>>,
-    devices: Vec<elements::Stepped<'a>>,
-    troubles: Vec<elements::Troubled<'a>>,
-    healed: Vec<i64>,
-    released: Vec<(&'static str, &'a str)>,
-    /// Tenant, kind, subject, detail.
-    opened: Vec<(&'a str, &'static str, &'a str, &'a str)>,
-}
-
-/// Ends attempts on elements that differ from one another.
-async fn end_each_once(
-    tx: &mut Tx,
-    ended: &[&(&ClaimedJob, Ending)],
-    owner: &str,
-    now: Timestamp,
-) -> Result<Vec<Option<JobState>>, StoreError> {
-    let ids: Vec<i64> = ended.iter().map(|(claimed, _)| claimed.element.id).collect();
-    let elements = elements::by_ids_locked(tx, &ids).await?;
-    let ids: Vec<i64> = ended.iter().map(|(claimed, _)| claimed.id).collect();
-    let jobs: HashMap<i64, JobRow> = these_locked(tx, &ids).await?.into_iter().map(|job| (job.id, job)).collect();
-    let stepped = ended.iter().filter(|(_, ending)| matches!(ending, Ending::Device { .. }));
-    let ids: Vec<i64> = stepped.map(|(claimed, _)| claimed.element.id).collect();
-    let devices = devices::these(tx, &ids).await?;
-    let subjects: Vec<String> = ended.iter().map(|(claimed, _)| subject(&claimed.element)).collect();
-    let (mut states, mut stored, mut traces) = (Vec::with_capacity(ended.len()), Vec::new(), Traces::default());
-    for ((claimed, ending), subject) in ended.iter().zip(&subjects) {
-        let (element, job) = (elements.get(&claimed.element.id), jobs.get(&claimed.id));
-        let fetched_at = devices.get(&claimed.element.id).and_then(DeviceRow::fetched_at);
-        let Some((element, job, state)) = element.zip(job).and_then(|(element, job)| {
-            let ours =
-                job.claimed_by.as_deref() == Some(owner) && job.target_revision == claimed.element.desired_revision;
-            let state = job.state.clone().step(event(ending, fetched_at, now)).ok().filter(|_| ours)?;
-            Some((element, job, state))
-        }) else {
-            states.push(None);
-            continue;
-        };
-        leave(&mut traces, claimed, ending, element, subject);
-        states.push(Some(state.clone()));
-        stored.push((job.clone(), state));
-    }
-    store_all(tx, &stored, now).await?;
-    elements::record_all(tx, &traces.progress, &traces.devices, &traces.troubles, now).await?;
-    drift::healed(tx, &traces.healed, now).await?;
-    exceptions::release_subjects(tx, &traces.released, RELEASED_BY, now).await?;
-    for (tenant, kind, subject, detail) in traces.opened {
-        exceptions::open(tx, Some(tenant), kind, subject, detail, now).await?;
-    }
-    Ok(states)
-}
-
-/// What an ending is to its job. A device that fetched while its attempt was under way is looked at again, for the attempt
-/// did not know.
-fn event(ending: &Ending, fetched_at: Option<Timestamp>, now: Timestamp) -> JobEvent {
-    match ending {
-        Ending::Device { notes, .. } if fetched_at != notes.seen_fetch_at => {
-            JobEvent::Later { at: now, reason: "it fetched a file meanwhile".to_owned() }
-        }
-        Ending::Succeeded(_) | Ending::Device { again: None, .. } => JobEvent::Succeed,
-        Ending::Device { again: Some((at, reason)), .. } => JobEvent::Later { at: *at, reason: reason.clone() },
-        Ending::Retry { reason, random } => JobEvent::Retry { now, random: *random, reason: reason.clone() },
-        Ending::Failed { reason } => JobEvent::Fail { reason: reason.clone() },
-    }
-}
-
-/// Collects what an ending leaves behind; `element` is as it stands now.
-fn leave<'a>(
-    traces: &mut Traces<'a>,
-    claimed: &'a ClaimedJob,
-    ending: &'a Ending,
-    element: &'a ElementRow,
-    subject: &'a str,
-) {
-    let newer = element.desired_revision != claimed.element.desired_revision;
-    let shown = |state: ElementState| if newer { ElementState::Pending } else { state };
-    let row = &claimed.element;
-    match ending {
-        Ending::Succeeded(progress) => {
-            let state = shown(progress.state);
-            traces.progress.push(elements::Reached { row, revision: row.desired_revision, progress, state });
-            if claimed.lane == LANE_BULK && progress.applied {
-                traces.healed.push(row.id);
-            }
-            traces.released.push((EXCEPTION_KIND, subject));
-        }
-        Ending::Device { progress, notes, .. } => {
-            traces.devices.push(elements::Stepped { row, progress, state: shown(progress.state), notes });
-            match &notes.trouble {
-                Some(trouble) if notes.alarm && !newer => {
-                    traces.opened.push((&element.tenant, DEVICE_EXCEPTION, subject, trouble));
-                }
-                _ if progress.applied => {
-                    traces.healed.push(row.id);
-                    traces.released.extend([(DEVICE_EXCEPTION, subject), (EXCEPTION_KIND, subject)]);
-                }
-                _ => {}
-            }
-        }
-        Ending::Retry { reason, .. } => {
-            traces.troubles.push(elements::Troubled { id: row.id, state: ElementState::Pending, reason });
-        }
-        Ending::Failed { reason } => {
-            traces.troubles.push(elements::Troubled { id: row.id, state: shown(ElementState::Failed), reason });
-            if !newer {
-                traces.opened.push((&element.tenant, EXCEPTION_KIND, subject, reason));
-            }
-        }
-    }
-}
-
-/// When the next job of a kind is due; in the past when one is due now. `None`: there is none.
-pub async fn next_due(tx: &mut Tx, kind: ElementKind) -> Result<Option<Timestamp>, StoreError> {
-    let at: Option<i64> = on!(tx, c => sqlx::query_scalar(NEXT_DUE).bind(kind.as_str()).fetch_one(c).await)?;
-    Ok(at.and_then(from_micros))
-}
-
-/// Frees the jobs that other processes hold on this SQLite database: one daemon at a time works on it, so they died.
-/// Returns how many. On PostgreSQL nothing happens: other daemons may well be alive, and leases end by themselves.
-pub async fn free_those_of_the_dead(tx: &mut Tx, owner: &str, now: Timestamp) -> Result<usize, StoreError> {
-    let Tx::Sqlite(held) = tx else { return Ok(0) };
-    let ids: Vec<i64> = sqlx::query_scalar(OF_DEAD).bind(owner).fetch_all(&mut *held.transaction).await?;
-    for id in &ids {
-        let Some(job) = one(tx, *id).await? else { continue };
-        let JobState::Running { lease_until, .. } = job.state else { continue };
-        let state = job.state.clone().step(JobEvent::LeaseExpired { now: lease_until }).map_err(out_of_order)?;
-        store(tx, &job, state, now).await?;
-    }
-    Ok(ids.len())
-}
-
 /// Makes every waiting job of a kind due now, because what they waited for is back. Returns how many.
 pub async fn hurry(tx: &mut Tx, kind: ElementKind, now: Timestamp) -> Result<u64, StoreError> {
     Ok(on!(tx, c => sqlx::query(HURRY)
@@ -647,20 +352,6 @@ pub async fn counts(tx: &mut Tx) -> Result<Vec<(String, String, i64, Option<Time
 /// How an element is named in exceptions and logs: `mailbox ada@acme.example`.
 pub fn subject(element: &ElementRow) -> String {
     format!("{} {}", element.kind, element.key)
-}
-
-async fn due(tx: &mut Tx, kind: ElementKind, lane: i64, now: Timestamp, limit: i64) -> Result<Vec<i64>, StoreError> {
-    let (kind, now) = (kind.as_str(), to_micros(now));
-    Ok(match tx {
-        Tx::Sqlite(held) => {
-            let query = sqlx::query_scalar(DUE_SQLITE).bind(kind).bind(lane).bind(now).bind(limit);
-            query.fetch_all(&mut *held.transaction).await?
-        }
-        Tx::Postgres(transaction) => {
-            let query = sqlx::query_scalar(DUE_POSTGRES).bind(kind).bind(lane).bind(now).bind(limit);
-            query.fetch_all(&mut **transaction).await?
-        }
-    })
 }
 
 /// Jobs by their ids.

@@ -1,25 +1,16 @@
-//! Batches and invoice lines, and what a bill run reads of accounts. Lines are written once; a batch shows with its last
-//! row, and one that a crash left unfinished is emptied and built again.
+//! Batches and invoice lines. Lines are written once; a batch shows with its last row, and one that a crash left unfinished
+//! is emptied and built again. What a bill run reads of accounts stands in `reads.rs`.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod reads;
+
+pub use reads::{
+    BilledAccount, Wanted, accounts, closures, count_accounts, issued, issued_of, usage_of_period, usage_wanted,
+};
 
 use super::bulk::{Bulk, Values};
-use super::sessions::json;
 use super::{StoreError, Tx, on};
-use crate::billing::facts::UsageEntry;
 use crate::billing::lines::StoredLine;
 use crate::vocabulary::{Period, Timestamp, from_micros, to_micros};
-
-/// An account a run has to look at.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub struct BilledAccount {
-    pub id: i64,
-    pub source: String,
-    pub external_id: String,
-    /// The cycle it is on now.
-    pub bill_cycle: String,
-}
 
 /// One batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,55 +59,6 @@ pub struct LineFilter {
     pub limit: i64,
 }
 
-const ACCOUNTS: &str = "SELECT id, source, external_id, bill_cycle FROM account
-     WHERE tenant = $1 AND id > $2
-       AND (bill_cycle = $3 OR EXISTS
-            (SELECT 1 FROM line WHERE line.account_id = account.id AND line.cycle = $3)
-            OR EXISTS (SELECT 1 FROM left_cycle WHERE left_cycle.account_id = account.id AND left_cycle.cycle = $3))
-     ORDER BY id LIMIT $4";
-const COUNT_ACCOUNTS: &str = "SELECT COUNT(*) FROM account WHERE tenant = $1 AND (bill_cycle = $2 OR EXISTS
-     (SELECT 1 FROM left_cycle WHERE left_cycle.account_id = account.id AND left_cycle.cycle = $2))";
-const ISSUED: &str = "SELECT line.document FROM line JOIN batch ON batch.id = line.batch
-     WHERE line.account_id = $1 AND line.cycle = $2 AND batch.state <> 'building'
-     ORDER BY line.period_start_at, line.id LIMIT 1000000";
-const ISSUED_OF_SQLITE: &str = "SELECT line.account_id, line.document
-     FROM json_each($1) AS key CROSS JOIN line ON line.account_id = key.value JOIN batch ON batch.id = line.batch
-     WHERE line.cycle = $2 AND batch.state <> 'building'
-     ORDER BY line.account_id, line.period_start_at, line.id";
-const ISSUED_OF_POSTGRES: &str = "SELECT line.account_id, line.document FROM line JOIN batch ON batch.id = line.batch
-     WHERE line.account_id = ANY($1) AND line.cycle = $2 AND batch.state <> 'building'
-     ORDER BY line.account_id, line.period_start_at, line.id";
-// Both take what is wanted as (number, account, service or none, after, until, from, before): `number` finds its way back.
-const WANTED_SQLITE: &str = "SELECT key.value ->> 0 AS number, ledger.service_id, ledger.sequence,
-        ledger.session_id, ledger.class, CASE WHEN ledger.session_id < 0 THEN
-        (SELECT destination FROM call_record WHERE call_record.id = -ledger.session_id) END AS called, ledger.from_at,
-        ledger.until_at, ledger.in_octets, ledger.out_octets, ledger.seconds, ledger.sessions
-     FROM json_each($1) AS key CROSS JOIN ledger ON ledger.account_id = key.value ->> 1
-     WHERE ledger.sequence > key.value ->> 3 AND ledger.sequence <= key.value ->> 4
-       AND (key.value ->> 2 IS NULL OR ledger.service_id = key.value ->> 2)
-       AND ledger.until_at >= key.value ->> 5 AND ledger.from_at < key.value ->> 6
-     ORDER BY number, ledger.sequence";
-// OFFSET keeps the planner from beginning with the table, which it takes for empty until it was analysed.
-const WANTED_POSTGRES: &str = "SELECT key.number, entry.service_id, entry.sequence,
-        entry.session_id, entry.class, CASE WHEN entry.session_id < 0 THEN
-        (SELECT destination FROM call_record WHERE call_record.id = -entry.session_id) END AS called, entry.from_at, entry.until_at,
-        entry.in_octets, entry.out_octets, entry.seconds, entry.sessions
-     FROM UNNEST($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[], $6::BIGINT[], $7::BIGINT[])
-            AS key (number, account, service, after, until, begins, ends)
-     CROSS JOIN LATERAL (SELECT * FROM ledger WHERE ledger.account_id = key.account
-            AND ledger.sequence > key.after AND ledger.sequence <= key.until OFFSET 0) AS entry
-     WHERE (key.service IS NULL OR entry.service_id = key.service)
-       AND entry.until_at >= key.begins AND entry.from_at < key.ends
-     ORDER BY key.number, entry.sequence";
-const OF_PERIOD: &str = "SELECT service_id, sequence, session_id, class, CASE WHEN ledger.session_id < 0 THEN
-        (SELECT destination FROM call_record WHERE call_record.id = -ledger.session_id) END AS called,
-        from_at, until_at, in_octets, out_octets, seconds, sessions
-     FROM ledger
-     WHERE account_id = $1 AND service_id = $2 AND from_at < $4 AND until_at >= $3 AND sequence <= $5
-     ORDER BY sequence LIMIT 10000000";
-const CLOSURES: &str = "SELECT period_start_at, CAST(MIN(closed_at) AS BIGINT) FROM batch
-     WHERE tenant = $1 AND cycle = $2 AND state <> 'building'
-     GROUP BY period_start_at ORDER BY period_start_at LIMIT 100000";
 const LAST_RUN: &str = "SELECT CAST(COALESCE(MAX(run), 0) AS BIGINT) FROM batch
      WHERE tenant = $1 AND cycle = $2 AND period_start_at = $3 AND state <> 'building'";
 const UNFINISHED: &str = "SELECT id FROM batch
@@ -198,126 +140,6 @@ const BATCHES_OF: &str = select_batch!(
 );
 const TENANT_OF: &str = "SELECT tenant FROM batch WHERE id = $1";
 const BATCH: &str = select_batch!("WHERE tenant = $1 AND id = $2");
-
-/// Accounts that are, or were, billed on a cycle, after row `after`.
-pub async fn accounts(
-    tx: &mut Tx,
-    tenant: &str,
-    cycle: &str,
-    after: i64,
-    limit: i64,
-) -> Result<Vec<BilledAccount>, StoreError> {
-    Ok(on!(tx, c => sqlx::query_as(ACCOUNTS).bind(tenant).bind(after).bind(cycle).bind(limit).fetch_all(c).await)?)
-}
-
-pub async fn count_accounts(tx: &mut Tx, tenant: &str, cycle: &str) -> Result<i64, StoreError> {
-    Ok(on!(tx, c => sqlx::query_scalar(COUNT_ACCOUNTS).bind(tenant).bind(cycle).fetch_one(c).await)?)
-}
-
-/// Every visible line of an account on a cycle.
-pub async fn issued(tx: &mut Tx, account_id: i64, cycle: &str) -> Result<Vec<StoredLine>, StoreError> {
-    let rows: Vec<String> = on!(tx, c => sqlx::query_scalar(ISSUED).bind(account_id).bind(cycle).fetch_all(c).await)?;
-    rows.iter().map(|document| parsed(document)).collect()
-}
-
-/// Every visible line of these accounts on a cycle, with its account; the error is that one line's.
-pub async fn issued_of(
-    tx: &mut Tx,
-    account_ids: &[i64],
-    cycle: &str,
-) -> Result<Vec<(i64, Result<StoredLine, StoreError>)>, StoreError> {
-    let rows: Vec<(i64, String)> = match tx {
-        Tx::Sqlite(held) => {
-            sqlx::query_as(ISSUED_OF_SQLITE)
-                .bind(json(&account_ids))
-                .bind(cycle)
-                .fetch_all(&mut *held.transaction)
-                .await?
-        }
-        Tx::Postgres(transaction) => {
-            sqlx::query_as(ISSUED_OF_POSTGRES).bind(account_ids).bind(cycle).fetch_all(&mut **transaction).await?
-        }
-    };
-    Ok(rows.into_iter().map(|(account, document)| (account, parsed(&document))).collect())
-}
-
-/// Ledger entries that somebody wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
-    pub account_id: i64,
-    /// `None`: of all services.
-    pub service_id: Option<i64>,
-    /// Sequences in `(after, until]`.
-    pub after: i64,
-    pub until: i64,
-    /// That touch this stretch; `None`: of all time.
-    pub touching: Option<(Timestamp, Timestamp)>,
-}
-
-/// The entries of each of these, with their service, in the order of their sequence.
-pub async fn usage_wanted(tx: &mut Tx, wanted: &[Wanted]) -> Result<Vec<Vec<(i64, UsageEntry)>>, StoreError> {
-    let mut found: Vec<Vec<(i64, UsageEntry)>> = wanted.iter().map(|_| Vec::new()).collect();
-    if wanted.is_empty() {
-        return Ok(found);
-    }
-    let keys = wanted.iter().enumerate().map(|(number, wanted)| {
-        let (from, before) = wanted.touching.map_or((i64::MIN, i64::MAX), |(a, b)| (to_micros(a), to_micros(b)));
-        (number as i64, wanted.account_id, wanted.service_id, wanted.after, wanted.until, from, before)
-    });
-    let keys: Vec<_> = keys.collect();
-    let rows: Vec<WantedRow> = match tx {
-        Tx::Sqlite(held) => sqlx::query_as(WANTED_SQLITE).bind(json(&keys)).fetch_all(&mut *held.transaction).await?,
-        Tx::Postgres(transaction) => {
-            sqlx::query_as(WANTED_POSTGRES)
-                .bind(keys.iter().map(|key| key.0).collect::<Vec<_>>())
-                .bind(keys.iter().map(|key| key.1).collect::<Vec<_>>())
-                .bind(keys.iter().map(|key| key.2).collect::<Vec<_>>())
-                .bind(keys.iter().map(|key| key.3).collect::<Vec<_>>())
-                .bind(keys.iter().map(|key| key.4).collect::<Vec<_>>())
-                .bind(keys.iter().map(|key| key.5).collect::<Vec<_>>())
-                .bind(keys.iter().map(|key| key.6).collect::<Vec<_>>())
-                .fetch_all(&mut **transaction)
-                .await?
-        }
-    };
-    for row in rows {
-        let service = row.entry.service_id;
-        let place = usize::try_from(row.number).ok().and_then(|number| found.get_mut(number));
-        if let Some(list) = place {
-            list.push((service, row.entry.entry()?));
-        }
-    }
-    Ok(found)
-}
-
-/// Ledger entries of a service that touch a period, up to a sequence.
-pub async fn usage_of_period(
-    tx: &mut Tx,
-    account_id: i64,
-    service_id: i64,
-    period: &Period,
-    watermark: i64,
-) -> Result<Vec<UsageEntry>, StoreError> {
-    let rows: Vec<UsageRow> = on!(tx, c => sqlx::query_as(OF_PERIOD)
-        .bind(account_id)
-        .bind(service_id)
-        .bind(to_micros(period.start))
-        .bind(to_micros(period.end))
-        .bind(watermark)
-        .fetch_all(c)
-        .await)?;
-    rows.into_iter().map(UsageRow::entry).collect()
-}
-
-/// When each period of a cycle was first closed.
-pub async fn closures(tx: &mut Tx, tenant: &str, cycle: &str) -> Result<BTreeMap<Timestamp, Timestamp>, StoreError> {
-    let rows: Vec<(i64, Option<i64>)> =
-        on!(tx, c => sqlx::query_as(CLOSURES).bind(tenant).bind(cycle).fetch_all(c).await)?;
-    rows.into_iter()
-        .filter_map(|(start, closed)| Some((start, closed?)))
-        .map(|(start, closed)| Ok((instant(start, "batch")?, instant(closed, "batch")?)))
-        .collect()
-}
 
 /// How many visible runs a period has had.
 pub async fn runs_of(tx: &mut Tx, tenant: &str, cycle: &str, period: &Period) -> Result<i64, StoreError> {
@@ -577,45 +399,6 @@ pub(super) fn parsed(document: &str) -> Result<StoredLine, StoreError> {
 
 pub(super) fn instant(micros: i64, table: &'static str) -> Result<Timestamp, StoreError> {
     from_micros(micros).ok_or_else(|| StoreError::Corrupt { table, column: "an instant", id: micros.to_string() })
-}
-
-#[derive(sqlx::FromRow)]
-struct UsageRow {
-    service_id: i64,
-    sequence: i64,
-    session_id: i64,
-    class: Option<String>,
-    called: Option<String>,
-    from_at: i64,
-    until_at: i64,
-    in_octets: i64,
-    out_octets: i64,
-    seconds: i64,
-    sessions: i64,
-}
-
-impl UsageRow {
-    fn entry(self) -> Result<UsageEntry, StoreError> {
-        Ok(UsageEntry {
-            sequence: self.sequence,
-            session: self.session_id,
-            class: self.class.map(Arc::from),
-            call: self.called.map(Arc::from),
-            from: instant(self.from_at, "ledger")?,
-            until: instant(self.until_at, "ledger")?,
-            in_octets: self.in_octets,
-            out_octets: self.out_octets,
-            seconds: self.seconds,
-            sessions: self.sessions,
-        })
-    }
-}
-
-#[derive(sqlx::FromRow)]
-struct WantedRow {
-    number: i64,
-    #[sqlx(flatten)]
-    entry: UsageRow,
 }
 
 #[derive(sqlx::FromRow)]

@@ -4,26 +4,24 @@
 //! Pushes of one round touch nothing in common: neither the account, nor a MAC, name, address or number, nor an element.
 //! So each meets what it would have met alone; what does touch the same waits for the next round of the same transaction.
 
+mod draft;
+
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use draft::{Draft, Known, apart, draft, holdings};
 use serde_json::json;
 
-use super::holding::{self, Holding, Wanted};
-use super::{Done, Ground, Push, Stop, service_changes};
-use crate::account::{
-    Account, Decision, Pushed, SecretChange, SecretDigests, Status, Stored, content_tag, decide, hex,
-};
+use super::{Done, Ground, Push, Stop, holding, service_changes};
+use crate::account::{Account, Decision, Pushed, SecretChange, SecretDigests, Stored, content_tag, decide, hex};
 use crate::intake::catalogs::TenantCatalog;
 use crate::intake::problem::Problem;
 use crate::intake::view;
-use crate::provision::{self, Basis, ElementDesired, ElementKind, OperatorHold};
-use crate::store::accounts::{self, AccountRow, KnownService, Written};
+use crate::provision::ElementKind;
+use crate::store::accounts::{self, AccountRow, Written};
 use crate::store::elements::{After, ElementRow, Settling, Standing};
-use crate::store::follow::Following;
-use crate::store::holders::{self, HeldKind, HeldRow, Refused};
-use crate::store::holds::{self, HoldRow};
+use crate::store::holders::Refused;
 use crate::store::secrets::{self, Put, SecretPlace};
 use crate::store::{Sealer, StoreError, Tx, audit, elements, exceptions, follow, jobs};
 use crate::vocabulary::{AccountKey, TenantId, Timestamp, Zone};
@@ -157,94 +155,6 @@ async fn leave_unchanged(unchanged: Vec<Considered<'_>>, turns: &mut [Turn], tx:
     Ok(())
 }
 
-/// What is stored of accounts besides their rows, each by account.
-#[derive(Default)]
-struct Known {
-    holds: HashMap<i64, Vec<HoldRow>>,
-    following: HashMap<i64, Following>,
-    services: HashMap<i64, Vec<KnownService>>,
-    held: HashMap<i64, Vec<HeldRow>>,
-    elements: HashMap<i64, Vec<ElementRow>>,
-    jobs: HashMap<i64, i64>,
-}
-
-impl Known {
-    async fn read(tx: &mut Tx, accounts: &[i64]) -> Result<Self, StoreError> {
-        if accounts.is_empty() {
-            return Ok(Self::default());
-        }
-        let mut known = Self {
-            holds: holds::living_of(tx, accounts).await?,
-            following: follow::of_many(tx, accounts).await?,
-            ..Self::default()
-        };
-        for service in accounts::known_services(tx, accounts).await? {
-            known.services.entry(service.row.account_id).or_default().push(service);
-        }
-        for held in holders::of_accounts(tx, accounts).await? {
-            known.held.entry(held.account_id).or_default().push(held);
-        }
-        for element in elements::of_accounts_locked(tx, accounts).await? {
-            known.elements.entry(element.account_id).or_default().push(element);
-        }
-        known.jobs = jobs::active_of_accounts(tx, accounts).await?.into_iter().collect();
-        Ok(known)
-    }
-}
-
-/// A push that changes its account, worked out.
-struct Draft<'a> {
-    considered: Considered<'a>,
-    holds: Vec<HoldRow>,
-    operator_holds: Vec<OperatorHold>,
-    services: Vec<KnownService>,
-    held: Vec<HeldRow>,
-    wanted: Vec<Wanted>,
-    elements: Vec<ElementRow>,
-    desired: Vec<ElementDesired>,
-    /// The account leaves the version of the catalog that it was held on.
-    arrives: bool,
-    wake_at: Option<Timestamp>,
-}
-
-impl Draft<'_> {
-    fn account(&self) -> &Account {
-        &self.considered.account
-    }
-
-    fn key(&self) -> &AccountKey {
-        &self.considered.asked.key
-    }
-
-    fn id(&self) -> Option<i64> {
-        self.considered.row.as_ref().map(|row| row.id)
-    }
-
-    fn source_revision(&self) -> Option<i64> {
-        let known = self.considered.row.as_ref().and_then(|row| row.source_revision);
-        self.considered.asked.pushed.source_revision.or(known)
-    }
-
-    fn revision(&self) -> i64 {
-        self.considered.row.as_ref().map_or(1, |row| row.revision + 1)
-    }
-
-    /// Everything whose owner or content it may change.
-    fn touches(&self) -> impl Iterator<Item = Touched<'_>> {
-        let wanted = self.wanted.iter().map(|wanted| Touched::Held(wanted.kind, &wanted.value));
-        let held = self.held.iter().map(|held| Touched::Held(held.kind, &held.value));
-        let desired = self.desired.iter().map(|element| Touched::Element(element.kind, &element.key));
-        let elements = self.elements.iter().map(|element| Touched::Element(element.kind, &element.key));
-        wanted.chain(held).chain(desired).chain(elements)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Touched<'a> {
-    Held(HeldKind, &'a str),
-    Element(ElementKind, &'a str),
-}
-
 /// The account with the day of each change that waits; those it had before keep theirs.
 fn with_days<'a>(
     account: &'a Account,
@@ -304,69 +214,6 @@ async fn write(
         turns[place] = Some(Ok(done(draft, id, &after, &known.jobs, now)));
     }
     Ok(())
-}
-
-fn holdings<'a>(drafts: &'a [Draft<'_>]) -> Vec<Holding<'a>> {
-    drafts.iter().map(|draft| holding::plan(&draft.wanted, &draft.held, &draft.services)).collect()
-}
-
-/// Those that touch nothing that one before them touches.
-fn apart(drafts: Vec<Draft<'_>>) -> Vec<Draft<'_>> {
-    let mut touched = HashSet::new();
-    let mut alone = Vec::with_capacity(drafts.len());
-    for draft in &drafts {
-        let mine: HashSet<Touched> = draft.touches().collect();
-        let apart = touched.is_disjoint(&mine);
-        // One that waits keeps its place before those behind it.
-        touched.extend(mine);
-        alone.push(apart);
-    }
-    drop(touched);
-    drafts.into_iter().zip(alone).filter_map(|(draft, alone)| alone.then_some(draft)).collect()
-}
-
-/// Works out what a push makes of its account.
-async fn draft<'a>(
-    considered: Considered<'a>,
-    known: &mut Known,
-    tx: &mut Tx,
-    ground: &Ground,
-    now: Timestamp,
-) -> Result<Draft<'a>, Stop> {
-    let (key, account) = (&considered.asked.key, considered.account.as_ref());
-    let id = considered.row.as_ref().map(|row| row.id);
-    // An account that a rollout has not moved yet stays on the catalog before, unless it buys what only the newest has.
-    let following = id.and_then(|id| known.following.remove(&id)).filter(|following| following.held);
-    let from = match following {
-        Some(following) => Some(ground.catalogs.version(tx, &key.tenant, following.from_version).await?),
-        None => None,
-    };
-    let sells_all = |from: &&Arc<TenantCatalog>| {
-        account.services.iter().all(|service| from.known.plans.contains_key(&service.plan))
-    };
-    let held_on = from.as_ref().filter(sells_all);
-    let holds = id.and_then(|id| known.holds.remove(&id)).unwrap_or_default();
-    let operator_holds: Vec<OperatorHold> = holds.iter().map(|row| row.held.clone()).collect();
-    let basis = Basis {
-        account,
-        known: held_on.map_or(&considered.catalog.known, |held_on| &held_on.known),
-        external_id: &key.external_id,
-        operator_holds: &operator_holds,
-        secrets: &considered.after,
-        closed: account.status == Status::Terminated,
-    };
-    Ok(Draft {
-        wanted: holding::wanted(account),
-        desired: provision::elements(&basis, &[], now),
-        wake_at: provision::next_change(&basis, now),
-        arrives: from.is_some() && held_on.is_none(),
-        services: id.and_then(|id| known.services.remove(&id)).unwrap_or_default(),
-        held: id.and_then(|id| known.held.remove(&id)).unwrap_or_default(),
-        elements: id.and_then(|id| known.elements.remove(&id)).unwrap_or_default(),
-        holds,
-        operator_holds,
-        considered,
-    })
 }
 
 /// Writes what follows from pushes that touch nothing in common. Returns the accounts' rows and their elements.
