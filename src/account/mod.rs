@@ -37,3 +37,4 @@ pub use technical::{
     AddonProfile, Boost, DeviceModel, DocsisProfile, Firmware, FlowProfile, GardenFilters, GardenProfile, VoiceProfile,
     VoiceServer,
 };
+pub(crate) use walk::{Node, Sink};

@@ -4,12 +4,14 @@
 //! everything else is. Its taxes, currency and rounding are those of the tariff it names, if it names one.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::calendar::{BillCycle, CalendarError};
 use super::facts::{KnownVersion, ServiceFacts, TariffBook};
 use super::lines::StoredLine;
 use super::run::RunError;
 use super::tariff::{Apply, Audience, Charge, ChargeKind, LineRounding, Tariff, TaxLevel, TaxTags, digest};
+use crate::account::{Node, Sink};
 use crate::vocabulary::{Currency, Date, Exact, Fault, Faults, Period, Rounding, Timestamp, Zone};
 
 /// A charge as it was posted and is stored; it never changes.
@@ -88,6 +90,46 @@ impl PostingKind {
 }
 
 impl Posting {
+    /// Reads a document that was posted, and everything that is wrong with it besides the ids it names. With faults it is
+    /// what could be read, to be looked at further and never stored.
+    pub fn read(document: &Value) -> (Self, Vec<Fault>) {
+        let sink = Sink::default();
+        let posting = Self::walked(&Node::root(document, &sink));
+        let mut faults = sink.into_faults();
+        let known: Vec<String> = faults.iter().map(|fault| fault.pointer.clone()).collect();
+        if !known.iter().any(String::is_empty) {
+            faults.extend(posting.faults().into_iter().filter(|fault| !known.contains(&fault.pointer)));
+        }
+        (posting, faults)
+    }
+
+    /// The fields that can be read; what is wrong with the others is in the node's sink.
+    fn walked(document: &Node<'_>) -> Self {
+        let fields = document.fields(&FIELDS);
+        let field = |key: &str| fields.as_ref().and_then(|fields| fields.optional(key));
+        let text = |key: &str| field(key).and_then(|node| node.checked(|text| Ok(text.to_owned())));
+        let kind = fields.as_ref().and_then(|fields| fields.required("type")).and_then(|node| {
+            node.checked(|word| {
+                let known = KINDS.iter().find(|(name, _)| *name == word).map(|(_, kind)| *kind);
+                known.ok_or_else(|| format!("must be one of {}", KINDS.map(|(name, _)| name).join(", ")))
+            })
+        });
+        let quantity = field("quantity").and_then(|node| node.integer(1..=i64::from(MOST_QUANTITY)));
+        Self {
+            kind: kind.unwrap_or(PostingKind::OneOff),
+            id: text("id"),
+            service: text("service"),
+            description: text("description"),
+            amount: text("amount"),
+            quantity: quantity.and_then(|quantity| u32::try_from(quantity).ok()).unwrap_or(1),
+            on: field("on").and_then(|node| node.date()),
+            tariff: text("tariff"),
+            charge: text("charge"),
+            tax_category: text("tax_category"),
+            tax_jurisdiction: text("tax_jurisdiction"),
+        }
+    }
+
     /// Everything that is wrong with it, besides the ids it names.
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Faults::new();
@@ -243,8 +285,73 @@ pub fn tariff_of_line(stored: &StoredLine, book: &TariffBook) -> Result<Option<T
     made.map(Some).map_err(|why| RunError::Posted { id: line.charge.clone(), why })
 }
 
+const FIELDS: [&str; 11] = [
+    "type",
+    "id",
+    "service",
+    "description",
+    "amount",
+    "quantity",
+    "on",
+    "tariff",
+    "charge",
+    "tax_category",
+    "tax_jurisdiction",
+];
+const KINDS: [(&str, PostingKind); 4] = [
+    ("one_off", PostingKind::OneOff),
+    ("credit", PostingKind::Credit),
+    ("deposit", PostingKind::Deposit),
+    ("deposit_return", PostingKind::DepositReturn),
+];
 /// How the line of a charge that names no tariff calls its tariff.
 pub const POSTED: &str = "posted";
 const MOST_AMOUNT: i128 = 1_000_000_000;
 const MOST_PLACES: u32 = 12;
 const MOST_QUANTITY: u32 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn whole_document_is_read_as_it_is_stored() {
+        let document = json!({
+            "type": "deposit_return", "id": "b-7", "service": "1", "description": "Modem", "amount": "12.50",
+            "quantity": 2, "on": "2026-11-03", "tariff": "res", "charge": "modem", "tax_category": "goods",
+            "tax_jurisdiction": "US-TX",
+        });
+        let (posting, faults) = Posting::read(&document);
+        assert_eq!(faults, []);
+        assert_eq!(serde_json::to_value(&posting).expect("JSON"), document);
+        for kind in KINDS {
+            let (read, faults) = Posting::read(&json!({"type": kind.0, "amount": "1"}));
+            assert_eq!((read.kind, faults), (kind.1, Vec::new()));
+            assert_eq!(serde_json::to_value(read.kind).expect("JSON"), json!(kind.0));
+        }
+    }
+
+    #[test]
+    fn every_fault_is_named_by_its_pointer() {
+        let document = json!({
+            "type": "gift", "amount": 5, "quantity": "two", "on": "2026-02-30", "charge": "modem", "id": "",
+            "service": ["1"], "colour": "red",
+        });
+        let faults = Posting::read(&document).1;
+        let mut pointers: Vec<&str> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
+        pointers.sort_unstable();
+        assert_eq!(
+            pointers,
+            ["/amount", "/charge", "/colour", "/id", "/on", "/quantity", "/service", "/type"],
+            "{faults:#?}"
+        );
+        for (document, pointer) in
+            [(json!([]), ""), (json!({"type": "credit"}), "/amount"), (json!({"amount": "1"}), "/type")]
+        {
+            let faults = Posting::read(&document).1;
+            assert_eq!((faults.len(), faults[0].pointer.as_str()), (1, pointer), "{faults:#?}");
+        }
+    }
+}

@@ -56,8 +56,7 @@ async fn post(
 ) -> Result<Response, Problem> {
     caller.may(CHARGERS)?;
     let key = caller.account(query.source.as_deref(), &path.1)?;
-    let posting: Posting =
-        serde_json::from_value(body.value).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let (posting, faults) = Posting::read(&body.value);
     let asking = once.of(&body.octets);
     let tenant = caller.tenant.as_str();
     let mut tx = app.store.write().await?;
@@ -65,7 +64,8 @@ async fn post(
         return Ok(again(kept));
     }
     let row = accounts::find_locked(&mut tx, &key).await?.ok_or_else(Problem::not_found)?;
-    if let Some(id) = &posting.id
+    if faults.is_empty()
+        && let Some(id) = &posting.id
         && let Some(known) = charges::named(&mut tx, row.id, id).await?
     {
         if known.posting != posting {
@@ -76,7 +76,7 @@ async fn post(
     }
     let now = app.clock.now();
     let in_force = catalog::in_force(&mut tx, tenant).await?.ok_or_else(Problem::not_found)?.catalog;
-    let on = checked(&mut tx, &posting, &row, &in_force, now).await?;
+    let on = checked(&mut tx, (&posting, faults), &row, &in_force, now).await?;
     let new = NewCharge {
         tenant,
         account_id: row.id,
@@ -111,15 +111,14 @@ async fn post(
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
-/// Checks what a charge names, and gives its day.
+/// Checks what a charge names, beside the faults it has by itself, and gives its day.
 async fn checked(
     tx: &mut Tx,
-    posting: &Posting,
+    (posting, mut faults): (&Posting, Vec<Fault>),
     row: &AccountRow,
     in_force: &Catalog,
     now: Timestamp,
 ) -> Result<Date, Problem> {
-    let mut faults = posting.faults();
     let mut fault = |pointer: &str, detail: String| faults.push(Fault { pointer: pointer.to_owned(), detail });
     let cycle = in_force.cycles.get(&row.document.bill_cycle).map(|cycle| &cycle.calendar);
     let today = cycle.map_or_else(|| now.to_zoned(in_force.zone.clone()).date(), |cycle| cycle.day_of(now));

@@ -129,6 +129,13 @@ fn charges(site: &Site, daemon: &Daemon, admin: &str) {
     let faults: Vec<String> =
         refused.json()["errors"].as_array().into_iter().flatten().map(|fault| fault["pointer"].to_string()).collect();
     assert_eq!(faults, ["\"/amount\"", "\"/on\"", "\"/service\""]);
+    // What is wrong by its form stands in the same answer as what is wrong by its content.
+    let refused = post(json!({"type": "gift", "amount": 5, "on": "2001-01-01", "service": "s9", "colour": "red"}));
+    let mut faults: Vec<String> =
+        refused.json()["errors"].as_array().into_iter().flatten().map(|fault| fault["pointer"].to_string()).collect();
+    faults.sort();
+    assert_eq!(refused.status, 422, "{}", refused.body);
+    assert_eq!(faults, ["\"/amount\"", "\"/colour\"", "\"/on\"", "\"/service\"", "\"/type\""]);
     assert_eq!(
         daemon
             .api(admin, "POST", "acme/accounts/nobody/charges", Some(&json!({"type": "credit", "amount": "1"})))
