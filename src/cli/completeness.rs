@@ -13,7 +13,7 @@ use crate::biller::completeness::{Missing, OwnedSilence, Question, What, missing
 use crate::collector::fold::{SilenceOrder, silent_sessions};
 use crate::daemon::nas_table;
 use crate::store::rating::RatingError;
-use crate::vocabulary::{Currency, Money, to_micros};
+use crate::vocabulary::{Currency, to_micros};
 
 /// What `audit completeness` is told.
 #[derive(Args)]
@@ -116,15 +116,12 @@ impl Sums {
 }
 
 fn print(listed: &[Missing], sums: &Sums, context: &Context) -> Result<(), CliError> {
-    let money = |minor: i128, currency: Currency| {
-        i64::try_from(minor).map_or_else(|_| minor.to_string(), |minor| Money::new(minor, currency).to_string())
-    };
     if context.json {
         let kind = |(what, (count, seconds, octets)): (&What, &(u64, i128, i128))| {
             let document = json!({ "findings": count, "seconds": number(*seconds), "octets": number(*octets) });
             (what.as_str().to_owned(), document)
         };
-        let amount = |(currency, minor): (&Currency, &i128)| json!({ "currency": currency.as_str(), "amount": money(*minor, *currency) });
+        let amount = |(currency, minor): (&Currency, &i128)| json!({ "currency": currency.as_str(), "amount": currency.shown(*minor) });
         return context.print_json(&json!({
             "findings": listed.iter().map(document).collect::<Vec<_>>(),
             "count": sums.count,
@@ -157,10 +154,7 @@ fn print(listed: &[Missing], sums: &Sums, context: &Context) -> Result<(), CliEr
         page.push_str(&format!("{}: {count}, {seconds} s, about {octets} octets\n", what.as_str()));
     }
     for (currency, minor) in &sums.amounts {
-        page.push_str(&format!(
-            "worth about {} {currency} at the price of the next octets\n",
-            money(*minor, *currency)
-        ));
+        page.push_str(&format!("worth about {} {currency} at the price of the next octets\n", currency.shown(*minor)));
     }
     if sums.more > 0 {
         page.push_str(&format!("and {} more silences, not priced\n", sums.more));

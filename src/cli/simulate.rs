@@ -190,9 +190,9 @@ impl Sums {
         let total = |(currency, (before, after)): (&Currency, &(i128, i128))| {
             json!({
                 "currency": currency.as_str(),
-                "before": amount(*before, *currency),
-                "after": amount(*after, *currency),
-                "difference": amount(after - before, *currency),
+                "before": currency.shown(*before),
+                "after": currency.shown(*after),
+                "difference": currency.shown(after - before),
             })
         };
         json!({
@@ -205,7 +205,7 @@ impl Sums {
     }
 
     fn saved_document(&self) -> Value {
-        let saved = |(currency, minor): (&Currency, &i128)| json!({ "currency": currency.as_str(), "would_have_saved": amount(*minor, *currency) });
+        let saved = |(currency, minor): (&Currency, &i128)| json!({ "currency": currency.as_str(), "would_have_saved": currency.shown(*minor) });
         json!(self.saved.iter().map(saved).collect::<Vec<_>>())
     }
 
@@ -220,13 +220,13 @@ impl Sums {
         for (currency, (before, after)) in &self.totals {
             page.push_str(&format!(
                 "total {} before, {} after, difference {} {currency}\n",
-                amount(*before, *currency),
-                amount(*after, *currency),
-                amount(after - before, *currency)
+                currency.shown(*before),
+                currency.shown(*after),
+                currency.shown(after - before)
             ));
         }
         for (currency, minor) in &self.saved {
-            page.push_str(&format!("the cheapest plans would have saved {} {currency}\n", amount(*minor, *currency)));
+            page.push_str(&format!("the cheapest plans would have saved {} {currency}\n", currency.shown(*minor)));
         }
         page.push_str(&format!(
             "control: the issued lines of {} accounts were replayed at the prices in force, {} differ\n",
@@ -234,14 +234,6 @@ impl Sums {
         ));
         page
     }
-}
-
-/// Sums of many accounts may leave 64 bits.
-fn amount(minor: i128, currency: Currency) -> String {
-    i64::try_from(minor).map_or_else(
-        |_| format!("{minor}e-{}", currency.minor_digits()),
-        |minor| Money::new(minor, currency).to_string(),
-    )
 }
 
 fn account(simulated: &Simulated) -> Value {
@@ -255,7 +247,7 @@ fn account(simulated: &Simulated) -> Value {
         let money = |minor: i64| Money::new(minor, before.currency).to_string();
         document["before"] = json!(before.to_string());
         document["after"] = json!(after.to_string());
-        document["difference"] = json!(amount(i128::from(after.minor) - i128::from(before.minor), before.currency));
+        document["difference"] = json!(before.currency.shown(i128::from(after.minor) - i128::from(before.minor)));
         document["currency"] = json!(before.currency.as_str());
         let item = |item: &crate::billing::simulate::ItemDifference| {
             json!({
@@ -270,7 +262,7 @@ fn account(simulated: &Simulated) -> Value {
             json!({
                 "service": best.service, "plan": best.plan, "cost": best.cost.to_string(),
                 "best_plan": best.best_plan, "best_cost": best.best_cost.to_string(),
-                "would_have_saved": amount(i128::from(best.cost.minor) - i128::from(best.best_cost.minor), best.cost.currency),
+                "would_have_saved": best.cost.currency.shown(i128::from(best.cost.minor) - i128::from(best.best_cost.minor)),
                 "currency": best.cost.currency.as_str(),
             })
         };
@@ -286,7 +278,7 @@ fn rows(simulated: &Simulated) -> Option<String> {
     let mut rows = String::new();
     let name = format!("{}/{}", simulated.source, simulated.account);
     if let Some(Comparison { before, after, items }) = &simulated.comparison {
-        let difference = amount(i128::from(after.minor) - i128::from(before.minor), before.currency);
+        let difference = before.currency.shown(i128::from(after.minor) - i128::from(before.minor));
         rows.push_str(&format!(
             "{name:<32} {:>14} -> {:>14}  {difference:>14} {}\n",
             before.to_string(),
@@ -299,7 +291,7 @@ fn rows(simulated: &Simulated) -> Option<String> {
         }
     }
     for best in &simulated.best {
-        let saves = amount(i128::from(best.cost.minor) - i128::from(best.best_cost.minor), best.cost.currency);
+        let saves = best.cost.currency.shown(i128::from(best.cost.minor) - i128::from(best.best_cost.minor));
         rows.push_str(&if best.plan == best.best_plan {
             format!("{name:<32} {} is on the cheapest plan, {}: {}\n", best.service, best.plan, best.cost)
         } else {

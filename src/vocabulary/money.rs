@@ -63,6 +63,18 @@ impl Currency {
             _ => 2,
         }
     }
+
+    /// A number of minor units in major units with all minor digits, for example `-12.50`; sums over many accounts may be
+    /// more than `Money` holds.
+    pub fn shown(&self, minor: i128) -> String {
+        let digits = self.minor_digits();
+        let (scale, magnitude) = (10u128.pow(digits), minor.unsigned_abs());
+        let sign = if minor < 0 { "-" } else { "" };
+        match digits {
+            0 => format!("{sign}{magnitude}"),
+            _ => format!("{sign}{}.{:0width$}", magnitude / scale, magnitude % scale, width = digits as usize),
+        }
+    }
 }
 
 impl FromStr for Currency {
@@ -189,14 +201,7 @@ impl Money {
 /// Major units with all minor digits, for example `-12.50`.
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.currency.minor_digits();
-        let scale = 10u64.pow(digits);
-        let magnitude = self.minor.unsigned_abs();
-        let sign = if self.minor < 0 { "-" } else { "" };
-        match digits {
-            0 => write!(f, "{sign}{magnitude}"),
-            _ => write!(f, "{sign}{}.{:0width$}", magnitude / scale, magnitude % scale, width = digits as usize),
-        }
+        f.write_str(&self.currency.shown(i128::from(self.minor)))
     }
 }
 
@@ -231,6 +236,14 @@ mod tests {
             "13"
         );
         assert!("usd".parse::<Currency>().is_err());
+    }
+
+    #[test]
+    fn sum_beyond_an_amount_is_shown_in_full() {
+        let shown = |code: &str, minor: i128| code.parse::<Currency>().expect("a currency").shown(minor);
+        assert_eq!(shown("USD", i128::from(i64::MAX) + 1), "92233720368547758.08");
+        assert_eq!(shown("KWD", i128::from(i64::MIN) * 10), "-92233720368547758.080");
+        assert_eq!((shown("JPY", -7), shown("USD", -7)), ("-7".to_owned(), "-0.07".to_owned()));
     }
 
     #[test]
