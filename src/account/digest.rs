@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use super::model::Account;
+use crate::vocabulary::hex;
 
 /// Keyed hashes of an account's secrets, by (service, field). Hex.
 pub type SecretDigests = BTreeMap<(String, String), String>;
@@ -38,14 +39,3 @@ pub fn content_tag(account: &Account, secrets: &SecretDigests) -> String {
     }
     hex(&hash.finalize()[..16])
 }
-
-/// Octets as lower-case hex digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-        text
-    })
-}
-
-const DIGITS: &[u8; 16] = b"0123456789abcdef";

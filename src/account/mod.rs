@@ -18,7 +18,6 @@ mod text;
 mod walk;
 
 pub use decide::{Conditions, Decision, Stored, Tags, decide};
-pub use digest::hex;
 pub use digest::{SecretDigests, content_tag};
 pub use facts::ServiceFacts;
 pub use hold::{Hold, HoldBilling, HoldError, HoldKind, Treatment};

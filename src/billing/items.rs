@@ -17,7 +17,7 @@ use super::offer;
 use super::price::Granted;
 use super::run::RunError;
 use super::tariff::{Charge, ChargeKind, Proration, Recurring, Timing};
-use crate::vocabulary::{Exact, Period, Timestamp};
+use crate::vocabulary::{Exact, Period, Timestamp, hex};
 
 /// One charge of one service in one period.
 pub struct Item<'r> {
@@ -490,7 +490,7 @@ fn inputs_text(
 }
 
 fn short_digest(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(text.as_bytes())[..16])
 }
 
 fn own_amount(service: &ServiceFacts, charge: &Charge, coverage: &[(Timestamp, Timestamp)]) -> Option<Exact> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::vocabulary::{Currency, Money, Timestamp};
+use crate::vocabulary::{Currency, Money, Timestamp, hex};
 
 /// Something a check or a comparison has found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -32,8 +32,7 @@ impl Finding {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
-        let hex: String = hash.finalize().iter().take(10).map(|byte| format!("{byte:02x}")).collect();
-        format!("fd_{hex}")
+        format!("fd_{}", hex(&hash.finalize()[..ID_BYTES]))
     }
 }
 
@@ -77,6 +76,7 @@ pub fn judge(bill: &Bill) -> Option<Finding> {
     None
 }
 
+const ID_BYTES: usize = 10;
 /// A bill is high above this many averages.
 const HIGH: i128 = 3;
 /// Kinds whose numbers move while somebody looks; waived once, they stay so for the period.

@@ -11,6 +11,7 @@ use super::context::Context;
 use super::exit::{CliError, Exit};
 use crate::radius::{Dictionary, PacketView, decode};
 use crate::store::journal::{self, ArchiveReader, Day, JournalRow};
+use crate::vocabulary::hex;
 
 /// The commands of `lastmile journal`.
 #[derive(Subcommand)]
@@ -103,8 +104,4 @@ fn document(row: &JournalRow, dictionary: &Dictionary) -> String {
 fn line(row: &JournalRow) -> String {
     let entry = &row.entry;
     format!("{}:{} {} {} {} {}", row.lane, row.seq, entry.arrived_at, entry.nas, entry.source, hex(&entry.packet))
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }

@@ -13,7 +13,7 @@ use crate::collector::fold::{Replay, ReplayOrder, ReplayedEntry, ReplayedRecord,
 use crate::daemon::nas_table;
 use crate::store::Store;
 use crate::store::rating::LineGround;
-use crate::vocabulary::{Money, Timestamp, from_micros};
+use crate::vocabulary::{Money, Timestamp, from_micros, hex};
 
 /// A line's usage as its records give it.
 pub struct FromJournal {
@@ -128,7 +128,7 @@ pub fn place(known: &ReplayedRecord) -> String {
 
 /// SHA-256 of a record's octets.
 pub fn record_digest(known: &ReplayedRecord) -> String {
-    hex(&Sha256::digest(&known.row.entry.packet))
+    hex(Sha256::digest(&known.row.entry.packet))
 }
 
 /// A record as its journal entry and as it was read.
@@ -158,7 +158,7 @@ fn digest(entry: &ReplayedEntry, replay: &Replay) -> String {
     for place in &entry.records {
         hash.update(&replay.records[*place].row.entry.packet);
     }
-    hex(&hash.finalize())
+    hex(hash.finalize())
 }
 
 fn entry(entry: &ReplayedEntry, replay: &Replay) -> Value {
@@ -178,10 +178,6 @@ fn entry(entry: &ReplayedEntry, replay: &Replay) -> Value {
 
 fn places(entry: &ReplayedEntry, replay: &Replay) -> Vec<String> {
     entry.records.iter().map(|known| place(&replay.records[*known])).collect()
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 fn shown(micros: i64) -> String {

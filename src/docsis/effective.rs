@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::schema::{DOCSIS_EXTENSION, VENDOR_ID};
 use super::tlv::{CM_MIC, CMTS_MIC, Framing, Item, Tlv, parse, parse_nested, views, write_item};
-use super::value::hex;
+use crate::vocabulary::hex;
 
 const NETWORK_ACCESS: u8 = 3;
 const TFTP_TIMESTAMP: u8 = 19;
@@ -31,7 +31,7 @@ pub fn effective_digest(bytes: &[u8]) -> String {
         }
         Err(_) => digest.update(bytes),
     }
-    hex(&digest.finalize())
+    hex(digest.finalize())
 }
 
 /// Whether a modem with this file lets its CPEs send: its Network Access Control (TLV 3) is on. A file without one is

@@ -159,7 +159,7 @@ fn bind_of(family: HashFamily, digest: &[u8]) -> VarBind {
 mod tests {
     use super::*;
     use crate::docsis::tlv::parse;
-    use crate::docsis::value::hex;
+    use crate::vocabulary::hex;
 
     #[test]
     fn the_hash_object_has_the_bytes_of_each_family() {

@@ -12,8 +12,8 @@ use super::path::{Occurrences, Path};
 use super::schema::{by_code, by_name, top};
 use super::tlv::{CM_MIC, CMTS_MIC, END, Framing, LONG_SNMP_OBJECT, MTA_DELIMITER, PAD, Tlv, View, views, write};
 use super::tree::read_tlv;
-use super::value::{hex, unhex};
-use crate::vocabulary::Faults;
+use super::value::unhex;
+use crate::vocabulary::{Faults, hex};
 
 /// A checked list.
 #[derive(Debug, Clone, PartialEq)]

@@ -28,8 +28,8 @@ use super::path::{Occurrences, Path};
 use super::schema::top;
 use super::tlv::{CM_MIC, CMTS_MIC, Framing, Item, PAD, Tlv, TlvError, parse, write_all};
 use super::tree::{entries, read_tlv, show_tlv};
-use super::value::{hex, unhex};
-use crate::vocabulary::{Fault, Faults};
+use super::value::unhex;
+use crate::vocabulary::{Fault, Faults, hex};
 
 /// A file in its readable form.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use toml::{Table, Value as Toml};
 use super::path::{Occurrences, Path};
 use super::schema::{Field, Kind, VENDOR_ID, by_code, by_name, vendor};
 use super::tlv::{Framing, Tlv, nested, parse_nested, write};
-use super::value::{hex, read, show, unhex};
-use crate::vocabulary::Faults;
+use super::value::{read, show, unhex};
+use crate::vocabulary::{Faults, hex};
 
 /// Longest value below the top level, where every length is one byte.
 const MAX_NESTED: usize = 255;

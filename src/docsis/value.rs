@@ -9,7 +9,7 @@ use toml::{Table, Value as Toml};
 
 use super::ber::{Oid, Value, VarBind};
 use super::schema::Kind;
-use crate::vocabulary::MacAddress;
+use crate::vocabulary::{MacAddress, hex};
 
 /// The readable form of a leaf, `None` when the bytes do not fit the kind.
 pub fn show(kind: Kind, bytes: &[u8]) -> Option<Toml> {
@@ -88,17 +88,6 @@ pub fn read(kind: Kind, value: &Toml) -> Result<Vec<u8>, String> {
         Kind::Hex(_) | Kind::Mic => unhex(string(value)?),
         Kind::Group(_) | Kind::Vendor => Err("should be a list of TLVs".to_owned()),
     }
-}
-
-/// Lower-case hexadecimal without separators.
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        text.push(DIGITS[usize::from(byte >> 4)]);
-        text.push(DIGITS[usize::from(byte & 0xf)]);
-    }
-    text
 }
 
 /// Reads hexadecimal; `0x` in front, spaces and colons between are passed over.

@@ -10,10 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::App;
 use super::problem::Problem;
-use crate::account::hex;
 use crate::store::idempotency::{self, Kept};
 use crate::store::{StoreError, Tx};
-use crate::vocabulary::Timestamp;
+use crate::vocabulary::{Timestamp, hex};
 
 /// The key of a request, with what the request asks for; an extractor. Without the header it remembers nothing.
 #[derive(Debug, Clone)]

@@ -12,9 +12,9 @@ use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
 use super::problem::Problem;
-use crate::account::hex;
 use crate::store::keys::KeyRow;
 use crate::store::{Store, keys};
+use crate::vocabulary::hex;
 
 /// How many requests a key may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

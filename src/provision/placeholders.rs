@@ -5,7 +5,7 @@
 
 use crate::account::{Device, Service, Sip, VoiceLine};
 use crate::docsis::{Filling, interface_of};
-use crate::vocabulary::MacAddress;
+use crate::vocabulary::{MacAddress, hex};
 
 /// Names that a modem's templates may use, each with a value of its kind.
 pub const CM_PLACEHOLDERS: &[(&str, &str)] = &[
@@ -128,7 +128,7 @@ fn of_device(name: &str, account: &str, device: &Device) -> Filling {
 }
 
 fn plain(mac: MacAddress) -> String {
-    mac.octets().iter().map(|octet| format!("{octet:02x}")).collect()
+    hex(mac.octets())
 }
 
 fn text(value: impl ToString) -> Filling {

@@ -27,7 +27,7 @@ use crate::store::foreign::mail::{
 };
 use crate::store::holders::{self, HeldKind};
 use crate::store::{Store, StoreError, elements, mailboxes, quarantine};
-use crate::vocabulary::{Secret, Timestamp, from_micros, to_micros};
+use crate::vocabulary::{Secret, Timestamp, from_micros, hex, to_micros};
 
 /// The mail host as it is configured; cheap to clone.
 #[derive(Debug, Clone)]
@@ -342,7 +342,7 @@ fn unread(error: &StoreError) -> ApplyError {
 fn nobody_knows() -> Result<Secret, ApplyError> {
     let mut octets = [0u8; 32];
     getrandom::fill(&mut octets).map_err(|error| ApplyError::Retry(format!("no randomness: {error}")))?;
-    Ok(Secret::new(octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>()))
+    Ok(Secret::new(hex(octets)))
 }
 
 fn days_after(at: Timestamp, days: u32) -> Timestamp {

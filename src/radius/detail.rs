@@ -214,6 +214,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::vocabulary::hex;
 
     const RECORD: &str = "Sun Nov 22 07:56:48 2026\n\tAcct-Session-Id = \"s\\\"1\\\\\\303\\266\"\n\tAcct-Status-Type = Start\n\
                           \tClass += 0xdead\n\tTimestamp = 1795334208\n\n";
@@ -325,8 +326,7 @@ mod tests {
                 for (name, is_text, octets) in attributes {
                     // "Timestamp" cannot come out of this pattern by chance often enough to matter, but it could.
                     prop_assume!(name != "Timestamp" && name != "Donestamp");
-                    let hex: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
-                    let printed = if *is_text { quoted(octets) } else { format!("0x{hex}") };
+                    let printed = if *is_text { quoted(octets) } else { format!("0x{}", hex(octets)) };
                     text.push_str(&format!("\t{name} = {printed}\n"));
                     values.push((name.clone(), match is_text {
                         true => Printed::Quoted(octets.clone()),

@@ -7,7 +7,7 @@ use ::radius::core::packet::Packet;
 use ::radius::core::{rfc2865, rfc2866, rfc2869, rfc3162, rfc6911};
 
 use super::{Decoded, Dictionary, PacketView, RequestBuilder, Source, decode};
-use crate::vocabulary::Secret;
+use crate::vocabulary::{Secret, hex};
 
 /// RFC 6929 leaves these numbers to private use, or they are far from assigned.
 const EXTENDED: &str = "ATTRIBUTE Short-Text 241.1 string\nATTRIBUTE Short-Set 241.2 tlv\n\
@@ -149,7 +149,7 @@ proptest! {
             let avps = theirs.lookup_all(*kind);
             let avp = avps[nth[usize::from(*kind)]];
             nth[usize::from(*kind)] += 1;
-            let raw = format!("0x{}", value.iter().map(|octet| format!("{octet:02x}")).collect::<String>());
+            let raw = format!("0x{}", hex(value));
             prop_assert_eq!(&decoded.value, &other(*kind, avp).unwrap_or(raw), "{}", decoded.name);
         }
     }

@@ -1,10 +1,9 @@
 //! Attribute values as text that every database and terminal can hold.
 
-use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::dictionary::Kind;
-use crate::vocabulary::Timestamp;
+use crate::vocabulary::{self, Timestamp};
 
 /// UTF-8 without control characters as it is, anything else as `0x` and hex digits: PostgreSQL has no NUL in a text,
 /// and a terminal must not be steered by a NAS.
@@ -22,12 +21,7 @@ fn may_be_control(octet: u8) -> bool {
 
 /// `0x` and two lower-case digits an octet.
 pub(super) fn hex(octets: &[u8]) -> String {
-    let mut text = String::with_capacity(2 + octets.len() * 2);
-    text.push_str("0x");
-    for octet in octets {
-        write!(text, "{octet:02x}").expect("a String takes everything");
-    }
-    text
+    format!("0x{}", vocabulary::hex(octets))
 }
 
 /// An octet string as the text its type asks for; hex when the length does not fit the type.
@@ -57,7 +51,7 @@ fn typed(kind: Kind, octets: &[u8]) -> Option<String> {
         },
         Kind::InterfaceId => {
             let octets: [u8; 8] = octets.try_into().ok()?;
-            let groups: Vec<String> = octets.chunks(2).map(|pair| format!("{:02x}{:02x}", pair[0], pair[1])).collect();
+            let groups: Vec<String> = octets.chunks(2).map(vocabulary::hex).collect();
             Some(groups.join(":"))
         }
         Kind::Ethernet => {

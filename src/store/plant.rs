@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Sealer, StoreError, Tx, on};
 use crate::provision::{CmContent, Content, DeviceKind, ElementKind, ElementState, MtaContent};
-use crate::vocabulary::{MacAddress, Timestamp, from_micros};
+use crate::vocabulary::{MacAddress, Timestamp, from_micros, hex};
 
 /// The file for modems that belong to no account: network access off.
 pub const UNPROVISIONED: &str = "unprovisioned.cm";
@@ -72,8 +72,7 @@ const LIST: &str =
 /// **Shape**: `<revision>-<12 hex digits of the MAC>-<10 hex digits of an HMAC over both>.cm`, or `.mta`. Nobody without
 /// the installation's key can name another device's file, and a device that reports its file's name reports its revision.
 pub fn config_file_name(sealer: &Sealer, kind: DeviceKind, mac: MacAddress, revision: i64) -> String {
-    let digits: String = mac.octets().iter().map(|octet| format!("{octet:02x}")).collect();
-    format!("{revision}-{digits}-{}.{}", tag(sealer, kind, mac, revision), kind.as_str())
+    format!("{revision}-{}-{}.{}", hex(mac.octets()), tag(sealer, kind, mac, revision), kind.as_str())
 }
 
 /// The kind of device, MAC and revision a file name speaks of; `None` when its tag was not made with our key.
@@ -109,7 +108,7 @@ fn tag(sealer: &Sealer, kind: DeviceKind, mac: MacAddress, revision: i64) -> Str
         DeviceKind::Mta => MTA_TAG_LABEL,
     };
     let hash = sealer.keyed_hash(label, format!("{mac}|{revision}").as_bytes());
-    hash.iter().take(TAG_DIGITS / 2).map(|octet| format!("{octet:02x}")).collect()
+    hex(&hash[..TAG_DIGITS / 2])
 }
 
 #[derive(sqlx::FromRow)]

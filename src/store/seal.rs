@@ -11,7 +11,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use super::StoreError;
-use crate::vocabulary::Secret;
+use crate::vocabulary::{Secret, hex};
 
 const KEY_LENGTH: usize = 32;
 const NONCE_LENGTH: usize = 24;
@@ -139,7 +139,7 @@ fn make_key(path: &Path) -> Result<[u8; KEY_LENGTH], StoreError> {
     let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match file {
         Ok(mut file) => {
-            file.write_all(format!("{}\n", hex(&key)).as_bytes()).map_err(|error| refuse(error.to_string()))?;
+            file.write_all(format!("{}\n", hex(key)).as_bytes()).map_err(|error| refuse(error.to_string()))?;
             file.sync_all().map_err(|error| refuse(error.to_string()))?;
             file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(|error| refuse(error.to_string()))?;
             Ok(key)
@@ -148,10 +148,6 @@ fn make_key(path: &Path) -> Result<[u8; KEY_LENGTH], StoreError> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => read_key(path),
         Err(error) => Err(refuse(error.to_string())),
     }
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 #[cfg(test)]

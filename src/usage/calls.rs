@@ -24,7 +24,7 @@
 use jiff::civil::DateTime;
 use sha2::{Digest, Sha256};
 
-use crate::vocabulary::{Fault, Section, Timestamp, TomlFile, Value, Zone, parse_instant, to_micros};
+use crate::vocabulary::{Fault, Section, Timestamp, TomlFile, Value, Zone, hex, parse_instant, to_micros};
 
 /// How a file of calls is written.
 #[derive(Debug, Clone)]
@@ -159,7 +159,7 @@ impl CallProfile {
             Some(id) => format!("id|{id}"),
             None => format!("call|{number}|{destination}|{}|{talked}", to_micros(started_at)),
         };
-        let digest = Sha256::digest(told.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(Sha256::digest(told.as_bytes()));
         Ok(CallLine::Call(Box::new(Call { number, destination, started_at, seconds: talked, digest })))
     }
 

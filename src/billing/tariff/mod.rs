@@ -16,7 +16,7 @@ pub use unit::{Meter, Unit};
 
 pub use super::window::Window;
 use crate::account::{HoldKind, ServiceType, Status};
-use crate::vocabulary::{Currency, Date, Exact, Fault, Rounding, TomlFile};
+use crate::vocabulary::{Currency, Date, Exact, Fault, Rounding, TomlFile, hex};
 
 /// One version of a tariff.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -494,7 +494,7 @@ pub fn canonical(table: &toml::Table) -> String {
 
 /// SHA-256 of a canonical text, in hexadecimal.
 pub fn digest(canonical: &str) -> String {
-    Sha256::digest(canonical.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(Sha256::digest(canonical.as_bytes()))
 }
 
 fn canonical_text(text: &str) -> String {

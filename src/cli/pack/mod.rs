@@ -19,7 +19,7 @@ use super::replayed::{self, FromJournal};
 use crate::billing::explain::Explanation;
 use crate::store::ledger::LedgerEntry;
 use crate::store::rating::LineGround;
-use crate::vocabulary::{from_micros, to_micros};
+use crate::vocabulary::{from_micros, hex, to_micros};
 
 /// What goes into a pack.
 pub struct Pack<'p> {
@@ -53,8 +53,7 @@ pub fn write(folder: &Path, pack: &Pack<'_>) -> Result<Vec<&'static str>, CliErr
     let mut manifest = String::new();
     for (name, octets) in &files {
         fs::write(folder.join(name), octets)?;
-        let digest: String = Sha256::digest(octets).iter().map(|octet| format!("{octet:02x}")).collect();
-        writeln!(manifest, "{digest}  {name}").expect("a text takes any text");
+        writeln!(manifest, "{}  {name}", hex(Sha256::digest(octets))).expect("a text takes any text");
     }
     fs::write(folder.join(MANIFEST), manifest)?;
     Ok(files.iter().map(|(name, _)| *name).chain([MANIFEST]).collect())

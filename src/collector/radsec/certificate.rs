@@ -17,6 +17,8 @@ use x509_cert::der::oid::db::rfc4519::CN;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
+use crate::vocabulary::hex;
+
 /// What a client's certificate is recognized by: `certificate = "dns:bng1.example.net"`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CertificateName {
@@ -80,10 +82,7 @@ impl FromStr for CertificateName {
 impl fmt::Display for CertificateName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sha256(print) => {
-                f.write_str("sha256:")?;
-                print.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
-            }
+            Self::Sha256(print) => write!(f, "sha256:{}", hex(print)),
             Self::Uri(uri) => write!(f, "uri:{uri}"),
             Self::Dns(name) => write!(f, "dns:{name}"),
             Self::Ip(address) => write!(f, "ip:{address}"),

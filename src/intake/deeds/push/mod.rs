@@ -14,7 +14,7 @@ use draft::{Draft, Known, apart, draft, holdings};
 use serde_json::json;
 
 use super::{Done, Ground, Push, Stop, holding, service_changes};
-use crate::account::{Account, Decision, Pushed, SecretChange, SecretDigests, Stored, content_tag, decide, hex};
+use crate::account::{Account, Decision, Pushed, SecretChange, SecretDigests, Stored, content_tag, decide};
 use crate::intake::catalogs::TenantCatalog;
 use crate::intake::problem::Problem;
 use crate::intake::view;
@@ -24,7 +24,7 @@ use crate::store::elements::{After, ElementRow, Settling, Standing};
 use crate::store::holders::Refused;
 use crate::store::secrets::{self, Put, SecretPlace};
 use crate::store::{Sealer, StoreError, Tx, audit, elements, exceptions, follow, jobs};
-use crate::vocabulary::{AccountKey, TenantId, Timestamp, Zone};
+use crate::vocabulary::{AccountKey, TenantId, Timestamp, Zone, hex};
 
 /// What became of a push; `None`: it is not its turn yet.
 type Turn = Option<Result<Done, Stop>>;
