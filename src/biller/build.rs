@@ -196,11 +196,8 @@ async fn keep(
         let name = format!("{}/{}", account.source, account.external_id);
         let subject = format!("{}/{name}", order.tenant);
         let result = result.map_err(|error| error.to_string());
-        // Sums that overflow stop the account that makes them: it has no lines, and the others go on.
-        let result = result.and_then(|lines| match built.totals.with(&lines.lines) {
-            Some(grown) => Ok((lines, grown)),
-            None => Err("with its lines the sums of the batch leave 64 bits".to_owned()),
-        });
+        // A sum that no amount holds stops the account that owes it: it has no lines, and the others go on.
+        let result = result.and_then(|lines| built.totals.with(&lines.lines).map(|grown| (lines, grown)));
         match result {
             Ok((lines, grown)) => {
                 built.totals = grown;

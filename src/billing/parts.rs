@@ -12,7 +12,7 @@ use super::peak::{SLOT_SECONDS, octets_of_peak};
 use super::price::whole_steps;
 use super::run::RunError;
 use super::tariff::{Charge, Level, Meter, Model, PartPrice, Rates, Usage};
-use crate::vocabulary::{Exact, ExactError, Timestamp, Zone};
+use crate::vocabulary::{Exact, Timestamp, Zone};
 
 /// A usage charge's quantity, and how it comes about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub fn metered_sum(charge: &Charge, usage: &Usage, counted: Counted) -> Result<M
         if let Some(below) = counted.counts.iter().find(|count| **count < 0) {
             return Err(negative(*below));
         }
-        let part = weigh(usage, counted)?;
+        let part = weigh(charge, usage, counted)?;
         raw += counted.total();
         quantity = quantity.checked_add(part.quantity.checked_mul(part.weight)?)?;
         apart = apart.checked_add(part.amount)?;
@@ -82,7 +82,7 @@ pub fn metered_sum(charge: &Charge, usage: &Usage, counted: Counted) -> Result<M
         parts.clear();
     }
     let events = u64::try_from(counted.sessions).map_err(|_| negative(counted.sessions))?;
-    let raw = i64::try_from(raw).map_err(|_| ExactError::Overflow)?;
+    let raw = i64::try_from(raw).map_err(|_| too_much(charge, raw))?;
     Ok(Metered { counted, raw, events, quantity, apart, parts })
 }
 
@@ -124,7 +124,7 @@ fn peak(
     Ok(Metered {
         events: u64::try_from(counted.sessions).unwrap_or(0),
         counted,
-        raw: i64::try_from(octets).map_err(|_| ExactError::Overflow)?,
+        raw: i64::try_from(octets).map_err(|_| too_much(charge, octets))?,
         quantity: Exact::ratio(octets * BITS_OF_AN_OCTET, unit)?,
         apart: Exact::ZERO,
         parts: Vec::new(),
@@ -148,7 +148,11 @@ impl Part {
     }
 }
 
-fn weigh(usage: &Usage, counted: &CountedPart) -> Result<Part, RunError> {
+fn too_much(charge: &Charge, quantity: i128) -> RunError {
+    RunError::TooMuchUsage { charge: charge.id.clone(), quantity }
+}
+
+fn weigh(charge: &Charge, usage: &Usage, counted: &CountedPart) -> Result<Part, RunError> {
     let class = counted.class.as_ref().map(|class| &usage.classes[&**class]);
     let window = counted.window.map(|index| &usage.windows[index]);
     let (mut weight, mut own_price) = (Exact::ONE, None);
@@ -183,7 +187,7 @@ fn weigh(usage: &Usage, counted: &CountedPart) -> Result<Part, RunError> {
         window: window.map(|window| window.id.clone()),
         prefix: None,
         calls: None,
-        raw: i64::try_from(counted.total()).map_err(|_| ExactError::Overflow)?,
+        raw: i64::try_from(counted.total()).map_err(|_| too_much(charge, counted.total()))?,
         quantity,
         weight: if own_price.is_some() { Exact::ZERO } else { weight },
         own_price,

@@ -42,6 +42,13 @@ pub enum RunError {
     UnknownVersion { tariff: String, version: u32 },
     #[error("the usage of charge {charge} adds up to {quantity}, which is below zero")]
     NegativeUsage { charge: String, quantity: i128 },
+    #[error(
+        "the usage of charge {charge} adds up to {quantity}, more than 64 bits hold; look at its sessions with \
+         `session list --account`, and at the NAS that reported them"
+    )]
+    TooMuchUsage { charge: String, quantity: i128 },
+    #[error("charge {charge} of service {service}: {why}; look at its prices and at its usage")]
+    Beyond { charge: String, service: String, why: String },
     #[error("what is stored of the account cannot be read: {0}")]
     Unreadable(String),
     #[error(
@@ -54,6 +61,20 @@ pub enum RunError {
     NoChild(String),
     #[error("the account has more open periods than a run bills at once")]
     TooManyPeriods,
+}
+
+impl RunError {
+    /// Says which charge it is of, where the numbers alone do not.
+    fn of(self, item: &Item<'_>) -> Self {
+        match self {
+            RunError::Exact(_) | RunError::Money(_) => RunError::Beyond {
+                charge: item.key.charge.clone(),
+                service: item.key.service.clone(),
+                why: self.to_string(),
+            },
+            other => other,
+        }
+    }
 }
 
 /// What a run has for one account.
@@ -125,8 +146,8 @@ pub fn lines(facts: &AccountFacts, context: &RunContext) -> Result<RunResult, Ru
     }
     let shared: Vec<usize> = chains.iter().flatten().flat_map(|step| step.members.iter().copied()).collect();
     for (index, item) in items.iter().enumerate().filter(|(index, _)| due[*index] && !shared.contains(index)) {
-        let rated = rate(facts, item, measured(facts, context, item)?, None)?;
-        found[index] = changed(facts, context, item, &rated)?;
+        let rated = measured(facts, context, item).and_then(|measured| rate(facts, item, measured, None));
+        found[index] = changed(facts, context, item, &rated.map_err(|error| error.of(item))?)?;
     }
     // Small corrections of an account are added up: together they may be worth a line each.
     let mut small: BTreeMap<Currency, Money> = BTreeMap::new();
@@ -178,7 +199,7 @@ fn rate_step(
             carry: (Some(*index) == last).then(|| shared.carry.clone()),
         };
         let item = &items[*index];
-        let rated = rate(facts, item, measured, Some(grant))?;
+        let rated = rate(facts, item, measured, Some(grant)).map_err(|error| error.of(item))?;
         let change = changed(facts, context, item, &rated)?;
         stands &= change.as_ref().is_none_or(|change| change.reason.is_none());
         found[*index] = change;
@@ -364,7 +385,7 @@ fn difference(
         amount_exact: priced.amount.to_string(),
         amount: change.to_string(),
         rounding_residue: residue.to_string(),
-        tax: tax_shapes(&taxes, before, tariff.currency),
+        tax: tax_shapes(&taxes, before, tariff.currency)?,
         tax_category: item.charge.tags.category.clone(),
         tax_jurisdiction: facts.services[item.service]
             .tax_jurisdiction
@@ -492,19 +513,22 @@ fn tax_sums(rated: &Rated, before: Option<&Basis>) -> Vec<(TaxSum, i64)> {
     sums
 }
 
-fn tax_shapes(sums: &[(TaxSum, i64)], before: Option<&Basis>, currency: Currency) -> Vec<TaxShape> {
+fn tax_shapes(sums: &[(TaxSum, i64)], before: Option<&Basis>, currency: Currency) -> Result<Vec<TaxShape>, MoneyError> {
     let earlier = before.map(|before| before.taxes.as_slice()).unwrap_or_default();
     let base_before = |id: &str| earlier.iter().find(|tax| tax.id == id).map_or(0, |tax| tax.base_minor);
+    let less = |now: i64, before: i64| Money::new(now, currency).checked_sub(Money::new(before, currency));
     sums.iter()
-        .map(|(sum, before)| TaxShape {
-            id: sum.id.clone(),
-            rate: sum.rate.clone(),
-            fixed: sum.fixed.clone(),
-            jurisdiction: sum.jurisdiction.clone(),
-            amount_exact: None,
-            inclusive: sum.inclusive,
-            base: Money::new(sum.base_minor - base_before(&sum.id), currency).to_string(),
-            amount: Money::new(sum.amount_minor - before, currency).to_string(),
+        .map(|(sum, before)| {
+            Ok(TaxShape {
+                id: sum.id.clone(),
+                rate: sum.rate.clone(),
+                fixed: sum.fixed.clone(),
+                jurisdiction: sum.jurisdiction.clone(),
+                amount_exact: None,
+                inclusive: sum.inclusive,
+                base: less(sum.base_minor, base_before(&sum.id))?.to_string(),
+                amount: less(sum.amount_minor, *before)?.to_string(),
+            })
         })
         .collect()
 }

@@ -11,7 +11,7 @@ use super::completeness::{self, CompletenessArguments};
 use super::context::Context;
 use super::exit::{CliError, Exit};
 use crate::biller::assurance::{Proof, prove};
-use crate::collector::fold::{Finding, Verdict, Verifier};
+use crate::collector::fold::{Finding, Verdict, Verifier, What};
 use crate::daemon::nas_table;
 use crate::store::{Store, verify};
 use crate::usage::Amount;
@@ -179,6 +179,18 @@ fn page(verdict: &Verdict, findings: &[Value]) -> String {
             let number = |name: &str| finding[side][name].as_i64().unwrap_or(0);
             format!("{} up, {} down, {} s", number("in_octets"), number("out_octets"), number("seconds"))
         };
+        if finding["what"] == What::Beyond.as_str() {
+            page.push_str(&format!(
+                "{}: account {}, service {}, period {}, session {} of {}: its usage adds up to more than 64 bits hold\n",
+                text("what"),
+                text("account"),
+                text("service"),
+                text("period"),
+                text("session"),
+                text("nas"),
+            ));
+            continue;
+        }
         page.push_str(&format!(
             "{}: account {}, service {}, period {}, session {} of {}: stored {}; refolded {}\n",
             text("what"),

@@ -63,6 +63,8 @@ pub enum What {
     Ledger,
     /// A running total of a service in a period.
     Total,
+    /// A sum that leaves 64 bits: nothing else is compared of it.
+    Beyond,
 }
 
 impl What {
@@ -71,6 +73,7 @@ impl What {
             What::Session => "session",
             What::Ledger => "ledger",
             What::Total => "total",
+            What::Beyond => "beyond 64 bits",
         }
     }
 }
@@ -312,17 +315,29 @@ impl Verifier {
         let mut octets: Vec<(i64, i128)> = by_time(session.state.pending()).collect();
         let (Some(owner), Some(id)) = (session.owner, session.id) else { return Ok(octets) };
         let period = |at: i64| self.calendars.period_start(owner.account_id, at);
-        let (mut is, mut must) = (BTreeMap::new(), BTreeMap::new());
+        let mut stored = Vec::new();
         for entry in ledger::of_session(tx, owner.account_id, id).await? {
             octets.push(octets_of(&entry));
-            add(&mut is, period(entry.from_at), entry.bucket().amount)?;
+            stored.push((period(entry.from_at), entry.bucket().amount));
         }
-        for (start, amount) in session.state.pending().iter() {
-            add(&mut is, period(start), amount)?;
-        }
-        for (start, amount) in fresh.into_iter().flat_map(|state| state.pending().iter()) {
-            add(&mut must, period(start), amount)?;
-        }
+        stored.extend(session.state.pending().iter().map(|(start, amount)| (period(start), amount)));
+        let fresh = fresh.into_iter().flat_map(|state| state.pending().iter());
+        let must = sums(fresh.map(|(start, amount)| (period(start), amount)));
+        let (is, must) = match (sums(stored), must) {
+            (Ok(is), Ok(must)) => (is, must),
+            (Err(beyond), _) | (_, Err(beyond)) => {
+                self.note(Finding {
+                    what: What::Beyond,
+                    nas: Some(key.0.clone()),
+                    session: Some(key.1.clone()),
+                    service_id: Some(owner.service_id),
+                    period: beyond.and_then(from_micros),
+                    stored: Amount::default(),
+                    refolded: Amount::default(),
+                });
+                return Ok(octets);
+            }
+        };
         for (period, is, must) in differences(&is, &must) {
             self.note(Finding {
                 what: What::Ledger,
@@ -351,7 +366,21 @@ impl Verifier {
             let mut wrong = Vec::new();
             for account in accounts {
                 self.verdict.accounts += 1;
-                let differing = self.totals_of(&mut tx, account).await?;
+                let differing = match self.totals_of(&mut tx, account).await? {
+                    Ok(differing) => differing,
+                    Err((service, period)) => {
+                        self.note(Finding {
+                            what: What::Beyond,
+                            nas: None,
+                            session: None,
+                            service_id: Some(service),
+                            period: from_micros(period),
+                            stored: Amount::default(),
+                            refolded: Amount::default(),
+                        });
+                        continue;
+                    }
+                };
                 if !differing.is_empty() {
                     wrong.push(account);
                 }
@@ -376,15 +405,16 @@ impl Verifier {
         }
     }
 
-    /// (service, period start, stored, true) where they differ.
-    async fn totals_of(&self, tx: &mut Tx, account: i64) -> Result<Vec<(i64, i64, Amount, Amount)>, StoreError> {
+    /// (service, period start, stored, true) where they differ; the inner error is the service and period whose sum leaves 64
+    /// bits.
+    async fn totals_of(&self, tx: &mut Tx, account: i64) -> Result<Result<Differing, (i64, i64)>, StoreError> {
         let (mut is, mut must) = (BTreeMap::new(), BTreeMap::new());
         for (service, period, amount) in stored::totals(tx, account).await? {
             // A period of a cycle the account no longer follows: its usage is counted where it was then.
             if self.calendars.period_start(account, period) != Some(period) {
-                return Ok(Vec::new());
+                return Ok(Ok(Vec::new()));
             }
-            add(&mut is, (service, period), amount)?;
+            is.insert((service, period), amount);
         }
         let mut after = 0;
         loop {
@@ -393,7 +423,10 @@ impl Verifier {
             after = last.sequence;
             for entry in entries {
                 if let Some(period) = self.calendars.period_start(account, entry.from_at) {
-                    add(&mut must, (entry.service_id, period), entry.bucket().amount)?;
+                    let added = add(&mut must, (entry.service_id, period), entry.bucket().amount);
+                    if let Err(beyond) = added {
+                        return Ok(Err(beyond));
+                    }
                 }
             }
         }
@@ -401,12 +434,14 @@ impl Verifier {
             let Some(owner) = session.owner else { continue };
             for (start, amount) in session.state.pending().iter() {
                 if let Some(period) = self.calendars.period_start(account, start) {
-                    add(&mut must, (owner.service_id, period), amount)?;
+                    if let Err(beyond) = add(&mut must, (owner.service_id, period), amount) {
+                        return Ok(Err(beyond));
+                    }
                 }
             }
         }
         let named = |((service, period), is, must)| (service, period, is, must);
-        Ok(differences(&is, &must).into_iter().map(named).collect())
+        Ok(Ok(differences(&is, &must).into_iter().map(named).collect()))
     }
 
     async fn set_totals(&mut self, account: i64) -> Result<(), StoreError> {
@@ -414,7 +449,7 @@ impl Verifier {
         let mut tx = self.store.write_derived().await?;
         fold::interrupt(&mut tx).await?;
         self.calendars.learn(&mut tx, HashSet::from([account]), now).await?;
-        for (service, period, _, must) in self.totals_of(&mut tx, account).await? {
+        for (service, period, _, must) in self.totals_of(&mut tx, account).await?.unwrap_or_default() {
             stored::set_total(&mut tx, service, period, must).await?;
             self.verdict.repaired += 1;
         }
@@ -486,9 +521,21 @@ fn octets_of(entry: &ledger::LedgerEntry) -> (i64, i128) {
     (entry.from_at, i128::from(entry.in_octets) + i128::from(entry.out_octets))
 }
 
-fn add<K: Ord>(sums: &mut BTreeMap<K, Amount>, key: K, amount: Amount) -> Result<(), StoreError> {
+/// (service, period start, stored, true).
+type Differing = Vec<(i64, i64, Amount, Amount)>;
+
+/// The sum of each key. **Errors**: the key whose sum leaves 64 bits.
+fn sums<K: Ord + Copy>(amounts: impl IntoIterator<Item = (K, Amount)>) -> Result<BTreeMap<K, Amount>, K> {
+    let mut sums = BTreeMap::new();
+    for (key, amount) in amounts {
+        add(&mut sums, key, amount)?;
+    }
+    Ok(sums)
+}
+
+fn add<K: Ord + Copy>(sums: &mut BTreeMap<K, Amount>, key: K, amount: Amount) -> Result<(), K> {
     let sum = sums.entry(key).or_default();
-    *sum = sum.plus(amount).map_err(|error| StoreError::Database(format!("a sum of the ledger: {error}")))?;
+    *sum = sum.plus(amount).map_err(|_| key)?;
     Ok(())
 }
 
