@@ -14,9 +14,9 @@ pub enum ApprovalError {
     NoBatch(String),
     #[error("batch {id} is {state}; only a checked draft can be approved, only a draft discarded")]
     State { id: String, state: String },
-    #[error(transparent)]
+    #[error("{0}")]
     Run(#[from] BillerError),
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
 }
 

@@ -3,15 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::json;
+use jiff::ToSpan;
+use serde_json::{Value, json};
 
 use super::{BillerError, FAILED};
 use crate::billing::month_end::{Finding, judge};
 use crate::store::billing::{self, BatchRow};
-use crate::store::exceptions::{self, ExceptionFilter};
+use crate::store::exceptions::{self, ExceptionRow};
 use crate::store::findings::{self, Origin, Place, StoredFinding};
 use crate::store::rating;
-use crate::store::{Store, StoreError, Tx, catalog, fold, held, journal, month_end, nas};
+use crate::store::{Store, StoreError, Tx, catalog, fold, held, journal, month_end, sessions};
 use crate::vocabulary::{Clock, Period, Timestamp, from_micros};
 
 /// What is to be checked.
@@ -57,10 +58,10 @@ pub async fn check(store: &Store, clock: &Clock, order: &CheckOrder) -> Result<C
     let id = batch.as_ref().map_or("", |batch| batch.id.as_str());
     people(&mut tx, order, id, &period, &mut found).await?;
     network(&mut tx, order, &period, now, &mut found).await?;
-    queue(&mut tx, order, id, now, &mut found).await?;
+    queue(&mut tx, order, id, &mut found).await?;
     let folded = fold::watermarks(&mut tx).await?;
     drop(tx);
-    lag(store, &folded, now.min(period.end), &mut found).await?;
+    lag(store, &folded, waits_too_long(&period, now), &mut found).await?;
 
     let mut tx = store.write().await?;
     let place = Place { tenant, cycle, period_start: period.start };
@@ -105,11 +106,18 @@ async fn people(
     }
     for row in month_end::stray_usage(tx, (tenant, cycle), period.start, KIND_MAX as i64).await? {
         let subject = format!("{}/{} {}", row.source, row.account, row.service);
+        let day = |micros: i64| from_micros(micros).map(|at| format!("{at:.0}")).unwrap_or_default();
+        let why = match (row.closed_at, row.ended_at) {
+            (Some(closed), _) => format!("its account was closed {}", day(closed)),
+            (None, Some(ended)) => format!("the service ended {}", day(ended)),
+            (None, None) => format!("its account is {}", row.status),
+        };
+        let octets = i128::from(row.in_octets) + i128::from(row.out_octets);
         found.push(Finding {
             kind: "used_not_provisioned",
-            detail: format!("{subject} used {} octets and is not in service (account {}).", row.octets, row.status),
+            detail: format!("{subject} used {octets} octets and is not in service: {why}."),
             advice: "Find out how it got on the network: compare `session list --account` with `account history`.",
-            numbers: json!({ "octets": row.octets, "status": row.status }),
+            numbers: json!({ "octets": number(octets), "status": row.status }),
             subject,
         });
     }
@@ -124,35 +132,33 @@ async fn network(
     now: Timestamp,
     found: &mut Vec<Finding>,
 ) -> Result<(), StoreError> {
-    for reports in nas::reports(tx, NAS_MAX).await? {
-        let Some(last) = from_micros(reports.last_seen_at) else { continue };
-        let client = reports.nas.split_once('/').map_or(reports.nas.as_str(), |(client, _)| client);
-        let interim = order.interims.get(&reports.nas).or_else(|| order.interims.get(client)).copied();
+    let alone = catalog::tenants(tx).await?.len() == 1;
+    for behind in month_end::behind(tx, &order.tenant, period, alone, NAS_MAX).await? {
+        let Some(last) = from_micros(behind.last_seen_at) else { continue };
+        let client = behind.nas.split_once('/').map_or(behind.nas.as_str(), |(client, _)| client);
+        let interim = order.interims.get(&behind.nas).or_else(|| order.interims.get(client)).copied();
         let patience = i64::from(interim.unwrap_or(DEFAULT_INTERIM)) * INTERVALS;
-        let silent = now.as_second() - last.as_second();
-        // One that was silent all period long was no part of it; one without open sessions has nothing to report.
-        if last < period.start || reports.open_sessions == 0 || silent <= patience {
+        if now.as_second() - last.as_second() <= patience {
             continue;
         }
         found.push(Finding {
             kind: "silent_nas",
             detail: format!(
-                "NAS {} has been silent since {last:.0} with {} open sessions: their usage is not here.",
-                reports.nas, reports.open_sessions
+                "NAS {} has been silent since {last:.0} with {} open sessions of this period: their usage is not all here.",
+                behind.nas, behind.open_sessions
             ),
             advice: "Look whether it reaches us (`nas list`); what it sends later becomes corrections.",
-            numbers: json!({ "last_report_at": last, "open_sessions": reports.open_sessions }),
-            subject: reports.nas,
+            numbers: json!({ "last_report_at": last, "open_sessions": behind.open_sessions }),
+            subject: behind.nas,
         });
     }
-    let tenants = catalog::tenants(tx).await?;
     let Some(in_force) = catalog::in_force(tx, &order.tenant).await? else { return Ok(()) };
     let realms: BTreeSet<String> = in_force.catalog.realms;
     for row in month_end::ownerless(tx, period, KIND_MAX as i64).await? {
         let realm = row.user_name.as_deref().and_then(|user| user.rsplit_once('@')).map(|(_, realm)| realm);
         let ours = realm.is_some_and(|realm| realms.contains(&realm.to_lowercase()));
         // Names without a realm of ours are ours only where there is nobody else.
-        if !ours && tenants.len() > 1 {
+        if !ours && !alone {
             continue;
         }
         let user = row.user_name.as_deref().unwrap_or("(no user name)");
@@ -164,29 +170,22 @@ async fn network(
                 row.nas, row.octets, row.sessions
             ),
             advice: "Push the account that owns it: its usage attaches and is billed (`usage unattributed`).",
-            numbers: json!({ "octets": row.octets, "sessions": row.sessions }),
+            numbers: json!({ "octets": number(row.octets), "sessions": row.sessions }),
         });
     }
     Ok(())
 }
 
 /// What waits for a person, and what policy holds back.
-async fn queue(
-    tx: &mut Tx,
-    order: &CheckOrder,
-    batch: &str,
-    now: Timestamp,
-    found: &mut Vec<Finding>,
-) -> Result<(), StoreError> {
+async fn queue(tx: &mut Tx, order: &CheckOrder, batch: &str, found: &mut Vec<Finding>) -> Result<(), StoreError> {
     let limit = KIND_MAX as i64;
-    let filter = ExceptionFilter { tenant: Some(order.tenant.clone()), kind: None, all: false, before: None, limit };
-    for row in exceptions::list(tx, &filter, now).await? {
+    for row in open_exceptions(tx, &order.tenant, limit).await? {
         let failed = row.kind == FAILED;
         found.push(Finding {
             kind: if failed { "failed_account" } else { "open_exception" },
             detail: format!("{} {}: {}", row.kind, row.subject, row.detail),
             advice: match failed {
-                true => "Mend what stopped it and repeat `bill run`: the account has no lines in this batch.",
+                true => "Mend what stopped it and repeat `bill run`: until then the account has no lines.",
                 false => "Settle it with `exception show` and `exception release`.",
             },
             numbers: json!({ "exception": row.id.to_string(), "occurrences": row.occurrences }),
@@ -209,6 +208,47 @@ async fn queue(
         });
     }
     Ok(())
+}
+
+/// What nobody has released of the tenant's; and of the installation's what is about a session of the tenant's, or all of
+/// it where there is no other tenant. One that sleeps is open still.
+async fn open_exceptions(tx: &mut Tx, tenant: &str, limit: i64) -> Result<Vec<ExceptionRow>, StoreError> {
+    let alone = catalog::tenants(tx).await?.len() == 1;
+    let rows = exceptions::unreleased(tx, tenant, limit).await?;
+    if alone {
+        return Ok(rows);
+    }
+    // A subject is `NAS/SESSION`, and either may have a slash in it.
+    let keys: Vec<(&str, &str)> = rows
+        .iter()
+        .filter(|row| row.tenant.is_none())
+        .flat_map(|row| row.subject.match_indices('/').map(|(at, _)| (&row.subject[..at], &row.subject[at + 1..])))
+        .collect();
+    let mut owners: BTreeMap<String, i64> = BTreeMap::new();
+    for session in sessions::of_keys(tx, &keys).await? {
+        let subject = format!("{}/{}", session.nas, session.session);
+        owners.extend(session.owner.map(|owner| (subject, owner.account_id)));
+    }
+    let accounts: Vec<i64> = owners.values().copied().collect();
+    let of_tenant = fold::cycles_of(tx, &accounts).await?;
+    let ours: BTreeSet<i64> = of_tenant.into_iter().filter(|(_, of, _)| of == tenant).map(|(id, ..)| id).collect();
+    let concerns = |row: &ExceptionRow| {
+        row.tenant.is_some() || owners.get(&row.subject).is_some_and(|account| ours.contains(account))
+    };
+    Ok(rows.into_iter().filter(concerns).collect())
+}
+
+/// What arrived until then and is not folded is told: all of the period, and what has waited since the days behind it, in
+/// which its last reports come. A fold that works is never so far behind.
+fn waits_too_long(period: &Period, now: Timestamp) -> Timestamp {
+    let behind = now.checked_sub(LAG_SECONDS.seconds()).unwrap_or(now);
+    let last_reports = period.end.checked_add(REPORTS_HOURS.hours()).unwrap_or(period.end);
+    behind.min(last_reports).max(period.end.min(now))
+}
+
+/// A number that JSON can hold exactly, else its digits.
+fn number(number: i128) -> Value {
+    i64::try_from(number).map_or_else(|_| json!(number.to_string()), |number| json!(number))
 }
 
 /// Records of the period that arrived and are not folded.
@@ -247,5 +287,8 @@ const FINDINGS_MAX: i64 = 100_000;
 const NAS_MAX: i64 = 100_000;
 /// Intervals without a report after which a NAS with open sessions is silent.
 const INTERVALS: i64 = 3;
+/// The fold is told to be behind when something has waited so long, and was received so long after the period's end at most.
+const LAG_SECONDS: i64 = 60;
+const REPORTS_HOURS: i64 = 24;
 /// How often a NAS reports of which the configuration says nothing, seconds.
 const DEFAULT_INTERIM: u32 = 600;

@@ -80,7 +80,7 @@ pub struct Report {
 /// Why nothing was closed.
 #[derive(Debug, Error)]
 pub enum BillerError {
-    #[error(transparent)]
+    #[error("{0}")]
     Rating(#[from] RatingError),
     #[error("the period that starts on {0} has not ended; preview it with a dry run")]
     Running(String),
@@ -88,7 +88,7 @@ pub enum BillerError {
     Busy(String),
     #[error("batch {0} is a draft of this cycle; approve or discard it first")]
     Draft(String),
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
 }
 
@@ -264,7 +264,8 @@ async fn finish(
 ) -> Result<Option<String>, BillerError> {
     let id = ground.context.batch.clone().unwrap_or_default();
     let empty = built.totals.lines == 0 && ground.run > 1;
-    if empty && built.verdicts == 0 {
+    let silent = empty && (built.verdicts == 0 || !held::is_news(&mut store.read().await?, &id).await?);
+    if silent {
         drop_batch(store, claim, &id).await?;
         claim.give_back().await?;
         tracing::info!(

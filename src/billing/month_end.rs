@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::vocabulary::{Currency, Money, Timestamp, hex};
+use crate::vocabulary::{Currency, Timestamp, hex};
 
 /// Something a check or a comparison has found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -36,22 +36,22 @@ impl Finding {
     }
 }
 
-/// An account's bill in a batch, and what its earlier periods came to.
+/// An account's bill of a period, and what its earlier periods came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bill {
     /// `source/account`.
     pub account: String,
     pub currency: Currency,
-    pub minor: i64,
-    pub earlier_minor: i64,
+    pub minor: i128,
+    pub earlier_minor: i128,
     pub earlier_periods: i64,
 }
 
 /// What is odd about a bill.
 pub fn judge(bill: &Bill) -> Option<Finding> {
-    let money = |minor: i64| Money::new(minor, bill.currency).to_string();
+    let money = |minor: i128| bill.currency.shown(minor);
     let amount = money(bill.minor);
-    let (minor, earlier) = (i128::from(bill.minor), i128::from(bill.earlier_minor));
+    let (minor, earlier, periods) = (bill.minor, bill.earlier_minor, i128::from(bill.earlier_periods));
     let finding = |kind, detail: String, advice| {
         let numbers = json!({ "amount": amount, "currency": bill.currency, "earlier": money(bill.earlier_minor),
             "earlier_periods": bill.earlier_periods });
@@ -65,8 +65,8 @@ pub fn judge(bill: &Bill) -> Option<Finding> {
         let detail = format!("The bill of {} is {amount} {}.", bill.account, bill.currency);
         return finding("negative_bill", detail, "Look at its credits with `line list --account`, or waive it.");
     }
-    if earlier > 0 && minor * i128::from(bill.earlier_periods) > earlier * HIGH {
-        let average = money(i64::try_from(earlier / i128::from(bill.earlier_periods)).unwrap_or(i64::MAX));
+    if earlier > 0 && minor * periods > earlier * HIGH {
+        let average = money(earlier / periods);
         let detail = format!(
             "The bill of {} is {amount} {}, more than three times the {average} of its {} earlier periods.",
             bill.account, bill.currency, bill.earlier_periods
@@ -86,7 +86,7 @@ const GROWING: [&str; 4] = ["silent_nas", "watermark_lag", "unattributed_usage",
 mod tests {
     use super::*;
 
-    fn bill(minor: i64, earlier_minor: i64, earlier_periods: i64) -> Bill {
+    fn bill(minor: i128, earlier_minor: i128, earlier_periods: i64) -> Bill {
         let currency = "USD".parse().expect("a currency");
         Bill { account: "default/1".to_owned(), currency, minor, earlier_minor, earlier_periods }
     }
@@ -98,8 +98,10 @@ mod tests {
         assert_eq!(kind(&bill(-1, 5000, 1)), Some("negative_bill"));
         assert_eq!(kind(&bill(15_000, 10_000, 2)), None);
         assert_eq!(kind(&bill(15_001, 10_000, 2)), Some("high_bill"));
-        assert_eq!(kind(&bill(i64::MAX, 0, 0)), None);
-        assert_eq!(kind(&bill(i64::MAX, i64::MAX, 1)), None);
+        let beyond = i128::from(i64::MAX) * 7;
+        assert_eq!(kind(&bill(beyond, 0, 0)), None);
+        assert_eq!(kind(&bill(beyond, beyond, 1)), None);
+        assert_eq!(kind(&bill(beyond, i128::from(i64::MAX) * 2, 1)), Some("high_bill"));
     }
 
     #[test]

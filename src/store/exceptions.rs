@@ -67,6 +67,8 @@ const LIST: &str = select_exception!(
        AND id < $5
      ORDER BY id DESC LIMIT $6"
 );
+const UNRELEASED: &str =
+    select_exception!("WHERE released_at IS NULL AND (tenant = $1 OR tenant IS NULL) ORDER BY id DESC LIMIT $2");
 const ONE: &str = select_exception!("WHERE id = $1");
 const RELEASE: &str = "UPDATE exception SET released_at = $2, updated_at = $2, released_by = $3
      WHERE id = $1 AND released_at IS NULL";
@@ -137,6 +139,12 @@ pub async fn list(tx: &mut Tx, filter: &ExceptionFilter, now: Timestamp) -> Resu
         .bind(filter.limit)
         .fetch_all(c)
         .await)?;
+    rows.into_iter().map(ExceptionRow::try_from).collect()
+}
+
+/// What nobody has released, asleep or not, of a tenant and of the installation, from the newest back.
+pub async fn unreleased(tx: &mut Tx, tenant: &str, limit: i64) -> Result<Vec<ExceptionRow>, StoreError> {
+    let rows: Vec<Row> = on!(tx, c => sqlx::query_as(UNRELEASED).bind(tenant).bind(limit).fetch_all(c).await)?;
     rows.into_iter().map(ExceptionRow::try_from).collect()
 }
 

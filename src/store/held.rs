@@ -71,6 +71,14 @@ const SUPERSEDE: &str = "DELETE FROM held_correction
            AND newer.tariff = held_correction.tariff AND newer.tariff_version = held_correction.tariff_version
            AND newer.period_start_at = held_correction.period_start_at)
        AND batch IN (SELECT id FROM batch WHERE batch.state <> 'building')";
+const NEWS: &str = "SELECT own.account_id FROM held_correction AS own
+     WHERE own.batch = $1 AND NOT EXISTS (SELECT 1 FROM held_correction AS older JOIN batch ON batch.id = older.batch
+         WHERE older.batch <> $1 AND batch.state <> 'building' AND older.account_id = own.account_id
+           AND older.cycle = own.cycle AND older.service = own.service AND older.addon = own.addon
+           AND older.charge = own.charge AND older.tariff = own.tariff
+           AND older.tariff_version = own.tariff_version AND older.period_start_at = own.period_start_at
+           AND older.amount_minor = own.amount_minor AND older.reason = own.reason)
+     ORDER BY own.account_id LIMIT 1";
 const FORGET_RELEASED: &str = "DELETE FROM held_correction WHERE batch = $1 AND reason = 'none'";
 const LIST: &str = "SELECT account.tenant, account.source, account.external_id AS account, held.cycle, held.service,
         held.charge, held.tariff, held.period_start_at, held.period_end_at, batch.timezone, held.amount_minor,
@@ -139,6 +147,13 @@ pub async fn insert(
         }
     }
     Ok(())
+}
+
+/// Whether the batch says anything of held corrections that was not said before: another amount or reason, one more or one
+/// less.
+pub async fn is_news(tx: &mut Tx, batch: &str) -> Result<bool, StoreError> {
+    let told: Option<i64> = on!(tx, c => sqlx::query_scalar(NEWS).bind(batch).fetch_optional(c).await)?;
+    Ok(told.is_some())
 }
 
 /// The batch is closed: what it says of held corrections is in force from here on.
