@@ -124,7 +124,7 @@ pub fn explain(
         line: stored.line.clone(),
         coverage: basis.coverage.iter().map(|(from, until)| Edge { from: *from, until: *until }).collect(),
         share: basis.share.0.to_string(),
-        rounding: format!("{:?}, {} decimal places", rounding.mode, rounding.places),
+        rounding: format!("{}, {} decimal places", rounding.mode.as_str(), rounding.places),
         tariff: tariff.document.clone(),
         entries: entries.iter().filter(|entry| covered(entry, &basis.coverage)).map(EntryShape::of).collect(),
         counted: None,
@@ -148,8 +148,9 @@ pub fn own_amount(stored: &StoredLine, tariff: &Tariff) -> Option<Exact> {
     let Some(Charge { kind: ChargeKind::Recurring(recurring), .. }) = tariff.charge(&stored.line.charge) else {
         return None;
     };
-    let step = stored.line.adjustments.iter().find(|step| step.kind == AdjustmentKind::Price.as_str())?;
-    let paid: Exact = step.amount_exact.parse().ok()?;
+    let step = stored.line.adjustments.iter().find(|step| step.kind == AdjustmentKind::Price.as_str());
+    // Who pays nothing has no such step.
+    let paid: Exact = step.map_or(Some(Exact::ZERO), |step| step.amount_exact.parse().ok())?;
     let each = paid.checked_div(Exact::from_int(i128::from(stored.basis.times.max(1)))).ok()?;
     (each != recurring.amount).then_some(each)
 }

@@ -4,7 +4,7 @@
 //! `calendar` cuts time into periods, `tariff` reads prices, `price` and `tax` price one quantity; `items` finds what a
 //! run has to look at, `groups` and `allowance` what items share, `coverage`, `measure` and `parts` what is billed of it,
 //! `offer`, `deposit`, `count` and `charges` what is special about some, and `run` makes the lines. `balance` and
-//! `thresholds` look at a period that runs.
+//! `thresholds` look at a period that runs, `explain` and `shared` at a line that was made.
 
 pub mod allowance;
 pub mod assurance;
@@ -33,6 +33,7 @@ mod peak;
 pub mod price;
 pub mod quote;
 pub mod run;
+pub mod shared;
 pub mod simulate;
 pub mod tariff;
 pub mod tax;

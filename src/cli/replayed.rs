@@ -9,6 +9,7 @@ use super::context::Context;
 use super::exit::CliError;
 use crate::billing::explain::{Recomputed, recomputed_from};
 use crate::billing::facts::UsageEntry;
+use crate::billing::tariff::{ChargeKind, Meter};
 use crate::collector::fold::{Replay, ReplayOrder, ReplayedEntry, ReplayedRecord, replay};
 use crate::daemon::nas_table;
 use crate::store::Store;
@@ -23,13 +24,17 @@ pub struct FromJournal {
     pub differences: Vec<String>,
 }
 
-/// Folds the records of the line's service and period anew and rates what they give. `None`: the line has no usage.
+/// Folds the records of the line's service and period anew and rates what they give. `None`: the line has no usage that a
+/// NAS reported; calls come from a switch, and their ledger entries are its records.
 pub async fn from_journal(
     store: &Store,
     ground: &LineGround,
     context: &Context,
 ) -> Result<Option<FromJournal>, CliError> {
     let (Some(usage), Some(service_id)) = (&ground.stored.line.usage, ground.service_id) else { return Ok(None) };
+    if is_of_calls(ground) {
+        return Ok(None);
+    }
     let order = ReplayOrder {
         account_id: ground.account_id,
         service_id,
@@ -68,6 +73,11 @@ pub async fn from_journal(
     let total = Money::new(basis.amount_minor, line.currency.parse()?).to_string();
     compare("amount so far", total, &recomputed.amount);
     Ok(Some(FromJournal { replay, recomputed, differences }))
+}
+
+fn is_of_calls(ground: &LineGround) -> bool {
+    let charge = ground.tariff.charge(&ground.stored.line.charge);
+    matches!(charge.map(|charge| &charge.kind), Some(ChargeKind::Usage(usage)) if usage.meter == Meter::Calls)
 }
 
 /// As JSON.

@@ -49,6 +49,7 @@ const OF_ACCOUNTS_SQLITE: &str = "SELECT charge.account_id, charge.id, charge.cy
 const OF_ACCOUNTS_POSTGRES: &str = "SELECT account_id, id, cycle, on_date, currency, document, posted_by, created_at
      FROM posted_charge WHERE account_id = ANY($1) AND cycle = $2 ORDER BY account_id, id";
 const LIST: &str = select_charge!("AND id > $2 ORDER BY id LIMIT $3");
+const OF_ID: &str = select_charge!("AND id = $2");
 const NAMED: &str = select_charge!("AND external_id = $2");
 
 /// Stores a posted charge and returns its row.
@@ -105,10 +106,19 @@ pub async fn named(tx: &mut Tx, account_id: i64, external_id: &str) -> Result<Op
     row.map(PostedRow::try_from).transpose()
 }
 
+/// The one of an id as its line and the API name it.
+pub async fn of_id(tx: &mut Tx, account_id: i64, id: &str) -> Result<Option<PostedRow>, StoreError> {
+    let Some(id) = id.strip_prefix(PUBLIC).and_then(|number| number.parse::<i64>().ok()) else { return Ok(None) };
+    let row: Option<Row> = on!(tx, c => sqlx::query_as(OF_ID).bind(account_id).bind(id).fetch_optional(c).await)?;
+    row.map(PostedRow::try_from).transpose()
+}
+
 /// Id of a posted charge, as its line and the API name it.
 pub fn public_id(id: i64) -> String {
-    format!("ch_{id}")
+    format!("{PUBLIC}{id}")
 }
+
+const PUBLIC: &str = "ch_";
 
 #[derive(sqlx::FromRow)]
 struct OwnedRow {

@@ -20,6 +20,7 @@ use crate::billing::facts::{
 use crate::billing::history::{PlanTariffs, ServiceHistory, billed};
 use crate::billing::lines::{ItemKey, StoredLine};
 use crate::billing::run::{RunError, looked_at_everywhere, usage_needed};
+use crate::billing::shared::{SharedFigures, shared_figures};
 use crate::billing::tariff::{ChargeKind, Tariff};
 use crate::billing::{account_wide, wholesale};
 use crate::vocabulary::{Date, Timestamp};
@@ -35,7 +36,7 @@ pub enum RatingError {
     Calendar(#[from] CalendarError),
     #[error(transparent)]
     Run(#[from] RunError),
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
 }
 
@@ -503,6 +504,10 @@ pub struct LineGround {
     pub entries: Vec<UsageEntry>,
     /// Whom a count line counted.
     pub counted: Option<CountList>,
+    /// The charge that was posted, of whose line this is.
+    pub posted: Option<PostedRow>,
+    /// The figures of an allowance that it shares.
+    pub shared: Option<SharedFigures>,
 }
 
 impl LineGround {
@@ -540,9 +545,14 @@ pub async fn line_ground(tx: &mut Tx, tenant: Option<&str>, id: &str) -> Result<
     let tariff = tariff_of_line(&stored, &book)?.ok_or_else(unknown)?;
     let issued = rows::issued(tx, account_id, &line.cycle).await?;
     let before = issued
-        .into_iter()
-        .find(|other| other.item() == stored.item() && other.basis.revision + 1 == stored.basis.revision);
-    let services = accounts::services(tx, account_id).await?;
+        .iter()
+        .find(|other| other.item() == stored.item() && other.basis.revision + 1 == stored.basis.revision)
+        .cloned();
+    let mut services = accounts::services(tx, account_id).await?;
+    services.sort_by_key(|row| row.id);
+    let names: Vec<String> = services.iter().map(|row| row.external_id.clone()).collect();
+    let tariff_of = |other: &StoredLine| tariff_of_line(other, &book).ok().flatten();
+    let shared = shared_figures(&stored, &issued, &names, &tariff_of).map_err(RunError::from)?;
     let service = services.into_iter().find(|row| Some(&row.external_id) == line.service.as_ref());
     let service_id = service.map(|row| row.id);
     let entries = match (&line.usage, service_id) {
@@ -555,7 +565,11 @@ pub async fn line_ground(tx: &mut Tx, tenant: Option<&str>, id: &str) -> Result<
         Some(count) => census::list(tx, &count.digest).await?,
         None => None,
     };
-    Ok(Some(LineGround { account_id, service_id, stored, before, tariff, entries, counted }))
+    let posted = match &stored.basis.posted {
+        Some(_) => charges::of_id(tx, account_id, &line.charge).await?,
+        None => None,
+    };
+    Ok(Some(LineGround { account_id, service_id, stored, before, tariff, entries, counted, posted, shared }))
 }
 
 /// Facts that are not a service's have no usage.

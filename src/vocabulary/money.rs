@@ -104,6 +104,16 @@ impl fmt::Display for Currency {
 }
 
 impl Rounding {
+    /// As a tariff writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rounding::HalfUp => "half_up",
+            Rounding::HalfEven => "half_even",
+            Rounding::Up => "up",
+            Rounding::Down => "down",
+        }
+    }
+
     /// Rounds an exact value to a whole number.
     pub fn whole(self, value: Exact) -> i128 {
         let floor = value.floor();

@@ -3,7 +3,9 @@
 //!
 //! In: a line, its tariff, its ledger entries and its records. Out: a folder that must not be there yet or be empty. The
 //! files: `index.html` (to read), `line.json`, `before.json`, `tariff.toml`, `ledger.csv`, `records.jsonl`, `records.bin`,
-//! `explain.json`, `verify.py`, `manifest.sha256`.
+//! `explain.json`, `verify.py`, `manifest.sha256`; and where the line has it: `counted.csv` (whom a count counted),
+//! `posted.json` (the row of a posted charge; `posting.json` is the text of its digest when it names no tariff) and
+//! `allowance.json` (the figures of a shared allowance).
 
 mod page;
 
@@ -16,7 +18,10 @@ use sha2::{Digest, Sha256};
 
 use super::exit::CliError;
 use super::replayed::{self, FromJournal};
+use crate::billing::charges::POSTED;
+use crate::billing::count::CountList;
 use crate::billing::explain::Explanation;
+use crate::store::charges::{self, PostedRow};
 use crate::store::ledger::LedgerEntry;
 use crate::store::rating::LineGround;
 use crate::vocabulary::{from_micros, hex, to_micros};
@@ -34,29 +39,45 @@ pub struct Pack<'p> {
 ///
 /// **Errors**: the folder has something in it, or cannot be written.
 pub fn write(folder: &Path, pack: &Pack<'_>) -> Result<Vec<&'static str>, CliError> {
-    fs::create_dir_all(folder)?;
+    let unwritable = |error: std::io::Error| CliError::failed(format!("{}: {error}", folder.display()));
+    fs::create_dir_all(folder).map_err(unwritable)?;
     if fs::read_dir(folder)?.next().is_some() {
         return Err(CliError::failed(format!("{} is not empty; name a new folder", folder.display())));
     }
     let (records, packets) = records(pack);
-    let files: [(&str, Vec<u8>); 9] = [
+    let ground = pack.ground;
+    let mut files: Vec<(&str, Vec<u8>)> = vec![
         ("index.html", page::page(pack).into_bytes()),
-        ("line.json", pretty(&json!(pack.ground.stored))?),
-        ("before.json", pretty(&json!(pack.ground.before))?),
-        ("tariff.toml", pack.ground.tariff.document.clone().into_bytes()),
+        ("line.json", pretty(&json!(ground.stored))?),
+        ("before.json", pretty(&json!(ground.before))?),
+        (price_file(pack), ground.tariff.document.clone().into_bytes()),
         ("ledger.csv", ledger(pack)?.into_bytes()),
         ("records.jsonl", records.into_bytes()),
         ("records.bin", packets),
         ("explain.json", pretty(&explained(pack))?),
         ("verify.py", VERIFY.as_bytes().to_vec()),
     ];
+    if let Some(list) = &ground.counted {
+        files.push(("counted.csv", counted(list)?.into_bytes()));
+    }
+    if let Some(row) = &ground.posted {
+        files.push(("posted.json", pretty(&posted(row))?));
+    }
+    if let Some(figures) = &ground.shared {
+        files.push(("allowance.json", pretty(&json!(figures))?));
+    }
     let mut manifest = String::new();
     for (name, octets) in &files {
-        fs::write(folder.join(name), octets)?;
         writeln!(manifest, "{}  {name}", hex(Sha256::digest(octets))).expect("a text takes any text");
     }
-    fs::write(folder.join(MANIFEST), manifest)?;
-    Ok(files.iter().map(|(name, _)| *name).chain([MANIFEST]).collect())
+    files.push((MANIFEST, manifest.into_bytes()));
+    let written: std::io::Result<()> = files.iter().try_for_each(|(name, octets)| fs::write(folder.join(name), octets));
+    if let Err(error) = written {
+        // A part of a pack proves nothing, and would keep the whole one from being written here.
+        files.iter().for_each(|(name, _)| drop(fs::remove_file(folder.join(name))));
+        return Err(unwritable(error));
+    }
+    Ok(files.iter().map(|(name, _)| *name).collect())
 }
 
 fn explained(pack: &Pack<'_>) -> Value {
@@ -65,14 +86,40 @@ fn explained(pack: &Pack<'_>) -> Value {
     document
 }
 
+/// The file whose digest the line names.
+fn price_file(pack: &Pack<'_>) -> &'static str {
+    if pack.ground.tariff.id == POSTED { "posting.json" } else { "tariff.toml" }
+}
+
+/// The row of a posted charge.
+fn posted(row: &PostedRow) -> Value {
+    json!({
+        "id": charges::public_id(row.id),
+        "charge": row.posting,
+        "cycle": row.cycle,
+        "on": row.on,
+        "currency": row.currency,
+        "posted_by": row.posted_by,
+        "created_at": row.created_at,
+    })
+}
+
+/// Whom a count counted, as the list was kept.
+fn counted(list: &CountList) -> Result<String, CliError> {
+    let mut out = csv::Writer::from_writer(Vec::new());
+    out.write_record(["subject", "days"])?;
+    for (subject, days) in &list.members {
+        out.write_record([subject.as_str(), &days.to_string()])?;
+    }
+    text_of(out)
+}
+
 /// The entries as they were counted; instants twice, for people and for programs.
 fn ledger(pack: &Pack<'_>) -> Result<String, CliError> {
-    let mut csv = String::from(
-        "sequence,from,until,in_octets,out_octets,seconds,sessions,nas,session,cause,recorded_at,from_us,until_us\n",
-    );
+    let mut out = csv::Writer::from_writer(Vec::new());
+    out.write_record(LEDGER)?;
     for (entry, nas, session) in pack.entries {
         let at = |micros| from_micros(micros).map(|at| at.to_string()).unwrap_or_default();
-        let mut out = csv::Writer::from_writer(Vec::new());
         out.write_record([
             entry.sequence.to_string(),
             at(entry.from_at),
@@ -83,15 +130,21 @@ fn ledger(pack: &Pack<'_>) -> Result<String, CliError> {
             entry.sessions.to_string(),
             nas.clone(),
             session.clone(),
+            entry.class.clone().unwrap_or_default(),
+            entry.called.clone().unwrap_or_default(),
             entry.cause.clone(),
             at(entry.recorded_at),
+            entry.session_id.to_string(),
             entry.from_at.to_string(),
             entry.until_at.to_string(),
         ])?;
-        let row = out.into_inner().map_err(|error| CliError::failed(error.to_string()))?;
-        csv.push_str(&String::from_utf8_lossy(&row));
     }
-    Ok(csv)
+    text_of(out)
+}
+
+fn text_of(out: csv::Writer<Vec<u8>>) -> Result<String, CliError> {
+    let octets = out.into_inner().map_err(|error| CliError::failed(error.to_string()))?;
+    String::from_utf8(octets).map_err(|error| CliError::failed(error.to_string()))
 }
 
 /// The records as lines of JSON, and their octets one after the other.
@@ -115,5 +168,23 @@ fn pretty(value: &Value) -> Result<Vec<u8>, CliError> {
     Ok(text.into_bytes())
 }
 
+const LEDGER: [&str; 16] = [
+    "sequence",
+    "from",
+    "until",
+    "in_octets",
+    "out_octets",
+    "seconds",
+    "sessions",
+    "nas",
+    "session",
+    "class",
+    "called",
+    "cause",
+    "recorded_at",
+    "session_id",
+    "from_us",
+    "until_us",
+];
 const VERIFY: &str = include_str!("verify.py");
 const MANIFEST: &str = "manifest.sha256";

@@ -22,9 +22,11 @@ pub fn page(pack: &Pack<'_>) -> String {
     out.push_str(&facts(pack));
     out.push_str(&computation(pack));
     out.push_str(&verdict(pack));
+    out.push_str(&shared(pack));
+    out.push_str(&counted(pack));
     out.push_str(&entries(pack));
     out.push_str(&records(pack));
-    out.push_str(&format!("<h2>The tariff</h2>\n<pre>{}</pre>\n", text(&pack.ground.tariff.document)));
+    out.push_str(&format!("<h2>The price</h2>\n<pre>{}</pre>\n", text(&pack.ground.tariff.document)));
     out.push_str(VERIFICATION);
     out
 }
@@ -65,10 +67,22 @@ fn computation(pack: &Pack<'_>) -> String {
         "s" | "min" | "h" => "seconds",
         "session" => "sessions",
         "period" | "piece" => "times",
+        "subscriber" | "service" => "subjects or days of them",
         _ => "octets",
     };
     row("Counted", format!("{} {counted}", now.quantity_raw), "");
     row("Quantity", format!("{} {}", now.quantity, line.unit), "");
+    for part in &now.parts {
+        let name = |word: &Option<String>, what: &str| word.as_ref().map(|word| format!("{what} {word}"));
+        let calls = part.calls.map(|calls| format!("{calls} calls"));
+        let words = [name(&part.class, "class"), name(&part.window, "window"), name(&part.prefix, "to"), calls];
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        let what = if words.is_empty() { "other usage".to_owned() } else { words.join(", ") };
+        match &part.unit_amount {
+            Some(price) => row(&what, format!("{} {} at {price}", part.quantity, line.unit), &part.amount_exact),
+            None => row(&what, format!("{} {}, counts {} times", part.quantity, line.unit, part.weight), ""),
+        }
+    }
     row("Of it in the allowance", format!("{} {}", now.allowance_used, line.unit), "");
     for tier in &now.tiers {
         let how = format!("{} {} × {} + {}", tier.quantity, line.unit, tier.unit_amount, tier.flat_amount);
@@ -105,10 +119,55 @@ fn verdict(pack: &Pack<'_>) -> String {
     say("the ledger entries", &pack.explanation.differences);
     match pack.journal {
         Some(journal) => say("the records themselves", &journal.differences),
-        None => out.push_str("<li>The line is of no usage: there are no records.\n"),
+        None => {
+            out.push_str("<li>No equipment of the network reported what the line is of: there are no such records.\n")
+        }
     }
     out.push_str("</ul>\n");
     out
+}
+
+fn shared(pack: &Pack<'_>) -> String {
+    let Some(figures) = &pack.ground.shared else { return String::new() };
+    let mut rows = String::new();
+    for member in &figures.members {
+        rows.push_str(&format!(
+            "<tr><td>{}<td>{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}\n",
+            text(&member.service),
+            text(&member.line),
+            member.own.0,
+            member.quantity.0,
+            member.used.0
+        ));
+    }
+    let note = match figures.holds {
+        true => "",
+        false => " A correction of one of them is held back, and no line tells of it yet.",
+    };
+    let carried: Vec<String> = figures.carried.iter().map(|left| left.amount.0.to_string()).collect();
+    format!(
+        "<h2>The shared allowance</h2>\n<p>From earlier periods: {}.{note}</p>\n<table>\n<tr><th>service<th>line\
+         <th>own<th>asked for<th>used\n{rows}</table>\n",
+        if carried.is_empty() { "nothing".to_owned() } else { carried.join(" and ") }
+    )
+}
+
+fn counted(pack: &Pack<'_>) -> String {
+    let (Some(count), Some(list)) = (&pack.explanation.line.count, &pack.ground.counted) else { return String::new() };
+    let mut rows = String::new();
+    for (subject, days) in list.members.iter().take(ROWS_MAX) {
+        rows.push_str(&format!("<tr><td>{}<td class=\"n\">{days}\n", text(subject)));
+    }
+    format!(
+        "<h2>Whom it counted</h2>\n<p>{} of tenant {}, by the rule {}, on {}. SHA-256: <code>{}</code>{}</p>\n<table>\n\
+         <tr><th>subject<th>days\n{rows}</table>\n",
+        count.members,
+        text(&count.tenant),
+        text(&count.rule),
+        text(&count.days),
+        text(&count.digest),
+        rest(list.members.len(), "counted.csv")
+    )
 }
 
 fn entries(pack: &Pack<'_>) -> String {
@@ -117,15 +176,18 @@ fn entries(pack: &Pack<'_>) -> String {
     for (entry, nas, session) in pack.entries.iter().take(ROWS_MAX) {
         let at = |micros| from_micros(micros).map(|at| at.to_string()).unwrap_or_default();
         rows.push_str(&format!(
-            "<tr><td class=\"n\">{}<td>{}<td>{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}<td>{} of {}\n",
+            "<tr><td class=\"n\">{}<td>{}<td>{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}<td>{}\n",
             entry.sequence,
             at(entry.from_at),
             at(entry.until_at),
             entry.in_octets,
             entry.out_octets,
             entry.seconds,
-            text(session),
-            text(nas)
+            text(&match (&entry.called, &entry.class) {
+                (Some(called), _) => format!("call to {called}"),
+                (None, Some(class)) => format!("{session} of {nas}, class {class}"),
+                (None, None) => format!("{session} of {nas}"),
+            })
         ));
     }
     format!(
@@ -185,14 +247,16 @@ pre{background:#f5f5f5;padding:1em;overflow-x:auto}code{word-break:break-all}.ba
 const VERIFICATION: &str = "<h2>Check it yourself</h2>\n\
 <p>This folder holds everything the line was made from. <code>python3 verify.py</code> (Python 3.11 or later, nothing else)\n\
 checks that no file was changed, that the ledger entries and the tariff have the digests the line names, counts the quantity,\n\
-computes the amount in exact fractions, rounds it once, and compares the octets of each session with its records' counters.\n\
+computes the amount and its taxes in exact fractions, rounds once, and compares each session with its records' counters.\n\
 The beginning of <code>verify.py</code> says each step in words. <code>sha256sum -c manifest.sha256</code> checks the files\n\
 alone.</p>\n\
 <table>\n<tr><th>file<th>what is in it\n\
 <tr><td>line.json<td>the line, and what is kept beside it (times, share, sums so far)\n\
 <tr><td>before.json<td>the line of the same item before this one; null when it is the first\n\
-<tr><td>tariff.toml<td>the price, in the form whose digest the line names\n\
+<tr><td>tariff.toml or posting.json<td>the price, in the form whose digest the line names\n\
 <tr><td>ledger.csv<td>the ledger entries; up is from the subscriber; instants are UTC\n\
+<tr><td>allowance.json, counted.csv, posted.json<td>where the line has them: the shared allowance, whom it counted, what was\n\
+posted by hand\n\
 <tr><td>records.jsonl, records.bin<td>the records: as they were read, and the RADIUS packets octet for octet (passwords blanked)\n\
 <tr><td>explain.json<td>the whole computation, and which records made which entry\n\
 </table>\n</html>\n";
