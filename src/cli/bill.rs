@@ -141,11 +141,10 @@ async fn rerate(of: PeriodArguments, approve: bool, context: &Context) -> Result
         context.print_json(&json!({ "batch": report.batch, "lines": lines, "totals": report.totals }))?;
     } else {
         print(&report, &lines, true, context)?;
-        let proposed = !approve && !lines.is_empty();
-        context.print(if proposed {
-            "Nothing was changed; repeat with --approve to issue these lines.\n"
-        } else {
-            ""
+        context.print(match (approve, lines.is_empty()) {
+            (true, _) => "",
+            (false, true) => "Rated anew it is what was billed.\n",
+            (false, false) => "Nothing was changed; repeat with --approve to issue these lines.\n",
         })?;
     }
     Ok(if report.failed.is_empty() { Exit::Done } else { Exit::Failed })

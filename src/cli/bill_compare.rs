@@ -191,8 +191,9 @@ fn read(
     cycle: &BillCycle,
     currency: Currency,
 ) -> Result<(Vec<Theirs>, Told), CliError> {
-    let mut rows = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(file)?;
-    let headings = rows.headers()?.clone();
+    let unreadable = |error: csv::Error| CliError::failed(format!("{} cannot be read: {error}", file.display()));
+    let mut rows = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(file).map_err(unreadable)?;
+    let headings = rows.headers().map_err(unreadable)?.clone();
     let place = |heading: &str| headings.iter().position(|found| found == heading);
     let needed = |heading: &str| {
         let said = || CliError::usage(format!("{} has no column {heading:?}; name it with a flag", file.display()));
@@ -204,7 +205,7 @@ fn read(
     let told = Told { service: service.is_some(), charge: charge.is_some(), period: period.is_some() };
     let mut theirs = Vec::new();
     for row in rows.records() {
-        let row = row?;
+        let row = row.map_err(unreadable)?;
         let line = row.position().map_or(0, csv::Position::line);
         let wrong = |what: String| CliError::failed(format!("{} line {line}: {what}", file.display()));
         let text = |place: usize| row.get(place).unwrap_or("");

@@ -10,7 +10,7 @@ use super::exit::{CliError, Exit};
 use crate::biller::{self, ApprovalError, CheckOrder};
 use crate::store::billing::{self, BatchRow};
 use crate::store::findings::{self, StoredFinding};
-use crate::store::{Store, held as store_held};
+use crate::store::{Store, catalog, held as store_held};
 
 /// `bill check`.
 pub async fn check(of: PeriodArguments, context: &Context) -> Result<Exit, CliError> {
@@ -121,6 +121,9 @@ pub async fn discard(id: &str, context: &Context) -> Result<Exit, CliError> {
 pub async fn list(tenant: &str, context: &Context) -> Result<Exit, CliError> {
     let store = context.store().await?;
     let mut tx = store.read().await?;
+    if !catalog::is_known(&mut tx, tenant).await? {
+        return Ok(context.not_found(&format!("There is no tenant {tenant}.")));
+    }
     let batches = billing::batches(&mut tx, tenant, None, true, LIST_MAX).await?;
     if context.json {
         let items: Vec<Value> = batches.iter().map(batch_document).collect();
@@ -147,6 +150,9 @@ pub async fn list(tenant: &str, context: &Context) -> Result<Exit, CliError> {
 pub async fn held(tenant: &str, cycle: Option<&str>, context: &Context) -> Result<Exit, CliError> {
     let store = context.store().await?;
     let mut tx = store.read().await?;
+    if !catalog::is_known(&mut tx, tenant).await? {
+        return Ok(context.not_found(&format!("There is no tenant {tenant}.")));
+    }
     let rows = store_held::list(&mut tx, tenant, cycle, None, LIST_MAX).await?;
     if context.json {
         let items: Vec<Value> = rows.iter().map(held_document).collect();

@@ -81,3 +81,27 @@ fn sentence(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::biller::{ApprovalError, BillerError};
+    use crate::store::rating::RatingError;
+
+    #[test]
+    fn database_that_is_away_is_exit_4_however_deep_it_lies() {
+        let away = || StoreError::Unavailable("the disk is full".to_owned());
+        let run = || BillerError::Rating(RatingError::Store(away()));
+        for error in [
+            CliError::from(away()),
+            CliError::from(BillerError::Store(away())),
+            CliError::from(run()),
+            CliError::from(ApprovalError::Run(run())),
+            CliError::from(ApprovalError::Store(away())),
+        ] {
+            assert_eq!(error.exit, Exit::Unreachable, "{}", error.message);
+            assert_eq!(error.message.matches("the disk is full").count(), 1, "{}", error.message);
+        }
+        assert_eq!(CliError::from(BillerError::Busy("c15".to_owned())).exit, Exit::Failed);
+    }
+}

@@ -83,6 +83,9 @@ async fn list(
     let store = context.store().await?;
     let mut tx = store.read().await?;
     let tenant = filter.tenant.clone().unwrap_or_default();
+    if !catalog::is_known(&mut tx, &tenant).await? {
+        return Ok(context.not_found(&format!("There is no tenant {tenant}.")));
+    }
     if let Some(external_id) = account {
         let key = AccountKey { tenant: TenantId::parse(&tenant)?, source: SourceId::parse(source)?, external_id };
         match accounts::find(&mut tx, &key).await? {

@@ -88,6 +88,11 @@ pub async fn tenants(tx: &mut Tx) -> Result<Vec<String>, StoreError> {
     Ok(on!(tx, c => sqlx::query_scalar(TENANTS).fetch_all(c).await)?)
 }
 
+/// Whether there is such a tenant.
+pub async fn is_known(tx: &mut Tx, tenant: &str) -> Result<bool, StoreError> {
+    Ok(tenants(tx).await?.iter().any(|known| known == tenant))
+}
+
 /// Every version of every tariff of a tenant.
 pub async fn tariff_book(tx: &mut Tx, tenant: &str) -> Result<TariffBook, StoreError> {
     let rows: Vec<(String, i64, String, String, i64)> =
