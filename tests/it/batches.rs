@@ -2,14 +2,14 @@
 //! period rated anew; runs that are killed, and accounts that cannot be rated.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::harness::acme::{CATALOG, internet, last_period};
 use crate::harness::daemon::{Daemon, Site};
-use crate::harness::{run, wait_for};
+use crate::harness::{long_or, run, wait_for};
 
 const RUN: [&str; 6] = ["bill", "run", "--tenant", "acme", "--cycle", "c15"];
 const CHECK: [&str; 6] = ["bill", "check", "--tenant", "acme", "--cycle", "c15"];
@@ -221,7 +221,7 @@ fn run_killed_at_any_moment_and_repeated_has_the_same_lines_on_postgres() {
     kill_and_repeat(&Site::postgres());
 }
 
-/// A cycle whose runs leave drafts can be run, and killed, as often as one likes; its last run is approved.
+/// A cycle whose runs leave drafts can be run, discarded, and killed, as often as one likes; its last run is approved.
 fn kill_and_repeat(site: &Site) {
     site.prepare(&CATALOG.replacen("close = \"manual\"", "close = \"manual\"\napproval = \"required\"", 1));
     let admin = site.key("acme", "admin");
@@ -233,43 +233,223 @@ fn kill_and_repeat(site: &Site) {
     let preview = site.json(&[&RUN[..], &["--dry-run"]].concat());
     let expected = facts(&preview["lines"]);
     assert!(expected.len() >= 900, "{}", expected.len());
+    let mut moments = Moments::new("kill_and_repeat");
+    let whole_or_not_there = || {
+        assert!(items(&daemon, &admin, "acme/invoice-lines").is_empty(), "no line after a kill");
+        assert!(items(&daemon, &admin, "acme/batches").is_empty(), "no half batch either");
+        let drafts = items(&daemon, &admin, "acme/batches?drafts=true");
+        drafts.iter().for_each(|draft| assert_eq!(draft["lines"], json!(expected.len()), "a draft is whole"));
+        drafts
+    };
 
-    let mut in_the_middle = 0;
-    for moment in 0..MOMENTS {
+    // Runs, and what throws a draft away: a kill finds them waiting for a dead one's claim, reading, writing, dropping.
+    let (run_takes, first) = timed(|| made(site));
+    let id = first["batch"].as_str().expect("a batch").to_owned();
+    let discard = ["bill", "discard", id.as_str()];
+    let (discard_takes, _) = timed(|| site.succeed(&discard));
+    let (mut no_draft, mut thrown) = (0, 0);
+    for _ in 0..long_or(80, 10) {
+        moments.kill(site, &RUN, run_takes);
+        no_draft += usize::from(whole_or_not_there().is_empty());
+        if whole_or_not_there().is_empty() {
+            made(site);
+        }
+        moments.kill(site, &discard, discard_takes);
+        thrown += usize::from(whole_or_not_there().is_empty());
+    }
+    let draft = made(site);
+    assert_eq!(facts(&draft["lines"]), expected, "byte for byte, but for the instant of the run");
+
+    // Approval: the bills are all there or none of them, whenever it dies.
+    site.json(&CHECK);
+    let batch = draft["batch"].as_str().expect("a batch").to_owned();
+    let approve = ["bill", "approve", batch.as_str()];
+    let mut kills = 0;
+    while kills < long_or(60, 10) {
+        moments.kill(site, &approve, discard_takes);
+        kills += 1;
+        let lines = site.succeed(&["export", "lines"]).lines().count() - 1;
+        let closed = items(&daemon, &admin, "acme/batches").len();
+        assert_eq!(lines, closed * expected.len(), "every line or none");
+        if closed == 1 {
+            break;
+        }
+    }
+    wait_for("it is approved", CLAIM, || site.lastmile(&approve).status.success().then_some(()));
+    assert_eq!(site.succeed(&["export", "lines"]).lines().count(), expected.len() + 1, "every line once");
+    assert!(site.json(&RUN)["batch"].is_null(), "nothing is left to bill");
+
+    rerate_killed(site, &mut moments, &daemon, &admin, expected.len());
+    println!(
+        "PROOF {}: {} kills; {no_draft} runs left no draft, {thrown} drafts were thrown away, approved after {kills} kills",
+        moments.name, moments.kills
+    );
+    daemon.stop();
+}
+
+/// A closed period that another program had rated too high: the differences are issued once, whenever the run that issues
+/// them dies.
+fn rerate_killed(site: &Site, moments: &mut Moments, daemon: &Daemon, admin: &str, lines: usize) {
+    let (from, to) = ("\"amount_minor\":4995,\"taxes\"", "\"amount_minor\":5195,\"taxes\"");
+    sql(
+        site,
+        &format!(
+            "UPDATE line SET document = REPLACE(document, '{from}', '{to}'), amount_minor = 5195 WHERE charge = 'access'"
+        ),
+    );
+    let rerate = ["bill", "rerate", "--tenant", "acme", "--cycle", "c15"];
+    let approve = [&rerate[..], &["--approve"]].concat();
+    let (takes, proposed) = timed(|| site.json(&rerate));
+    let expected = facts(&proposed["lines"]);
+    assert!(expected.len() >= 450, "{}", expected.len());
+    let visible = || site.succeed(&["export", "lines"]).lines().count() - 1;
+    for _ in 0..long_or(60, 8) {
+        // As `run`, it leaves a draft where a person approves: no line shows before that.
+        moments.kill(site, &approve, takes);
+        assert_eq!(visible(), lines, "no difference shows before it is approved");
+    }
+    sql(site, "DELETE FROM claim");
+    let issued = site.json(&approve);
+    assert_eq!(facts(&issued["lines"]), expected, "what was proposed, byte for byte");
+    let batch = issued["batch"].as_str().expect("a batch").to_owned();
+    // Every bill is odd to a check now; a person lives with it.
+    let checked = site.lastmile(&[&["--json"], &CHECK[..]].concat());
+    let found: Value = serde_json::from_slice(&checked.stdout).expect("JSON");
+    let ids: Vec<&str> =
+        found["findings"].as_array().expect("findings").iter().filter_map(|one| one["id"].as_str()).collect();
+    if !ids.is_empty() {
+        site.succeed(&[&["bill", "waive", "--reason", "rated anew"], &ids[..]].concat());
+    }
+    site.json(&CHECK);
+    site.succeed(&["bill", "approve", &batch]);
+    assert_eq!(visible(), lines + expected.len());
+    assert_eq!(site.json(&rerate)["lines"], json!([]), "once is enough");
+    assert_eq!(items(daemon, admin, "acme/batches").len(), 2);
+}
+
+#[test]
+fn daemons_killed_while_they_close_a_period_by_themselves_close_it_once_on_sqlite() {
+    close_and_kill(Site::sqlite(), false);
+}
+
+#[test]
+fn two_daemons_killed_while_they_close_a_period_by_themselves_close_it_once_on_postgres() {
+    close_and_kill(Site::postgres(), true);
+}
+
+fn close_and_kill(site: Site, two: bool) {
+    site.prepare(CATALOG);
+    let admin = site.key("acme", "admin");
+    let daemon = site.start();
+    let (start, _) = last_period(Timestamp::now());
+    for number in 0..450 {
+        push(&daemon, &admin, number, &billed(number, start));
+    }
+    daemon.stop();
+    let (run_takes, preview) = timed(|| site.json(&[&RUN[..], &["--dry-run"]].concat()));
+    let expected = facts(&preview["lines"]);
+    let automatic = CATALOG.replacen("close = \"manual\"", "close = \"auto\"", 1).replacen("\"6h\"", "\"0s\"", 1);
+    site.prepare(&automatic);
+    let twin = two.then(|| site.twin());
+    let mut moments = Moments::new("close_and_kill");
+    let mut closed_at = None;
+    for kill in 0..long_or(60, 8) {
+        sql(&site, "DELETE FROM claim");
+        let daemons: Vec<Daemon> = [Some(&site), twin.as_ref()].into_iter().flatten().map(Site::spawn).collect();
+        // They look for due periods as soon as they have started; later kills come later in the run.
+        moments.wait(run_takes * (kill + 1) / 4);
+        for daemon in daemons {
+            daemon.kill();
+        }
+        moments.kills += 1;
+        let visible = site.succeed(&["export", "lines"]).lines().count() - 1;
+        assert!(visible == 0 || visible == expected.len(), "{visible} of {} lines", expected.len());
+        if visible > 0 {
+            closed_at = Some(kill);
+            break;
+        }
+    }
+    sql(&site, "DELETE FROM claim");
+    let daemons: Vec<Daemon> = [Some(&site), twin.as_ref()].into_iter().flatten().map(Site::start).collect();
+    let batches = || items(&daemons[0], &admin, "acme/batches");
+    wait_for("the period is closed", CLAIM, || (batches().len() == 1).then_some(()));
+    std::thread::sleep(Duration::from_secs(11));
+    assert_eq!(batches().len(), 1, "and once");
+    let mut lines = Vec::new();
+    for line in site.succeed(&["export", "lines", "--format", "jsonl"]).lines() {
+        lines.push(serde_json::from_str::<Value>(line).expect("a line"));
+    }
+    let ids = |lines: &[Value]| -> Vec<(String, String)> {
+        let mut ids: Vec<(String, String)> = lines
+            .iter()
+            .map(|line| (line["id"].as_str().expect("an id").to_owned(), line["amount"].to_string()))
+            .collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids(&lines), ids(&expected), "every line once, as it was previewed");
+    println!("PROOF {}: {} kills of {}, closed at kill {closed_at:?}", moments.name, moments.kills, daemons.len());
+    for daemon in daemons {
+        daemon.stop();
+    }
+}
+
+/// A run to its end, after those that were killed.
+fn made(site: &Site) -> Value {
+    wait_for("a run goes to its end", CLAIM, || {
+        let output = site.lastmile(&[&["--json"], &RUN[..]].concat());
+        output.status.success().then(|| serde_json::from_slice::<Value>(&output.stdout).expect("JSON"))
+    })
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let start = Instant::now();
+    let made = work();
+    (start.elapsed(), made)
+}
+
+/// Random moments at which commands are killed; the seed is printed, and LASTMILE_SEED sets it.
+struct Moments {
+    name: &'static str,
+    random: u64,
+    kills: u32,
+}
+
+impl Moments {
+    fn new(name: &'static str) -> Self {
+        let seed = std::env::var("LASTMILE_SEED").ok().and_then(|seed| seed.parse().ok());
+        let random: u64 = seed.unwrap_or_else(|| Timestamp::now().as_microsecond().unsigned_abs());
+        println!("{name}: LASTMILE_SEED={random}");
+        Self { name, random: random | 1, kills: 0 }
+    }
+
+    /// Some part of `most`.
+    fn wait(&mut self, most: Duration) {
+        // xorshift64
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        std::thread::sleep(most * u32::try_from(self.random % 1000).expect("small") / 1000);
+    }
+
+    /// Runs a command and kills it at a moment of the time it takes, or a little later.
+    fn kill(&mut self, site: &Site, arguments: &[&str], takes: Duration) {
         let mut running = Command::new(env!("CARGO_BIN_EXE_lastmile"))
             .arg("--config")
             .arg(&site.config)
-            .args(RUN)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("lastmile runs");
-        // Later by the moment; a kill finds a run that waits for a dead one's claim, begins, writes, drops, ends.
-        std::thread::sleep(Duration::from_millis(40 * (1 << moment)));
-        running.kill().expect("the run is killed");
-        running.wait().expect("the run is gone");
-        // Otherwise the next run would only wait until the dead one's claim ends.
+        self.wait(takes * 6 / 5);
+        running.kill().expect("the command is killed");
+        running.wait().expect("the command is gone");
+        self.kills += 1;
+        // Otherwise the next one would only wait until the dead one's claim ends.
         sql(site, "DELETE FROM claim");
-        assert!(items(&daemon, &admin, "acme/invoice-lines").is_empty(), "no line after a kill");
-        assert!(items(&daemon, &admin, "acme/batches").is_empty(), "no half batch either");
-        let drafts = items(&daemon, &admin, "acme/batches?drafts=true");
-        in_the_middle += usize::from(drafts.is_empty());
-        for draft in drafts {
-            assert_eq!(draft["lines"], json!(expected.len()), "a draft is whole or not there");
-        }
     }
-    println!("PROOF kill_and_repeat: {MOMENTS} kills, {in_the_middle} of them left no draft");
-    let made = wait_for("a run goes to its end", CLAIM, || {
-        let output = site.lastmile(&[&["--json"], &RUN[..]].concat());
-        output.status.success().then(|| serde_json::from_slice::<Value>(&output.stdout).expect("JSON"))
-    });
-    assert_eq!(facts(&made["lines"]), expected, "byte for byte, but for the instant of the run");
-    let batch = made["batch"].as_str().expect("a batch").to_owned();
-    site.json(&CHECK);
-    site.succeed(&["bill", "approve", &batch]);
-    assert_eq!(site.succeed(&["export", "lines"]).lines().count(), expected.len() + 1, "every line once");
-    daemon.stop();
 }
 
 #[test]
@@ -303,9 +483,6 @@ fn closed_period_is_rated_anew_only_when_a_person_says_so() {
     assert_eq!(site.json(&rerate)["lines"], json!([]), "once is enough");
     daemon.stop();
 }
-
-/// Kills of one test.
-const MOMENTS: u32 = 7;
 
 /// A command that must answer "no", with its JSON.
 fn no(site: &Site, arguments: &[&str]) -> Value {
