@@ -108,12 +108,18 @@ const APPEND_POSTGRES: &str = "INSERT INTO ledger (account_id, sequence, service
      in_octets, out_octets, seconds, sessions, cause, class, recorded_at)
      SELECT entry.*, $13 FROM UNNEST($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[],
      $6::BIGINT[], $7::BIGINT[], $8::BIGINT[], $9::BIGINT[], $10::BIGINT[], $11::TEXT[], $12::TEXT[]) AS entry";
+// A sum that would leave 64 bits stays behind the ledger: SQLite would make an inexact real of it, and PostgreSQL an error
+// that stops the fold of everybody.
 macro_rules! add_totals_tail {
     () => {
         " ON CONFLICT (service_id, period_start_at) DO UPDATE SET
             in_octets = usage_total.in_octets + excluded.in_octets,
             out_octets = usage_total.out_octets + excluded.out_octets,
-            seconds = usage_total.seconds + excluded.seconds, sessions = usage_total.sessions + excluded.sessions"
+            seconds = usage_total.seconds + excluded.seconds, sessions = usage_total.sessions + excluded.sessions
+          WHERE usage_total.in_octets <= 9223372036854775807
+                - CASE WHEN excluded.in_octets > 0 THEN excluded.in_octets ELSE 0 END
+            AND usage_total.out_octets <= 9223372036854775807
+                - CASE WHEN excluded.out_octets > 0 THEN excluded.out_octets ELSE 0 END"
     };
 }
 static ADD_TOTALS_SQLITE: Bulk = Bulk::new(

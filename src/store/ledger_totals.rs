@@ -27,17 +27,44 @@ macro_rules! add {
         )
     };
 }
+// Octets that would leave 64 bits are not added: the sum is whole no more, and whoever rates reads the entries.
+macro_rules! fits {
+    ($octets:literal) => {
+        concat!(
+            "ledger_total.",
+            $octets,
+            " <= 9223372036854775807 - CASE WHEN excluded.",
+            $octets,
+            " > 0 THEN excluded.",
+            $octets,
+            " ELSE 0 END"
+        )
+    };
+}
 macro_rules! add_tail {
     () => {
-        " ON CONFLICT (service_id, period_start_at) DO UPDATE SET
+        concat!(
+            " ON CONFLICT (service_id, period_start_at) DO UPDATE SET
             last_sequence = excluded.last_sequence, records = ledger_total.records + excluded.records,
-            in_octets = ledger_total.in_octets + excluded.in_octets,
-            out_octets = ledger_total.out_octets + excluded.out_octets,
+            whole = ledger_total.whole AND ",
+            fits!("in_octets"),
+            " AND ",
+            fits!("out_octets"),
+            ",
+            in_octets = CASE WHEN ",
+            fits!("in_octets"),
+            "
+                THEN ledger_total.in_octets + excluded.in_octets ELSE ledger_total.in_octets END,
+            out_octets = CASE WHEN ",
+            fits!("out_octets"),
+            "
+                THEN ledger_total.out_octets + excluded.out_octets ELSE ledger_total.out_octets END,
             seconds = ledger_total.seconds + excluded.seconds, sessions = ledger_total.sessions + excluded.sessions,
             f0 = ledger_total.f0 + excluded.f0, f1 = ledger_total.f1 + excluded.f1,
             f2 = ledger_total.f2 + excluded.f2, f3 = ledger_total.f3 + excluded.f3,
             f4 = ledger_total.f4 + excluded.f4, f5 = ledger_total.f5 + excluded.f5,
             f6 = ledger_total.f6 + excluded.f6, f7 = ledger_total.f7 + excluded.f7"
+        )
     };
 }
 static ADD_SQLITE: Bulk = Bulk::new(add!(""), 17, add_tail!());
