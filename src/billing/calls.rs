@@ -179,7 +179,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(10_000))]
+        #![proptest_config(crate::vocabulary::cases(10_000))]
 
         /// Billed time covers the call, by less than an increment more, and never shrinks with the call.
         #[test]

@@ -243,6 +243,9 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::vocabulary::cases(1_000))]
+
+        /// Invariant 17, with compound rates.
         #[test]
         fn net_and_inclusive_taxes_are_the_gross(minor in -1_000_000_000i64..1_000_000_000, a in 0u32..3000, b in 0u32..3000) {
             let rate = |r: u32| format!("{}.{:02}", r / 100, r % 100);

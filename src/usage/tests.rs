@@ -401,7 +401,7 @@ fn shuffled(records: &[Record], keys: &[u16]) -> Vec<Record> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(crate::vocabulary::cases(200))]
 
     #[test]
     fn any_order_and_any_duplicates_give_the_same_ledger(

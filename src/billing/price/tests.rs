@@ -125,6 +125,8 @@ fn largest_count_of_octets_is_priced_exactly() {
 }
 
 proptest! {
+    #![proptest_config(crate::vocabulary::cases(1_000))]
+
     #[test]
     fn tiers_and_adjustments_add_up_to_the_amount(octets in 0i64..i64::MAX, share in 1i128..31) {
         let keys = format!(

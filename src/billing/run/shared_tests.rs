@@ -298,7 +298,7 @@ fn peak_is_the_percentile_of_the_billed_time() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(crate::vocabulary::cases(1_000))]
 
     /// Billing at any sequence of watermarks adds up to rating everything at once, also where allowance is shared by
     /// services and carried from period to period.

@@ -36,15 +36,15 @@ id = "sales"
 rate = "8.25"
 "#;
 
-pub(super) fn at(text: &str) -> Timestamp {
+pub(in crate::billing) fn at(text: &str) -> Timestamp {
     text.parse().expect("an instant of the test")
 }
 
-pub(super) fn version(text: &str, known_at: &str) -> KnownVersion {
+pub(in crate::billing) fn version(text: &str, known_at: &str) -> KnownVersion {
     KnownVersion { tariff: Tariff::read("t.toml", text).expect("a sound tariff"), known_at: at(known_at) }
 }
 
-pub(super) fn context(period: &str) -> RunContext {
+pub(in crate::billing) fn context(period: &str) -> RunContext {
     let cycle = BillCycle {
         id: "c15".to_owned(),
         anchor_day: 15,
@@ -68,7 +68,7 @@ pub(super) fn context(period: &str) -> RunContext {
 }
 
 /// One internet service from `from` on.
-pub(super) fn facts(from: &str) -> AccountFacts {
+pub(in crate::billing) fn facts(from: &str) -> AccountFacts {
     let stretch = Stretch { from: at(from), until: None, tariff: "res-100".to_owned() };
     let service = ServiceFacts {
         id: "1".to_owned(),
@@ -86,7 +86,7 @@ pub(super) fn facts(from: &str) -> AccountFacts {
     }
 }
 
-pub(super) fn entry(sequence: i64, from: &str, octets: i64) -> UsageEntry {
+pub(in crate::billing) fn entry(sequence: i64, from: &str, octets: i64) -> UsageEntry {
     let from = at(from);
     let until = Timestamp::from_second(from.as_second() + 3600).expect("in range");
     UsageEntry {
@@ -103,7 +103,7 @@ pub(super) fn entry(sequence: i64, from: &str, octets: i64) -> UsageEntry {
     }
 }
 
-pub(super) fn summary(lines: &[StoredLine]) -> Vec<String> {
+pub(in crate::billing) fn summary(lines: &[StoredLine]) -> Vec<String> {
     let line = |stored: &StoredLine| {
         let line = &stored.line;
         let start = &line.period.start.to_string()[..10];
@@ -112,18 +112,18 @@ pub(super) fn summary(lines: &[StoredLine]) -> Vec<String> {
     lines.iter().map(line).collect()
 }
 
-pub(super) fn run(facts: &AccountFacts, context: &RunContext) -> Vec<StoredLine> {
+pub(in crate::billing) fn run(facts: &AccountFacts, context: &RunContext) -> Vec<StoredLine> {
     lines(facts, context).expect("an account that can be rated").lines
 }
 
 /// Runs, and keeps the lines as the store would.
-pub(super) fn close(facts: &mut AccountFacts, context: &RunContext) -> Vec<StoredLine> {
+pub(in crate::billing) fn close(facts: &mut AccountFacts, context: &RunContext) -> Vec<StoredLine> {
     let lines = run(facts, context);
     facts.issued.extend(lines.iter().cloned());
     lines
 }
 
-pub(super) fn total(facts: &AccountFacts, charge: &str) -> i64 {
+pub(in crate::billing) fn total(facts: &AccountFacts, charge: &str) -> i64 {
     let minor = |amount: &str| amount.replace('.', "").parse::<i64>().expect("an amount in cents");
     facts.issued.iter().filter(|line| line.line.charge == charge).map(|line| minor(&line.line.amount)).sum()
 }
@@ -435,7 +435,7 @@ fn sum_of_prorated_parts_is_the_whole_price() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(crate::vocabulary::cases(64))]
 
     /// Billing at any sequence of watermarks, with entries in any order, adds up to rating everything at once.
     #[test]

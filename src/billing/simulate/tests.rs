@@ -207,7 +207,7 @@ fn lost_octets_cost_what_the_next_ones_would_have() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(10_000))]
+    #![proptest_config(crate::vocabulary::cases(10_000))]
 
     /// Invariant 14: the prices in force give the issued lines, whenever their usage came and whatever was corrected.
     #[test]
