@@ -248,3 +248,6 @@ pub const POSTED: &str = "posted";
 const MOST_AMOUNT: i128 = 1_000_000_000;
 const MOST_PLACES: u32 = 12;
 const MOST_QUANTITY: u32 = 1_000_000;
+
+#[cfg(test)]
+mod tests;

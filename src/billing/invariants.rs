@@ -137,9 +137,9 @@ fn offer() -> impl Strategy<Value = Offer> {
     )
 }
 
-/// Usage as it becomes known: (hour after the first period's start, octets up, octets down), some of it taken back.
+/// Usage as it becomes known: (minute after the first period's start, octets up, octets down), some of it taken back.
 fn usage(most: usize) -> impl Strategy<Value = Vec<(i64, i64, i64)>> {
-    prop::collection::vec((0i64..1_400, 0i64..40_000_000_000, 0i64..90_000_000_000), 1..most)
+    prop::collection::vec((0i64..84_000, 0i64..40_000_000_000, 0i64..90_000_000_000), 1..most)
 }
 
 /// A tier: how long it is in KB, its unit amount in 1/10,000 and its flat amount in cents. The last one has no end.
@@ -238,12 +238,12 @@ fn on_offer() -> AccountFacts {
     account(vec![Stretch { from: began(), until: None, tariff: "offer".to_owned() }])
 }
 
-/// Entries of at most an hour; every fifth takes back an earlier one, as a correction of the ledger does.
+/// Entries of an hour, also over a period's edge; every fifth takes back an earlier one, as a correction of the ledger does.
 fn entries(usage: &[(i64, i64, i64)]) -> Vec<UsageEntry> {
     let mut made: Vec<UsageEntry> = Vec::new();
-    for (index, (hour, up, down)) in usage.iter().enumerate() {
+    for (index, (minute, up, down)) in usage.iter().enumerate() {
         let sequence = i64::try_from(index).expect("few") + 1;
-        let from = began() + (*hour).hours();
+        let from = began() + (*minute).minutes();
         let entry = UsageEntry {
             sequence,
             session: sequence,
@@ -726,20 +726,31 @@ proptest! {
         }
     }
 
-    /// 16: the same account of another tenant, source or cycle has other lines: no id is ever shared.
+    /// 16: the same account of another tenant, source or cycle has other lines, also where their names run together: no id
+    /// is ever shared.
     #[test]
     fn no_line_is_two_tenants(offer in offer(), usage in usage(4)) {
         let context = context(FIRST_PERIOD, vec![known(offer.tariff())]);
         let mut facts = on_offer();
         facts.services[0].usage = entries(&usage);
         facts.watermark = i64::try_from(usage.len()).expect("few");
-        let ids = |facts: &AccountFacts| -> BTreeSet<String> {
-            rated(facts, &context).into_iter().map(|line| line.line.id).collect()
+        let ids = |tenant: &str, source: &str, account: &str, context: &RunContext| -> BTreeSet<String> {
+            let [tenant, source, account] = [tenant, source, account].map(str::to_owned);
+            let of = AccountFacts { tenant, source, account, ..facts.clone() };
+            rated(&of, context).into_iter().map(|line| line.line.id).collect()
         };
-        let own = ids(&facts);
-        let other_tenant = AccountFacts { tenant: "acm".to_owned(), account: "e100234".to_owned(), ..facts.clone() };
-        let other_source = AccountFacts { source: "second".to_owned(), ..facts.clone() };
-        prop_assert!(own.is_disjoint(&ids(&other_tenant)) && own.is_disjoint(&ids(&other_source)));
+        let mut seen = ids("acme", "default", "100234", &context);
+        let others = [
+            ("zeta", "default", "100234"), ("acm", "edefault", "100234"), ("acme", "second", "100234"),
+            ("acme", "default1", "00234"), ("acme", "default", "100235"),
+        ];
+        let mut other_cycle = context.clone();
+        other_cycle.cycle.id = "d15".to_owned();
+        let others = others.map(|(tenant, source, account)| ids(tenant, source, account, &context));
+        for other in others.into_iter().chain([ids("acme", "default", "100234", &other_cycle)]) {
+            prop_assert!(!other.is_empty() && seen.is_disjoint(&other));
+            seen.extend(other);
+        }
     }
 
     /// 17: of a price with inclusive tax, net and tax are the gross exactly, on every line and on all of them together.

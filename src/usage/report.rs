@@ -406,4 +406,42 @@ mod tests {
         assert_eq!(grown(stopped, interim(70, 80), READING), (0, 0, 0));
         assert_eq!(grown(stopped, interim(90, 80), READING), (20, 0, mark::CORRECTED_AFTER_STOP));
     }
+
+    #[test]
+    fn a_copy_is_told_by_its_facts_and_its_time() {
+        let first = interim(60, 75);
+        let later = |micros: i64, report: Report| Report { event_at: report.event_at + micros, ..report };
+        assert!(first.is_copy_of(&first));
+        assert!(!later(1, first).is_copy_of(&first), "another second of the NAS's own clock is another report");
+        for (a, b) in [(true, false), (false, true), (true, true)] {
+            let one = Report { arrival_based: a, ..first };
+            let other = later(3_600_000_000, Report { arrival_based: b, ..first });
+            assert!(one.is_copy_of(&other), "its session time tells it, whenever it arrived");
+            let untold = |report: Report| Report { seconds: None, ..report };
+            assert!(!untold(one).is_copy_of(&untold(other)), "an idle session repeats itself");
+            let near = later(RESEND_SPAN.cast_signed(), Report { arrival_based: b, ..first });
+            assert!(untold(one).is_copy_of(&untold(near)), "within half a minute a NAS resends");
+            assert!(!untold(one).is_copy_of(&untold(later(1, near))));
+            let start = |report: Report| Report { kind: ReportKind::Start, ..untold(report) };
+            assert!(start(one).is_copy_of(&start(other)), "a session has one Start");
+        }
+        for other in [
+            Report { kind: ReportKind::Stop, ..first },
+            Report { seconds: Some(601), ..first },
+            Report { in_octets: Some(61), ..first },
+            Report { out_octets: None, ..first },
+            Report { interval: true, ..first },
+        ] {
+            assert!(!first.is_copy_of(&other) && !other.is_copy_of(&first), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn start_is_implied_by_the_session_time_that_is_believed() {
+        assert_eq!(Report { seconds: Some(300), ..interim(0, 0) }.implied_start(), 0);
+        assert_eq!(Report { seconds: None, ..interim(0, 0) }.implied_start(), 300_000_000);
+        assert_eq!(Report { seconds: Some(-5), ..interim(0, 0) }.implied_start(), 300_000_000);
+        let long = Report { seconds: Some(i64::MAX), ..interim(0, 0) };
+        assert_eq!(long.implied_start(), 300_000_000 - 400 * 86_400 * 1_000_000);
+    }
 }

@@ -12,7 +12,7 @@ use crate::billing::facts::{
 use crate::billing::tariff::Tariff;
 use crate::vocabulary::{Timestamp, Zone};
 
-const TARIFF: &str = r#"
+pub(in crate::billing) const TARIFF: &str = r#"
 id = "res-100"
 version = 1
 currency = "USD"

@@ -174,6 +174,41 @@ fn changed_lines_and_lost_usage_are_seen_by_the_control() {
 }
 
 #[test]
+fn control_names_what_is_only_on_one_side() {
+    let context = context("2026-10-15");
+    let mut facts = facts(since("2026-05-15T05:00:00Z"));
+    // Within the allowance: the line costs nothing, and its octets count all the same.
+    facts.services[0].usage = vec![entry(1, at("2026-11-02T10:00:00Z"), 7_000_000_000)];
+    facts.issued = lines(&facts, &context).expect("rated").lines;
+    let issued = of_period(&facts, &context);
+    let replayed = period_lines(&facts, &context).expect("rated");
+    assert_eq!(issued[1].basis.amount_minor, 0);
+    assert_eq!(control(&issued, &replayed[..1]), ["1 data version 1: 0 was issued, nothing is due"]);
+    assert_eq!(control(&issued[..1], &replayed), ["1 data: 0 is due, nothing was issued"]);
+    assert_eq!(control(&issued, &replayed[1..]), ["1 access version 1: 49.95 was issued, nothing is due"]);
+    // What is nothing on both counts is none.
+    let mut nothing = issued.clone();
+    nothing[1].basis.quantity_raw = 0;
+    assert_eq!(control(&nothing, &replayed[..1]), Vec::<String>::new());
+    assert_eq!(control(&issued[..1], &nothing), Vec::<String>::new());
+    // Of several lines of an item the newest holds, in whatever order they are given.
+    let mut corrected = issued[1].clone();
+    corrected.basis.revision = 1;
+    corrected.basis.quantity_raw += 5;
+    for lines in
+        [[issued[0].clone(), issued[1].clone(), corrected.clone()], [corrected, issued[1].clone(), issued[0].clone()]]
+    {
+        assert_eq!(
+            control(&lines, &replayed),
+            ["1 data version 1: quantity_raw is 8000000005 in its lines and 8000000000 replayed"]
+        );
+    }
+    let mut taxed = issued.clone();
+    taxed[0].basis.taxes[0].amount_minor += 1;
+    assert!(control(&taxed, &replayed)[0].contains("tax is"));
+}
+
+#[test]
 fn cheapest_plan_is_named_with_what_it_would_have_saved() {
     let context = context("2026-10-15");
     let offers = ["flat", "res-100"].map(|id| Offer { plan: format!("plan-{id}"), tariff: id.to_owned() });
