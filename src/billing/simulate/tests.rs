@@ -241,6 +241,34 @@ fn lost_octets_cost_what_the_next_ones_would_have() {
     assert_eq!(lost(10_000_000_000, &facts), None);
 }
 
+#[test]
+fn lost_octets_are_those_of_their_service_and_of_its_directions() {
+    let context = context("2026-10-15");
+    let mut facts = facts(since("2026-05-15T05:00:00Z"));
+    let mut other = facts.services[0].clone();
+    other.id = "2".to_owned();
+    other.usage = vec![entry(2, at("2026-11-02T10:00:00Z"), 140_000_000_000)];
+    let mut addon = other.clone();
+    addon.addon = Some("ip x1".to_owned());
+    facts.services.insert(0, addon);
+    facts.services.push(other);
+    // Service 1 has its allowance still, service 2 is beyond it: 160 GB of 100.
+    let lost = |service: &str, octets: i128| {
+        marginal(&facts, &context, service, octets).expect("rated").map(|money| money.minor)
+    };
+    assert_eq!(lost("2", 10_000_000_000), Some(50 + 29 - 25));
+    assert_eq!(lost("1", 10_000_000_000), Some(0));
+    assert_eq!((lost("2", 0), lost("3", 10_000_000_000)), (Some(0), None));
+    // Only what goes up is metered; an eighth of the service's usage went up, so of 80 GB 10 do.
+    let mut context = context.clone();
+    let text =
+        TARIFF.replace("direction = \"sum\"", "direction = \"up\"").replace("amount = \"100\"", "amount = \"20\"");
+    let known = KnownVersion { tariff: tariff(&text), known_at: at("2026-01-01T00:00:00Z") };
+    context.tariffs.insert("res-100".to_owned(), vec![known]);
+    let lost = marginal(&facts, &context, "2", 80_000_000_000).expect("rated").expect("it is metered");
+    assert_eq!(lost.minor, 50 + 4);
+}
+
 proptest! {
     #![proptest_config(crate::vocabulary::cases(10_000))]
 
