@@ -295,6 +295,60 @@ fn nothing_is_billed_further_back_than_the_backdate_limit() {
 }
 
 #[test]
+fn period_that_ended_where_the_limit_lies_is_beyond_it() {
+    let starts = |backdate_days: u32| {
+        let mut context = context("2026-08-15");
+        context.backdate_days = backdate_days;
+        let lines = run(&facts("2026-01-01T06:00:00Z"), &context);
+        let data = lines.iter().filter(|line| line.line.charge == "data");
+        data.map(|line| context.cycle.name(&line.line.period)).collect::<Vec<String>>()
+    };
+    // September 15 less 31 days is August 15, at the same hour.
+    assert_eq!(starts(31), ["2026-08-15"]);
+    assert_eq!(starts(32), ["2026-07-15", "2026-08-15"]);
+}
+
+#[test]
+fn account_that_became_exempt_gets_its_taxes_back_with_their_base() {
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    let context = context("2026-10-15");
+    close(&mut facts, &context);
+    facts.tax_exempt = true;
+    let lines = run(&facts, &context);
+    assert_eq!(summary(&lines[..1]), ["access 2026-10-15 adjustment 0 0.00"]);
+    let [tax] = &lines[0].line.tax[..] else { panic!("{lines:?}") };
+    assert_eq!((tax.id.as_str(), tax.base.as_str(), tax.amount.as_str()), ("sales", "-49.95", "-4.12"));
+}
+
+#[test]
+fn sessions_are_counted_by_the_session() {
+    let text = TARIFF
+        .replace(
+            "meter = \"octets\"\ndirection = \"sum\"\nunit = \"GB\"\nquantize = { to = \"1 MB\" }",
+            "meter = \"sessions\"",
+        )
+        .replace("allowance = { amount = \"100\" }", "");
+    let mut context = context("2026-10-15");
+    context.tariffs.insert("res-100".to_owned(), vec![version(&text, "2026-01-01T00:00:00Z")]);
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    facts.services[0].usage = (1..=3).map(|sequence| entry(sequence, "2026-11-02T10:00:00Z", 7)).collect();
+    let line = &run(&facts, &context)[1].line;
+    assert_eq!((line.quantity.as_str(), line.unit.as_str(), line.amount_exact.as_str()), ("3", "session", "0.15"));
+}
+
+#[test]
+fn entries_that_only_touch_the_billed_time_are_no_part_of_its_records() {
+    let mut facts = facts("2026-10-20T05:00:00Z");
+    let before = entry(1, "2026-10-20T04:00:00Z", 5);
+    let after = entry(2, "2026-11-15T06:00:00Z", 7);
+    facts.services[0].usage = vec![before, after, entry(3, "2026-11-02T10:00:00Z", 11)];
+    facts.watermark = 3;
+    let lines = run(&facts, &context("2026-10-15"));
+    let line = &lines.iter().find(|line| line.line.charge == "data").expect("usage").line;
+    assert_eq!((line.quantity_raw.as_str(), line.usage.as_ref().map(|usage| usage.records)), ("11", Some(1)));
+}
+
+#[test]
 fn small_and_old_corrections_are_held_and_reported() {
     let mut facts = facts("2026-10-15T05:00:00Z");
     facts.services[0].usage = vec![entry(1, "2026-11-02T10:00:00Z", 150_000_000_000)];
