@@ -1,7 +1,7 @@
 //! The lines of a run, account by account: while one chunk is rated and written, the next one is read.
 //!
-//! Rating is pure and runs on two threads; lines are written in the order of the accounts, so that neither the size of a
-//! chunk nor the threads change an octet. Only short transactions write.
+//! Rating is pure and runs on several threads; lines are written in the order of the accounts, so that neither the size
+//! of a chunk nor the threads change an octet. Only short transactions write.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -74,14 +74,14 @@ async fn read(store: &Store, order: &Order, ground: &Ground, after: i64) -> Resu
     if order.dry_run {
         // A preview has written the usage of open hours only to read it.
         let mut tx = store.write().await?;
-        let accounts = billing::accounts(&mut tx, &order.tenant, &order.cycle, after, CHUNK).await?;
+        let accounts = billing::accounts(&mut tx, &order.tenant, &order.cycle, after, ground.pace.chunk).await?;
         flush(&mut tx, &accounts, &ground.context, &ground.edges).await?;
         let facts = facts(&mut tx, order, ground, &accounts).await;
         tx.rollback().await?;
         return Ok((!accounts.is_empty()).then_some(Chunk { accounts, facts: facts? }));
     }
     let mut tx = store.read().await?;
-    let accounts = billing::accounts(&mut tx, &order.tenant, &order.cycle, after, CHUNK).await?;
+    let accounts = billing::accounts(&mut tx, &order.tenant, &order.cycle, after, ground.pace.chunk).await?;
     let ids: Vec<i64> = accounts.iter().map(|account| account.id).collect();
     let pending = sessions::any_pending(&mut tx, &ids).await?;
     drop(tx);
@@ -126,21 +126,26 @@ pub(super) async fn flush(
     Ok(())
 }
 
-/// Rates a chunk in two halves, each on a thread of its own.
+/// Rates a chunk in parts, each on a thread of its own.
 async fn rate(chunk: Chunk, ground: &Arc<Ground>) -> Result<Rated, BillerError> {
-    let mut first: Vec<_> = chunk.accounts.into_iter().zip(chunk.facts).collect();
-    let second = first.split_off(first.len().div_ceil(2));
-    let halves = [first, second].map(|half| {
+    let size = chunk.accounts.len().div_ceil(ground.pace.threads.max(1)).max(1);
+    let mut left = chunk.accounts.into_iter().zip(chunk.facts);
+    let mut parts = Vec::new();
+    loop {
+        let part: Vec<_> = left.by_ref().take(size).collect();
+        if part.is_empty() {
+            break;
+        }
         let ground = Arc::clone(ground);
-        tokio::task::spawn_blocking(move || -> Rated {
-            half.into_iter().map(|(account, facts)| rate_one(account, facts, &ground)).collect()
-        })
-    });
+        parts.push(tokio::task::spawn_blocking(move || -> Rated {
+            part.into_iter().map(|(account, facts)| rate_one(account, facts, &ground)).collect()
+        }));
+    }
     let mut rated = Vec::new();
-    for half in halves {
+    for part in parts {
         // A thread that panics is a fault of this program: the run ends and shows nothing.
-        let half = half.await.map_err(|error| StoreError::Database(format!("rating stopped: {error}")))?;
-        rated.extend(half);
+        let part = part.await.map_err(|error| StoreError::Database(format!("rating stopped: {error}")))?;
+        rated.extend(part);
     }
     Ok(rated)
 }
@@ -250,5 +255,7 @@ async fn keep(
 
 /// Accounts read, rated and written at once.
 pub(super) const CHUNK: i64 = 200;
+/// Threads that rate a chunk.
+pub(super) const THREADS: usize = 2;
 /// A run that has nothing to write tells often enough that it lives.
 const RENEW_EVERY: Duration = Duration::from_secs(5);

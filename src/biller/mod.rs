@@ -111,6 +111,21 @@ impl Watch for Kept {
     }
 }
 
+/// How a run goes about its work. It never changes a byte of the lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Accounts that are read, rated and written at once.
+    pub chunk: i64,
+    /// Threads that rate them.
+    pub threads: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { chunk: build::CHUNK, threads: build::THREADS }
+    }
+}
+
 /// Closes or previews one period.
 pub async fn close_period(
     store: &Store,
@@ -118,9 +133,20 @@ pub async fn close_period(
     order: &Order,
     watch: &mut dyn Watch,
 ) -> Result<Report, BillerError> {
+    close_period_at(Pace::default(), store, clock, order, watch).await
+}
+
+/// Closes or previews one period at another pace than the usual one.
+pub async fn close_period_at(
+    pace: Pace,
+    store: &Store,
+    clock: &Clock,
+    order: &Order,
+    watch: &mut dyn Watch,
+) -> Result<Report, BillerError> {
     let now = clock.now();
     let mut tx = store.read().await?;
-    let mut ground = ground(&mut tx, order, now).await?;
+    let mut ground = ground(&mut tx, order, pace, now).await?;
     drop(tx);
     if ground.context.period.end > now && !order.dry_run {
         let day = ground.context.cycle.name(&ground.context.period);
@@ -162,6 +188,7 @@ pub async fn close_period(
 
 /// Everything of a run that is the same for each account.
 struct Ground {
+    pace: Pace,
     context: RunContext,
     plans: PlanTariffs,
     run: i64,
@@ -173,7 +200,7 @@ struct Ground {
     failed_before: BTreeSet<String>,
 }
 
-async fn ground(tx: &mut Tx, order: &Order, now: Timestamp) -> Result<Ground, BillerError> {
+async fn ground(tx: &mut Tx, order: &Order, pace: Pace, now: Timestamp) -> Result<Ground, BillerError> {
     let mut context = rating::context(tx, &order.tenant, &order.cycle, order.period.as_deref(), now).await?;
     if order.rerate {
         context.causes.rerate = Some(context.period.start);
@@ -182,6 +209,7 @@ async fn ground(tx: &mut Tx, order: &Order, now: Timestamp) -> Result<Ground, Bi
     let in_force = catalog::in_force(tx, &order.tenant).await?;
     let in_force = in_force.ok_or_else(|| RatingError::NoTenant(order.tenant.clone()))?.catalog;
     Ok(Ground {
+        pace,
         plans: catalog::plan_tariffs(tx, &order.tenant).await?,
         accounts: billing::count_accounts(tx, &order.tenant, &order.cycle).await?,
         approval: in_force.cycles.get(&order.cycle).is_some_and(|cycle| cycle.approval == Approval::Required),

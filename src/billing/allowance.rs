@@ -157,7 +157,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(10_000))]
+        #![proptest_config(crate::vocabulary::cases(10_000))]
 
         /// Nothing is lost or made: carried + own = used + carried on; nobody uses more than was used, and nobody goes
         /// without while there is some left.

@@ -326,6 +326,10 @@ unit_amount = "0.05"
 
     /// One service, billed from 10 November 2026, with its first line.
     fn account(entries: &[UsageEntry]) -> (AccountLedger, TariffBook) {
+        account_with(TARIFF, entries)
+    }
+
+    fn account_with(tariff: &str, entries: &[UsageEntry]) -> (AccountLedger, TariffBook) {
         use crate::billing::calendar::{BillCycle, Every};
         use crate::billing::facts::{AccountFacts, CorrectionPolicy, RunContext, ServiceFacts, Stretch};
         let cycle = BillCycle {
@@ -335,7 +339,7 @@ unit_amount = "0.05"
             zone: crate::vocabulary::Zone::UTC,
             timezone: "UTC".to_owned(),
         };
-        let tariff = Tariff::read("t.toml", TARIFF).expect("a sound tariff");
+        let tariff = Tariff::read("t.toml", tariff).expect("a sound tariff");
         let known = KnownVersion { tariff, known_at: at("2026-01-01T00:00:00Z") };
         let book = TariffBook::from([("t".to_owned(), vec![known])]);
         let from = at("2026-11-10T00:00:00Z");
@@ -427,5 +431,120 @@ unit_amount = "0.05"
         unbilled.lines.clear();
         let (found, faults) = terms(&unbilled, &book);
         assert_eq!((found.not_billed, found.sum(), faults.len()), (915, 915, 0));
+    }
+
+    fn of_class(class: &str, entry: UsageEntry) -> UsageEntry {
+        UsageEntry { class: Some(std::sync::Arc::from(class)), ..entry }
+    }
+
+    #[test]
+    fn usage_with_a_price_of_its_own_and_without_one_has_its_terms() {
+        let tariff = TARIFF.replace("allowance = { amount = \"1\" }", "").replace(
+            "direction = \"down\"",
+            "direction = \"sum\"\nclasses = { free = \"0\", video = { unit_amount = \"0.01\" }, half = { weight = \"0.5\" }, none = { weight = \"0\" } }",
+        );
+        let (account, book) = account_with(
+            &tariff,
+            &[
+                entry(1, "2026-11-12T00:00:00Z", 1_000_000_000 - 7),
+                of_class("free", entry(2, "2026-11-12T00:00:00Z", 10_000_000 - 7)),
+                of_class("video", entry(3, "2026-11-12T00:00:00Z", 20_000_000 - 7)),
+                of_class("half", entry(4, "2026-11-12T00:00:00Z", 40_000_000 - 7)),
+                of_class("none", entry(5, "2026-11-12T00:00:00Z", 80_000_000 - 7)),
+            ],
+        );
+        let (terms, faults) = terms(&account, &book);
+        let expected = Terms {
+            ledger: 1_150_000_000,
+            // 1 GB and half of 40 MB by the model, 20 MB by their own price.
+            billed: 1_000_000_000 + 20_000_000 + 20_000_000,
+            zero_rated: 10_000_000 + 80_000_000,
+            quantization: 20_000_000,
+            ..Terms::default()
+        };
+        assert_eq!((terms, faults), (expected, Vec::new()));
+        assert_eq!(terms.sum(), terms.ledger);
+    }
+
+    #[test]
+    fn octets_of_two_charges_are_counted_once_and_named_as_counted_again() {
+        let second = "[[charge]]\nid = \"again\"\ntype = \"usage\"\nmeter = \"octets\"\ndirection = \"down\"\nunit = \"GB\"\n\
+                      model = \"standard\"\nunit_amount = \"1\"\n";
+        let (account, book) =
+            account_with(&format!("{TARIFF}{second}"), &[entry(1, "2026-11-12T00:00:00Z", 3_000_000_000)]);
+        let (terms, faults) = terms(&account, &book);
+        assert_eq!((terms.metered_again, terms.unmetered, faults.len()), (3_000_000_000, 7, 0));
+        assert_eq!((terms.sum(), terms.billed), (terms.ledger, 5_000_000_000));
+    }
+
+    #[test]
+    fn each_direction_counts_its_own_octets() {
+        for (direction, unmetered) in [("up", 900), ("down", 7), ("sum", 0), ("max", 7)] {
+            let tariff = TARIFF.replace("\"down\"", &format!("\"{direction}\""));
+            let (account, book) = account_with(&tariff, &[entry(1, "2026-11-12T00:00:00Z", 900)]);
+            let (terms, faults) = terms(&account, &book);
+            assert_eq!((terms.unmetered, faults.len(), terms.sum()), (unmetered, 0, terms.ledger), "{direction}");
+        }
+        let up = UsageEntry { in_octets: 5_000, ..entry(1, "2026-11-12T00:00:00Z", 900) };
+        let (account, book) = account_with(&TARIFF.replace("\"down\"", "\"max\""), &[up]);
+        assert_eq!(terms(&account, &book).0.unmetered, 900, "the larger one is up");
+    }
+
+    #[test]
+    fn closed_period_of_a_flat_price_is_unmetered_and_an_open_one_not_billed() {
+        let flat = "id = \"t\"\nversion = 1\ncurrency = \"USD\"\neffective_from = \"2026-01-01\"\n[[charge]]\nid = \"access\"\n\
+                    type = \"recurring\"\namount = \"5\"\ntiming = \"arrears\"\n";
+        let (account, book) = account_with(flat, &[entry(1, "2026-11-12T00:00:00Z", 900)]);
+        let november = to_micros(at("2026-11-01T00:00:00Z"));
+        for (closed, unmetered, not_billed) in [(true, 907, 0), (false, 0, 907)] {
+            let calendar = Calendar { period_start: &|_| Some(november), is_closed: &|_| closed };
+            let (terms, faults) = account_terms(&account, &book, &calendar).expect("computed");
+            let terms = terms[&Some(november)];
+            assert_eq!((terms.unmetered, terms.not_billed, faults.len()), (unmetered, not_billed, 0));
+        }
+        let (whole, book) = super::tests::account(&[entry(1, "2026-11-12T00:00:00Z", 900)]);
+        let other = "[[charge]]\nid = \"access\"\ntype = \"recurring\"\namount = \"5\"\ntiming = \"arrears\"\n";
+        let (mut both, both_book) = account_with(&format!("{TARIFF}{other}"), &[entry(1, "2026-11-12T00:00:00Z", 900)]);
+        both.lines.retain(|line| line.line.charge == "access");
+        let (found, faults) = terms(&both, &both_book);
+        assert_eq!((found.unmetered, faults.len()), (907, 1), "its tariff meters octets");
+        assert!(faults[0].detail.contains("no line of the period does"));
+        assert!(terms(&whole, &book).1.is_empty());
+    }
+
+    #[test]
+    fn line_without_the_one_it_follows_is_a_fault() {
+        let (mut account, book) = account(&[entry(1, "2026-11-12T00:00:00Z", 900)]);
+        account.lines[0].basis.revision = 1;
+        let (_, faults) = terms(&account, &book);
+        assert_eq!(faults.iter().filter(|fault| fault.detail.contains("is missing")).count(), 1, "{faults:?}");
+        assert_eq!((faults[0].service.as_str(), faults[0].line.as_str()), ("1", account.lines[0].line.id.as_str()));
+    }
+
+    #[test]
+    fn terms_of_two_accounts_add_up() {
+        let one = Terms {
+            ledger: 1,
+            billed: 2,
+            allowance: 3,
+            zero_rated: 4,
+            quantization: 5,
+            unmetered: 6,
+            metered_again: 7,
+            not_billed: 8,
+        };
+        let mut sum = one;
+        sum.add(&one);
+        let twice = Terms {
+            ledger: 2,
+            billed: 4,
+            allowance: 6,
+            zero_rated: 8,
+            quantization: 10,
+            unmetered: 12,
+            metered_again: 14,
+            not_billed: 16,
+        };
+        assert_eq!((sum, one.sum()), (twice, 2 + 3 + 4 + 5 + 6 - 7 + 8));
     }
 }

@@ -75,3 +75,6 @@ fn item(context: &RunContext, stored: &StoredLine) -> BalanceItem {
         currency: line.currency.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

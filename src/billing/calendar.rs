@@ -287,6 +287,9 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::vocabulary::cases(1_000))]
+
+        /// Invariant 12: no gap and no overlap, whatever the anchor, the length and the zone's clocks.
         #[test]
         fn periods_tile_time(
             anchor in 1u8..=31,
@@ -313,6 +316,23 @@ mod tests {
             prop_assert_eq!(cycle.period_at(period.start).expect("in range"), period.clone());
             prop_assert_eq!(cycle.ordinal(&next).expect("in range") > cycle.ordinal(&period).expect("in range"), true);
             prop_assert_eq!(cycle.named(&cycle.name(&period)).expect("its own name"), period);
+        }
+
+        /// Invariant 12: an anchor that a month does not have is its last day, and is itself again in the next that has it.
+        #[test]
+        fn anchor_comes_back_after_short_months(anchor in 1u8..=31, months in 1u16..=5, from in 0i64..2_500_000_000) {
+            let cycle = cycle(anchor, Every::Months(months), "Europe/Paris");
+            let mut period = cycle.period_at(Timestamp::from_second(from).expect("in range")).expect("in range");
+            for _ in 0..14 {
+                let first = cycle.first_day(&period);
+                prop_assert_eq!(first.day(), i8::try_from(anchor).expect("31 at most").min(first.days_in_month()));
+                let next = cycle.first_day(&cycle.next(&period).expect("in range"));
+                let apart = |one: Date, other: Date| {
+                    i32::from(other.year() - one.year()) * 12 + i32::from(other.month()) - i32::from(one.month())
+                };
+                prop_assert_eq!(apart(first, next), i32::from(months));
+                period = cycle.next(&period).expect("in range");
+            }
         }
     }
 }

@@ -178,8 +178,19 @@ mod tests {
         assert_eq!(rated(&charge(&everything), &[stray]).map(|found| found.amount), Ok(Exact::ONE));
     }
 
+    #[test]
+    fn a_call_is_billed_where_it_begins() {
+        let one = call(0, "+1512", 60);
+        let before = |seconds: i64| Timestamp::from_second(one.from.as_second() + seconds).expect("in range");
+        for (from, until, billed) in [(0, 1, true), (-5, 0, false), (1, 60, false), (-5, 5, true)] {
+            assert_eq!(is_billed(&one, &[(before(from), before(until))]), billed, "{from} to {until}");
+        }
+        let data = UsageEntry { call: None, ..one.clone() };
+        assert!(!is_billed(&data, &[(before(0), before(60))]), "octets are no call");
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(10_000))]
+        #![proptest_config(crate::vocabulary::cases(10_000))]
 
         /// Billed time covers the call, by less than an increment more, and never shrinks with the call.
         #[test]

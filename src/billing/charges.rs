@@ -311,47 +311,4 @@ const MOST_PLACES: u32 = 12;
 const MOST_QUANTITY: u32 = 1_000_000;
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn whole_document_is_read_as_it_is_stored() {
-        let document = json!({
-            "type": "deposit_return", "id": "b-7", "service": "1", "description": "Modem", "amount": "12.50",
-            "quantity": 2, "on": "2026-11-03", "tariff": "res", "charge": "modem", "tax_category": "goods",
-            "tax_jurisdiction": "US-TX",
-        });
-        let (posting, faults) = Posting::read(&document);
-        assert_eq!(faults, []);
-        assert_eq!(serde_json::to_value(&posting).expect("JSON"), document);
-        for kind in KINDS {
-            let (read, faults) = Posting::read(&json!({"type": kind.0, "amount": "1"}));
-            assert_eq!((read.kind, faults), (kind.1, Vec::new()));
-            assert_eq!(serde_json::to_value(read.kind).expect("JSON"), json!(kind.0));
-        }
-    }
-
-    #[test]
-    fn every_fault_is_named_by_its_pointer() {
-        let document = json!({
-            "type": "gift", "amount": 5, "quantity": "two", "on": "2026-02-30", "charge": "modem", "id": "",
-            "service": ["1"], "colour": "red",
-        });
-        let faults = Posting::read(&document).1;
-        let mut pointers: Vec<&str> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
-        pointers.sort_unstable();
-        assert_eq!(
-            pointers,
-            ["/amount", "/charge", "/colour", "/id", "/on", "/quantity", "/service", "/type"],
-            "{faults:#?}"
-        );
-        for (document, pointer) in
-            [(json!([]), ""), (json!({"type": "credit"}), "/amount"), (json!({"amount": "1"}), "/type")]
-        {
-            let faults = Posting::read(&document).1;
-            assert_eq!((faults.len(), faults[0].pointer.as_str()), (1, pointer), "{faults:#?}");
-        }
-    }
-}
+mod tests;

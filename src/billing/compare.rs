@@ -300,4 +300,32 @@ mod tests {
         let lines = [theirs(i64::MAX, None), theirs(i64::MAX, None)];
         assert_eq!(compare(&lines, &[], usd()), Err(ExactError::Overflow));
     }
+
+    #[test]
+    fn finding_says_what_both_bill_and_why_they_may_differ() {
+        let found = compare(&[theirs(5995, Some(495))], &[ours(4995, 412, "49.95", whole())], usd()).expect("sums fit");
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((finding.kind, finding.subject.as_str()), ("compare.other", "1 access"));
+        assert_eq!(finding.detail, "1 access: they bill 59.95, we bill 49.95: no rule explains it.");
+        assert!(finding.advice.starts_with("Explain our line"));
+        assert_eq!(
+            finding.numbers,
+            json!({
+                "theirs": "59.95", "ours": "49.95", "difference": "10.00", "their_lines": 1, "our_lines": 1,
+                "their_tax": "4.95", "our_tax": "4.12", "currency": "USD",
+            })
+        );
+        for (class, kind, advice) in [
+            (Class::MissingHere, "compare.missing_here", "Push"),
+            (Class::MissingThere, "compare.missing_there", "Ask"),
+            (Class::Duplicate, "compare.duplicate", "Ask"),
+            (Class::Rounding, "compare.rounding", "Explain"),
+            (Class::Tax, "compare.tax", "Explain"),
+            (Class::Proration, "compare.proration", "Explain"),
+            (Class::Usage, "compare.usage", "Explain"),
+        ] {
+            let words = class.words();
+            assert!(words.0 == kind && words.1.len() > 10 && words.2.starts_with(advice), "{words:?}");
+        }
+    }
 }

@@ -276,3 +276,6 @@ impl EntryShape {
         Self { sequence, session, class, from, until, in_octets, out_octets, seconds, sessions }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -402,4 +402,127 @@ mod tests {
         let facts = vec![("2026-11-05T00:00:00Z", recorded("a")), ("2026-11-10T00:00:00Z", other)];
         assert_eq!(shown(facts, 400), ["tariff-a 2026-11-05T00:00:00Z 2026-11-10T00:00:00Z"]);
     }
+
+    fn facts_of(facts: Vec<(&str, Recorded)>) -> Vec<ServiceFacts> {
+        let facts = facts.into_iter().map(|(from, facts)| (at(from), facts)).collect();
+        let names = ["a", "b", "ip", "tv"].map(|plan| (plan.to_owned(), format!("tariff-{plan}")));
+        let plans = vec![(at("2026-01-01T00:00:00Z"), BTreeMap::from(names))];
+        billed(&ServiceHistory { id: "1".to_owned(), facts }, &cycle(), &plans, 400).expect("in range")
+    }
+
+    /// Addon, times, began, and each stretch as tariff, first and last day.
+    fn beside(facts: &[ServiceFacts]) -> Vec<String> {
+        let day = |at: Timestamp| at.to_string()[..10].to_owned();
+        let stretch = |stretch: &Stretch| {
+            format!("{} {}..{}", stretch.tariff, day(stretch.from), stretch.until.map(day).unwrap_or_default())
+        };
+        let list = |stretches: &[Stretch]| stretches.iter().map(stretch).collect::<Vec<String>>().join(", ");
+        let of = |facts: &ServiceFacts| {
+            let began = facts.began_at.map(day).unwrap_or_default();
+            let addon = facts.addon.as_deref().unwrap_or("");
+            format!("{addon} {} {began} [{}] [{}]", facts.times, list(&facts.stretches), list(&facts.elsewhere))
+        };
+        facts.iter().skip(1).map(of).collect()
+    }
+
+    fn addon(id: &str, quantity: u32, from: Option<&str>, until: Option<&str>) -> crate::account::Addon {
+        let date = |text: &str| text.parse::<Date>().expect("a date");
+        let plan = id.to_owned();
+        crate::account::Addon { id: id.to_owned(), plan, quantity, from: from.map(date), until: until.map(date) }
+    }
+
+    #[test]
+    fn addon_is_billed_on_its_own_days_and_another_quantity_is_another_item() {
+        let with = |addons: Vec<crate::account::Addon>| Recorded { addons, ..recorded("a") };
+        let bounded = addon("ip", 1, Some("2026-11-08"), Some("2026-11-20"));
+        let facts = facts_of(vec![
+            ("2026-11-05T00:00:00Z", with(vec![bounded.clone(), addon("tv", 2, None, None)])),
+            ("2026-11-12T00:00:00Z", with(vec![bounded, addon("tv", 3, None, None)])),
+        ]);
+        assert_eq!(
+            beside(&facts),
+            [
+                "ip x1 1 2026-11-08 [tariff-ip 2026-11-08..2026-11-20] []",
+                "tv x2 2 2026-11-05 [tariff-tv 2026-11-05..2026-11-12] []",
+                "tv x3 3 2026-11-12 [tariff-tv 2026-11-12..] []",
+            ]
+        );
+        assert!(facts.iter().all(|facts| facts.id == "1"));
+    }
+
+    #[test]
+    fn addon_of_time_on_another_cycle_is_billed_there() {
+        let here = Recorded { addons: vec![addon("ip", 1, None, None)], ..recorded("a") };
+        let there = Recorded { bill_cycle: "c2".to_owned(), ..here.clone() };
+        let facts = facts_of(vec![("2026-11-05T00:00:00Z", here), ("2026-11-12T00:00:00Z", there)]);
+        assert_eq!(beside(&facts), ["ip x1 1 2026-11-05 [tariff-ip 2026-11-05..2026-11-12] [tariff-ip 2026-11-12..]"]);
+        assert_eq!(facts[0].elsewhere.len(), 1);
+    }
+
+    #[test]
+    fn voice_lines_are_billed_while_they_are_there() {
+        let with = |lines: Vec<u8>| Recorded { lines, ..recorded("a") };
+        let facts = facts_of(vec![
+            ("2026-11-05T00:00:00Z", with(vec![1])),
+            ("2026-11-10T00:00:00Z", with(vec![1, 2])),
+            ("2026-11-15T00:00:00Z", with(vec![2])),
+        ]);
+        assert_eq!(
+            beside(&facts),
+            [
+                "line 1 1 2026-11-05 [tariff-a 2026-11-05..2026-11-15] []",
+                "line 2 1 2026-11-05 [tariff-a 2026-11-10..] []"
+            ]
+        );
+        assert!(facts[1..].iter().all(|facts| facts.scope == Scope::Line));
+    }
+
+    #[test]
+    fn time_of_a_hold_is_billed_apart_and_holds_that_bill_are_none() {
+        let hold = |kind: HoldKind, billing: HoldBilling| Hold {
+            kind,
+            treatment: None,
+            billing,
+            from: Some(at("2026-11-10T00:00:00Z")),
+            until: Some(at("2026-11-12T00:00:00Z")),
+        };
+        let holds = vec![hold(HoldKind::Seasonal, HoldBilling::None), hold(HoldKind::Abuse, HoldBilling::Full)];
+        let facts = facts_of(vec![("2026-11-05T00:00:00Z", Recorded { holds, ..recorded("a") })]);
+        assert_eq!(beside(&facts), ["hold seasonal 1 2026-11-05 [tariff-a 2026-11-10..2026-11-12] []"]);
+        assert_eq!(facts[1].scope, Scope::Hold(HoldKind::Seasonal));
+    }
+
+    #[test]
+    fn pending_service_bills_from_when_it_is_no_longer_pending() {
+        let pending = Recorded { status: Status::Pending, ..recorded("a") };
+        let facts = vec![("2026-11-05T00:00:00Z", pending.clone()), ("2026-11-09T00:00:00Z", recorded("a"))];
+        assert_eq!(shown(facts, 400), ["tariff-a 2026-11-09T00:00:00Z open"]);
+        let still = shown(vec![("2026-11-05T00:00:00Z", pending)], 400);
+        assert!(still.iter().all(|stretch| stretch.starts_with("tariff-a 9999-")), "at the end of time: {still:?}");
+    }
+
+    #[test]
+    fn billing_end_cuts_and_outlives_a_termination() {
+        let until = Some("2026-11-20".parse().expect("a date"));
+        let ends = Recorded { billing_until: until, ..recorded("a") };
+        assert_eq!(
+            shown(vec![("2026-11-05T00:00:00Z", ends.clone())], 400),
+            ["tariff-a 2026-11-05T00:00:00Z 2026-11-20T00:00:00Z"]
+        );
+        let over = Recorded { status: Status::Terminated, ..ends.clone() };
+        let facts = vec![("2026-11-05T00:00:00Z", ends), ("2026-11-08T00:00:00Z", over)];
+        assert_eq!(shown(facts, 400), ["tariff-a 2026-11-05T00:00:00Z 2026-11-20T00:00:00Z"]);
+    }
+
+    #[test]
+    fn plan_is_the_tariff_its_catalog_named_at_the_time() {
+        let tariffs = |name: &str| BTreeMap::from([("a".to_owned(), name.to_owned())]);
+        let plans =
+            vec![(at("2026-11-01T00:00:00Z"), tariffs("first")), (at("2026-11-10T00:00:00Z"), tariffs("second"))];
+        let history = ServiceHistory { id: "1".to_owned(), facts: vec![(at("2026-10-20T00:00:00Z"), recorded("a"))] };
+        let facts = billed(&history, &cycle(), &plans, 400).expect("in range");
+        let found: Vec<&str> = facts[0].stretches.iter().map(|stretch| stretch.tariff.as_str()).collect();
+        assert_eq!(found, ["first", "second"], "the first catalog counts for all time before");
+        assert_eq!(facts[0].stretches[1].from, at("2026-11-10T00:00:00Z"));
+    }
 }

@@ -1,9 +1,28 @@
 //! The invariants of rating, each for thousands of made-up accounts: what holds whatever the tariff, the usage and the
 //! order in which it becomes known.
 //!
-//! An account, its tariff and its usage are drawn at random; runs see the usage in pieces, as runs do. The numbers in the
-//! names follow the list of invariants that the engine is built to: 1 conservation to 17 inclusive tax. Those about the
-//! calendar (12), simulation (14) and tenants (16, over HTTP) have further tests beside what they are about.
+//! An account, its tariff and its usage are drawn at random; runs see the usage in pieces, as runs do. Each property is
+//! tried with 1,000 cases at every change, and with 10,000 where the long proofs are asked for.
+//!
+//! | invariant | property, and what proves it further |
+//! |---|---|
+//! | 1 conservation | `octets_are_conserved`; `measure::tests::octets_are_conserved` with windows and classes, `allowance::tests::allowance_is_conserved` |
+//! | 2 order, chunks, threads | `order_changes_no_byte`, `chunks_and_threads_change_no_byte`; `usage::tests::any_order_and_any_duplicates_give_the_same_ledger`; over both databases the journey `same_bytes` |
+//! | 3 any split is the whole | `any_watermarks_telescope`; `run::shared_tests::shared_allowances_telescope` |
+//! | 4 repeated, killed | `repeated_run_says_nothing`; journeys in `batches` that kill a run |
+//! | 5 telescoping | `any_watermarks_telescope`, `retroactive_version_replaces_the_old_one` |
+//! | 6 shape of prices | `graduated_prices_have_no_hole`, `parts_and_wholes_differ_by_the_direction_of_tiers`, `volume_is_its_definition` |
+//! | 7 limits | `limits_bound_what_is_billed_so_far` |
+//! | 8 proration | `parts_of_a_period_add_up`; `run::offer_tests::change_and_change_back_at_one_instant_is_nothing` |
+//! | 9 scale | `units_are_only_factors` |
+//! | 10 bounds | `bounds_belong_to_the_tier_below` |
+//! | 11 sums | `a_line_adds_up`, `taxes_are_those_of_the_sum`; `tax_batch::tests::allocated_parts_sum_to_the_groups_tax` |
+//! | 12 calendar | `calendar::tests::periods_tile_time`, `calendar::tests::anchor_comes_back_after_short_months` |
+//! | 13 preview | `preview_is_the_later_run` |
+//! | 14 simulation | `simulate::tests::old_tariff_reproduces_what_was_issued` |
+//! | 15 extremes | `any_count_is_exact_or_stops`; `tariff::tests::prices_that_exact_arithmetic_cannot_hold_are_refused` |
+//! | 16 tenants | `no_line_is_two_tenants`; over HTTP the journeys in `tenants` |
+//! | 17 inclusive tax | `net_and_inclusive_tax_are_the_gross`, `tax::tests::net_and_inclusive_taxes_are_the_gross` |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,7 +57,7 @@ struct Offer {
 
 const MODELS: [&str; 6] = ["standard", "graduated", "volume", "package", "percentage", "graduated_percentage"];
 const QUANTA: [&str; 4] = ["1 MB", "1 GB", "0.1 GB", "10 MB"];
-const PRORATIONS: [&str; 3] = ["actual_days", "fixed_30", "per_second"];
+const PRORATIONS: [&str; 4] = ["actual_days", "fixed_30", "per_second", "none"];
 const DIRECTIONS: [&str; 4] = ["sum", "up", "down", "max"];
 const TAXES: [&str; 5] = [
     "",
@@ -118,9 +137,43 @@ fn offer() -> impl Strategy<Value = Offer> {
     )
 }
 
-/// Usage as it becomes known: (hour after the first period's start, octets up, octets down), some of it taken back.
+/// Usage as it becomes known: (minute after the first period's start, octets up, octets down), some of it taken back.
 fn usage(most: usize) -> impl Strategy<Value = Vec<(i64, i64, i64)>> {
-    prop::collection::vec((0i64..1_400, 0i64..40_000_000_000, 0i64..90_000_000_000), 1..most)
+    prop::collection::vec((0i64..84_000, 0i64..40_000_000_000, 0i64..90_000_000_000), 1..most)
+}
+
+/// A tier: how long it is in KB, its unit amount in 1/10,000 and its flat amount in cents. The last one has no end.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    length_kb: u32,
+    unit_amount: u32,
+    flat_cents: u32,
+}
+
+fn tier() -> impl Strategy<Value = Step> {
+    (1u32..200_000_000, 0u32..20_000, prop_oneof![Just(0u32), 1u32..500])
+        .prop_map(|(length_kb, unit_amount, flat_cents)| Step { length_kb, unit_amount, flat_cents })
+}
+
+fn tiered(model: &str, tiers: &[Step]) -> String {
+    let mut bound = 0u64;
+    let last = tiers.len() - 1;
+    let list = tiers.iter().enumerate().map(|(place, tier)| {
+        bound += u64::from(tier.length_kb);
+        let up_to = match place == last {
+            true => String::new(),
+            false => format!("up_to = \"{}.{:06}\", ", bound / 1_000_000, bound % 1_000_000),
+        };
+        let unit = format!("{}.{:04}", tier.unit_amount / 10_000, tier.unit_amount % 10_000);
+        format!("{{ {up_to}unit_amount = \"{unit}\", flat_amount = \"{}\" }}", cents(tier.flat_cents))
+    });
+    let list: Vec<String> = list.collect();
+    format!(
+        "id = \"t\"\nversion = 1\ncurrency = \"USD\"\neffective_from = \"2020-01-01\"\n[[charge]]\nid = \"data\"\n\
+         type = \"usage\"\nmeter = \"octets\"\ndirection = \"sum\"\nunit = \"GB\"\nmodel = \"{model}\"\n\
+         tiers = [{}]\n",
+        list.join(", ")
+    )
 }
 
 const FIRST_PERIOD: &str = "2026-10-15";
@@ -185,12 +238,12 @@ fn on_offer() -> AccountFacts {
     account(vec![Stretch { from: began(), until: None, tariff: "offer".to_owned() }])
 }
 
-/// Entries of at most an hour; every fifth takes back an earlier one, as a correction of the ledger does.
+/// Entries of an hour, also over a period's edge; every fifth takes back an earlier one, as a correction of the ledger does.
 fn entries(usage: &[(i64, i64, i64)]) -> Vec<UsageEntry> {
     let mut made: Vec<UsageEntry> = Vec::new();
-    for (index, (hour, up, down)) in usage.iter().enumerate() {
+    for (index, (minute, up, down)) in usage.iter().enumerate() {
         let sequence = i64::try_from(index).expect("few") + 1;
-        let from = began() + (*hour).hours();
+        let from = began() + (*minute).minutes();
         let entry = UsageEntry {
             sequence,
             session: sequence,
@@ -270,14 +323,8 @@ fn counted(direction: usize, entries: &[UsageEntry]) -> i128 {
     }
 }
 
-/// As many cases as asked for, or fewer where the environment says so (a run of planted faults).
-fn cases(cases: u32) -> ProptestConfig {
-    let most = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(cases);
-    ProptestConfig::with_cases(cases.min(most))
-}
-
 proptest! {
-    #![proptest_config(cases(1_000))]
+    #![proptest_config(crate::vocabulary::cases(1_000))]
 
     /// 1: every octet of the ledger is in the raw quantity of exactly one line, and of a line's quantity every unit is
     /// allowance or in a tier; what quantizing adds is below its step.
@@ -309,19 +356,54 @@ proptest! {
         }
     }
 
-    /// 2: the order in which entries, services and tariffs are given never changes a byte of the lines.
+    /// 2: the order in which entries, earlier lines and versions of a tariff are given never changes a byte of the lines.
     #[test]
-    fn order_changes_no_byte(offer in offer(), usage in usage(10), turn in 0usize..10) {
-        let context = context(FIRST_PERIOD, vec![known(offer.tariff())]);
+    fn order_changes_no_byte(
+        offer in offer(), later in offer(), usage in usage(10), turn in 0usize..10, known_first in 0usize..10,
+    ) {
+        let versions = vec![known(offer.tariff()), known(read(&later.text("offer", 2, "2026-11-01", "")))];
+        let straight = context(FIRST_PERIOD, versions.clone());
+        let turned = context(FIRST_PERIOD, versions.into_iter().rev().collect());
         let mut facts = on_offer();
-        facts.services[0].usage = entries(&usage);
+        let entries = entries(&usage);
+        for known in [known_first.min(entries.len()) / 2, known_first.min(entries.len())] {
+            close(&mut facts, &straight, &entries, known);
+        }
+        facts.services[0].usage = entries;
         facts.watermark = i64::try_from(usage.len()).expect("few");
-        let straight = serde_json::to_string(&rated(&facts, &context)).expect("JSON");
-        let entries = &mut facts.services[0].usage;
-        let turn = turn % entries.len();
-        entries.rotate_left(turn);
-        entries.reverse();
-        prop_assert_eq!(serde_json::to_string(&rated(&facts, &context)).expect("JSON"), straight);
+        let bytes = |facts: &AccountFacts, context| serde_json::to_string(&rated(facts, context)).expect("JSON");
+        let expected = bytes(&facts, &straight);
+        let turn = turn % usage.len();
+        facts.services[0].usage.rotate_left(turn);
+        facts.services[0].usage.reverse();
+        facts.issued.reverse();
+        prop_assert_eq!(bytes(&facts, &turned), expected);
+    }
+
+    /// 2: accounts rated in chunks of any size by any number of threads at once have the same lines, to the byte.
+    #[test]
+    fn chunks_and_threads_change_no_byte(
+        offer in offer(), accounts in prop::collection::vec(usage(4), 1..7), chunk in 1usize..5, threads in 1usize..5,
+    ) {
+        let context = context(FIRST_PERIOD, vec![known(offer.tariff())]);
+        let facts: Vec<AccountFacts> = accounts.iter().enumerate().map(|(number, usage)| {
+            let mut facts = AccountFacts { account: number.to_string(), ..on_offer() };
+            facts.services[0].usage = entries(usage);
+            facts.watermark = i64::try_from(usage.len()).expect("few");
+            facts
+        }).collect();
+        let bytes = |facts: &AccountFacts| serde_json::to_string(&rated(facts, &context)).expect("JSON");
+        let expected: Vec<String> = facts.iter().map(bytes).collect();
+        let mut found = Vec::new();
+        for chunk in facts.chunks(chunk) {
+            let part = chunk.len().div_ceil(threads);
+            found.extend(std::thread::scope(|scope| {
+                let parts: Vec<_> = chunk.chunks(part)
+                    .map(|part| scope.spawn(|| part.iter().map(bytes).collect::<Vec<String>>())).collect();
+                parts.into_iter().flat_map(|part| part.join().expect("no panic")).collect::<Vec<String>>()
+            }));
+        }
+        prop_assert_eq!(found, expected);
     }
 
     /// 3 and 5: runs at any watermarks, of one period or the next, with entries that take others back, add up to rating
@@ -384,16 +466,22 @@ proptest! {
         prop_assert_eq!(sums_by_item(&facts.issued), sums_by_item(&alone.issued));
     }
 
-    /// 7: maximum and minimum bound the line whatever was used.
+    /// 7: maximum and minimum bound what is billed of a period so far, at whatever watermark; late usage fills the minimum
+    /// first.
     #[test]
-    fn limits_bound_the_line(offer in offer(), usage in usage(6), minimum in 0u32..3_000, more in 0u32..5_000) {
+    fn limits_bound_what_is_billed_so_far(
+        offer in offer(), usage in usage(6), minimum in 0u32..3_000, more in 0u32..5_000,
+        cuts in prop::collection::btree_set(0usize..6, 0..3),
+    ) {
         let offer = Offer { limits: Some((minimum, more)), taxes: 0, ..offer };
-        let mut facts = on_offer();
+        let context = context(FIRST_PERIOD, vec![known(offer.tariff())]);
         let entries = entries(&usage);
-        let made = close(&mut facts, &context(FIRST_PERIOD, vec![known(offer.tariff())]), &entries, entries.len());
-        for line in made.iter().filter(|line| line.line.charge == "data") {
-            let minor = line.line.amount_minor();
-            prop_assert!(i64::from(minimum) <= minor && minor <= i64::from(minimum + more), "{minor}");
+        let mut facts = on_offer();
+        for known in cuts.into_iter().filter(|cut| *cut < entries.len()).chain([entries.len()]) {
+            close(&mut facts, &context, &entries, known);
+            let of_data = facts.issued.iter().filter(|line| line.line.charge == "data");
+            let so_far: i64 = of_data.map(|line| line.line.amount_minor()).sum();
+            prop_assert!(i64::from(minimum) <= so_far && so_far <= i64::from(minimum + more), "{so_far}");
         }
     }
 
@@ -416,7 +504,7 @@ proptest! {
         prop_assert_eq!(sum(of_period.map(|line| line.basis.amount_exact.0)), decimal("49.95"));
     }
 
-    /// 10 and 6: graduated prices never fall with use, and where no flat amount is due at a bound, one octet beyond it
+    /// 6: graduated prices never fall with use, and where no flat amount is due at a bound, one octet beyond it
     /// costs one octet's price: there is no hole and no step between tiers.
     #[test]
     fn graduated_prices_have_no_hole(offer in offer(), near in 0usize..2, octets in 0i64..600_000_000_000) {
@@ -457,6 +545,62 @@ proptest! {
             quantity => quantity.checked_mul(c).expect("in range"),
         };
         prop_assert_eq!(amount, expected);
+    }
+
+    /// 6: without flat amounts, two parts of a use cost together at least what the whole costs where each tier is cheaper
+    /// than the one before, and at most that where each is dearer.
+    #[test]
+    fn parts_and_wholes_differ_by_the_direction_of_tiers(
+        tiers in prop::collection::vec(tier(), 1..5), a in 0i64..600_000_000_000, b in 0i64..600_000_000_000,
+    ) {
+        let mut prices: Vec<u32> = tiers.iter().map(|tier| tier.unit_amount).collect();
+        prices.sort_unstable();
+        let cost = |tariff: &Tariff, octets: i64| {
+            let quantity = Exact::ratio(i128::from(octets), 1_000_000_000).expect("a ratio");
+            price(tariff, usage_charge(tariff), &Measure::whole(quantity, 0)).expect("in range").amount
+        };
+        let with = |prices: &[u32]| {
+            let priced = tiers.iter().zip(prices).map(|(tier, price)| Step { unit_amount: *price, flat_cents: 0, ..*tier });
+            read(&tiered("graduated", &priced.collect::<Vec<Step>>()))
+        };
+        let rising = with(&prices);
+        prices.reverse();
+        let falling = with(&prices);
+        let parts = |tariff: &Tariff| cost(tariff, a).checked_add(cost(tariff, b)).expect("in range");
+        prop_assert!(parts(&rising) <= cost(&rising, a + b));
+        prop_assert!(parts(&falling) >= cost(&falling, a + b));
+    }
+
+    /// 10: a tier is (bound before, bound]: an octet below, at and above every bound, graduated and volume prices are what
+    /// whole numbers of octets and of hundredths of a cent make of them.
+    #[test]
+    fn bounds_belong_to_the_tier_below(
+        tiers in prop::collection::vec(tier(), 1..5), near in 0usize..5, off in -2i64..=2, volume in any::<bool>(),
+    ) {
+        let bounds: Vec<i128> = tiers.iter().scan(0, |sum, tier| {
+            *sum += i128::from(tier.length_kb) * 1_000;
+            Some(*sum)
+        }).collect();
+        let octets = (bounds[near % bounds.len()] + i128::from(off)).max(1);
+        let tariff = read(&tiered(if volume { "volume" } else { "graduated" }, &tiers));
+        let quantity = Exact::ratio(octets, 1_000_000_000).expect("a ratio");
+        let amount = price(&tariff, usage_charge(&tariff), &Measure::whole(quantity, 0)).expect("in range").amount;
+        // In 1/10,000 of the unit price times octets, so that nothing is divided.
+        let flat = |tier: &Step| i128::from(tier.flat_cents) * 100 * 1_000_000_000;
+        let (mut expected, mut below) = (0i128, 0i128);
+        let last = tiers.len() - 1;
+        for (place, tier) in tiers.iter().enumerate() {
+            let bound = if place == last { i128::MAX } else { bounds[place] };
+            if volume && octets <= bound {
+                expected = octets * i128::from(tier.unit_amount) + flat(tier);
+                break;
+            }
+            if !volume && octets > below {
+                expected += (octets.min(bound) - below) * i128::from(tier.unit_amount) + flat(tier);
+            }
+            below = bound;
+        }
+        prop_assert_eq!(amount, Exact::ratio(expected, 10_000 * 1_000_000_000).expect("a ratio"));
     }
 
     /// 9: rating in GB, in MB and in octets with prices scaled to match is the same to the last digit; GiB differs from GB
@@ -510,6 +654,35 @@ proptest! {
         }
     }
 
+    /// 11: whenever its usage came, an item's lines carry together exactly the taxes of their sum: each rounded once, a
+    /// compound one on what the one before it made.
+    #[test]
+    fn taxes_are_those_of_the_sum(
+        offer in offer(), usage in usage(8), known_first in 0usize..8, compound in any::<bool>(),
+    ) {
+        let offer = Offer { taxes: if compound { 3 } else { 2 }, ..offer };
+        let entries = entries(&usage);
+        let context = context(FIRST_PERIOD, vec![known(offer.tariff())]);
+        let mut facts = on_offer();
+        close(&mut facts, &context, &entries, known_first.min(entries.len()));
+        close(&mut facts, &context, &entries, entries.len());
+        // Thousandths of a percent, half away from zero.
+        let levied = |base: i64, rate: i64| {
+            let exact = i128::from(base) * i128::from(rate);
+            i64::try_from((exact.abs() + 50_000) / 100_000 * exact.signum()).expect("fits")
+        };
+        for (item, (amount, taxes, _)) in sums_by_item(&facts.issued) {
+            let due = |id: &str| taxes.get(id).copied().unwrap_or(0);
+            match compound {
+                false => prop_assert_eq!(due("sales"), levied(amount, 8_250), "{}", item),
+                true => {
+                    let gst = levied(amount, 5_000);
+                    prop_assert_eq!((due("gst"), due("qst")), (gst, levied(amount + gst, 9_975)), "{}", item);
+                }
+            }
+        }
+    }
+
     /// 13: a preview has the lines of the later run at the same watermark, but for the batch.
     #[test]
     fn preview_is_the_later_run(offer in offer(), usage in usage(8)) {
@@ -553,20 +726,31 @@ proptest! {
         }
     }
 
-    /// 16: the same account of another tenant, source or cycle has other lines: no id is ever shared.
+    /// 16: the same account of another tenant, source or cycle has other lines, also where their names run together: no id
+    /// is ever shared.
     #[test]
     fn no_line_is_two_tenants(offer in offer(), usage in usage(4)) {
         let context = context(FIRST_PERIOD, vec![known(offer.tariff())]);
         let mut facts = on_offer();
         facts.services[0].usage = entries(&usage);
         facts.watermark = i64::try_from(usage.len()).expect("few");
-        let ids = |facts: &AccountFacts| -> BTreeSet<String> {
-            rated(facts, &context).into_iter().map(|line| line.line.id).collect()
+        let ids = |tenant: &str, source: &str, account: &str, context: &RunContext| -> BTreeSet<String> {
+            let [tenant, source, account] = [tenant, source, account].map(str::to_owned);
+            let of = AccountFacts { tenant, source, account, ..facts.clone() };
+            rated(&of, context).into_iter().map(|line| line.line.id).collect()
         };
-        let own = ids(&facts);
-        let other_tenant = AccountFacts { tenant: "acm".to_owned(), account: "e100234".to_owned(), ..facts.clone() };
-        let other_source = AccountFacts { source: "second".to_owned(), ..facts.clone() };
-        prop_assert!(own.is_disjoint(&ids(&other_tenant)) && own.is_disjoint(&ids(&other_source)));
+        let mut seen = ids("acme", "default", "100234", &context);
+        let others = [
+            ("zeta", "default", "100234"), ("acm", "edefault", "100234"), ("acme", "second", "100234"),
+            ("acme", "default1", "00234"), ("acme", "default", "100235"),
+        ];
+        let mut other_cycle = context.clone();
+        other_cycle.cycle.id = "d15".to_owned();
+        let others = others.map(|(tenant, source, account)| ids(tenant, source, account, &context));
+        for other in others.into_iter().chain([ids("acme", "default", "100234", &other_cycle)]) {
+            prop_assert!(!other.is_empty() && seen.is_disjoint(&other));
+            seen.extend(other);
+        }
     }
 
     /// 17: of a price with inclusive tax, net and tax are the gross exactly, on every line and on all of them together.

@@ -19,6 +19,8 @@ mod coverage;
 mod deposit;
 pub mod explain;
 pub mod facts;
+#[cfg(test)]
+mod golden;
 mod groups;
 pub mod history;
 #[cfg(test)]
@@ -30,6 +32,8 @@ pub mod month_end;
 mod offer;
 mod parts;
 mod peak;
+#[cfg(test)]
+mod peers;
 pub mod price;
 pub mod quote;
 pub mod run;

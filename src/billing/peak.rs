@@ -103,7 +103,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(10_000))]
+        #![proptest_config(crate::vocabulary::cases(10_000))]
 
         /// Against the definition, computed the slow way; and an hour counts as its twelve slots do.
         #[test]

@@ -126,3 +126,6 @@ fn checked<'s>(tariff: &Tariff, sample: &'s Sample) -> Result<BTreeMap<&'s str, 
     }
     faults.settle(quantities)
 }
+
+#[cfg(test)]
+mod tests;

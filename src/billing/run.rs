@@ -602,4 +602,4 @@ mod offer_tests;
 #[cfg(test)]
 mod shared_tests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

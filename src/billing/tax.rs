@@ -242,7 +242,22 @@ mod tests {
         assert_eq!(amounts(&[tax("vat", "20", false, false)], -1235), [-247]);
     }
 
+    #[test]
+    fn fixed_tax_is_due_on_what_costs_something_alone() {
+        let licence = Tax { fixed: Some("0.75".parse().expect("an amount")), ..tax("licence", "0", false, false) };
+        for (minor, due) in [(1, 75), (0, 0), (-500, 0)] {
+            assert_eq!(amounts(std::slice::from_ref(&licence), minor), [due], "{minor}");
+            let exact = levy_exact(std::slice::from_ref(&licence), usd(minor).exact()).expect("in range");
+            assert_eq!(exact[0], usd(due).exact(), "{minor}");
+        }
+        let both = [licence, tax("on_it", "10", false, true)];
+        assert_eq!(amounts(&both, 1000), [75, 108], "a compound tax is on a fixed one, too");
+    }
+
     proptest! {
+        #![proptest_config(crate::vocabulary::cases(1_000))]
+
+        /// Invariant 17, with compound rates.
         #[test]
         fn net_and_inclusive_taxes_are_the_gross(minor in -1_000_000_000i64..1_000_000_000, a in 0u32..3000, b in 0u32..3000) {
             let rate = |r: u32| format!("{}.{:02}", r / 100, r % 100);

@@ -117,7 +117,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(10_000))]
+        #![proptest_config(crate::vocabulary::cases(10_000))]
 
         /// Parts add up to the rounded sum, and none is a whole unit off.
         #[test]

@@ -447,7 +447,7 @@ do = ["disconnect"]
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #![proptest_config(crate::vocabulary::cases(2_000))]
 
         /// Whoever looks only when the totals have grown by the distance told sees every threshold as soon as it is
         /// crossed, and each once: the same marks as whoever looks after every report.

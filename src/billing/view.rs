@@ -146,4 +146,58 @@ mod tests {
         assert_eq!(seen, [("2026-11-09T06:00:00Z".to_owned(), 1), ("2026-11-10T06:00:00Z".to_owned(), 6)]);
         assert_eq!(total(&rows).expect("fits").in_octets, 7);
     }
+
+    #[test]
+    fn hours_and_cycles_are_rows_too() {
+        let pieces =
+            vec![piece("2026-10-31T23:59:59Z", 1), piece("2026-11-10T06:00:00Z", 2), piece("2026-11-10T06:59:59Z", 4)];
+        let shown = |by: &str| {
+            let rows = sum(pieces.clone(), &fallback_cycle(), by.parse().expect("a width")).expect("sums");
+            let row = |row: &UsageRow| format!("{} {} {}", row.from, row.until, row.amount.in_octets);
+            rows.iter().map(row).collect::<Vec<String>>()
+        };
+        assert_eq!(
+            shown("hour"),
+            ["2026-10-31T23:00:00Z 2026-11-01T00:00:00Z 1", "2026-11-10T06:00:00Z 2026-11-10T07:00:00Z 6"]
+        );
+        assert_eq!(
+            shown("cycle"),
+            ["2026-10-01T00:00:00Z 2026-11-01T00:00:00Z 1", "2026-11-01T00:00:00Z 2026-12-01T00:00:00Z 6"]
+        );
+        assert_eq!(shown("day").len(), 2);
+        assert!("week".parse::<By>().is_err());
+    }
+
+    #[test]
+    fn rows_that_cancel_are_left_out_and_services_are_apart() {
+        let other = |from: &str, octets: i64| ("B-2".to_owned(), piece(from, octets).1);
+        let pieces = vec![
+            piece("2026-11-10T06:00:00Z", 5),
+            piece("2026-11-10T06:00:00Z", -5),
+            other("2026-11-10T06:00:00Z", 7),
+            piece("2026-11-10T08:00:00Z", 1),
+        ];
+        let rows = sum(pieces, &fallback_cycle(), By::Hour).expect("sums");
+        let shown: Vec<(&str, i64)> = rows.iter().map(|row| (row.service.as_str(), row.amount.in_octets)).collect();
+        assert_eq!(shown, [("A-1", 1), ("B-2", 7)]);
+        let most = |number: i64| {
+            let pieces = (0..number).map(|hour| {
+                let (service, bucket) = piece("2026-11-10T06:00:00Z", 1);
+                (service, LedgerBucket { from_at: bucket.from_at + hour * HOUR, ..bucket })
+            });
+            sum(pieces, &fallback_cycle(), By::Hour).map(|rows| rows.len())
+        };
+        assert_eq!((most(10_000), most(10_001)), (Ok(10_000), Err(ViewError::TooLong)));
+    }
+
+    #[test]
+    fn edges_are_those_from_the_period_of_the_first_instant_on() {
+        let day = |text: &str| parse_instant(text).expect(text);
+        let edges = |from: &str, until: &str| {
+            let edges = edges(&fallback_cycle(), day(from), day(until)).expect("in range");
+            edges.iter().map(|edge| edge.to_string()[..10].to_owned()).collect::<Vec<String>>()
+        };
+        assert_eq!(edges("2026-10-20T00:00:00Z", "2026-12-01T00:00:00Z"), ["2026-10-01", "2026-11-01", "2026-12-01"]);
+        assert_eq!(edges("2026-10-20T00:00:00Z", "2026-11-30T23:59:59Z"), ["2026-10-01", "2026-11-01"]);
+    }
 }

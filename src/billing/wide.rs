@@ -64,3 +64,73 @@ fn united(mut stretches: Vec<Stretch>) -> Vec<Stretch> {
     }
     joined
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::billing::run::tests::{at, version};
+
+    fn stretch(tariff: &str, from: &str, until: Option<&str>) -> Stretch {
+        Stretch { from: at(from), until: until.map(at), tariff: tariff.to_owned() }
+    }
+
+    fn book() -> TariffBook {
+        let tariff = |id: &str, per: &str| {
+            let text = format!(
+                "id = \"{id}\"\nversion = 1\ncurrency = \"USD\"\neffective_from = \"2026-01-01\"\n[[charge]]\nid = \"fee\"\n\
+                 type = \"recurring\"\namount = \"1\"\nper = \"{per}\"\n"
+            );
+            (id.to_owned(), vec![version(&text, "2026-01-01T00:00:00Z")])
+        };
+        TariffBook::from([tariff("fee", "account"), tariff("own", "service")])
+    }
+
+    #[test]
+    fn fee_of_an_account_is_due_while_any_of_its_services_has_the_tariff() {
+        let one = ServiceFacts {
+            stretches: vec![
+                stretch("fee", "2026-11-10T00:00:00Z", Some("2026-11-20T00:00:00Z")),
+                stretch("own", "2026-11-01T00:00:00Z", None),
+            ],
+            ..ServiceFacts::default()
+        };
+        let other = ServiceFacts {
+            stretches: vec![
+                stretch("fee", "2026-11-20T00:00:00Z", Some("2026-11-25T00:00:00Z")),
+                stretch("fee", "2026-11-28T00:00:00Z", None),
+            ],
+            elsewhere: vec![stretch("fee", "2026-11-05T00:00:00Z", Some("2026-11-10T00:00:00Z"))],
+            ..ServiceFacts::default()
+        };
+        let line = ServiceFacts {
+            scope: Scope::Line,
+            stretches: vec![stretch("fee", "2026-01-01T00:00:00Z", None)],
+            ..ServiceFacts::default()
+        };
+        let found = account_wide(&[one, other, line], &book());
+        assert_eq!(found.len(), 1);
+        let facts = &found[0];
+        assert_eq!((facts.id.as_str(), facts.addon.as_deref(), facts.times), ("", Some("account fee"), 1));
+        assert_eq!((facts.scope, facts.began_at), (Scope::Account, Some(at("2026-11-05T00:00:00Z"))));
+        assert_eq!(
+            facts.stretches,
+            [
+                stretch("fee", "2026-11-10T00:00:00Z", Some("2026-11-25T00:00:00Z")),
+                stretch("fee", "2026-11-28T00:00:00Z", None)
+            ]
+        );
+        assert_eq!(facts.elsewhere, [stretch("fee", "2026-11-05T00:00:00Z", Some("2026-11-10T00:00:00Z"))]);
+        let none = account_wide(&[], &book());
+        assert_eq!((none.len(), none[0].began_at), (1, None), "what was billed can be taken back");
+    }
+
+    #[test]
+    fn tenant_is_billed_for_its_subscribers_from_its_first_day() {
+        let census = Arc::new(Census { tenant: "small".to_owned(), members: Vec::new() });
+        let (from, until) = (at("2026-11-01T00:00:00Z"), Some(at("2026-12-01T00:00:00Z")));
+        let facts = wholesale(Arc::clone(&census), "bulk", from, until);
+        assert_eq!((facts.addon.as_deref(), facts.times, facts.began_at), (Some("tenant small"), 1, Some(from)));
+        assert_eq!(facts.stretches, [Stretch { from, until, tariff: "bulk".to_owned() }]);
+        assert_eq!(facts.census, Some(census));
+    }
+}

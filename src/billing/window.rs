@@ -270,7 +270,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #![proptest_config(crate::vocabulary::cases(2_000))]
 
         /// Pieces tile time, and each piece is in the window that its local clock names, but for hours shown twice.
         #[test]

@@ -234,4 +234,32 @@ mod tests {
         let running = vec![BASE - 600; 6];
         assert!(skew(&running).change(0).is_some());
     }
+
+    #[test]
+    fn limits_of_agreement_tolerance_and_snapping() {
+        let all = |sample: i64| vec![sample; 6];
+        // Off by a quarter of an hour and the way of the packet.
+        assert_eq!(skew(&all(900 + SNAP as i64)).change(0), Some(900));
+        assert_eq!(skew(&all(900 - SNAP as i64)).change(0), Some(900));
+        assert_eq!(skew(&all(900 + SNAP as i64 + 1)).change(0), Some(900 + SNAP as i64 + 1));
+        assert_eq!(skew(&all(TOLERANCE)).change(5_000), Some(0));
+        assert_eq!(skew(&all(TOLERANCE + 1)).change(0), Some(TOLERANCE + 1), "near no zone: as it is");
+        // Another offset within the tolerance of the one in force is the same.
+        assert_eq!(skew(&all(1_500)).change(1_500 - TOLERANCE), None);
+        assert_eq!(skew(&all(1_500)).change(1_500 - TOLERANCE - 1), Some(1_500));
+        // Two thirds must agree with the median, within their span.
+        let agree = AGREEMENT as i64;
+        assert_eq!(skew(&[1_500, 1_500, 1_500, 1_500 + agree, 9_000, 99_000]).change(0), Some(1_500 + agree));
+        assert_eq!(skew(&[1_500, 1_500, 1_500, 1_500 + agree + 1, 9_000, 99_000]).change(0), None);
+    }
+
+    #[test]
+    fn record_is_dated_by_the_corrected_clock_and_gives_a_sample() {
+        let mut record = crate::usage::tests::record_at(BASE, BASE - 7_200);
+        assert_eq!(record.clock_sample(), Some(7_200));
+        record.correct_clock(7_200);
+        assert_eq!((record.event_at, record.flags.arrival_based, record.flags.clock_doubtful), (at(BASE), false, true));
+        record.told.event_at = None;
+        assert_eq!(record.clock_sample(), None);
+    }
 }

@@ -406,4 +406,179 @@ mod tests {
         assert_eq!(grown(stopped, interim(70, 80), READING), (0, 0, 0));
         assert_eq!(grown(stopped, interim(90, 80), READING), (20, 0, mark::CORRECTED_AFTER_STOP));
     }
+
+    #[test]
+    fn a_copy_is_told_by_its_facts_and_its_time() {
+        let first = interim(60, 75);
+        let later = |micros: i64, report: Report| Report { event_at: report.event_at + micros, ..report };
+        assert!(first.is_copy_of(&first));
+        assert!(!later(1, first).is_copy_of(&first), "another second of the NAS's own clock is another report");
+        for (a, b) in [(true, false), (false, true), (true, true)] {
+            let one = Report { arrival_based: a, ..first };
+            let other = later(3_600_000_000, Report { arrival_based: b, ..first });
+            assert!(one.is_copy_of(&other), "its session time tells it, whenever it arrived");
+            let untold = |report: Report| Report { seconds: None, ..report };
+            assert!(!untold(one).is_copy_of(&untold(other)), "an idle session repeats itself");
+            let near = later(RESEND_SPAN.cast_signed(), Report { arrival_based: b, ..first });
+            assert!(untold(one).is_copy_of(&untold(near)), "within half a minute a NAS resends");
+            assert!(!untold(one).is_copy_of(&untold(later(1, near))));
+            let start = |report: Report| Report { kind: ReportKind::Start, ..untold(report) };
+            assert!(start(one).is_copy_of(&start(other)), "a session has one Start");
+        }
+        for other in [
+            Report { kind: ReportKind::Stop, ..first },
+            Report { seconds: Some(601), ..first },
+            Report { in_octets: Some(61), ..first },
+            Report { out_octets: None, ..first },
+            Report { interval: true, ..first },
+        ] {
+            assert!(!first.is_copy_of(&other) && !other.is_copy_of(&first), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn start_is_implied_by_the_session_time_that_is_believed() {
+        assert_eq!(Report { seconds: Some(300), ..interim(0, 0) }.implied_start(), 0);
+        assert_eq!(Report { seconds: None, ..interim(0, 0) }.implied_start(), 300_000_000);
+        assert_eq!(Report { seconds: Some(-5), ..interim(0, 0) }.implied_start(), 300_000_000);
+        let long = Report { seconds: Some(i64::MAX), ..interim(0, 0) };
+        assert_eq!(long.implied_start(), 300_000_000 - 400 * 86_400 * 1_000_000);
+    }
+
+    #[test]
+    fn every_mark_has_its_word() {
+        let all = mark::words(i64::from(u16::MAX));
+        assert_eq!(
+            all,
+            [
+                "wrapped",
+                "reset",
+                "ambiguous",
+                "corrected_after_stop",
+                "clock_doubtful",
+                "rate_doubtful",
+                "reopened",
+                "clipped",
+                "informative",
+                "further_link"
+            ]
+        );
+        assert_eq!(mark::words(0), Vec::<&str>::new());
+        assert_eq!(mark::words(i64::from(mark::RESET | mark::INFORMATIVE)), ["reset", "informative"]);
+    }
+
+    #[test]
+    fn report_is_dated_otherwise_by_another_correction() {
+        let corrected = Report { corrected_by: 7_000_000, told_at: Some(293_000_000), ..interim(1, 2) };
+        let otherwise = corrected.as_dated_in(2_000_000);
+        assert_eq!((otherwise.event_at, otherwise.corrected_by), (295_000_000, 2_000_000));
+        assert_eq!(otherwise.as_dated_in(7_000_000), corrected);
+        assert_eq!((otherwise.seconds, otherwise.in_octets), (Some(600), Some(1)));
+        let dated = Report { arrival_based: true, told_at: Some(5), ..interim(1, 2) };
+        let own = dated.by_own_clock().expect("its arrival dated it");
+        assert_eq!((own.event_at, own.arrival_based, own.in_octets), (5, false, Some(1)));
+        for other in [
+            Report { arrival_based: false, ..dated },
+            Report { corrected_by: 1, ..dated },
+            Report { told_at: None, ..dated },
+        ] {
+            assert_eq!(other.by_own_clock().map(|report| report.event_at), None);
+        }
+    }
+
+    #[test]
+    fn what_a_fall_means_is_marked_and_what_it_costs_is_kept() {
+        let fast = Reading { max_bits_per_second: 200_000_000_000, ..READING };
+        let near = TOP - TOP / 8;
+        let wrapped = |was: i64, now: i64| TOP - was + now;
+        let doubtful = mark::RESET | mark::AMBIGUOUS;
+        type Case = (&'static str, (i64, i64), (i64, i64), Reading, (i64, i64), u16, [i64; 2]);
+        let cases: [Case; 9] = [
+            ("both grow", (1, 2), (11, 22), READING, (10, 20), 0, [0, 0]),
+            ("nothing moves", (5, 6), (5, 6), READING, (0, 0), 0, [0, 0]),
+            (
+                "one wraps while the other rises",
+                (10, near - 1),
+                (11, 0),
+                fast,
+                (1, wrapped(near - 1, 0)),
+                mark::WRAPPED,
+                [0, 0],
+            ),
+            (
+                "one falls and the other stands: below the edge",
+                (10, near - 1),
+                (10, 0),
+                fast,
+                (0, 0),
+                doubtful,
+                [0, wrapped(near - 1, 0)],
+            ),
+            (
+                "one falls and the other stands: near the edge",
+                (10, near),
+                (10, 0),
+                fast,
+                (0, wrapped(near, 0)),
+                mark::WRAPPED,
+                [0, 0],
+            ),
+            (
+                "both fall, one of them near the edge",
+                (100, near),
+                (1, 2),
+                fast,
+                (1, 2),
+                doubtful,
+                [wrapped(100, 1) - 1, wrapped(near, 2) - 2],
+            ),
+            (
+                "both fall near the edge",
+                (near, near),
+                (1, 2),
+                fast,
+                (wrapped(near, 1), wrapped(near, 2)),
+                mark::WRAPPED,
+                [0, 0],
+            ),
+            ("beyond 32 bits nothing wraps", (1, TOP), (2, 7), fast, (1, 7), mark::RESET, [0, 0]),
+            (
+                "more than the link carries",
+                (0, 0),
+                (0, 1_000_000_000_000),
+                READING,
+                (0, 1_000_000_000_000),
+                mark::RATE_DOUBTFUL,
+                [0, 0],
+            ),
+        ];
+        for (name, was, now, reading, amount, marks, favoured) in cases {
+            let found = growth(&cursor(was.0, was.1), Some(now.0), Some(now.1), 300_000_000, reading);
+            assert_eq!(
+                ((found.in_octets, found.out_octets), found.marks, found.favoured),
+                (amount, marks, favoured),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rate_is_possible_up_to_what_the_link_carries_in_the_time_and_a_second() {
+        let slow = Reading { max_bits_per_second: 8_000, ..READING };
+        // 300 s and one more at 1,000 octets a second.
+        let marks = |octets: i64| growth(&cursor(0, 0), Some(octets), Some(0), 300_000_000, slow).marks;
+        assert_eq!((marks(301_000), marks(301_001)), (0, mark::RATE_DOUBTFUL));
+    }
+
+    #[test]
+    fn session_time_that_is_not_believed_is_cut_and_marked() {
+        let first = |seconds: i64| {
+            let report = Report { seconds: Some(seconds), event_at: 1 << 55, ..interim(10, 20) };
+            step(None, &report, READING).expect("fits").1
+        };
+        assert_eq!((first(LONGEST_SECONDS).amount.seconds, first(LONGEST_SECONDS).marks), (LONGEST_SECONDS, 0));
+        let beyond = first(LONGEST_SECONDS + 1);
+        assert_eq!((beyond.amount.seconds, beyond.marks), (LONGEST_SECONDS, mark::CLIPPED));
+        assert_eq!(beyond.until - beyond.from, 400 * 86_400 * 1_000_000);
+    }
 }

@@ -90,6 +90,7 @@ mod tests {
         let regular = reports(&[(0, 0), (600, 60), (1200, 60), (1800, 60)]);
         assert_eq!(silences(&regular, 0, None, 1800, ALWAYS), []);
         assert_eq!(silences(&regular, 0, Some(3600), 1800, ALWAYS), [], "just within the limit");
+        assert_eq!(silences(&reports(&[(0, 0), (1800, 60)]), 0, None, 1800, ALWAYS), [], "just within it, too");
     }
 
     #[test]

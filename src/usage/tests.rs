@@ -103,6 +103,13 @@ fn record(kind: RecordKind, event: i64, session_seconds: Option<u64>, octets: Op
     }
 }
 
+/// An interim report that arrives at a second of the epoch and tells another.
+pub(super) fn record_at(arrived: i64, told: i64) -> Record {
+    let second = |second: i64| from_micros(second * 1_000_000).expect("in range");
+    let told = Told { event_at: Some(second(told)), delay_seconds: None };
+    Record { arrived_at: second(arrived), event_at: second(arrived), told, ..interim(0, 300, 50) }
+}
+
 fn start(event: i64) -> Record {
     record(RecordKind::Start, event, None, None)
 }
@@ -400,8 +407,87 @@ fn shuffled(records: &[Record], keys: &[u16]) -> Vec<Record> {
     keyed.into_iter().map(|(_, _, record)| record.clone()).collect()
 }
 
+#[test]
+fn session_knows_what_it_holds_and_what_only_the_journal_can_tell() {
+    let book = fold_all(&[start(0), interim(300, 300, 50), interim(600, 600, 80)]);
+    let state = &book.states[0];
+    assert_eq!(state.knows(&start(0)), Some(true));
+    assert_eq!(state.knows(&start(1)), Some(false));
+    assert_eq!(state.knows(&interim(300, 300, 50)), Some(true));
+    assert_eq!(state.knows(&interim(300, 300, 51)), Some(false), "other octets are another report");
+    assert_eq!(state.knows(&interim(450, 450, 60)), Some(false), "it would find its place");
+    assert_eq!((state.last_at(), state.counters()), (BASE + 600_000_000, Some((80, 160))));
+    assert!(!state.may_be_coarse());
+    // Beyond the bounded tail: the last of what left it is known, what lies before it is not.
+    let long: Vec<Record> = (1..=30).map(|i| interim(300 * i, 300 * i as u64, 10 * i as u64)).collect();
+    let book = fold_all(&long);
+    let state = &book.states[0];
+    assert_eq!(state.knows(&interim(300, 300, 10)), None);
+    assert_eq!(state.knows(&interim(4_200, 4_200, 140)), Some(true), "where the tail begins");
+    assert_eq!(state.knows(&interim(4_200, 4_200, 141)), None);
+    assert_eq!(state.knows(&interim(9_000, 9_000, 300)), Some(true));
+}
+
+#[test]
+fn usage_without_an_owner_is_kept_by_the_hour_only_after_three_weeks() {
+    let three_weeks = 2_016 * 900;
+    let lived = |seconds: i64| fold_all(&[start(0), interim(seconds, seconds as u64, 5)]).states.remove(0);
+    assert!(!lived(three_weeks).may_be_coarse());
+    assert!(lived(three_weeks + 1).may_be_coarse());
+}
+
+#[test]
+fn reboot_closes_what_reported_before_it_and_nothing_else() {
+    let open = || fold_all(&[start(100), interim(300, 200, 50)]).states.remove(0);
+    assert!(!open().close_if_rebooted(None));
+    assert!(!open().close_if_rebooted(Some(at(299))), "it reported after that");
+    assert!(open().close_if_rebooted(Some(at(300))), "at its last report");
+    let mut closed = open();
+    assert!(closed.close_if_rebooted(Some(at(400))) && !closed.close_if_rebooted(Some(at(500))), "once");
+    let mut stopped = fold_all(&[start(100), stop(300, 200, 50)]).states.remove(0);
+    assert!(!stopped.close_if_rebooted(Some(at(400))));
+    // A report after the reboot opens it again, and tells.
+    closed.fold(&interim(401, 301, 60), &FoldFacts { rebooted_at: Some(at(400)), ..FACTS }).expect("fits");
+    assert_eq!(closed.ended_at(), None);
+}
+
+#[test]
+fn flush_takes_what_began_before_its_instant() {
+    let mut state = fold_all(&[start(0), interim(300, 300, 30), interim(7_500, 7_500, 750)]).states.remove(0);
+    let early = state.take_until(at(3_600), Cuts::NONE);
+    let before: i64 = early.iter().map(|entry| entry.amount.in_octets).sum();
+    assert!(early.iter().all(|entry| entry.from_at < BASE + 3_600_000_000), "{early:?}");
+    let late = state.take_until(at(100_000), Cuts::NONE);
+    let rest: i64 = late.iter().map(|entry| entry.amount.in_octets).sum();
+    assert!(!late.is_empty());
+    assert!(before + rest <= 750 && rest > 0);
+    assert_eq!(state.take_until(at(100_000), Cuts::NONE), []);
+}
+
+#[test]
+fn id_used_again_is_told_by_time_and_counters() {
+    let sessions = |records: &[Record]| fold_all(records).states.len();
+    let first = [start(0), interim(300, 300, 50)];
+    let then = |record: Record| sessions(&[first.to_vec(), vec![record]].concat());
+    assert_eq!(then(interim(600, 300, 60)), 1, "it lasted as long as the clock says, and five seconds are nothing");
+    assert_eq!(then(interim(610, 305, 60)), 1);
+    assert_eq!(then(interim(610, 304, 60)), 2, "it began after the last report");
+    assert_eq!(then(start(600)), 2, "a later Start begins anew");
+    assert_eq!(then(start(0)), 1, "the same one again");
+    // Without session time only a counter that fell after the Stop tells, and not within five seconds.
+    let ended = [start(0), stop(300, 300, 50)];
+    let untimed = |event: i64, octets: u64| record(RecordKind::Interim, event, None, Some((octets, octets * 2)));
+    let after = |record: Record| sessions(&[ended.to_vec(), vec![record]].concat());
+    assert_eq!(after(untimed(306, 49)), 2);
+    assert_eq!(after(untimed(305, 49)), 1);
+    assert_eq!(after(untimed(306, 50)), 1, "nothing fell");
+    assert_eq!(after(record(RecordKind::Stop, 306, None, Some((49, 98)))), 1, "a second Stop");
+    assert_eq!(after(record(RecordKind::Interim, 306, None, Some((60, 99)))), 2, "one that fell is enough");
+    assert_eq!(after(record(RecordKind::Interim, 306, None, None)), 1);
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(crate::vocabulary::cases(200))]
 
     #[test]
     fn any_order_and_any_duplicates_give_the_same_ledger(

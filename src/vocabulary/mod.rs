@@ -1,5 +1,7 @@
 //! Words every room uses: identifiers, addresses, rates, secrets, instants, money. No input or output happens here.
 
+#[cfg(test)]
+mod cases;
 mod cidr;
 mod document;
 mod exact;
@@ -13,6 +15,8 @@ mod rate;
 mod secret;
 mod time;
 
+#[cfg(test)]
+pub(crate) use cases::cases;
 pub use cidr::{Cidr, CidrError};
 pub use document::{Section, TomlFile, Value};
 pub use exact::{Exact, ExactError};

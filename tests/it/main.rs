@@ -45,6 +45,7 @@ mod radsec;
 mod real_modem;
 mod reload;
 mod rollouts;
+mod same_bytes;
 mod sources;
 mod step_kills;
 mod store_contract;

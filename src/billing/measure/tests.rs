@@ -151,7 +151,7 @@ fn random_entries() -> impl Strategy<Value = Vec<UsageEntry>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(10_000))]
+    #![proptest_config(crate::vocabulary::cases(10_000))]
 
     /// Σ parts = what was used, for every direction and level of rounding; an entry and its opposite cancel.
     #[test]

@@ -112,6 +112,33 @@ fn discount_then_maximum_then_minimum() {
 }
 
 #[test]
+fn discount_ends_with_its_cycles_and_an_amount_takes_no_more_than_there_is() {
+    let text = |kind: &str, value: &str| {
+        format!(
+            "model = \"standard\"\nunit_amount = \"1\"\n[[discount]]\nkind = \"{kind}\"\nvalue = \"{value}\"\n\
+             applies_to = [\"data\"]\ncycles = 2\norigin = \"welcome\""
+        )
+    };
+    let tariff_of = |kind: &str, value: &str| tariff(&text(kind, value));
+    let cost = |tariff: &Tariff, quantity: &str, cycle_index: u32| {
+        let measure = Measure { cycle_index, ..Measure::whole(exact(quantity), 0) };
+        price(tariff, &tariff.charges[0], &measure).expect("in range")
+    };
+    let half = tariff_of("percent", "50");
+    let amounts: Vec<String> = (0..4).map(|index| cost(&half, "10", index).amount.to_string()).collect();
+    assert_eq!(amounts, ["5", "5", "10", "10"]);
+    let step = &cost(&half, "10", 0).adjustments[0];
+    assert_eq!(
+        (step.kind, step.amount, step.origin.as_deref()),
+        (AdjustmentKind::Discount, exact("-5"), Some("welcome"))
+    );
+    let three = tariff_of("amount", "3");
+    assert_eq!(cost(&three, "10", 0).amount, exact("7"));
+    assert_eq!(cost(&three, "2", 0).amount, Exact::ZERO);
+    assert_eq!(cost(&three, "0", 0).adjustments, []);
+}
+
+#[test]
 fn percentage_is_of_the_quantity_and_per_event() {
     let tariff = tariff("model = \"percentage\"\nrate = \"1.5\"\nfixed_amount = \"0.10\"");
     assert_eq!(priced(&tariff, exact("200"), 7).amount, exact("3.7"));
@@ -125,6 +152,8 @@ fn largest_count_of_octets_is_priced_exactly() {
 }
 
 proptest! {
+    #![proptest_config(crate::vocabulary::cases(1_000))]
+
     #[test]
     fn tiers_and_adjustments_add_up_to_the_amount(octets in 0i64..i64::MAX, share in 1i128..31) {
         let keys = format!(

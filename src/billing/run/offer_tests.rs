@@ -483,7 +483,7 @@ fn wholesale_counts_are_priced_and_keep_whom_they_counted() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(crate::vocabulary::cases(2_000))]
 
     /// However often and whenever the plan goes to and fro between equal prices, the parts add up to the price.
     #[test]

@@ -171,6 +171,46 @@ fn sums_of(entries: &[UsageEntry], context: &RunContext) -> BTreeMap<Timestamp, 
 }
 
 #[test]
+fn carried_allowance_that_changes_is_kept_on_a_line_of_its_own_and_reaches_the_later_periods() {
+    let mut facts = facts("2026-08-15T05:00:00Z");
+    let periods = ["2026-08-15", "2026-09-15", "2026-10-15"];
+    facts.services[0].usage = vec![
+        entry(1, "2026-08-20T15:00:00Z", 50 * GB),
+        entry(2, "2026-09-20T15:00:00Z", 20 * GB),
+        entry(3, "2026-10-20T15:00:00Z", 150 * GB),
+    ];
+    facts.watermark = 3;
+    let rollover = ROLLOVER.replace("\"50\"", "\"100\"");
+    let mut issued = Vec::new();
+    for period in periods {
+        issued.extend(of_data(&close(&mut facts, &rated_by(period, &octets(&rollover)))));
+    }
+    // 50 left; they pay for September's 20, so that its own 100 go on: 200 for October.
+    assert_eq!(
+        issued,
+        ["data 2026-08-15 usage 50 0.00", "data 2026-09-15 usage 20 0.00", "data 2026-10-15 usage 150 0.00"]
+    );
+    // 45 GB more of August: 5 are left, September uses as much as before and 15 of its own: 85 go on, 185 for October.
+    facts.services[0].usage.push(entry(4, "2026-08-21T15:00:00Z", 45 * GB));
+    facts.watermark = 4;
+    let context = rated_by("2026-10-15", &octets(&rollover));
+    assert_eq!(
+        of_data(&close(&mut facts, &context)),
+        [
+            "data 2026-08-15 adjustment 45 0.00",
+            "data 2026-09-15 adjustment 0 0.00",
+            "data 2026-10-15 adjustment 0 0.00"
+        ]
+    );
+    // 40 GB more of October, 5 of them beyond its 185.
+    facts.services[0].usage.push(entry(5, "2026-10-21T15:00:00Z", 40 * GB));
+    facts.watermark = 5;
+    assert_eq!(of_data(&close(&mut facts, &context)), ["data 2026-10-15 adjustment 40 5.00"]);
+    assert_eq!(of_data(&run(&facts, &context)), Vec::<String>::new());
+    assert_eq!(explained(&facts, &context), Vec::<String>::new());
+}
+
+#[test]
 fn run_of_an_older_period_leaves_the_later_ones_alone_and_loses_nothing_of_them() {
     let (older, newer) = (rated_by("2026-09-15", &octets("")), rated_by("2026-10-15", &octets("")));
     for kept in [true, false] {
@@ -298,7 +338,7 @@ fn peak_is_the_percentile_of_the_billed_time() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(crate::vocabulary::cases(1_000))]
 
     /// Billing at any sequence of watermarks adds up to rating everything at once, also where allowance is shared by
     /// services and carried from period to period.

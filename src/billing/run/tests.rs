@@ -12,7 +12,7 @@ use crate::billing::facts::{
 use crate::billing::tariff::Tariff;
 use crate::vocabulary::{Timestamp, Zone};
 
-const TARIFF: &str = r#"
+pub(in crate::billing) const TARIFF: &str = r#"
 id = "res-100"
 version = 1
 currency = "USD"
@@ -36,15 +36,15 @@ id = "sales"
 rate = "8.25"
 "#;
 
-pub(super) fn at(text: &str) -> Timestamp {
+pub(in crate::billing) fn at(text: &str) -> Timestamp {
     text.parse().expect("an instant of the test")
 }
 
-pub(super) fn version(text: &str, known_at: &str) -> KnownVersion {
+pub(in crate::billing) fn version(text: &str, known_at: &str) -> KnownVersion {
     KnownVersion { tariff: Tariff::read("t.toml", text).expect("a sound tariff"), known_at: at(known_at) }
 }
 
-pub(super) fn context(period: &str) -> RunContext {
+pub(in crate::billing) fn context(period: &str) -> RunContext {
     let cycle = BillCycle {
         id: "c15".to_owned(),
         anchor_day: 15,
@@ -68,7 +68,7 @@ pub(super) fn context(period: &str) -> RunContext {
 }
 
 /// One internet service from `from` on.
-pub(super) fn facts(from: &str) -> AccountFacts {
+pub(in crate::billing) fn facts(from: &str) -> AccountFacts {
     let stretch = Stretch { from: at(from), until: None, tariff: "res-100".to_owned() };
     let service = ServiceFacts {
         id: "1".to_owned(),
@@ -86,7 +86,7 @@ pub(super) fn facts(from: &str) -> AccountFacts {
     }
 }
 
-pub(super) fn entry(sequence: i64, from: &str, octets: i64) -> UsageEntry {
+pub(in crate::billing) fn entry(sequence: i64, from: &str, octets: i64) -> UsageEntry {
     let from = at(from);
     let until = Timestamp::from_second(from.as_second() + 3600).expect("in range");
     UsageEntry {
@@ -103,7 +103,7 @@ pub(super) fn entry(sequence: i64, from: &str, octets: i64) -> UsageEntry {
     }
 }
 
-pub(super) fn summary(lines: &[StoredLine]) -> Vec<String> {
+pub(in crate::billing) fn summary(lines: &[StoredLine]) -> Vec<String> {
     let line = |stored: &StoredLine| {
         let line = &stored.line;
         let start = &line.period.start.to_string()[..10];
@@ -112,18 +112,18 @@ pub(super) fn summary(lines: &[StoredLine]) -> Vec<String> {
     lines.iter().map(line).collect()
 }
 
-pub(super) fn run(facts: &AccountFacts, context: &RunContext) -> Vec<StoredLine> {
+pub(in crate::billing) fn run(facts: &AccountFacts, context: &RunContext) -> Vec<StoredLine> {
     lines(facts, context).expect("an account that can be rated").lines
 }
 
 /// Runs, and keeps the lines as the store would.
-pub(super) fn close(facts: &mut AccountFacts, context: &RunContext) -> Vec<StoredLine> {
+pub(in crate::billing) fn close(facts: &mut AccountFacts, context: &RunContext) -> Vec<StoredLine> {
     let lines = run(facts, context);
     facts.issued.extend(lines.iter().cloned());
     lines
 }
 
-pub(super) fn total(facts: &AccountFacts, charge: &str) -> i64 {
+pub(in crate::billing) fn total(facts: &AccountFacts, charge: &str) -> i64 {
     let minor = |amount: &str| amount.replace('.', "").parse::<i64>().expect("an amount in cents");
     facts.issued.iter().filter(|line| line.line.charge == charge).map(|line| minor(&line.line.amount)).sum()
 }
@@ -295,6 +295,60 @@ fn nothing_is_billed_further_back_than_the_backdate_limit() {
 }
 
 #[test]
+fn period_that_ended_where_the_limit_lies_is_beyond_it() {
+    let starts = |backdate_days: u32| {
+        let mut context = context("2026-08-15");
+        context.backdate_days = backdate_days;
+        let lines = run(&facts("2026-01-01T06:00:00Z"), &context);
+        let data = lines.iter().filter(|line| line.line.charge == "data");
+        data.map(|line| context.cycle.name(&line.line.period)).collect::<Vec<String>>()
+    };
+    // September 15 less 31 days is August 15, at the same hour.
+    assert_eq!(starts(31), ["2026-08-15"]);
+    assert_eq!(starts(32), ["2026-07-15", "2026-08-15"]);
+}
+
+#[test]
+fn account_that_became_exempt_gets_its_taxes_back_with_their_base() {
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    let context = context("2026-10-15");
+    close(&mut facts, &context);
+    facts.tax_exempt = true;
+    let lines = run(&facts, &context);
+    assert_eq!(summary(&lines[..1]), ["access 2026-10-15 adjustment 0 0.00"]);
+    let [tax] = &lines[0].line.tax[..] else { panic!("{lines:?}") };
+    assert_eq!((tax.id.as_str(), tax.base.as_str(), tax.amount.as_str()), ("sales", "-49.95", "-4.12"));
+}
+
+#[test]
+fn sessions_are_counted_by_the_session() {
+    let text = TARIFF
+        .replace(
+            "meter = \"octets\"\ndirection = \"sum\"\nunit = \"GB\"\nquantize = { to = \"1 MB\" }",
+            "meter = \"sessions\"",
+        )
+        .replace("allowance = { amount = \"100\" }", "");
+    let mut context = context("2026-10-15");
+    context.tariffs.insert("res-100".to_owned(), vec![version(&text, "2026-01-01T00:00:00Z")]);
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    facts.services[0].usage = (1..=3).map(|sequence| entry(sequence, "2026-11-02T10:00:00Z", 7)).collect();
+    let line = &run(&facts, &context)[1].line;
+    assert_eq!((line.quantity.as_str(), line.unit.as_str(), line.amount_exact.as_str()), ("3", "session", "0.15"));
+}
+
+#[test]
+fn entries_that_only_touch_the_billed_time_are_no_part_of_its_records() {
+    let mut facts = facts("2026-10-20T05:00:00Z");
+    let before = entry(1, "2026-10-20T04:00:00Z", 5);
+    let after = entry(2, "2026-11-15T06:00:00Z", 7);
+    facts.services[0].usage = vec![before, after, entry(3, "2026-11-02T10:00:00Z", 11)];
+    facts.watermark = 3;
+    let lines = run(&facts, &context("2026-10-15"));
+    let line = &lines.iter().find(|line| line.line.charge == "data").expect("usage").line;
+    assert_eq!((line.quantity_raw.as_str(), line.usage.as_ref().map(|usage| usage.records)), ("11", Some(1)));
+}
+
+#[test]
 fn small_and_old_corrections_are_held_and_reported() {
     let mut facts = facts("2026-10-15T05:00:00Z");
     facts.services[0].usage = vec![entry(1, "2026-11-02T10:00:00Z", 150_000_000_000)];
@@ -435,7 +489,7 @@ fn sum_of_prorated_parts_is_the_whole_price() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(crate::vocabulary::cases(64))]
 
     /// Billing at any sequence of watermarks, with entries in any order, adds up to rating everything at once.
     #[test]

@@ -174,6 +174,41 @@ fn changed_lines_and_lost_usage_are_seen_by_the_control() {
 }
 
 #[test]
+fn control_names_what_is_only_on_one_side() {
+    let context = context("2026-10-15");
+    let mut facts = facts(since("2026-05-15T05:00:00Z"));
+    // Within the allowance: the line costs nothing, and its octets count all the same.
+    facts.services[0].usage = vec![entry(1, at("2026-11-02T10:00:00Z"), 7_000_000_000)];
+    facts.issued = lines(&facts, &context).expect("rated").lines;
+    let issued = of_period(&facts, &context);
+    let replayed = period_lines(&facts, &context).expect("rated");
+    assert_eq!(issued[1].basis.amount_minor, 0);
+    assert_eq!(control(&issued, &replayed[..1]), ["1 data version 1: 0 was issued, nothing is due"]);
+    assert_eq!(control(&issued[..1], &replayed), ["1 data: 0 is due, nothing was issued"]);
+    assert_eq!(control(&issued, &replayed[1..]), ["1 access version 1: 49.95 was issued, nothing is due"]);
+    // What is nothing on both counts is none.
+    let mut nothing = issued.clone();
+    nothing[1].basis.quantity_raw = 0;
+    assert_eq!(control(&nothing, &replayed[..1]), Vec::<String>::new());
+    assert_eq!(control(&issued[..1], &nothing), Vec::<String>::new());
+    // Of several lines of an item the newest holds, in whatever order they are given.
+    let mut corrected = issued[1].clone();
+    corrected.basis.revision = 1;
+    corrected.basis.quantity_raw += 5;
+    for lines in
+        [[issued[0].clone(), issued[1].clone(), corrected.clone()], [corrected, issued[1].clone(), issued[0].clone()]]
+    {
+        assert_eq!(
+            control(&lines, &replayed),
+            ["1 data version 1: quantity_raw is 8000000005 in its lines and 8000000000 replayed"]
+        );
+    }
+    let mut taxed = issued.clone();
+    taxed[0].basis.taxes[0].amount_minor += 1;
+    assert!(control(&taxed, &replayed)[0].contains("tax is"));
+}
+
+#[test]
 fn cheapest_plan_is_named_with_what_it_would_have_saved() {
     let context = context("2026-10-15");
     let offers = ["flat", "res-100"].map(|id| Offer { plan: format!("plan-{id}"), tariff: id.to_owned() });
@@ -206,8 +241,36 @@ fn lost_octets_cost_what_the_next_ones_would_have() {
     assert_eq!(lost(10_000_000_000, &facts), None);
 }
 
+#[test]
+fn lost_octets_are_those_of_their_service_and_of_its_directions() {
+    let context = context("2026-10-15");
+    let mut facts = facts(since("2026-05-15T05:00:00Z"));
+    let mut other = facts.services[0].clone();
+    other.id = "2".to_owned();
+    other.usage = vec![entry(2, at("2026-11-02T10:00:00Z"), 140_000_000_000)];
+    let mut addon = other.clone();
+    addon.addon = Some("ip x1".to_owned());
+    facts.services.insert(0, addon);
+    facts.services.push(other);
+    // Service 1 has its allowance still, service 2 is beyond it: 160 GB of 100.
+    let lost = |service: &str, octets: i128| {
+        marginal(&facts, &context, service, octets).expect("rated").map(|money| money.minor)
+    };
+    assert_eq!(lost("2", 10_000_000_000), Some(50 + 29 - 25));
+    assert_eq!(lost("1", 10_000_000_000), Some(0));
+    assert_eq!((lost("2", 0), lost("3", 10_000_000_000)), (Some(0), None));
+    // Only what goes up is metered; an eighth of the service's usage went up, so of 80 GB 10 do.
+    let mut context = context.clone();
+    let text =
+        TARIFF.replace("direction = \"sum\"", "direction = \"up\"").replace("amount = \"100\"", "amount = \"20\"");
+    let known = KnownVersion { tariff: tariff(&text), known_at: at("2026-01-01T00:00:00Z") };
+    context.tariffs.insert("res-100".to_owned(), vec![known]);
+    let lost = marginal(&facts, &context, "2", 80_000_000_000).expect("rated").expect("it is metered");
+    assert_eq!(lost.minor, 50 + 4);
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(10_000))]
+    #![proptest_config(crate::vocabulary::cases(10_000))]
 
     /// Invariant 14: the prices in force give the issued lines, whenever their usage came and whatever was corrected.
     #[test]

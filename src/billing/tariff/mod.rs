@@ -516,4 +516,6 @@ fn sorted_value(value: &toml::Value) -> toml::Value {
 }
 
 #[cfg(test)]
+mod limits_tests;
+#[cfg(test)]
 mod tests;

@@ -60,7 +60,7 @@ impl StoredReports {
 }
 
 /// The store of a site, as its configuration names it.
-fn store_config(site: &Site) -> StoreConfig {
+pub fn store_config(site: &Site) -> StoreConfig {
     let config = std::fs::read_to_string(&site.config).expect("the configuration");
     let value = |key: &str| {
         let line = config.lines().find(|line| line.starts_with(key)).expect("a key of the configuration");
