@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::calendar::{BillCycle, days_between};
 use super::tariff::{Count, CountRule, Counted};
 use crate::account::{ServiceType, Status};
-use crate::vocabulary::{Exact, ExactError, Period, Timestamp};
+use crate::vocabulary::{Exact, ExactError, Period, Timestamp, hex};
 
 /// Everybody a tenant had.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl CountList {
             hash.update(id.as_bytes());
             hash.update(days.to_be_bytes());
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.finalize())
     }
 }
 

@@ -8,7 +8,7 @@ use super::charges::PostedBasis;
 use super::parts::Part;
 use super::price::{Adjustment, Granted, PricedTier};
 use super::tax::TaxAmount;
-use crate::vocabulary::{Exact, ExactError, Period, Timestamp};
+use crate::vocabulary::{Exact, ExactError, Period, Timestamp, hex};
 
 /// One rated, immutable invoice line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -338,8 +338,7 @@ pub fn line_id(tenant: &str, source: &str, account: &str, cycle: &str, item: &It
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
-    let hex: String = hash.finalize().iter().take(ID_BYTES).map(|byte| format!("{byte:02x}")).collect();
-    format!("ln_{hex}")
+    format!("ln_{}", hex(&hash.finalize()[..ID_BYTES]))
 }
 
 impl TierShape {

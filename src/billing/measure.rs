@@ -13,7 +13,7 @@ use super::facts::{PeriodSum, UsageEntry};
 use super::tariff::{Direction, Level, Meter, PartPrice, Usage};
 use super::window::{Timeline, midnights};
 use crate::usage::Fingerprint;
-use crate::vocabulary::{Timestamp, Zone};
+use crate::vocabulary::{Timestamp, Zone, hex};
 
 /// What was counted, and the fingerprint of the entries it was counted from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +105,7 @@ pub fn first_digest(coverage: &[(Timestamp, Timestamp)], entries: &[UsageEntry])
     for number in ordered.into_iter().flat_map(numbers) {
         hash.update(number.to_be_bytes());
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize())
 }
 
 /// Neither windows nor classes, and quantized by the cycle if at all: one sum is all there is.

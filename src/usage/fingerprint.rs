@@ -6,6 +6,8 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::vocabulary::hex;
+
 /// The sums of the entries' hashes, lane by lane. 2^31 entries fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fingerprint(pub [i64; 8]);
@@ -39,7 +41,7 @@ impl Fingerprint {
         for lane in self.0 {
             hash.update(lane.to_be_bytes());
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.finalize())
     }
 }
 

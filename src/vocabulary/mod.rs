@@ -4,6 +4,7 @@ mod cidr;
 mod document;
 mod exact;
 mod fault;
+mod hex;
 mod ids;
 mod mac;
 mod money;
@@ -14,8 +15,9 @@ mod time;
 
 pub use cidr::{Cidr, CidrError};
 pub use document::{Section, TomlFile, Value};
-pub use exact::{Exact, ExactError};
+pub use exact::{Denominator, Exact, ExactError};
 pub use fault::{Fault, Faults};
+pub use hex::hex;
 pub use ids::{AccountKey, DEFAULT_SOURCE, IdError, Role, SourceId, TenantId};
 pub use mac::{MacAddress, MacError};
 pub use money::{Currency, Money, MoneyError, Rounding};
