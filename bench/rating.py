@@ -15,7 +15,7 @@ RATE = """
 CREATE OR REPLACE TABLE line AS
 WITH period AS (
     SELECT usage.account,
-           date_trunc('month', usage.at::DATE - (account.anchor - 1)) AS month,
+           date_trunc('month', usage.used_at::DATE - (account.anchor - 1)) AS month,
            SUM(usage.octets)::BIGINT AS octets
     FROM usage JOIN account ON account.account = usage.account GROUP BY 1, 2),
 tier AS (
@@ -49,7 +49,7 @@ def main():
         database = duckdb.connect()
         database.execute("SET threads = 1")
         database.execute(f"CREATE TABLE account AS SELECT * FROM read_csv('{made}.accounts.csv', header = false, columns = {{'account': 'BIGINT', 'anchor': 'INTEGER'}})")
-        database.execute(f"CREATE TABLE usage AS SELECT account, make_timestamp(at) AS at, octets FROM read_csv('{made}.usage.csv', header = false, columns = {{'account': 'BIGINT', 'at': 'BIGINT', 'octets': 'BIGINT'}})")
+        database.execute(f"CREATE TABLE usage AS SELECT account, make_timestamp(micros) AS used_at, octets FROM read_csv('{made}.usage.csv', header = false, columns = {{'account': 'BIGINT', 'micros': 'BIGINT', 'octets': 'BIGINT'}})")
         rounds = {"Lastmile": [], f"DuckDB {duckdb.__version__}": []}
         try:
             for _ in range(options.rounds):
