@@ -38,7 +38,7 @@ const FIRST: i64 = 1_767_225_600_000_000;
 const DAY: i64 = 86_400_000_000;
 const DAYS: i64 = 90;
 /// A month's use is some hundred GB in some dozens of rows.
-const MOST_OCTETS: u64 = 40_000_000_000;
+const MOST_OCTETS: u64 = 16_000_000_000;
 
 struct Usage {
     accounts: Vec<Account>,
