@@ -44,7 +44,8 @@
 //! - **Import** (`detail`, `radacct`, SAMIS): `radius` and `docsis` read what was recorded elsewhere → `collector::import`
 //!   makes packets of it and appends those that are not known to the journal, on a lane of its own → the same fold.
 //! - **Billing run**: `biller` flushes pending usage and fixes watermarks → reads services' history, usage sums and
-//!   lines already issued, a chunk of accounts at a time → `billing` rates on two threads → lines are written while the
+//!   lines already issued, a chunk of accounts at a time; of periods that an earlier run has settled nothing, unless usage
+//!   came late → `billing` rates on two threads → lines are written while the
 //!   next chunk is read; the batch becomes visible with its last row, or stays a draft until it is checked and approved.
 //! - **Proof**: `collector::fold` folds the journal anew and says which record brought which octets → `billing` computes
 //!   each line again from ledger and tariff → both ways meet in one sum a period (`audit verify`), in one line's

@@ -75,6 +75,18 @@ impl BillCycle {
         self.period_at(before)
     }
 
+    /// Where the periods begin from the one `from` lies in to the one `until` lies in, ascending: whoever places many
+    /// instants finds the period of each by `partition_point`.
+    pub fn starts(&self, from: Timestamp, until: Timestamp) -> Result<Vec<Timestamp>, CalendarError> {
+        let mut period = self.period_at(from)?;
+        let mut starts = vec![period.start];
+        while period.end <= until {
+            period = self.next(&period)?;
+            starts.push(period.start);
+        }
+        Ok(starts)
+    }
+
     /// The latest period that has ended at `now`.
     pub fn latest_ended(&self, now: Timestamp) -> Result<Period, CalendarError> {
         self.previous(&self.period_at(now)?)
@@ -315,6 +327,10 @@ mod tests {
             prop_assert_eq!(previous.end, period.start);
             prop_assert_eq!(cycle.period_at(period.start).expect("in range"), period.clone());
             prop_assert_eq!(cycle.ordinal(&next).expect("in range") > cycle.ordinal(&period).expect("in range"), true);
+            let starts = cycle.starts(previous.start, next.start).expect("in range");
+            let place = starts.partition_point(|start| *start <= instant);
+            prop_assert_eq!(starts[place - 1], period.start);
+            prop_assert_eq!(starts.last(), Some(&next.start));
             prop_assert_eq!(cycle.named(&cycle.name(&period)).expect("its own name"), period);
         }
 

@@ -25,12 +25,17 @@ pub struct AccountFacts {
     pub services: Vec<ServiceFacts>,
     /// Charges that were posted for it.
     pub posted: Vec<PostedCharge>,
-    /// Lines of earlier batches, for this cycle, in any order.
+    /// Lines of earlier batches, for this cycle, in any order; of periods that ended by `lines_since` perhaps not all, where
+    /// the run does not look back.
     pub issued: Vec<StoredLine>,
+    /// Up to which ledger sequence the lines that are not among `issued` have seen usage, by the start of their period.
+    pub looked: BTreeMap<Timestamp, i64>,
     /// Items with a correction that the tenant's policy held back: they are looked at again in every run.
     pub held: BTreeSet<ItemKey>,
     /// The last ledger sequence this run may see.
     pub watermark: i64,
+    /// Since when all of this but usage, posted charges and lines surely is as it is. `None`: nobody knows.
+    pub unchanged_since: Option<Timestamp>,
 }
 
 /// What one service, or one add-on of a service, is billed for.
@@ -168,11 +173,13 @@ pub struct Causes {
     pub engine: u32,
     /// Start of a period that a person wants rated anew, whatever has changed.
     pub rerate: Option<Timestamp>,
+    /// When the tenant's catalog was last changed. `None`: nobody knows.
+    pub catalog_at: Option<Timestamp>,
 }
 
 impl Default for Causes {
     fn default() -> Self {
-        Self { engine: super::items::ENGINE, rerate: None }
+        Self { engine: super::items::ENGINE, rerate: None, catalog_at: None }
     }
 }
 

@@ -35,7 +35,7 @@ use super::facts::{
 };
 use super::lines::StoredLine;
 use super::price::{Measure, price};
-use super::run::{RunError, lines};
+use super::run::{RunError, lines, looks_back};
 use super::tariff::{Charge, ChargeKind, Model, Tariff, Usage};
 use crate::vocabulary::{Exact, Money, Timestamp, Zone};
 
@@ -177,6 +177,7 @@ fn tiered(model: &str, tiers: &[Step]) -> String {
 }
 
 const FIRST_PERIOD: &str = "2026-10-15";
+const SETTLING: [&str; 4] = [FIRST_PERIOD, "2026-11-15", "2026-12-15", "2027-01-15"];
 
 fn cycle() -> BillCycle {
     BillCycle {
@@ -283,6 +284,43 @@ fn close(facts: &mut AccountFacts, context: &RunContext, entries: &[UsageEntry],
     let made = rated(facts, context);
     facts.issued.extend(made.iter().cloned());
     made
+}
+
+#[test]
+fn run_looks_back_where_something_changed_or_usage_came_late() {
+    let offer = Offer {
+        model: 1,
+        prices: [10, 5, 2],
+        bounds: [50, 100],
+        allowance: None,
+        prorate: false,
+        quantize: None,
+        limits: None,
+        discount: None,
+        taxes: 2,
+        proration: 0,
+        direction: 0,
+    };
+    let entries = entries(&[(10, 5, 5), (800, 7, 7), (20, 9, 9)]);
+    let context = |period| context(period, vec![known(offer.tariff())]);
+    let mut facts = on_offer();
+    facts.unchanged_since = Some(Timestamp::UNIX_EPOCH);
+    assert_eq!(looks_back(&facts, &context(SETTLING[0])), Ok(true), "it was never billed");
+    close(&mut facts, &context(SETTLING[0]), &entries, 1);
+    assert_eq!(looks_back(&facts, &context(SETTLING[1])), Ok(false));
+    close(&mut facts, &context(SETTLING[1]), &entries, 2);
+    let next = context(SETTLING[2]);
+    assert_eq!(looks_back(&facts, &next), Ok(false));
+    // The run of another period than the one before tells nothing of that one.
+    assert_eq!(looks_back(&facts, &context(SETTLING[3])), Ok(true));
+    let late = AccountFacts { watermark: 3, ..facts.clone() };
+    let late =
+        AccountFacts { services: vec![ServiceFacts { usage: entries.clone(), ..late.services[0].clone() }], ..late };
+    assert_eq!(looks_back(&late, &next), Ok(true), "usage came for the first period");
+    for unchanged_since in [None, Some(next.period.start + 1.hour()), Some(Timestamp::MAX)] {
+        let changed = AccountFacts { unchanged_since, ..facts.clone() };
+        assert_eq!(looks_back(&changed, &next), Ok(true), "{unchanged_since:?}");
+    }
 }
 
 fn sum(parts: impl IntoIterator<Item = Exact>) -> Exact {
@@ -443,6 +481,30 @@ proptest! {
         prop_assert!(rated(&facts, &context).is_empty());
         let ids: BTreeSet<&str> = facts.issued.iter().map(|line| line.line.id.as_str()).collect();
         prop_assert_eq!(ids.len(), facts.issued.len());
+    }
+
+    /// 4: what a run takes for settled, because an earlier one has looked at it and nothing but usage has come since, has no
+    /// line; late usage has, whatever it is late for.
+    #[test]
+    fn settled_periods_have_the_lines_of_those_that_are_looked_at(
+        offer in offer(), usage in usage(12), mut turns in prop::collection::vec(0usize..12, 4)
+    ) {
+        let entries = entries(&usage);
+        turns.sort();
+        let (mut looked_at, mut settled) = (on_offer(), on_offer());
+        settled.unchanged_since = Some(Timestamp::UNIX_EPOCH);
+        for (period, known_entries) in SETTLING.iter().zip(turns) {
+            let context = context(period, vec![known(offer.tariff())]);
+            let known_entries = known_entries.min(entries.len());
+            let mut trial = looked_at.clone();
+            trial.services[0].usage = entries[..known_entries].to_vec();
+            trial.watermark = i64::try_from(known_entries).expect("few");
+            // What is taken back before it came in stops the account, however it is looked at.
+            if lines(&trial, &context).is_ok() {
+                let made = close(&mut looked_at, &context, &entries, known_entries);
+                prop_assert_eq!(close(&mut settled, &context, &entries, known_entries), made);
+            }
+        }
     }
 
     /// 5: a retroactive version replaces what the closed period cost: afterwards its items are what the new version alone

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::count::Tally;
 use super::coverage::{self, BilledPart, Edges, Piece};
 use super::deposit::deposits;
-use super::facts::{AccountFacts, KnownVersion, PriceOverride, RunContext, ServiceFacts, UsageEntry};
+use super::facts::{AccountFacts, KnownVersion, PriceOverride, RunContext, ServiceFacts, TariffBook, UsageEntry};
 use super::lines::{ItemKey, StoredLine};
 use super::offer;
 use super::price::Granted;
@@ -74,9 +74,10 @@ impl Item<'_> {
 /// Every item of the account that is due or was billed, in the order of the invoice.
 pub fn items<'r>(facts: &'r AccountFacts, context: &'r RunContext) -> Result<Vec<Item<'r>>, RunError> {
     let issued = Issued::of(facts);
+    let settled = settled_before(facts, context)?;
     let mut found: Found<'r> = BTreeMap::new();
     for (index, service) in facts.services.iter().enumerate() {
-        for (period, recent) in periods(service, &issued, context)? {
+        for (period, recent) in periods(service, &issued, context, settled)? {
             for item in items_of_period(facts, index, &period, context, &issued)? {
                 if recent || (item.issued.is_some() && item.is_usage() && item.late) {
                     let order = item.version.tariff.charges.iter().position(|charge| charge.id == item.charge.id);
@@ -88,7 +89,9 @@ pub fn items<'r>(facts: &'r AccountFacts, context: &'r RunContext) -> Result<Vec
     add_deposits(facts, context, &issued, &mut found)?;
     add_posted(facts, context, &issued, &mut found)?;
     let known: BTreeSet<ItemKey> = found.keys().map(|(key, _)| key.clone()).collect();
-    for key in issued.keys().filter(|key| !known.contains(key)) {
+    // In a settled period nothing is no longer due.
+    let open = |key: &&ItemKey| settled.is_none_or(|settled| key.period_start >= settled);
+    for key in issued.keys().filter(open).filter(|key| !known.contains(key)) {
         if let Some(item) = withdrawn(facts, key, context, &issued)? {
             found.insert((key.clone(), None), item);
         }
@@ -165,13 +168,57 @@ struct Issued<'r> {
 ///
 /// A run looks at its own period and at older ones. One of an older period, made behind that of a later, has seen usage of
 /// the later period go by without looking at it.
-pub fn looked_at_everywhere(issued: &[StoredLine]) -> i64 {
-    looked(issued).last_key_value().map_or(0, |(_, sequence)| *sequence)
+pub fn looked_at_everywhere(facts: &AccountFacts) -> i64 {
+    looked(facts).last_key_value().map_or(0, |(_, sequence)| *sequence)
 }
 
-fn looked(issued: &[StoredLine]) -> BTreeMap<Timestamp, i64> {
-    let mut looked: BTreeMap<Timestamp, i64> = BTreeMap::new();
-    for line in issued {
+/// Lines of periods that end later are always needed; of older ones, where a run does not look back, only what they have
+/// seen of the ledger.
+pub fn lines_since(context: &RunContext, tariffs: &TariffBook) -> Result<Timestamp, RunError> {
+    let mut charges = tariffs.values().flatten().flat_map(|version| &version.tariff.charges);
+    let carries_on = charges.any(|charge| match &charge.kind {
+        ChargeKind::Usage(usage) => usage.allowance.is_some_and(|allowance| allowance.rollover.is_some()),
+        _ => false,
+    });
+    // What is carried on stands on the line of whatever period it comes from.
+    if carries_on { Ok(Timestamp::MIN) } else { Ok(context.cycle.previous(&context.period)?.start) }
+}
+
+/// Whether a run looks at periods before its own, and must have their lines.
+pub fn looks_back(facts: &AccountFacts, context: &RunContext) -> Result<bool, RunError> {
+    let Some(settled) = settled_before(facts, context)? else { return Ok(true) };
+    let issued = Issued::of(facts);
+    for service in &facts.services {
+        if periods(service, &issued, context, Some(settled))?.iter().any(|(period, _)| period.start < settled) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The start before which periods can have changed by their usage alone: an earlier run has looked at them, and nothing else
+/// has changed since. `None`: every period must be looked at.
+///
+/// Whoever lets another thing move what an account is billed tells of it in `unchanged_since`, or says no here.
+fn settled_before(facts: &AccountFacts, context: &RunContext) -> Result<Option<Timestamp>, RunError> {
+    let Some(unchanged) = facts.unchanged_since else { return Ok(None) };
+    // Other accounts are counted anew; what was held back is looked at again in every run.
+    if facts.services.iter().any(|service| service.census.is_some()) || !facts.held.is_empty() {
+        return Ok(None);
+    }
+    let before = context.cycle.previous(&context.period)?;
+    let of_run_before = |line: &StoredLine| {
+        // Paid in advance of this period, or used in the one before it: the run has looked at all that came before.
+        line.line.period.start >= context.period.start
+            || (line.line.usage.is_some() && line.line.period.start >= before.start)
+    };
+    let looked = facts.issued.iter().any(|line| of_run_before(line) && line.line.created_at > unchanged);
+    Ok(looked.then_some(context.period.start))
+}
+
+fn looked(facts: &AccountFacts) -> BTreeMap<Timestamp, i64> {
+    let mut looked = facts.looked.clone();
+    for line in &facts.issued {
         if let Some(usage) = &line.line.usage {
             let sequence = looked.entry(line.line.period.start).or_default();
             *sequence = usage.watermark.max(*sequence);
@@ -198,7 +245,7 @@ impl<'r> Issued<'r> {
                 entry.1 = line;
             }
         }
-        Self { lines, looked: looked(&facts.issued) }
+        Self { lines, looked: looked(facts) }
     }
 
     /// The last ledger sequence of which a run has looked at what it is to this period.
@@ -211,14 +258,21 @@ impl<'r> Issued<'r> {
     }
 }
 
-/// The periods to look at, each with whether it is inside the backdate window.
-fn periods(service: &ServiceFacts, issued: &Issued<'_>, context: &RunContext) -> Result<Vec<(Period, bool)>, RunError> {
+/// The periods to look at, each with whether it is inside the backdate window; those that are settled only where usage came
+/// late.
+fn periods(
+    service: &ServiceFacts,
+    issued: &Issued<'_>,
+    context: &RunContext,
+    settled: Option<Timestamp>,
+) -> Result<Vec<(Period, bool)>, RunError> {
     let cycle = &context.cycle;
     let last = cycle.next(&context.period)?;
     let window = window_start(context);
     let mut found = BTreeMap::new();
     if let Some(first) = service.stretches.first() {
-        let mut period = cycle.period_at(first.from.max(window).min(last.start))?;
+        let open = settled.map_or(window, |settled| settled.max(window));
+        let mut period = cycle.period_at(first.from.max(open).min(last.start))?;
         loop {
             let next = cycle.next(&period)?;
             let end = period.start >= last.start;
@@ -239,7 +293,8 @@ fn periods(service: &ServiceFacts, issued: &Issued<'_>, context: &RunContext) ->
     for period in late.map(|(start, _)| cycle.period_at(*start)) {
         let period = period?;
         if period.start <= context.period.start {
-            found.entry(period.start).or_insert((period, false));
+            let recent = period.end > window;
+            found.entry(period.start).or_insert((period, recent));
         }
     }
     let everywhere = issued.looked.last_key_value().map_or(0, |(_, sequence)| *sequence);
@@ -248,7 +303,8 @@ fn periods(service: &ServiceFacts, issued: &Issued<'_>, context: &RunContext) ->
         let last_moment = entry.until.checked_sub(1.microsecond()).unwrap_or(entry.until).max(entry.from);
         for period in [cycle.period_at(entry.from)?, cycle.period_at(last_moment)?] {
             if period.start <= context.period.start && entry.sequence > issued.looked_at(period.start) {
-                found.entry(period.start).or_insert((period, false));
+                let recent = period.end > window;
+                found.entry(period.start).or_insert((period, recent));
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Calendar, tariffs, rating and lines; late usage and corrections. Everything here is a function of its arguments: no
 //! database, no clock.
 //!
-//! `calendar` cuts time into periods, `tariff` reads prices, `price` and `tax` price one quantity; `items` finds what a
+//! `calendar` cuts time into periods, `tariff` reads prices, `price` and `tax` price one quantity, `ladder` the usual one
+//! faster; `items` finds what a
 //! run has to look at, `groups` and `allowance` what items share, `coverage`, `measure` and `parts` what is billed of it,
 //! `offer`, `deposit`, `count` and `charges` what is special about some, and `run` makes the lines. `balance` and
 //! `thresholds` look at a period that runs, `explain` and `shared` at a line that was made.
@@ -26,6 +27,7 @@ pub mod history;
 #[cfg(test)]
 mod invariants;
 mod items;
+mod ladder;
 pub mod lines;
 mod measure;
 pub mod month_end;

@@ -195,7 +195,24 @@ fn used(usage: &Usage, measure: &Measure) -> Result<Priced, ExactError> {
         beyond = whole_steps(beyond, block)?;
     }
     let scale = if usage.prorate_tiers { measure.share } else { Exact::ONE };
-    let tiers = match &usage.model {
+    let (tiers, amount) = match laddered(&usage.model, beyond, scale) {
+        Some(found) => found,
+        None => tiers_of(&usage.model, beyond, scale, measure.events)?,
+    };
+    let mut priced = Priced { quantity, allowance, allowance_used, tiers, adjustments: Vec::new(), amount };
+    priced.adjust(AdjustmentKind::OwnPrice, measure.apart)?;
+    Ok(priced)
+}
+
+/// Graduated tiers in whole numbers; `None`: it takes fractions.
+fn laddered(model: &Model, quantity: Exact, scale: Exact) -> Option<(Vec<PricedTier>, Exact)> {
+    let (Model::Graduated(tiers) | Model::GraduatedPercentage(tiers)) = model else { return None };
+    tiers.ladder.as_ref().filter(|_| scale == Exact::ONE)?.price(&tiers.list, quantity)
+}
+
+/// The tiers of a quantity and their sum, in fractions.
+fn tiers_of(model: &Model, beyond: Exact, scale: Exact, events: u64) -> Result<(Vec<PricedTier>, Exact), ExactError> {
+    let tiers = match model {
         // Priced one by one, apart.
         Model::Rates(_) => Vec::new(),
         Model::Standard { unit_amount } => vec![tier_of(beyond, *unit_amount, Exact::ZERO)?],
@@ -207,7 +224,7 @@ fn used(usage: &Usage, measure: &Measure) -> Result<Priced, ExactError> {
             vec![tier_of(packages, *amount, Exact::ZERO)?]
         }
         Model::Percentage { rate, fixed_amount } => {
-            let flat = fixed_amount.checked_mul(Exact::from_int(i128::from(measure.events)))?;
+            let flat = fixed_amount.checked_mul(Exact::from_int(i128::from(events)))?;
             vec![tier_of(beyond, rate.checked_div(Exact::from_int(100))?, flat)?]
         }
     };
@@ -215,9 +232,7 @@ fn used(usage: &Usage, measure: &Measure) -> Result<Priced, ExactError> {
     for tier in &tiers {
         amount = amount.checked_add(tier.amount)?;
     }
-    let mut priced = Priced { quantity, allowance, allowance_used, tiers, adjustments: Vec::new(), amount };
-    priced.adjust(AdjustmentKind::OwnPrice, measure.apart)?;
-    Ok(priced)
+    Ok((tiers, amount))
 }
 
 /// What the allowance and the model see.

@@ -14,8 +14,8 @@ use super::charges::PostedBasis;
 use super::count::CountList;
 use super::facts::{AccountFacts, PeriodSum, RunContext};
 use super::groups::{Step, chains, due, issued_carry, share_step};
-pub use super::items::looked_at_everywhere;
 use super::items::{Item, items};
+pub use super::items::{lines_since, looked_at_everywhere, looks_back};
 use super::lines::{
     AdjustmentShape, AllowanceShape, Basis, CountShape, GrantedShape, ItemKey, Line, LineKind, PartShape, Ratio,
     StoredLine, TariffRef, TaxShape, TaxSum, TierShape, UsageShape, line_id,

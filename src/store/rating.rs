@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use jiff::ToSpan;
 use thiserror::Error;
 
 use super::accounts::FactsRow;
-use super::billing::{self as rows, BilledAccount, Wanted};
+use super::billing::{self as rows, BilledAccount, IssuedLine, Wanted};
 use super::charges::PostedRow;
 use super::{StoreError, Tx, accounts, catalog, census, charges, held, ledger, ledger_totals};
 use crate::account::TaxExempt;
@@ -19,7 +20,7 @@ use crate::billing::facts::{
 };
 use crate::billing::history::{PlanTariffs, ServiceHistory, billed};
 use crate::billing::lines::{ItemKey, StoredLine};
-use crate::billing::run::{RunError, looked_at_everywhere, usage_needed};
+use crate::billing::run::{RunError, lines_since, looked_at_everywhere, looks_back, usage_needed};
 use crate::billing::shared::{SharedFigures, shared_figures};
 use crate::billing::tariff::{ChargeKind, Tariff};
 use crate::billing::{account_wide, wholesale};
@@ -48,8 +49,8 @@ pub async fn context(
     period: Option<&str>,
     now: Timestamp,
 ) -> Result<RunContext, RatingError> {
-    let in_force =
-        catalog::in_force(tx, tenant).await?.ok_or_else(|| RatingError::NoTenant(tenant.to_owned()))?.catalog;
+    let in_force = catalog::in_force(tx, tenant).await?.ok_or_else(|| RatingError::NoTenant(tenant.to_owned()))?;
+    let (in_force, applied_at) = (in_force.catalog, in_force.applied_at);
     let known = in_force
         .cycles
         .get(cycle)
@@ -69,7 +70,7 @@ pub async fn context(
         wholesale: in_force.wholesale,
         corrections: in_force.corrections,
         closures: rows::closures(tx, tenant, cycle).await?,
-        causes: Causes::default(),
+        causes: Causes { catalog_at: Some(applied_at), ..Causes::default() },
     })
 }
 
@@ -95,29 +96,27 @@ pub async fn facts_of(
 ) -> Result<Vec<Result<AccountFacts, RunError>>, StoreError> {
     let ids: Vec<i64> = accounts.iter().map(|account| account.id).collect();
     let mut stored: HashMap<i64, Stored> = ids.iter().map(|id| (*id, Stored::default())).collect();
-    let place = |account: i64, stored: &mut HashMap<i64, Stored>, take: &mut dyn FnMut(&mut Stored)| {
-        stored.get_mut(&account).into_iter().for_each(take);
-    };
     for (account, service, external_id) in accounts::service_ids(tx, &ids).await? {
-        place(account, &mut stored, &mut |one| one.services.extend([(service, external_id.clone())]));
+        stored.entry(account).or_default().services.insert(service, external_id);
     }
     for (account, row) in accounts::facts_of(tx, &ids).await? {
-        place(account, &mut stored, &mut |one| one.take(row.clone(), |one, row| one.history.push(row)));
+        stored.entry(account).or_default().take(row, |one, row| one.history.push(row));
     }
-    for (account, line) in rows::issued_of(tx, &ids, &context.cycle.id).await? {
-        place(account, &mut stored, &mut |one| one.take(line.clone(), |one, line| one.issued.push(line)));
+    let since = lines_since(context, &context.tariffs).unwrap_or(Timestamp::MIN);
+    for (account, line) in rows::issued_of(tx, &ids, &context.cycle.id, since).await? {
+        stored.entry(account).or_default().take(line, |one, line| one.issued.take(line));
     }
     for (account, key) in held::keys_of(tx, &ids, &context.cycle.id).await? {
-        place(account, &mut stored, &mut |one| one.held.extend([key.clone()]));
+        stored.entry(account).or_default().held.insert(key);
     }
     for (account, sequence) in ledger::last_sequences(tx, &ids).await? {
-        place(account, &mut stored, &mut |one| one.watermark = sequence);
+        stored.entry(account).or_default().watermark = sequence;
     }
     for (account, row) in charges::of_accounts(tx, &ids, &context.cycle.id).await? {
-        place(account, &mut stored, &mut |one| one.take(row.clone(), |one, row| one.posted.push(row)));
+        stored.entry(account).or_default().take(row, |one, row| one.posted.push(row));
     }
     for (account, services) in counted(tx, accounts, tenant, context).await? {
-        place(account, &mut stored, &mut |one| one.take_counted(services.clone()));
+        stored.entry(account).or_default().take_counted(services);
     }
     let mut found: Vec<Result<Gathered, RunError>> = accounts
         .iter()
@@ -131,12 +130,36 @@ pub async fn facts_of(
     Ok(found.into_iter().map(|one| one.map(|one| one.facts)).collect())
 }
 
+/// What was issued to one account on a cycle.
+#[derive(Default)]
+pub(super) struct IssuedLines {
+    pub lines: Vec<StoredLine>,
+    /// What lines of long ago have seen of the ledger, by the start of their period.
+    looked: BTreeMap<Timestamp, i64>,
+    /// Some of long ago are left out.
+    partial: bool,
+}
+
+impl IssuedLines {
+    pub fn take(&mut self, line: IssuedLine) {
+        match line {
+            IssuedLine::Whole(line) => self.lines.push(*line),
+            IssuedLine::Seen { period_start, watermark } => {
+                self.partial = true;
+                let Some(watermark) = watermark else { return };
+                let seen = self.looked.entry(period_start).or_default();
+                *seen = watermark.max(*seen);
+            }
+        }
+    }
+}
+
 /// What is stored of one account.
 #[derive(Default)]
 struct Stored {
     services: BTreeMap<i64, String>,
     history: Vec<FactsRow>,
-    issued: Vec<StoredLine>,
+    issued: IssuedLines,
     held: BTreeSet<ItemKey>,
     posted: Vec<PostedRow>,
     /// What it pays for the subscribers of tenants.
@@ -170,6 +193,8 @@ impl Stored {
 struct Gathered {
     account_id: i64,
     facts: AccountFacts,
+    /// Some of its lines of long ago are left out.
+    partial: bool,
     rows: Vec<i64>,
     /// Rows of services whose sums may be of another cycle's periods.
     moved: BTreeSet<i64>,
@@ -179,7 +204,7 @@ struct Gathered {
 fn gather(
     account: &BilledAccount,
     stored: Stored,
-    Services { exempt, mut services, mut rows, mut moved }: Services,
+    Services { exempt, mut services, mut rows, mut moved, changed_at }: Services,
     tenant: &str,
     context: &RunContext,
 ) -> Result<Gathered, RunError> {
@@ -202,11 +227,20 @@ fn gather(
         exempt_from: exempt.taxes().to_vec(),
         posted,
         services,
-        issued: stored.issued,
+        issued: stored.issued.lines,
+        looked: stored.issued.looked,
         held: stored.held,
         watermark: stored.watermark,
+        unchanged_since: unchanged_since(changed_at, context),
     };
-    Ok(Gathered { account_id: account.id, facts, rows, moved })
+    Ok(Gathered { account_id: account.id, facts, partial: stored.issued.partial, rows, moved })
+}
+
+/// Since when neither the catalog nor the account's services have changed, with room for a change that was under way when a
+/// run looked: what it is told of carries the instant at which it began.
+fn unchanged_since(changed_at: Option<Timestamp>, context: &RunContext) -> Option<Timestamp> {
+    let changed_at = changed_at?.max(context.causes.catalog_at?);
+    changed_at.checked_add(CHANGE_HOURS.hours()).ok()
 }
 
 /// What an account's services are billed for, without usage.
@@ -217,6 +251,8 @@ pub(super) struct Services {
     pub rows: Vec<i64>,
     /// Rows of services that were on another cycle, too: the sums that were kept of them may be of its periods.
     pub moved: BTreeSet<i64>,
+    /// When the last of their facts became known.
+    pub changed_at: Option<Timestamp>,
 }
 
 /// The services of one account.
@@ -239,6 +275,7 @@ fn services(
 ) -> Result<Services, RunError> {
     let mut histories: BTreeMap<i64, ServiceHistory> = BTreeMap::new();
     let mut tax_exempt = (Timestamp::MIN, TaxExempt::default());
+    let changed_at = rows.iter().map(|row| row.from_at).max();
     for row in rows {
         if row.from_at >= tax_exempt.0 {
             tax_exempt = (row.from_at, row.facts.tax_exempt.clone());
@@ -259,7 +296,7 @@ fn services(
         rows.extend(std::iter::repeat_n(*row, found.len()));
         services.extend(found);
     }
-    Ok(Services { exempt: tax_exempt.1, services, rows, moved })
+    Ok(Services { exempt: tax_exempt.1, services, rows, moved, changed_at })
 }
 
 /// Adds the usage that the items need. `pending`: ledger entries that are not written yet, with their service, numbered on
@@ -270,7 +307,7 @@ pub(super) async fn complete(
     tenant: &str,
     context: &RunContext,
     services: Services,
-    (issued, posted): (Vec<StoredLine>, Vec<PostedRow>),
+    (issued, posted): (IssuedLines, Vec<PostedRow>),
     pending: &[(i64, UsageEntry)],
 ) -> Result<Result<AccountFacts, RunError>, StoreError> {
     let written = ledger::last_sequences(tx, &[account.id]).await?.get(&account.id).copied().unwrap_or(0);
@@ -301,7 +338,43 @@ async fn read_usage(
     for one in metered {
         take_pending(one, pending, context);
     }
+    read_back(tx, found, context).await?;
     read_periods(tx, found, context).await
+}
+
+/// Every line of the accounts of which a run looks at periods of long ago.
+async fn read_back(
+    tx: &mut Tx,
+    found: &mut [Result<Gathered, RunError>],
+    context: &RunContext,
+) -> Result<(), StoreError> {
+    let mut back: BTreeMap<i64, usize> = BTreeMap::new();
+    for (index, slot) in found.iter_mut().enumerate() {
+        let Some(one) = slot.as_mut().ok().filter(|one| one.partial) else { continue };
+        match looks_back(&one.facts, context) {
+            Ok(true) => {
+                back.insert(one.account_id, index);
+                one.facts.looked.clear();
+                one.facts.issued.clear();
+            }
+            Ok(false) => {}
+            Err(error) => *slot = Err(error),
+        }
+    }
+    if back.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<i64> = back.keys().copied().collect();
+    for (account, line) in rows::issued_of(tx, &ids, &context.cycle.id, Timestamp::MIN).await? {
+        let slot = &mut found[back[&account]];
+        match (line, slot.as_mut()) {
+            (Ok(IssuedLine::Whole(line)), Ok(one)) => one.facts.issued.push(*line),
+            (Err(error), Ok(_)) => *slot = Err(RunError::Unreadable(error.to_string())),
+            // No line is of long ago.
+            (Ok(IssuedLine::Seen { .. }), _) | (_, Err(_)) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Counts entries that are not written yet as if they were.
@@ -436,7 +509,7 @@ async fn read_late(tx: &mut Tx, metered: &mut [&mut Gathered]) -> Result<(), Sto
     let wanted: Vec<Wanted> = without
         .iter()
         .map(|one| {
-            let after = looked_at_everywhere(&one.facts.issued);
+            let after = looked_at_everywhere(&one.facts);
             let (account_id, until) = (one.account_id, one.facts.watermark);
             Wanted { account_id, service_id: None, after, until, touching: None }
         })
@@ -574,3 +647,5 @@ pub async fn line_ground(tx: &mut Tx, tenant: Option<&str>, id: &str) -> Result<
 
 /// Facts that are not a service's have no usage.
 const NO_ROW: i64 = 0;
+/// Longer than any push is under way.
+const CHANGE_HOURS: i64 = 1;

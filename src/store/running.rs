@@ -12,11 +12,11 @@ use super::billing::{self as rows, BilledAccount};
 use super::charges::PostedRow;
 use super::cycles::{self, Timetable};
 use super::ledger::Cutting;
-use super::rating::{RatingError, Services, complete, services_of};
+use super::rating::{IssuedLines, RatingError, Services, complete, services_of};
 use super::thresholds::{Look, Totals};
 use super::{StoreError, Tx, catalog, charges, ledger, on, thresholds};
 use crate::billing::balance::{Balance, balance as balanced};
-use crate::billing::facts::{AccountFacts, RunContext, TariffBook, UsageEntry};
+use crate::billing::facts::{AccountFacts, Causes, RunContext, TariffBook, UsageEntry};
 use crate::billing::history::PlanTariffs;
 use crate::billing::run::{RunError, lines};
 use crate::billing::thresholds::{Standing, standings as standing};
@@ -28,6 +28,7 @@ use crate::vocabulary::{Period, Timestamp, from_micros};
 #[derive(Debug)]
 pub struct Prices {
     pub version: i64,
+    applied_at: Timestamp,
     pub catalog: Catalog,
     timetable: Timetable,
     tariffs: TariffBook,
@@ -83,6 +84,7 @@ pub async fn read(tx: &mut Tx, tenant: &str) -> Result<Option<Prices>, StoreErro
     let Some(in_force) = catalog::in_force(tx, tenant).await? else { return Ok(None) };
     Ok(Some(Prices {
         version: in_force.version,
+        applied_at: in_force.applied_at,
         timetable: Timetable::of(&in_force.catalog),
         catalog: in_force.catalog,
         tariffs: catalog::tariff_book(tx, tenant).await?,
@@ -108,7 +110,7 @@ impl Prices {
             wholesale: self.catalog.wholesale.clone(),
             corrections: self.catalog.corrections.clone(),
             closures: Default::default(),
-            causes: Default::default(),
+            causes: Causes { catalog_at: Some(self.applied_at), ..Causes::default() },
         }))
     }
 
@@ -133,8 +135,12 @@ pub async fn balance(
     let mut context = prices.context(cycle, now, now).ok_or_else(no_cycle)??;
     context.closures = rows::closures(tx, tenant, cycle).await?;
     let services = services_of(tx, account.id, &context, &prices.plans).await??;
-    let issued = rows::issued(tx, account.id, cycle).await?;
-    let billed = issued.iter().map(|line| line.line.tariff.id.as_str());
+    // All of them: which tariffs are needed is known only with them.
+    let mut issued = IssuedLines::default();
+    for (_, line) in rows::issued_of(tx, &[account.id], cycle, Timestamp::MIN).await? {
+        issued.take(line?);
+    }
+    let billed = issued.lines.iter().map(|line| line.line.tariff.id.as_str());
     let posted = charges::of_accounts(tx, &[account.id], cycle).await?;
     let posted: Vec<PostedRow> = posted.into_iter().map(|(_, row)| row).collect::<Result<_, _>>()?;
     let named = posted.iter().filter_map(|row| row.posting.tariff.as_deref());

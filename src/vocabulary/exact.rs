@@ -27,6 +27,8 @@ pub enum ExactError {
 }
 
 const SHOWN_DIGITS: usize = 20;
+/// Digits after the point that surely fit 64 bits.
+const MOST_OF_64: u32 = 19;
 
 impl Exact {
     pub const ZERO: Exact = Exact { num: 0, den: 1 };
@@ -59,11 +61,20 @@ impl Exact {
     }
 
     pub fn checked_add(self, other: Self) -> Result<Self, ExactError> {
+        match (self.num, other.num) {
+            (_, 0) => return Ok(self),
+            (0, _) => return Ok(other),
+            _ => {}
+        }
         let divisor = as_i128(gcd(self.den.unsigned_abs(), other.den.unsigned_abs()))?;
-        let left = self.num.checked_mul(other.den / divisor).ok_or(ExactError::Overflow)?;
-        let right = other.num.checked_mul(self.den / divisor).ok_or(ExactError::Overflow)?;
-        let den = (self.den / divisor).checked_mul(other.den).ok_or(ExactError::Overflow)?;
-        Self::ratio(left.checked_add(right).ok_or(ExactError::Overflow)?, den)
+        let (own, foreign) = (self.den / divisor, other.den / divisor);
+        let left = self.num.checked_mul(foreign).ok_or(ExactError::Overflow)?;
+        let right = other.num.checked_mul(own).ok_or(ExactError::Overflow)?;
+        let num = left.checked_add(right).ok_or(ExactError::Overflow)?;
+        // Of reduced fractions only the part both denominators share can be reduced in the sum (Knuth, 4.5.1).
+        let common = as_i128(gcd(num.unsigned_abs(), divisor.unsigned_abs()))?;
+        let den = own.checked_mul(other.den / common).ok_or(ExactError::Overflow)?;
+        Ok(Self { num: num / common, den })
     }
 
     pub fn checked_neg(self) -> Result<Self, ExactError> {
@@ -79,7 +90,8 @@ impl Exact {
         let across = as_i128(gcd(other.num.unsigned_abs(), self.den.unsigned_abs()).max(1))?;
         let num = (self.num / cross).checked_mul(other.num / across).ok_or(ExactError::Overflow)?;
         let den = (self.den / across).checked_mul(other.den / cross).ok_or(ExactError::Overflow)?;
-        Self::ratio(num, den)
+        // Nothing is left that numerator and denominator share.
+        Ok(Self { num, den })
     }
 
     pub fn checked_div(self, other: Self) -> Result<Self, ExactError> {
@@ -109,18 +121,96 @@ impl Exact {
 
     /// Digits after the point of the terminating decimal, `None` where it does not terminate.
     pub fn decimal_places(self) -> Option<u32> {
-        let (mut den, mut twos, mut fives) = (self.den, 0u32, 0u32);
-        while den % 2 == 0 {
-            den /= 2;
-            twos += 1;
-        }
-        while den % 5 == 0 {
-            den /= 5;
-            fives += 1;
-        }
-        (den == 1).then_some(twos.max(fives))
+        let den = Denominator::of(self.den);
+        (den.rest == 1).then_some(den.twos.max(den.fives))
     }
 }
+
+/// A denominator that many numbers share, taken apart once, so that each of them is reduced without a search for what it
+/// has in common with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Denominator {
+    value: i128,
+    twos: u32,
+    fives: u32,
+    /// What is left without its twos and fives: 1 of a decimal.
+    rest: i128,
+}
+
+impl Denominator {
+    /// Of a number above zero.
+    pub fn of(value: i128) -> Self {
+        let twos = value.trailing_zeros();
+        let (rest, fives) = without_fives(value >> twos, u32::MAX);
+        Self { value, twos, fives, rest }
+    }
+
+    pub fn value(self) -> i128 {
+        self.value
+    }
+
+    /// How many times one part of this denominator a number is; `None`: not a whole number of times, or beyond 128 bits.
+    pub fn over(self, number: Exact) -> Option<i128> {
+        if number.den == self.value {
+            return Some(number.num);
+        }
+        let times = match (i64::try_from(self.value), i64::try_from(number.den)) {
+            (Ok(whole), Ok(part)) => (whole % part == 0).then(|| i128::from(whole / part)),
+            _ => (self.value % number.den == 0).then(|| self.value / number.den),
+        };
+        number.num.checked_mul(times?)
+    }
+
+    /// `num` over this denominator.
+    pub fn under(self, num: i128) -> Exact {
+        if num == 0 {
+            return Exact::ZERO;
+        }
+        let twos = num.trailing_zeros().min(self.twos);
+        let (num, fives) = without_fives(num >> twos, self.fives);
+        let den = (self.rest << (self.twos - twos)) * FIVES[(self.fives - fives) as usize];
+        if self.rest == 1 {
+            return Exact { num, den };
+        }
+        // A common divisor is at most `rest`, which is an i128.
+        let common = gcd(num.unsigned_abs(), self.rest.unsigned_abs()) as i128;
+        Exact { num: num / common, den: den / common }
+    }
+}
+
+/// The number without its factors of five, of which at most `most` are taken, and how many were.
+fn without_fives(num: i128, most: u32) -> (i128, u32) {
+    let most = most.min(FIVES.len() as u32 - 1);
+    let mut fives = 0;
+    match i64::try_from(num) {
+        Ok(mut small) => {
+            while fives < most && small % 5 == 0 {
+                small /= 5;
+                fives += 1;
+            }
+            (i128::from(small), fives)
+        }
+        Err(_) => {
+            let mut num = num;
+            while fives < most && num % 5 == 0 {
+                num /= 5;
+                fives += 1;
+            }
+            (num, fives)
+        }
+    }
+}
+
+/// The powers of five below 2^127.
+const FIVES: [i128; 55] = {
+    let mut powers = [1i128; 55];
+    let mut index = 1;
+    while index < powers.len() {
+        powers[index] = powers[index - 1] * 5;
+        index += 1;
+    }
+    powers
+};
 
 impl PartialOrd for Exact {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
@@ -131,6 +221,12 @@ impl PartialOrd for Exact {
 /// Compares by continued fractions, so that no product can overflow.
 impl Ord for Exact {
     fn cmp(&self, other: &Self) -> Ordering {
+        if self.den == other.den {
+            return self.num.cmp(&other.num);
+        }
+        if let (Some(left), Some(right)) = (self.num.checked_mul(other.den), other.num.checked_mul(self.den)) {
+            return left.cmp(&right);
+        }
         let (mut a, mut b) = (*self, *other);
         loop {
             let (whole_a, whole_b) = (a.floor(), b.floor());
@@ -189,7 +285,17 @@ impl fmt::Display for Exact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.num < 0 { "-" } else { "" };
         let (num, den) = (self.num.unsigned_abs(), self.den.unsigned_abs());
-        let digits = self.decimal_places().map_or(SHOWN_DIGITS, |places| places as usize);
+        let places = self.decimal_places();
+        if let (Some(places), Ok(small)) = (places.filter(|places| *places <= MOST_OF_64), u64::try_from(den)) {
+            let (whole, rest) = (num / den, (num % den) as u64);
+            return match places {
+                0 => write!(f, "{sign}{whole}"),
+                _ => {
+                    write!(f, "{sign}{whole}.{:0digits$}", rest * (10u64.pow(places) / small), digits = places as usize)
+                }
+            };
+        }
+        let digits = places.map_or(SHOWN_DIGITS, |places| places as usize);
         let (whole, mut rest) = (num / den, num % den);
         write!(f, "{sign}{whole}")?;
         if digits > 0 {
@@ -221,9 +327,26 @@ fn times_ten(rest: u128, den: u128) -> (u8, u128) {
 
 fn gcd(mut a: u128, mut b: u128) -> u128 {
     while b != 0 {
+        if let (Ok(a), Ok(b)) = (u64::try_from(a), u64::try_from(b)) {
+            return u128::from(gcd_of_64(a, b));
+        }
         (a, b) = (b, a % b);
     }
     a.max(1)
+}
+
+/// Without a division: halves and differences (Stein).
+fn gcd_of_64(mut a: u64, mut b: u64) -> u64 {
+    if a == 0 || b == 0 {
+        return (a | b).max(1);
+    }
+    let twos = (a | b).trailing_zeros();
+    a >>= a.trailing_zeros();
+    while b != 0 {
+        b >>= b.trailing_zeros();
+        (a, b) = (a.min(b), a.abs_diff(b));
+    }
+    a << twos
 }
 
 fn as_i128(value: u128) -> Result<i128, ExactError> {
@@ -232,6 +355,8 @@ fn as_i128(value: u128) -> Result<i128, ExactError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn exact(text: &str) -> Exact {
@@ -261,6 +386,55 @@ mod tests {
         let bigger = Exact::ratio(i128::MAX - 1, i128::MAX - 2).expect("ratio");
         assert!(big < bigger);
         assert!(exact("-0.5") < exact("-0.25"));
+    }
+
+    /// The plain way, as slow as it is: what every shorter way must give.
+    fn plain_gcd(a: u128, b: u128) -> u128 {
+        if b == 0 { a.max(1) } else { plain_gcd(b, a % b) }
+    }
+
+    fn plain(num: i128, den: i128) -> Exact {
+        let divisor = plain_gcd(num.unsigned_abs(), den.unsigned_abs()) as i128;
+        Exact { num: num / divisor, den: den / divisor }
+    }
+
+    fn plain_text(value: Exact) -> String {
+        let (num, den) = (value.num.unsigned_abs(), value.den.unsigned_abs());
+        let digits = value.decimal_places().map_or(SHOWN_DIGITS, |places| places as usize);
+        let mut text = format!("{}{}", if value.num < 0 { "-" } else { "" }, num / den);
+        let mut rest = num % den;
+        for place in 0..digits {
+            let (digit, left) = times_ten(rest, den);
+            text.push_str(&format!("{}{digit}", if place == 0 { "." } else { "" }));
+            rest = left;
+        }
+        text
+    }
+
+    /// Numerators and denominators of all sizes: decimals, parts of days, anything.
+    fn fraction() -> impl Strategy<Value = (i128, i128)> {
+        let num = prop_oneof![-5i128..5, any::<i32>().prop_map(i128::from), any::<i64>().prop_map(i128::from)];
+        let ten = (0u32..19).prop_map(|places| 10i128.pow(places));
+        let den = prop_oneof![ten, Just(1i128 << 30), 1i128..400, (1i128..1 << 62)];
+        (num, den)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
+        #[test]
+        fn shorter_ways_give_what_the_plain_way_gives((a, b) in fraction(), (c, d) in fraction(), by in 1i128..1000) {
+            let (left, right) = (plain(a, b), plain(c, d));
+            prop_assert_eq!(Exact::ratio(a * by, b * by), Ok(left));
+            prop_assert_eq!(Denominator::of(b).under(a), left);
+            prop_assert_eq!(Denominator::of(b).over(left), Some(a));
+            prop_assert_eq!(left.to_string(), plain_text(left));
+            let low = |number: i128| number.unsigned_abs() < 1 << 60;
+            if low(a) && low(b) && low(c) && low(d) {
+                prop_assert_eq!(left.checked_add(right), Ok(plain(a * d + c * b, b * d)));
+                prop_assert_eq!(left.checked_mul(right), Ok(plain(a * c, b * d)));
+                prop_assert_eq!(left.cmp(&right), (a * d).cmp(&(c * b)));
+            }
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod time;
 pub(crate) use cases::cases;
 pub use cidr::{Cidr, CidrError};
 pub use document::{Section, TomlFile, Value};
-pub use exact::{Exact, ExactError};
+pub use exact::{Denominator, Exact, ExactError};
 pub use fault::{Fault, Faults};
 pub use hex::hex;
 pub use ids::{AccountKey, DEFAULT_SOURCE, IdError, Role, SourceId, TenantId};

@@ -116,24 +116,28 @@ impl Rounding {
 
     /// Rounds an exact value to a whole number.
     pub fn whole(self, value: Exact) -> i128 {
-        let floor = value.floor();
-        let (num, den) = (value.numerator(), value.denominator());
+        self.whole_of(value.numerator(), value.denominator())
+    }
+
+    /// As `whole`, of a fraction that need not be reduced; `den` is above zero.
+    fn whole_of(self, num: i128, den: i128) -> i128 {
+        let floor = num.div_euclid(den);
         let rest = num.rem_euclid(den);
         if rest == 0 {
             return floor;
         }
-        let ceil = value.ceil();
+        let ceil = floor.saturating_add(1);
         let half = rest.cmp(&(den - rest));
         match self {
             Rounding::Down => {
-                if value.is_negative() {
+                if num < 0 {
                     ceil
                 } else {
                     floor
                 }
             }
             Rounding::Up => {
-                if value.is_negative() {
+                if num < 0 {
                     floor
                 } else {
                     ceil
@@ -143,7 +147,7 @@ impl Rounding {
                 std::cmp::Ordering::Less => floor,
                 std::cmp::Ordering::Greater => ceil,
                 std::cmp::Ordering::Equal => {
-                    if value.is_negative() {
+                    if num < 0 {
                         floor
                     } else {
                         ceil
@@ -178,10 +182,16 @@ impl Money {
     pub fn round(amount: Exact, currency: Currency, places: u32, rounding: Rounding) -> Result<Self, MoneyError> {
         let digits = currency.minor_digits();
         let places = places.min(digits);
-        let scale = Exact::from_int(10i128.pow(places));
-        let scaled = amount.checked_mul(scale).map_err(|_: ExactError| MoneyError::Overflow)?;
-        let minor = rounding
-            .whole(scaled)
+        let scale = 10i128.pow(places);
+        let whole = match amount.numerator().checked_mul(scale) {
+            Some(scaled) => rounding.whole_of(scaled, amount.denominator()),
+            // What the scale and the denominator share may still make it fit.
+            None => {
+                let scaled = amount.checked_mul(Exact::from_int(scale));
+                rounding.whole(scaled.map_err(|_: ExactError| MoneyError::Overflow)?)
+            }
+        };
+        let minor = whole
             .checked_mul(10i128.pow(digits - places))
             .and_then(|minor| i64::try_from(minor).ok())
             .ok_or(MoneyError::Overflow)?;

@@ -1,6 +1,7 @@
 //! The store's contract, run on SQLite and on PostgreSQL alike.
 
 use lastmile::account::Account;
+use lastmile::biller::{Kept, Order, close_period};
 use lastmile::billing::calendar::{BillCycle, Every};
 use lastmile::billing::facts::{PeriodSum, UsageEntry};
 use lastmile::billing::run::lines;
@@ -13,7 +14,7 @@ use lastmile::store::ledger::{self, Cause, NewEntry};
 use lastmile::store::sessions::Owner;
 use lastmile::store::{Store, StoreConfig, StoreError, catalog as catalogs, ledger_totals, nas, rating};
 use lastmile::usage::{Amount, LedgerBucket};
-use lastmile::vocabulary::{AccountKey, Timestamp, Zone, from_micros, to_micros};
+use lastmile::vocabulary::{AccountKey, Clock, Timestamp, Zone, from_micros, to_micros};
 
 use crate::harness::{postgres, temp_dir};
 
@@ -38,6 +39,7 @@ contract!(
     events_are_numbered_without_a_gap,
     sums_kept_with_the_ledger_are_the_sums_of_its_entries,
     cycle_an_account_left_bills_its_own_months_usage_alone,
+    usage_that_comes_months_late_corrects_its_period_once,
 );
 
 async fn migrations_run_once(store: Store) {
@@ -251,6 +253,97 @@ async fn cycle_an_account_left_bills_its_own_months_usage_alone(store: Store) {
         let amounts: Vec<&str> = found.iter().map(|stored| stored.line.amount.as_str()).collect();
         assert_eq!(amounts, [amount], "{cycle}");
     }
+}
+
+/// What was closed long ago is not read anew for each run, and is there when it is needed.
+async fn usage_that_comes_months_late_corrects_its_period_once(store: Store) {
+    let instant = |text: &str| text.parse::<Timestamp>().expect("an instant");
+    let began = instant("2026-01-01T00:00:00Z");
+    let read = catalog::read(&Bundle::single("catalog.toml", TWO_CYCLES)).expect("a catalog");
+    let mut tx = store.write().await.expect("a transaction");
+    let assessed = catalogs::assess(&mut tx, &read, began).await.expect("assessed");
+    catalogs::apply(&mut tx, &read, assessed, false, "test", began).await.expect("applied");
+    let key = AccountKey {
+        tenant: "acme".parse().expect("a tenant"),
+        source: "default".parse().expect("a source"),
+        external_id: "A".to_owned(),
+    };
+    let document = serde_json::json!({"status": "active", "kind": "person", "bill_cycle": "month"});
+    let document: Account = serde_json::from_value(document).expect("an account");
+    let written = Written { key: &key, id: None, document: &document, etag: "1", source_revision: None, wake_at: None };
+    let account = accounts::write(&mut tx, &[written], began).await.expect("written")[0];
+    let facts = serde_json::json!({"type": "internet", "plan": "res", "bill_cycle": "month", "status": "active"});
+    let change = ServiceChange::new(account, "s1", serde_json::from_value(facts).expect("facts")).expect("a change");
+    let rows = accounts::change_services(&mut tx, &[change], began).await.expect("written");
+    let service = rows[&(account, "s1".to_owned())];
+    tx.commit().await.expect("committed");
+    let use_in = async |month: &str, gigabytes: i64| {
+        let start = instant(&format!("2026-{month}-01T00:00:00Z"));
+        let entry = NewEntry {
+            owner: Owner { account_id: account, service_id: service },
+            session_id: 1,
+            bucket: LedgerBucket {
+                from_at: to_micros(start),
+                until_at: to_micros(start) + 3_600_000_000,
+                amount: Amount { in_octets: 0, out_octets: gigabytes * 1_000_000_000, seconds: 3600, sessions: 1 },
+            },
+            cause: Cause::Usage,
+            period_start_at: Some(to_micros(start)),
+            class: None,
+        };
+        let mut tx = store.write().await.expect("a transaction");
+        ledger::append(&mut tx, &[entry], start).await.expect("appended");
+        tx.commit().await.expect("committed");
+    };
+    let close = async |month: &str, now: &str| {
+        let order = Order {
+            tenant: "acme".to_owned(),
+            cycle: "month".to_owned(),
+            period: Some(format!("2026-{month}")),
+            dry_run: false,
+            rerate: false,
+        };
+        let mut kept = Kept::default();
+        let clock = Clock::fixed(instant(now));
+        close_period(&store, &clock, &order, &mut kept).await.expect("closed");
+        kept.0
+            .into_iter()
+            .map(|line| (line.period.start.to_string(), line.amount, line.corrects.is_some()))
+            .collect::<Vec<_>>()
+    };
+    let line =
+        |month: &str, amount: &str, corrects: bool| (format!("2026-{month}-01T00:00:00Z"), amount.to_owned(), corrects);
+    // Given: half a year, closed month by month.
+    for (month, next) in [("01", "02"), ("02", "03"), ("03", "04"), ("04", "05"), ("05", "06")] {
+        use_in(month, 10).await;
+        assert_eq!(close(month, &format!("2026-{next}-02T00:00:00Z")).await, [line(month, "10.00", false)]);
+    }
+    let now = instant("2026-07-02T00:00:00Z");
+    let facts_now = async || {
+        let mut tx = store.read().await.expect("a transaction");
+        let context = rating::context(&mut tx, "acme", "month", Some("2026-06"), now).await.expect("a context");
+        let plans = catalogs::plan_tariffs(&mut tx, "acme").await.expect("plans");
+        let billed = BilledAccount {
+            id: account,
+            source: "default".to_owned(),
+            external_id: "A".to_owned(),
+            bill_cycle: "month".to_owned(),
+        };
+        rating::facts(&mut tx, &billed, "acme", &context, &plans).await.expect("read").expect("facts")
+    };
+    let facts = facts_now().await;
+    let whole: Vec<String> = facts.issued.iter().map(|stored| stored.line.period.start.to_string()).collect();
+    assert_eq!((whole, facts.looked.len()), (vec!["2026-05-01T00:00:00Z".to_owned()], 4), "the rest is not read");
+
+    // When: usage comes for January. Then: June's run corrects January, and a further one has nothing to say.
+    use_in("06", 20).await;
+    use_in("01", 1).await;
+    assert_eq!(facts_now().await.issued.len(), 5, "now all of it is");
+    let found = close("06", "2026-07-02T00:00:00Z").await;
+    assert_eq!(found, [line("01", "1.00", true), line("06", "20.00", false)]);
+    assert_eq!(close("06", "2026-07-03T00:00:00Z").await, []);
+    use_in("01", 2).await;
+    assert_eq!(close("06", "2026-07-04T00:00:00Z").await, [line("01", "2.00", true)], "what was seen is known");
 }
 
 async fn lanes_are_separate(store: Store) {

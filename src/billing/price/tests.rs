@@ -185,3 +185,57 @@ proptest! {
         prop_assert!(cost(a.min(b)) <= cost(a.max(b)));
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+    /// Whole numbers and fractions are two ways to one price, at and around every bound too.
+    #[test]
+    fn ladder_gives_what_fractions_give(
+        steps in prop::collection::vec((1u64..200_000, 0u32..4), 0..5),
+        prices in prop::collection::vec((0u64..100_000, 0u32..6, 0u64..500), 5),
+        unit in prop_oneof![Just("GB"), Just("GiB"), Just("MB"), Just("octet")],
+        counted in prop_oneof![0u64..5_000_000_000_000, 0u64..100_000, any::<u32>().prop_map(u64::from)],
+        (at_bound, beside) in (0usize..6, -1i128..2),
+    ) {
+        let decimal = |digits: u64, places: u32| {
+            Exact::ratio(i128::from(digits), 10i128.pow(places)).expect("a decimal")
+        };
+        let mut tiers = Vec::new();
+        let (mut bounds, mut bound) = (Vec::new(), Exact::ZERO);
+        for (index, (digits, places, flat)) in prices.iter().enumerate().take(steps.len() + 1) {
+            let up_to = match steps.get(index) {
+                Some((more, fine)) => {
+                    bound = bound.checked_add(decimal(*more, *fine)).expect("in range");
+                    bounds.push(bound);
+                    format!("up_to = \"{bound}\", ")
+                }
+                None => String::new(),
+            };
+            let flat = decimal(*flat, 2);
+            tiers.push(format!("{{ {up_to}unit_amount = \"{}\", flat_amount = \"{flat}\" }}", decimal(*digits, *places)));
+        }
+        let text = format!(
+            "id = \"t\"\nversion = 1\ncurrency = \"USD\"\neffective_from = \"2026-01-01\"\n[[charge]]\nid = \"data\"\n\
+             type = \"usage\"\nmeter = \"octets\"\ndirection = \"sum\"\nunit = \"{unit}\"\nmodel = \"graduated\"\n\
+             tiers = [{}]\n",
+            tiers.join(", ")
+        );
+        let tariff = Tariff::read("t.toml", &text).expect("a sound tariff of the test");
+        let ChargeKind::Usage(usage) = &tariff.charges[0].kind else { unreachable!("the test's charge is usage") };
+        let size = i128::from(usage.unit_size());
+        let counted = match bounds.get(at_bound) {
+            Some(bound) => (bound.checked_mul(Exact::from_int(size)).expect("in range").floor() + beside).max(0),
+            None => i128::from(counted),
+        };
+        let quantity = Exact::ratio(counted, size).expect("a quantity");
+        let fractions = tiers_of(&usage.model, quantity, Exact::ONE, 0).expect("in range");
+        let whole = laddered(&usage.model, quantity, Exact::ONE);
+        prop_assert!(whole.is_some() || counted == 0, "the usual case takes whole numbers");
+        if let Some(whole) = whole {
+            prop_assert_eq!(whole, fractions);
+        }
+        // What whole numbers cannot hold is left to fractions.
+        let odd = Exact::ratio(counted * 7 + 1, size * 7).expect("a quantity");
+        prop_assert!(laddered(&usage.model, odd, Exact::ONE).is_none());
+    }
+}

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 pub use read::read_section;
 pub use unit::{Meter, Unit};
 
+use super::ladder::Ladder;
 pub use super::window::Window;
 use crate::account::{HoldKind, ServiceType, Status};
 use crate::vocabulary::{Currency, Date, Exact, Fault, Rounding, TomlFile, hex};
@@ -335,6 +336,8 @@ pub struct Tiers {
     pub list: Vec<Tier>,
     /// Whether the first tier's flat amount is due when nothing was used.
     pub flat_at_zero: bool,
+    /// The same tiers in whole numbers, for the usual case; `None`: they do not fit.
+    pub(in crate::billing) ladder: Option<Ladder>,
 }
 
 /// Covers (bound of the tier before, `up_to`].
@@ -434,6 +437,16 @@ impl Tariff {
 
     pub fn charge(&self, id: &str) -> Option<&Charge> {
         self.charges.iter().find(|charge| charge.id == id)
+    }
+}
+
+impl Model {
+    /// The model of a charge of which one unit is `size` of what is counted.
+    fn in_units_of(mut self, size: u64) -> Self {
+        if let Model::Graduated(tiers) | Model::GraduatedPercentage(tiers) = &mut self {
+            tiers.ladder = Ladder::of(&tiers.list, size);
+        }
+        self
     }
 }
 

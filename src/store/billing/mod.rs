@@ -4,7 +4,8 @@
 mod reads;
 
 pub use reads::{
-    BilledAccount, Wanted, accounts, closures, count_accounts, issued, issued_of, usage_of_period, usage_wanted,
+    BilledAccount, IssuedLine, Wanted, accounts, closures, count_accounts, issued, issued_of, usage_of_period,
+    usage_wanted,
 };
 
 use super::bulk::{Bulk, Values};
@@ -74,19 +75,19 @@ macro_rules! insert_lines {
     ($values:literal) => {
         concat!(
             "INSERT INTO line (id, batch, tenant, account_id, service, charge, kind, cycle, period_start_at,
-                period_end_at, amount_minor, currency, corrects, document, created_at)",
+                period_end_at, amount_minor, currency, corrects, document, created_at, watermark)",
             $values
         )
     };
 }
-static INSERT_LINES_SQLITE: Bulk = Bulk::new(insert_lines!(""), 15, "");
+static INSERT_LINES_SQLITE: Bulk = Bulk::new(insert_lines!(""), 16, "");
 const INSERT_LINES_POSTGRES: &str = insert_lines!(
     " SELECT new.id, $1, $2, new.account_id, new.service, new.charge, new.kind, $3, new.period_start_at,
-        new.period_end_at, new.amount_minor, new.currency, new.corrects, new.document, new.created_at
+        new.period_end_at, new.amount_minor, new.currency, new.corrects, new.document, new.created_at, new.watermark
      FROM UNNEST($4::TEXT[], $5::BIGINT[], $6::TEXT[], $7::TEXT[], $8::TEXT[], $9::BIGINT[], $10::BIGINT[],
-        $11::BIGINT[], $12::TEXT[], $13::TEXT[], $14::TEXT[], $15::BIGINT[])
+        $11::BIGINT[], $12::TEXT[], $13::TEXT[], $14::TEXT[], $15::BIGINT[], $16::BIGINT[])
         AS new (id, account_id, service, charge, kind, period_start_at, period_end_at, amount_minor, currency,
-            corrects, document, created_at)"
+            corrects, document, created_at, watermark)"
 );
 const CLOSE_BATCH: &str = "UPDATE batch SET state = 'closed', lines = $2, totals = $3, closed_at = $4
      WHERE id = $1 AND state = 'building'";
@@ -199,7 +200,7 @@ pub async fn insert_lines(
                 row.put(line.charge.as_str()).put(line.kind.as_str()).put(cycle);
                 row.put(to_micros(line.period.start)).put(to_micros(line.period.end)).put(new.amount_minor);
                 row.put(line.currency.as_str()).put(line.corrects.as_deref()).put(new.document.as_str());
-                row.put(to_micros(line.created_at));
+                row.put(to_micros(line.created_at)).put(line.usage.as_ref().map(|usage| usage.watermark));
             };
             INSERT_LINES_SQLITE.execute(held, lines, put).await?;
         }
@@ -225,6 +226,7 @@ pub async fn insert_lines(
                 .bind(column!(|new| new.stored.line.corrects.as_deref()))
                 .bind(column!(|new| new.document.as_str()))
                 .bind(column!(|new| to_micros(new.stored.line.created_at)))
+                .bind(column!(|new| new.stored.line.usage.as_ref().map(|usage| usage.watermark)))
                 .execute(&mut **transaction)
                 .await?;
         }

@@ -31,13 +31,25 @@ const COUNT_ACCOUNTS: &str = "SELECT COUNT(*) FROM account WHERE tenant = $1 AND
 const ISSUED: &str = "SELECT line.document FROM line JOIN batch ON batch.id = line.batch
      WHERE line.account_id = $1 AND line.cycle = $2 AND batch.state <> 'building'
      ORDER BY line.period_start_at, line.id LIMIT 1000000";
-const ISSUED_OF_SQLITE: &str = "SELECT line.account_id, line.document
-     FROM json_each($1) AS key CROSS JOIN line ON line.account_id = key.value JOIN batch ON batch.id = line.batch
-     WHERE line.cycle = $2 AND batch.state <> 'building'
-     ORDER BY line.account_id, line.period_start_at, line.id";
-const ISSUED_OF_POSTGRES: &str = "SELECT line.account_id, line.document FROM line JOIN batch ON batch.id = line.batch
-     WHERE line.account_id = ANY($1) AND line.cycle = $2 AND batch.state <> 'building'
-     ORDER BY line.account_id, line.period_start_at, line.id";
+// A line of long ago that is the first of its item is looked at only for its watermark; lines of before there was one, and
+// what is not billed period by period, whole. What is left out is told, without its document.
+macro_rules! issued_of {
+    ($from:literal) => {
+        concat!(
+            "SELECT line.account_id, line.period_start_at, line.watermark,
+                CASE WHEN line.period_end_at > $3 OR NOT (line.kind = 'recurring'
+                    OR (line.kind = 'usage' AND line.watermark IS NOT NULL)) THEN line.document END AS document ",
+            $from,
+            " line.cycle = $2 AND batch.state <> 'building'
+             ORDER BY line.account_id, line.period_start_at, line.id"
+        )
+    };
+}
+const ISSUED_OF_SQLITE: &str = issued_of!(
+    "FROM json_each($1) AS key CROSS JOIN line ON line.account_id = key.value JOIN batch ON batch.id = line.batch WHERE"
+);
+const ISSUED_OF_POSTGRES: &str =
+    issued_of!("FROM line JOIN batch ON batch.id = line.batch WHERE line.account_id = ANY($1) AND");
 // Both take what is wanted as (number, account, service or none, after, until, from, before): `number` finds its way back.
 const WANTED_SQLITE: &str = "SELECT key.value ->> 0 AS number, ledger.service_id, ledger.sequence,
         ledger.session_id, ledger.class, CASE WHEN ledger.session_id < 0 THEN
@@ -91,25 +103,49 @@ pub async fn issued(tx: &mut Tx, account_id: i64, cycle: &str) -> Result<Vec<Sto
     rows.iter().map(|document| parsed(document)).collect()
 }
 
-/// Every visible line of these accounts on a cycle, with its account; the error is that one line's.
+/// A line that was issued, as far as it is needed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum IssuedLine {
+    Whole(Box<StoredLine>),
+    /// One of long ago, and up to which ledger sequence it has seen usage.
+    Seen {
+        period_start: Timestamp,
+        watermark: Option<i64>,
+    },
+}
+
+/// The visible lines of these accounts on a cycle, with their account; the error is that one line's. Of periods that ended by
+/// `since` only what cannot be left out.
 pub async fn issued_of(
     tx: &mut Tx,
     account_ids: &[i64],
     cycle: &str,
-) -> Result<Vec<(i64, Result<StoredLine, StoreError>)>, StoreError> {
-    let rows: Vec<(i64, String)> = match tx {
+    since: Timestamp,
+) -> Result<Vec<(i64, Result<IssuedLine, StoreError>)>, StoreError> {
+    let since = to_micros(since);
+    let rows: Vec<(i64, i64, Option<i64>, Option<String>)> = match tx {
         Tx::Sqlite(held) => {
             sqlx::query_as(ISSUED_OF_SQLITE)
                 .bind(json(&account_ids))
                 .bind(cycle)
+                .bind(since)
                 .fetch_all(&mut *held.transaction)
                 .await?
         }
         Tx::Postgres(transaction) => {
-            sqlx::query_as(ISSUED_OF_POSTGRES).bind(account_ids).bind(cycle).fetch_all(&mut **transaction).await?
+            sqlx::query_as(ISSUED_OF_POSTGRES)
+                .bind(account_ids)
+                .bind(cycle)
+                .bind(since)
+                .fetch_all(&mut **transaction)
+                .await?
         }
     };
-    Ok(rows.into_iter().map(|(account, document)| (account, parsed(&document))).collect())
+    let read = |start: i64, watermark: Option<i64>, document: Option<String>| match document {
+        Some(document) => Ok(IssuedLine::Whole(Box::new(parsed(&document)?))),
+        None => Ok(IssuedLine::Seen { period_start: instant(start, "line")?, watermark }),
+    };
+    Ok(rows.into_iter().map(|(account, start, seen, document)| (account, read(start, seen, document))).collect())
 }
 
 /// Ledger entries that somebody wants.

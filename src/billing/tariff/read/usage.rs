@@ -82,7 +82,7 @@ pub(super) fn usage(section: &mut Section<'_>) -> Option<Usage> {
         allowance: allowance?,
         windows: windows?,
         classes: classes?,
-        model: model?,
+        model: model?.in_units_of(unit?.size()),
         block: block?,
         minimum: minimum?.filter(|minimum| !minimum.is_zero()),
         maximum: maximum?,
@@ -122,7 +122,7 @@ pub(super) fn pricing(section: &mut Section<'_>) -> Option<Usage> {
         return None;
     }
     Some(Usage {
-        model: model?,
+        model: model?.in_units_of(Unit::Session.size()),
         block: block?,
         minimum: minimum?.filter(|minimum| !minimum.is_zero()),
         maximum: maximum?,
@@ -302,7 +302,7 @@ fn tiers(section: &mut Section<'_>, price: &'static str) -> Option<Tiers> {
         list.push(Tier { up_to, unit_amount, flat_amount: flat?.unwrap_or(Exact::ZERO) });
     }
     sound.then_some(())?;
-    Some(Tiers { list, flat_at_zero: flat_at_zero? })
+    Some(Tiers { list, flat_at_zero: flat_at_zero?, ladder: None })
 }
 
 #[derive(Clone, Copy, PartialEq)]
