@@ -146,8 +146,13 @@ impl Site {
         let assessed = crate::store::catalog::assess(&mut tx, &catalog, now()).await.expect("assessed");
         crate::store::catalog::apply(&mut tx, &catalog, assessed, false, "test", now()).await.expect("applied");
         tx.commit().await.expect("stored");
-        let ground =
-            Ground { sealer: Sealer::from_key([7; 32]), catalogs: Catalogs::default(), prices: Default::default() };
+        let ground = Ground {
+            sealer: Sealer::from_key([7; 32]),
+            catalogs: Catalogs::default(),
+            prices: Default::default(),
+            sources: Default::default(),
+            memory: Default::default(),
+        };
         Self { _folder: folder, store, ground }
     }
 
