@@ -138,6 +138,8 @@ const PUT_ASIDE: &str = "INSERT INTO ingest_fault (ingest, record, line, account
 const FAULTS: &str = "SELECT record, line, account, faults, created_at, replayed_at, replayed_by FROM ingest_fault
      WHERE ingest = $1 AND ($2 = 0 OR replayed_at IS NULL) AND record > $3 ORDER BY record LIMIT $4";
 const REPLAYED: &str = "UPDATE ingest_fault SET replayed_at = $3, replayed_by = $4 WHERE ingest = $1 AND record = $2";
+const OPEN_OF: &str = "SELECT COUNT(*) FROM ingest JOIN ingest_fault ON ingest_fault.ingest = ingest.id
+     WHERE ingest.tenant = $1 AND ingest.source = $2 AND ingest.profile = $3 AND ingest_fault.replayed_at IS NULL";
 const FORGET_FAULTS: &str = "DELETE FROM ingest_fault
      WHERE ingest IN (SELECT id FROM ingest WHERE expires_at <= $1 ORDER BY expires_at, id LIMIT $2)";
 const FORGET: &str = "DELETE FROM ingest
@@ -336,6 +338,16 @@ pub async fn replayed(tx: &mut Tx, ingest: i64, record: i64, by: &str, now: Time
         .execute(c)
         .await.map(drop))?;
     Ok(())
+}
+
+/// How many records of a source's profile are put aside and nothing came of yet.
+pub async fn open_of(tx: &mut Tx, tenant: &str, source: &str, profile: &str) -> Result<i64, StoreError> {
+    Ok(on!(tx, c => sqlx::query_scalar(OPEN_OF)
+        .bind(tenant)
+        .bind(source)
+        .bind(profile)
+        .fetch_one(c)
+        .await)?)
 }
 
 /// Forgets inputs whose time is over, at most `limit`. Returns how many.

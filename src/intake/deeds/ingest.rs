@@ -17,7 +17,7 @@ use crate::mediation::{AliasKind, Change, Operation, Outcome, Refusal, apply};
 use crate::store::accounts::{self, AccountRow};
 use crate::store::holders::{self, HeldKind};
 use crate::store::ingest::{self, NewIngest, Tally, Way};
-use crate::store::{StoreError, Tx};
+use crate::store::{StoreError, Tx, exceptions};
 use crate::vocabulary::{AccountKey, Fault, MacAddress, SourceId, TenantId, Timestamp};
 
 /// Records, complete: nothing more is needed from the request.
@@ -89,6 +89,8 @@ pub(super) async fn ingest(asked: &Ingest, tx: &mut Tx, ground: &Ground, now: Ti
     let mut results = Vec::new();
     let mut touched = HashSet::new();
     let mut next_record = settled_before;
+    // Why the first one was put aside, and where it stands.
+    let mut first: Option<String> = None;
     for record in &asked.records {
         let number = i64::try_from(record.number).unwrap_or(i64::MAX);
         if number < settled_before {
@@ -119,6 +121,9 @@ pub(super) async fn ingest(asked: &Ingest, tx: &mut Tx, ground: &Ground, now: Ti
             }
             Became::Aside(account, faults) => {
                 tally.quarantined += 1;
+                if let (None, Some(Fault { pointer, detail })) = (&first, faults.first()) {
+                    first = Some(format!("record {number}, line {line}: {pointer} {detail}"));
+                }
                 ingest::put_aside(tx, id, (number, line), account.as_deref(), &json!(faults), now).await?;
                 json!({ "record": number, "line": line, "result": "quarantined", "account": account, "errors": faults })
             }
@@ -127,7 +132,7 @@ pub(super) async fn ingest(asked: &Ingest, tx: &mut Tx, ground: &Ground, now: Ti
     if !again {
         ingest::advance(tx, id, next_record, tally, asked.ends.unwrap_or("reading"), asked.ends.map(|_| now)).await?;
     }
-    tell(asked, id, &tally, tx, now).await?;
+    tell(asked, id, &tally, first.as_deref(), tx, now).await?;
     let body = json!({
         "ingest": id.to_string(),
         "changes": tally.changes,
@@ -161,16 +166,27 @@ async fn begin(
     ingest::begin(tx, &new, now).await
 }
 
-/// Opens the exception of what was put aside, and ends it when nothing is any more.
-async fn tell(asked: &Ingest, id: i64, tally: &Tally, tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
-    let subject = format!("{}/{}/{}", asked.tenant, asked.source, asked.profile.profile.name);
+/// Opens the exception of what was put aside, and ends it when a replay leaves nothing aside.
+async fn tell(
+    asked: &Ingest,
+    id: i64,
+    tally: &Tally,
+    first: Option<&str>,
+    tx: &mut Tx,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (tenant, source, profile) = (asked.tenant.as_str(), asked.source.as_str(), &asked.profile.profile.name);
+    let subject = format!("{tenant}/{source}/{profile}");
     if tally.quarantined > 0 {
         let detail = format!(
-            "{} records of source {} were put aside, the last ones in input {id}: see `lastmile ingest show {id}`; mend the \
-             profile or the source, then `lastmile ingest replay {id}`.",
-            tally.quarantined, asked.source
+            "{} records of input {id} of source {source} were put aside; {}. See `lastmile ingest show {id}`; mend the profile or \
+             the source, then `lastmile ingest replay {id}`.",
+            tally.quarantined,
+            first.unwrap_or("it could not be read")
         );
-        crate::store::exceptions::open(tx, Some(asked.tenant.as_str()), ASIDE_KIND, &subject, &detail, now).await?;
+        exceptions::open(tx, Some(tenant), ASIDE_KIND, &subject, &detail, now).await?;
+    } else if matches!(asked.input, Input::Again { .. }) && ingest::open_of(tx, tenant, source, profile).await? == 0 {
+        exceptions::release_subject(tx, ASIDE_KIND, &subject, &asked.actor, now).await?;
     }
     Ok(())
 }
@@ -233,7 +249,7 @@ async fn done(
             close(&deed, tx, ground, now).await
         }
         Some(document) => {
-            let catalog = ground.catalogs.current(tx, &key.tenant).await.map_err(Stop::Declined)?;
+            let catalog = ground.catalogs.current(tx, &key.tenant).await.map_err(Stop::Refused)?;
             let pushed = match parse(&document, &key, &catalog.known) {
                 Ok(pushed) => pushed,
                 Err(faults) => return aside(faults),
@@ -258,7 +274,10 @@ async fn done(
             let detail = problem.document()["detail"].as_str().unwrap_or_default().to_owned();
             aside(vec![fault("", detail)])
         }
-        Err(stop) => Err(stop),
+        Err(Stop::Store(error)) => Err(Stop::Store(error)),
+        // Something is written already: all of it is undone, and whoever sent it sends it again.
+        Err(Stop::Declined(problem) | Stop::Refused(problem)) => Err(Stop::Refused(problem)),
+        Err(Stop::CatalogMoved) => Err(Stop::Refused(Problem::unavailable("The catalog is changing; send it again."))),
     }
 }
 
