@@ -108,6 +108,8 @@ impl Said {
             pushed,
             conditions: Conditions::default(),
             catalog_version: 1,
+            origin: None,
+            released: false,
         }))
     }
 }
@@ -266,6 +268,8 @@ fn a_push_that_cannot_have_what_it_wants_hinders_nobody_else() {
             effective: None::<Moment>,
             source_revision: None,
             conditions: Conditions::default(),
+            origin: None,
+            released: false,
         });
         let told = site.perform(&[close, said(1, 1).deed(&known)]).await;
         assert!(told[1].starts_with("201"), "what a closing frees is free for the push behind it: {}", told[1]);
