@@ -363,6 +363,14 @@ fn a_suspended_login_is_found_by_its_name_and_another_service_is_left_alone() {
         assert_eq!((stranger.status, stranger.body.as_str()), (422, "REFUSED"));
         let other = send(&site, &key, "ingest/freeside-acct?source=other", "action=suspend&username=jdoe");
         assert_eq!(other.status, 422);
+        // A deletion is harmless however often it comes, also of what never was.
+        for delete in ["action=delete&username=jdoe&prismid=20931&svcnum=77", "action=delete&username=nobody"] {
+            for _ in 0..2 {
+                assert_eq!(send(&site, &key, path, delete).body, "OK", "{delete}");
+            }
+        }
+        let services = get(&daemon, &key, "accounts/20931?source=fs")["services"].clone();
+        assert_eq!(services.as_array().map(Vec::len), Some(1), "{services:#}");
         let history = site.json(&["account", "history", "20931", "--tenant", "acme", "--source", "fs"]);
         let text = history.to_string();
         assert!(text.contains("freeside-acct") && text.contains("profile_digest"), "{text}");

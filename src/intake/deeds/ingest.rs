@@ -203,6 +203,8 @@ async fn done(
 ) -> Result<Became, Stop> {
     let (key, service) = match whose(asked, change, tx).await? {
         Ok(found) => found,
+        // What is not there, or no more, is gone: that is what is wanted, however often it is said.
+        Err(_) if change.operation == Operation::Delete => return Ok(Became::Ignored),
         Err(detail) => return Ok(Became::Aside(None, vec![fault("/id", detail)])),
     };
     let account = || Some(key.external_id.clone());
@@ -223,8 +225,7 @@ async fn done(
         let known: Vec<&str> = row.document.services.iter().map(|service| service.id.as_str()).collect();
         change.name_service(&known, &service);
     }
-    if change.operation == Operation::Delete && living.is_none() && row.is_none() {
-        // What never was, or was deleted elsewhere, is gone: that is what is wanted.
+    if change.operation == Operation::Delete && living.is_none() {
         return Ok(Became::Ignored);
     }
     let base = match living {
