@@ -8,7 +8,7 @@
 //! ```text
 //! ── 4 daemon + cli ── daemon: builds, wires, starts, stops; configuration, log, the system clock
 //!                      cli: the commands; one file a group
-//! ── 3 services ────── intake: HTTP in          collector: RADIUS in, and the fold behind it
+//! ── 3 services ────── intake: HTTP in, and other ways of billing systems    collector: RADIUS in, and the fold behind it
 //!                      provisioner: modems (TFTP, SNMP, DHCP), mailboxes, AAA rows out    biller: closes periods
 //!                      nas_control: live sessions changed or ended at their NAS (RFC 5176)
 //!                      (services never import one another; they meet in the store)
@@ -22,13 +22,17 @@
 //! ── 0 vocabulary ──── identifiers, addresses, rates, money, instants, secrets
 //! ```
 //!
-//! ## Nine journeys, each read, decide, write
+//! ## Ten journeys, each read, decide, write
 //!
 //! - **Account push**: `intake` parses the document (`account`: an account, or every fault) → reads what is stored →
 //!   decides (`account::decide`), works out the elements (`provision::elements`) → writes account, holders, sealed
 //!   secrets, elements, jobs and audit row in one transaction, many pushes to a commit and to each statement → answers.
 //!   Behind it the `provisioner` claims the job, acts through its backend, and records what is really applied. A job is
 //!   level-triggered: it brings an element from applied to desired, and the newest desired state wins.
+//! - **Foreign record** (request, file, message): `intake::ways` checks who sends → `mediation` reads it by the source's
+//!   profile → one deed of the writer: what came is kept sealed, the change is applied to the account as its source said it
+//!   last, and goes the way of a push; what cannot is put aside with its reasons → answer in the source's words. A push that
+//!   takes too much away waits for an operator (`intake::deeds::guard`), whichever way it came.
 //! - **Boot of a modem**: `provisioner::dhcp` receives what a CMTS relays → `dhcp` decides from the table of leases and what
 //!   the plant knows of the account → a new lease is written to its journal and synced → answer with the newest file's
 //!   name. TFTP builds that file for this CMTS and address. Behind both, leases, offers and fetches go to the store.

@@ -48,11 +48,30 @@ pub struct QuarantineDays {
     pub mailbox: u32,
     /// Phone numbers.
     pub number: u32,
+    /// For how long what was deleted comes back as it was (`delete_grace` of the tenant): a mailbox with its mail, a number,
+    /// a static address. `None`: addresses for `ADDRESS_DAYS`, and the mail host's own rule for mailboxes.
+    pub grace: Option<u32>,
+}
+
+/// Days for which a deleted account's static address is nobody else's, unless the tenant says otherwise.
+const ADDRESS_DAYS: u32 = 30;
+
+impl QuarantineDays {
+    /// Static addresses of deleted accounts and services. Passwords of deleted accounts are kept as long.
+    pub fn address(self) -> u32 {
+        self.grace.unwrap_or(ADDRESS_DAYS)
+    }
+
+    /// With a grace that is at least kept by everything.
+    pub fn with_grace(self, grace: Option<u32>) -> Self {
+        let least = grace.unwrap_or(0);
+        Self { mailbox: self.mailbox.max(least), number: self.number.max(least), grace }
+    }
 }
 
 impl Default for QuarantineDays {
     fn default() -> Self {
-        Self { mailbox: 180, number: 90 }
+        Self { mailbox: 180, number: 90, grace: None }
     }
 }
 

@@ -303,6 +303,34 @@ pub fn sip_password(port: u8) -> String {
     format!("lines.{port}.sip.password")
 }
 
+impl Pushed {
+    /// The document that says the same, secrets included: for what is pushed later.
+    pub fn document(&self) -> Value {
+        let mut document = serde_json::to_value(&self.account).expect("an account document has only string keys");
+        if let Some(revision) = self.source_revision {
+            document["source_revision"] = revision.into();
+        }
+        let services = self.account.services.iter().enumerate();
+        for (index, service) in services {
+            for change in self.secrets.iter().filter(|change| change.service == service.id) {
+                let value = change.value.as_ref().map_or(Value::Null, |secret| secret.expose().into());
+                let place = &mut document["services"][index];
+                match change.field.as_str() {
+                    RADIUS_PASSWORD => place["radius"]["password"] = value,
+                    MAILBOX_PASSWORD => place["mailbox"]["password"] = value,
+                    field => {
+                        let line = service.lines.iter().position(|line| sip_password(line.port) == field);
+                        if let Some(line) = line {
+                            place["lines"][line]["sip"]["password"] = value;
+                        }
+                    }
+                }
+            }
+        }
+        document
+    }
+}
+
 impl Account {
     pub fn device(&self, id: &str) -> Option<&Device> {
         self.devices.iter().find(|device| device.id == id)

@@ -107,6 +107,14 @@ fn an_answer_pushed_back_changes_nothing() {
 }
 
 #[test]
+fn the_document_made_of_what_was_pushed_says_the_same_with_its_secrets() {
+    for document in [whole(), with("/services/0/radius/password", Value::Null)] {
+        let pushed = parsed(&document).expect("good");
+        assert_eq!(parsed(&pushed.document()), Ok(pushed));
+    }
+}
+
+#[test]
 fn a_null_secret_is_removed_and_an_absent_one_stays() {
     let removed = parsed(&with("/services/0/radius/password", Value::Null)).expect("good");
     assert!(removed.secrets.iter().any(|change| change.field == "radius.password" && change.value.is_none()));

@@ -45,6 +45,7 @@ fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> 
         Some(value) => value.section().and_then(quarantine)?,
         None => QuarantineDays::default(),
     };
+    let quarantine = quarantine.with_grace(tenant.as_ref().and_then(|tenant| tenant.delete_grace_days));
     let garden = match root.value("garden") {
         Some(value) => value.section().and_then(technical::garden),
         None => Some(GardenProfile::default()),
@@ -125,6 +126,8 @@ struct Tenant {
     corrections: CorrectionPolicy,
     period_usage: Straddling,
     backdate_days: u32,
+    /// For how many days what is deleted comes back as it was.
+    delete_grace_days: Option<u32>,
 }
 
 fn tenant(mut section: Section<'_>) -> Option<Tenant> {
@@ -147,6 +150,10 @@ fn tenant(mut section: Section<'_>) -> Option<Tenant> {
         Some(value) => value.integer(0..MOST_BACKDATE_DAYS + 1),
         None => Some(DEFAULT_BACKDATE_DAYS),
     };
+    let delete_grace = match section.value("delete_grace") {
+        Some(value) => whole_days(&value).map(Some),
+        None => Some(None),
+    };
     section.finish();
     let (id, (zone, timezone)) = (id?, zone?);
     Some(Tenant {
@@ -161,7 +168,18 @@ fn tenant(mut section: Section<'_>) -> Option<Tenant> {
         corrections: corrections?,
         period_usage: period_usage?,
         backdate_days: u32::try_from(backdate_days?).ok()?,
+        delete_grace_days: delete_grace?,
     })
+}
+
+fn whole_days(value: &Value<'_>) -> Option<u32> {
+    let seconds = duration_seconds(value)?;
+    let days = u32::try_from(seconds / DAY_SECONDS).ok().filter(|days| u64::from(*days) <= MOST_QUARANTINE_DAYS);
+    if days.is_none() || seconds % DAY_SECONDS != 0 {
+        value.fault(format!("is of whole days, at most {MOST_QUARANTINE_DAYS}d"));
+        return None;
+    }
+    days
 }
 
 fn corrections(mut section: Section<'_>) -> Option<CorrectionPolicy> {
@@ -216,7 +234,7 @@ fn quarantine(mut section: Section<'_>) -> Option<QuarantineDays> {
     };
     let (mailbox, number) = (days("mailbox_days", usual.mailbox), days("number_days", usual.number));
     section.finish();
-    Some(QuarantineDays { mailbox: mailbox?, number: number? })
+    Some(QuarantineDays { mailbox: mailbox?, number: number?, grace: None })
 }
 
 /// One rule that names the class of sessions.

@@ -22,7 +22,9 @@ mod event;
 mod exception;
 mod exit;
 mod export;
+mod held;
 mod import;
+mod ingest;
 mod job;
 mod journal;
 mod key;
@@ -41,6 +43,7 @@ mod session;
 mod session_control;
 mod shell;
 mod simulate;
+mod source;
 mod tariff;
 mod usage;
 mod who;
@@ -128,6 +131,15 @@ pub enum Command {
     /// Source profiles: how billing systems write accounts and want their lines.
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
+    /// What billing systems sent, and what of it was put aside.
+    #[command(subcommand)]
+    Ingest(ingest::IngestCommand),
+    /// Changes that would take too much away and wait for an operator.
+    #[command(subcommand)]
+    Held(held::HeldCommand),
+    /// Billing systems: how they come in, what they would have changed, epochs of their revisions.
+    #[command(subcommand)]
+    Source(source::SourceCommand),
     /// Check a tariff file, price quantities by it, or simulate it over recorded history.
     #[command(subcommand)]
     Tariff(tariff::TariffCommand),
@@ -223,6 +235,9 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Bill(command) => bill::run(command, context).await,
         Command::Line(command) => line::run(command, context).await,
         Command::Profile(command) => profile::run(command, context),
+        Command::Ingest(command) => ingest::run(command, context).await,
+        Command::Held(command) => held::run(command, context).await,
+        Command::Source(command) => source::run(command, context).await,
         Command::Tariff(command) => tariff::run(command, context).await,
         Command::Session(command) => session::run(command, context).await,
         Command::Nas(command) => nas::run(command, context).await,
@@ -239,4 +254,9 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Completions { shell } => shell::completions(shell, context),
         Command::Man => shell::man(context),
     }
+}
+
+/// Who a decision is noted under: the one that is named, or the user of this shell.
+fn who_acts(by: Option<String>) -> String {
+    by.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "command line".to_owned())
 }

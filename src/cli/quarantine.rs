@@ -18,7 +18,7 @@ pub enum QuarantineCommand {
         /// Only what accounts of this tenant gave up.
         #[arg(long)]
         tenant: Option<String>,
-        /// Only `mailbox` addresses, or only `number`s.
+        /// Only `mailbox` addresses, only `number`s, or only static `address`es.
         #[arg(long, value_parser = kind)]
         kind: Option<HeldKind>,
         /// Also what is over or released.
@@ -30,7 +30,7 @@ pub enum QuarantineCommand {
     },
     /// End it early: everybody may have the address or number from now on.
     Release {
-        /// A mail address or a phone number.
+        /// A mail address, a phone number, or a static address.
         value: String,
         /// Whoever gets the address next gets the mail in it too, as when a subscriber moves to another account.
         #[arg(long)]
@@ -95,8 +95,12 @@ async fn release(
     now: Timestamp,
     context: &Context,
 ) -> Result<Exit, CliError> {
-    let kind = if value.contains('@') { HeldKind::Mailbox } else { HeldKind::Number };
-    if with_mail && kind == HeldKind::Number {
+    let kind = match value {
+        value if value.contains('@') => HeldKind::Mailbox,
+        value if value.contains(['.', ':']) => HeldKind::Address,
+        _ => HeldKind::Number,
+    };
+    if with_mail && kind != HeldKind::Mailbox {
         return Err(CliError::usage("--with-mail is for a mail address".to_owned()));
     }
     let value = value.to_ascii_lowercase();
@@ -162,8 +166,8 @@ fn row(kept: &Kept) -> Vec<String> {
 }
 
 fn kind(text: &str) -> Result<HeldKind, String> {
-    [HeldKind::Mailbox, HeldKind::Number]
+    [HeldKind::Mailbox, HeldKind::Number, HeldKind::Address]
         .into_iter()
         .find(|kind| kind.as_str() == text)
-        .ok_or_else(|| format!("{text:?} is not kept; kinds are mailbox, number"))
+        .ok_or_else(|| format!("{text:?} is not kept; kinds are mailbox, number, address"))
 }

@@ -110,7 +110,7 @@ impl Daemon {
         let keeper = database::keep(ground.store.clone(), up, ground.metrics.clone(), beat, addresses.to_string());
         parts.spawn_dropped("database", keeper);
         let (cmts, cmts_seen) = watch::channel(services::cmts_table(config));
-        let intake = services::start_intake(&ground, config, cmts_seen, sockets.api, &mut parts)?;
+        let intake = services::start_intake(&ground, config, cmts_seen, (sockets.api, sockets.sources), &mut parts)?;
         let nas = match sockets.accounting.is_empty() && sockets.radsec.is_empty() {
             true => None,
             false => {

@@ -124,6 +124,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         Some(DhcpDriver::Kea { url, .. }) => Some((None, Some(url.clone()))),
         None => None,
     };
+    let sources = |config: &Config| -> Vec<_> { config.sources.sources.iter().filter_map(|one| one.listen).collect() };
     let informs = |config: &Config| config.snmp.as_ref().and_then(|snmp| snmp.informs);
     [
         ("[database]", old.database != new.database),
@@ -138,6 +139,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[snmp] informs", informs(old) != informs(new)),
         ("[mail]", old.mail != new.mail),
         ("[aaa]", old.aaa != new.aaa),
+        ("[[source]] listen", sources(old) != sources(new)),
         ("[log] format", old.log.format != new.log.format),
     ]
     .into_iter()

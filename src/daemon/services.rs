@@ -19,6 +19,7 @@ use crate::collector::fold::Fold;
 use crate::collector::keeper::{Keeper, Keeping};
 use crate::collector::{self, NasClient, NasTable, RadSecSettings, Ready, dictionaries};
 use crate::intake::billing::{BillAsk, BillRefusal};
+use crate::intake::ways::Listening;
 use crate::intake::{self, Intake, IntakeError, Settings};
 use crate::nas_control::{NasControl, Target, Targets};
 use crate::provision::ElementKind;
@@ -54,21 +55,22 @@ pub struct Ground {
     pub sessions: Arc<Notify>,
 }
 
-/// HTTP: account pushes, queries, health and metrics.
+/// HTTP: account pushes, queries, health and metrics; and the other ways in of billing systems.
 ///
 /// **Errors**: an unfit TLS file.
 pub fn start_intake(
     ground: &Ground,
     config: &Config,
     cmts: watch::Receiver<CmtsTable>,
-    listener: TcpListener,
+    (listener, listening): (TcpListener, Vec<Listening>),
     parts: &mut Parts,
 ) -> Result<Settings, IntakeError> {
     let Ground { store, clock, metrics, hearts, jobs, .. } = ground.clone();
     let options = intake_options(config);
     let intake = Intake::new(&options, store.clone(), clock.clone(), metrics.clone(), &jobs, &hearts)?
         .with_biller(lent_biller(store, clock, metrics, interims(config)))
-        .with_network(lent_network(cmts));
+        .with_network(lent_network(cmts))
+        .with_listening(listening);
     let settings = intake.settings();
     parts.spawn("HTTP", intake.serve(listener, parts.stopping()));
     Ok(settings)
@@ -175,7 +177,7 @@ fn refusal(error: BillerError) -> BillRefusal {
 pub fn intake_options(config: &Config) -> intake::Options {
     let limit = config.api.rate_limit;
     let rate_limit = limit.map(|limit| intake::RateLimit { per_second: limit.per_second, burst: limit.burst });
-    intake::Options { tls: config.api.tls.clone(), rate_limit }
+    intake::Options { tls: config.api.tls.clone(), rate_limit, sources: config.sources.clone() }
 }
 
 /// Swaps who may send accounting, for the collector and the fold at once, and what new RadSec connections meet.

@@ -9,11 +9,14 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use super::DaemonError;
 use super::config::{Config, DhcpDriver};
+use crate::intake::ways::Listening;
 use crate::provisioner::enrolment;
 
 /// All sockets, bound and not yet served.
 pub struct Sockets {
     pub api: std::net::TcpListener,
+    /// For billing systems that connect.
+    pub sources: Vec<Listening>,
     pub accounting: Vec<UdpSocket>,
     pub radsec: Vec<TcpListener>,
     pub tftp: Option<UdpSocket>,
@@ -26,6 +29,8 @@ pub struct Sockets {
 #[derive(Debug, Clone)]
 pub struct Addresses {
     pub api: SocketAddr,
+    /// For billing systems that connect.
+    pub sources: Vec<SocketAddr>,
     pub accounting: Vec<SocketAddr>,
     pub radsec: Vec<SocketAddr>,
     pub tftp: Option<SocketAddr>,
@@ -38,6 +43,9 @@ pub struct Addresses {
 impl std::fmt::Display for Addresses {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Serving HTTP on {}", self.api)?;
+        for address in &self.sources {
+            write!(f, ", billing systems on {address}")?;
+        }
         for address in &self.accounting {
             write!(f, ", RADIUS accounting on {address}")?;
         }
@@ -64,6 +72,11 @@ impl Sockets {
     /// **Errors**: the first address that cannot be bound, by name; the daemon does not start half.
     pub async fn bind(config: &Config) -> Result<Self, DaemonError> {
         let api = listener(config.api.listen).map_err(|error| bind_error("[api] listen", config.api.listen, error))?;
+        let mut sources = Vec::new();
+        for address in config.sources.sources.iter().filter_map(|source| source.listen) {
+            let listener = listener(address).map_err(|error| bind_error("[[source]] listen", address, error))?;
+            sources.push(Listening { configured: address, listener });
+        }
         let mut accounting = Vec::new();
         for &address in config.radius.iter().flat_map(|radius| &radius.accounting) {
             let socket = datagrams(address, ACCOUNTING_BUFFER_BYTES);
@@ -105,12 +118,13 @@ impl Sockets {
                 Some(bound.map_err(|error| bind_error("[snmp] informs", address, error))?)
             }
         };
-        Ok(Self { api, accounting, radsec, tftp, dhcp, tod, informs })
+        Ok(Self { api, sources, accounting, radsec, tftp, dhcp, tod, informs })
     }
 
     pub fn addresses(&self) -> std::io::Result<Addresses> {
         Ok(Addresses {
             api: self.api.local_addr()?,
+            sources: self.sources.iter().map(|one| one.listener.local_addr()).collect::<Result<_, _>>()?,
             accounting: self.accounting.iter().map(UdpSocket::local_addr).collect::<Result<_, _>>()?,
             radsec: self.radsec.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?,
             tftp: self.tftp.as_ref().map(UdpSocket::local_addr).transpose()?,

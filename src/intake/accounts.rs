@@ -48,7 +48,9 @@ struct SourceQuery {
         ("source" = Option<String>, Query), ("If-Match" = Option<String>, Header),
         ("If-None-Match" = Option<String>, Header), ("Lastmile-Actor" = Option<String>, Header)),
     request_body(content = serde_json::Value, description = "The account document"),
-    responses((status = 201, description = "Created"), (status = 200, description = "Updated, unchanged or stale"),
+    responses((status = 201, description = "Created"),
+        (status = 200, description = "Updated, unchanged or stale; of a source that is observed: what it would have changed"),
+        (status = 202, description = "It takes service away, as too many did before it: it waits for an operator (`held`)"),
         (status = 409, description = "Revision reused, something is held by another account, or was given up by one not \
             long ago (`quarantined`: each of `conflicts` has `quarantined_until`)"),
         (status = 412, description = "A condition does not hold"),
@@ -99,6 +101,8 @@ async fn push(
             pushed,
             conditions: conditions.clone(),
             catalog_version: catalog.version,
+            origin: None,
+            released: false,
         }));
         match app.writer.perform(deed).await {
             Ok(done) => return Ok(done),
@@ -178,7 +182,7 @@ struct CloseQuery {
     params(("tenant" = String, Path), ("id" = String, Path), ("source" = Option<String>, Query),
         ("effective" = Option<String>, Query, description = "A date or an instant; now when missing"),
         ("source_revision" = Option<i64>, Query)),
-    responses((status = 202, description = "Closing"), (status = 204, description = "Closed before"),
+    responses((status = 202, description = "Closing, or `held`: it waits for an operator, since too much was taken away"), (status = 204, description = "Closed before"),
         (status = 200, description = "Stale"), (status = 404, description = "No such account")))]
 async fn delete(
     State(app): State<App>,
@@ -199,6 +203,8 @@ async fn delete(
         effective,
         source_revision: query.source_revision,
         conditions: conditions(&headers)?,
+        origin: None,
+        released: false,
     });
     let outcome = app.writer.perform(deed).await.map_err(refused);
     count(&app, &outcome);

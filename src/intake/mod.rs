@@ -1,4 +1,5 @@
-//! HTTP in: account pushes, queries, bill runs. The only room that knows axum.
+//! HTTP in: account pushes, queries, bill runs; and the other ways in of billing systems (`ways`). The only room that knows
+//! axum.
 //!
 //! A route lives in the file of its topic, as a handler that begins with `Caller` (who calls, already authenticated and
 //! inside its tenant) and returns `Result<_, Problem>`; the file's `routes()` is merged in `router`. Whatever writes an
@@ -12,10 +13,12 @@ mod catalogs;
 mod charges;
 mod counts;
 mod deeds;
+pub mod desk;
 mod devices;
 mod events;
 mod exceptions;
 mod health;
+pub mod held;
 pub mod idempotency;
 mod jobs;
 mod keyring;
@@ -25,10 +28,13 @@ pub mod request;
 pub mod rollouts;
 mod serve;
 mod sessions;
+pub mod sources;
+pub mod systems;
 mod thresholds;
 mod usage;
 mod view;
 mod waker;
+pub mod ways;
 mod writer;
 
 use std::time::Instant;
@@ -68,6 +74,7 @@ pub struct App {
     pub(crate) writer: Writer,
     pub(crate) biller: billing::Biller,
     pub(crate) network: rollouts::Network,
+    pub(crate) sources: sources::Sources,
 }
 
 #[derive(OpenApi)]
@@ -89,10 +96,13 @@ fn router(app: App) -> Router {
         .merge(devices::routes())
         .merge(events::routes())
         .merge(exceptions::routes())
+        .merge(held::routes())
         .merge(sessions::routes())
         .merge(quarantine::routes())
         .merge(rollouts::routes())
+        .merge(systems::routes())
         .merge(usage::routes())
+        .merge(ways::routes())
         .split_for_parts();
     let openapi = api.to_json().unwrap_or_default();
     router

@@ -26,7 +26,7 @@ struct QuarantineQuery {
     cursor: Option<String>,
 }
 
-/// Mail addresses and phone numbers that the tenant's accounts gave up, by kind and value; `all=true` also shows those
+/// Mail addresses, phone numbers and static addresses that the tenant's accounts gave up, by kind and value; `all=true` also shows those
 /// that are free again.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/quarantine",
     params(("tenant" = String, Path), ("all" = Option<bool>, Query), ("limit" = Option<i64>, Query),

@@ -16,6 +16,8 @@ use super::catalogs::Catalogs;
 use super::deeds::Ground;
 use super::keyring::{Keyring, RateLimit};
 use super::rollouts::Network;
+use super::sources::{SourceSettings, Sources};
+use super::ways::{self, Listening};
 use super::writer::{Writer, WriterTasks};
 use super::{App, router, thresholds, waker};
 use crate::store::Store;
@@ -25,11 +27,12 @@ use crate::tls::{TlsFault, TlsFiles};
 use crate::vocabulary::Clock;
 
 /// What the configuration says about HTTP besides the address.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     pub tls: Option<TlsFiles>,
     /// `None`: no limit.
     pub rate_limit: Option<RateLimit>,
+    pub sources: SourceSettings,
 }
 
 /// Why HTTP cannot be served.
@@ -48,6 +51,8 @@ pub struct Intake {
     writing: WriterTasks,
     waking: Heartbeat,
     looking: Heartbeat,
+    watching: Heartbeat,
+    listening: Vec<Listening>,
 }
 
 /// Changes a running service's settings.
@@ -55,6 +60,7 @@ pub struct Intake {
 pub struct Settings {
     keyring: Keyring,
     tls: Option<RustlsConfig>,
+    sources: Sources,
 }
 
 /// Requests that run when the daemon stops may take this long.
@@ -79,10 +85,18 @@ impl Intake {
         let keyring = Keyring::new(options.rate_limit);
         let catalogs = Catalogs::default();
         let prices = PriceBook::default();
-        let ground = Ground { sealer: store.sealer().clone(), catalogs: catalogs.clone(), prices: prices.clone() };
+        let sources = Sources::new(options.sources.clone());
+        let ground = Ground {
+            sealer: store.sealer().clone(),
+            catalogs: catalogs.clone(),
+            prices: prices.clone(),
+            sources: sources.clone(),
+            memory: Default::default(),
+        };
         let (writer, writing) = Writer::new(&store, &clock, &ground, jobs, hearts);
         let waking = hearts.register("account waker");
         let looking = hearts.register("thresholds");
+        let watching = hearts.register("inboxes");
         Ok(Self {
             app: App {
                 store,
@@ -94,11 +108,14 @@ impl Intake {
                 writer,
                 biller: Biller::default(),
                 network: Network::default(),
+                sources,
             },
             tls,
             writing,
             waking,
             looking,
+            watching,
+            listening: Vec::new(),
         })
     }
 
@@ -114,9 +131,15 @@ impl Intake {
         self
     }
 
+    /// Gives it the sockets on which billing systems connect.
+    pub fn with_listening(mut self, listening: Vec<Listening>) -> Self {
+        self.listening = listening;
+        self
+    }
+
     /// The handle through which settings change while it serves.
     pub fn settings(&self) -> Settings {
-        Settings { keyring: self.app.keyring.clone(), tls: self.tls.clone() }
+        Settings { keyring: self.app.keyring.clone(), tls: self.tls.clone(), sources: self.app.sources.clone() }
     }
 
     /// Serves until `stopping` turns true, then lets running requests end.
@@ -132,7 +155,8 @@ impl Intake {
         let writing = tokio::spawn(self.writing.run());
         let waker = tokio::spawn(waker::run(self.app.clone(), self.waking));
         let looker = tokio::spawn(thresholds::run(self.app.clone(), self.looking));
-        let service = router(self.app).into_make_service();
+        let watcher = tokio::spawn(ways::run(self.app.clone(), self.listening, self.watching));
+        let service = router(self.app).into_make_service_with_connect_info::<std::net::SocketAddr>();
         let served = match self.tls {
             None => {
                 axum_server::from_tcp(listener)?.acceptor(NoDelayAcceptor::new()).handle(handle).serve(service).await
@@ -145,6 +169,7 @@ impl Intake {
         waiter.abort();
         waker.abort();
         looker.abort();
+        watcher.abort();
         // With the last request gone the queues close, and the writer ends when they are empty.
         let _ = tokio::time::timeout(DRAIN, writing).await;
         Ok(served?)
@@ -152,11 +177,12 @@ impl Intake {
 }
 
 impl Settings {
-    /// Takes over a changed rate limit and renewed certificates; switching TLS on or off needs a restart.
+    /// Takes over a changed rate limit, billing systems with their profiles, and renewed certificates; switching TLS on or off needs a restart.
     ///
     /// **Errors**: unfit TLS files; the old ones stay in force.
     pub fn reload(&self, options: &Options) -> Result<(), IntakeError> {
         self.keyring.limit(options.rate_limit);
+        self.sources.replace(options.sources.clone());
         if let (Some(running), Some(files)) = (&self.tls, &options.tls) {
             running.reload_from_config(Arc::new(server_config(files)?));
         }

@@ -286,6 +286,15 @@ fn tell(deed: &Deed, outcome: &Result<Done, Refusal>) {
         let subject = deeds::subject(deed);
         tracing::info!(account.id = %subject, revision = done.body["revision"].as_i64(), "Account {}.", done.outcome);
     }
+    if let Ok(done) = outcome
+        && done.outcome == "held"
+    {
+        let (subject, held) = (deeds::subject(deed), done.body["held"]["id"].as_str().unwrap_or_default());
+        tracing::warn!(
+            account.id = %subject,
+            "A change that takes service away waits for an operator, since its source took much away: lastmile held release {held}."
+        );
+    }
 }
 
 /// Whether the same deed can succeed at once: two daemons, or two tasks, met at one row.
@@ -321,8 +330,13 @@ mod tests {
         };
         let store = Store::open(&config).await.expect("a store");
         store.migrate().await.expect("tables");
-        let ground =
-            Ground { sealer: store.sealer().clone(), catalogs: Catalogs::default(), prices: Default::default() };
+        let ground = Ground {
+            sealer: store.sealer().clone(),
+            catalogs: Catalogs::default(),
+            prices: Default::default(),
+            sources: Default::default(),
+            memory: Default::default(),
+        };
         let clock = Clock::fixed(parse_instant("2026-11-22T03:00:00Z").expect("an instant"));
         let jobs = Arc::default();
         let (writer, tasks) = Writer::new(&store, &clock, &ground, &jobs, &Heartbeats::new());
@@ -339,6 +353,8 @@ mod tests {
             effective: None,
             source_revision: None,
             conditions: Conditions::default(),
+            origin: None,
+            released: false,
         };
         assert!(matches!(writer.perform(Deed::Close(unknown)).await, Err(Refusal::Problem(_))));
         assert!(called().await.is_err(), "nothing changed, nobody is called");

@@ -57,6 +57,18 @@ impl Refusal {
 }
 
 impl Change {
+    /// Puts the service that an alias found where the record names none; for anything but an upsert also where it names
+    /// one that the account does not have. `known`: the ids of the account's services.
+    pub fn name_service(&mut self, known: &[&str], found: &str) {
+        let Body::Services { services, .. } = &mut self.body else { return };
+        // Which of several would be meant nobody knows.
+        let [service] = services.as_mut_slice() else { return };
+        let unknown = || service.id.as_deref().is_some_and(|id| !known.contains(&id));
+        if service.id.is_none() || self.operation != Operation::Upsert && unknown() {
+            service.id = Some(found.to_owned());
+        }
+    }
+
     /// As JSON, for people and tests. `hide`: without the secrets.
     pub fn shown(&self, hide: bool) -> Value {
         let mut map = Map::new();

@@ -52,6 +52,16 @@
 //! [vocab.status]
 //! A = "active"
 //!
+//! event_id = "{uuid}"                  # what the source calls this event (at the top of the file): one that comes again
+//!                                      # is the same and changes nothing
+//! [verify]                             # how the source proves that it is itself; absent: only by an API key
+//! by = "hmac"                          # a header signs the body:   header = "X-Signature"   hash = "sha1" | "sha256"
+//!                                      #   encoding = "hex" | "base64"   prefix = "sha256="
+//!                                      # header: it holds the secret | field: value = "{secret}" holds it | address: the
+//!                                      # sender's | callback: path = "events/{uuid}" is asked for, and its answer is read
+//! [frame]                              # where a message ends on a TCP connection
+//! end = "</event>"                     # or length = 4: octets before it, big-endian
+//!
 //! [reply]                              # what the source takes for an answer
 //! accepted = { status = 200, content_type = "text/plain", body = "success" }
 //!
@@ -83,18 +93,20 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod verify;
 mod write;
 
 use std::io::BufRead;
 
 pub use change::{Body, Change, Refusal, ServiceChange, apply};
 pub use inventory::Inventory;
-pub use profile::{AliasKind, Answer, Format, Operation, Profile, Repeats, Reply, Scope};
+pub use profile::{AliasKind, Answer, Format, Frame, Operation, Profile, Repeats, Reply, Scope};
 pub use read::PROFILE_MAX;
 use records::ROWS;
 pub use records::{Completeness, Encoding, RECORD_MAX};
 use records::{Part, Record, Records};
 pub use shipped::{shipped, shipped_names};
+pub use verify::{Verify, Wanted};
 pub use write::{Facts, Out, Subject, WriteFault, Written};
 
 /// What became of one record.
@@ -106,6 +118,10 @@ pub struct Outcome {
     pub line: u64,
     /// Its octets.
     pub raw: Vec<u8>,
+    /// What the source calls this event, where the profile says so.
+    pub event: Option<String>,
+    /// What [verify] asks of the record itself: the shared field, or the path to ask back at.
+    pub proof: Option<String>,
     /// `Ok(None)`: it is not meant for us.
     pub result: Result<Option<Change>, Refusal>,
 }
@@ -166,7 +182,17 @@ impl<R: BufRead> Changes<'_, R> {
         self.inventory.as_ref()
     }
 
-    fn outcome(&mut self, line: u64, raw: Vec<u8>, result: Result<Option<Change>, Refusal>) -> Outcome {
+    fn refused(&mut self, line: u64, raw: Vec<u8>, detail: String) -> Outcome {
+        self.outcome(line, raw, (None, None), Err(Refusal::of(detail)))
+    }
+
+    fn outcome(
+        &mut self,
+        line: u64,
+        raw: Vec<u8>,
+        (event, proof): (Option<String>, Option<String>),
+        result: Result<Option<Change>, Refusal>,
+    ) -> Outcome {
         self.summary.records += 1;
         match &result {
             Ok(Some(_)) => self.summary.changes += 1,
@@ -178,7 +204,7 @@ impl<R: BufRead> Changes<'_, R> {
                 }
             }
         }
-        Outcome { number: self.summary.records, line, raw, result }
+        Outcome { number: self.summary.records, line, raw, event, proof, result }
     }
 }
 
@@ -194,12 +220,13 @@ impl<R: BufRead> Iterator for Changes<'_, R> {
                 if let Some(inventory) = self.inventory.as_mut().filter(|_| result != Ok(None)) {
                     inventory.add(&tree);
                 }
-                Some(self.outcome(line, raw, result))
+                let besides = verify::besides(self.profile, &tree);
+                Some(self.outcome(line, raw, besides, result))
             }
-            Ok(Part::Refused { line, detail, raw }) => Some(self.outcome(line, raw, Err(Refusal::of(detail)))),
+            Ok(Part::Refused { line, detail, raw }) => Some(self.refused(line, raw, detail)),
             Err(detail) => {
                 self.summary.broken = Some(detail.clone());
-                Some(self.outcome(0, Vec::new(), Err(Refusal::of(detail))))
+                Some(self.refused(0, Vec::new(), detail))
             }
         }
     }

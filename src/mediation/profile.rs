@@ -10,6 +10,7 @@ use super::records::Dialect;
 use super::records::Encoding;
 use super::template::Template;
 use super::tree::{Path, Step};
+use super::verify::Verify;
 use super::write::Out;
 use crate::vocabulary::Fault;
 
@@ -22,6 +23,12 @@ pub struct Profile {
     pub format: Format,
     pub repeats: Repeats,
     pub scope: Scope,
+    /// How the source proves that a record is its own; `None`: only by an API key.
+    pub verify: Option<Verify>,
+    /// Where one message ends on a connection that carries many.
+    pub frame: Option<Frame>,
+    /// What the source calls an event: one that comes again is the same.
+    pub(super) event_id: Option<Template>,
     pub(super) customs: Customs,
     pub(super) reading: Arc<Reading>,
     /// Only records for which all of these hold are meant for us.
@@ -227,6 +234,15 @@ pub enum Kind {
     Secret,
 }
 
+/// Where one message ends on a connection that carries many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// Behind these octets, which belong to it: for XML its end tag.
+    End(Vec<u8>),
+    /// So many octets stand before it and tell its length, big-endian, without themselves.
+    Length(u8),
+}
+
 #[derive(Debug)]
 pub struct Section {
     pub gate: Gate,
@@ -266,7 +282,9 @@ impl Profile {
     /// Every place some template looks at, from the record's beginning where that can be said.
     pub(super) fn looked_at(&self) -> Vec<Path> {
         let mut looked = Looked(Vec::new());
-        for template in self.accept.iter().chain(&self.id).chain(self.aliases.iter().map(|(_, template)| template)) {
+        let asked = self.event_id.iter().chain(self.verify.as_ref().and_then(Verify::template));
+        let whose = self.accept.iter().chain(&self.id).chain(self.aliases.iter().map(|(_, template)| template));
+        for template in whose.chain(asked) {
             looked.template(template, None);
         }
         if let Some(rule) = &self.operation {

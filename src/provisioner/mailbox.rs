@@ -210,9 +210,11 @@ impl MailHost {
             let mut tx = store.read().await?;
             let siblings = elements::of_account(&mut tx, element.account_id).await?;
             let given_up = holders::given_up_at(&mut tx, HeldKind::Mailbox, &element.key, element.account_id).await?;
-            Ok::<_, StoreError>((siblings, given_up))
+            let kept = quarantine::of(&mut tx, HeldKind::Mailbox, &element.key).await?;
+            let ours = kept.filter(|kept| kept.account_id == element.account_id);
+            Ok::<_, StoreError>((siblings, given_up, ours.and_then(|kept| kept.recover_until)))
         };
-        let (siblings, given_up) = read.await.map_err(|error| unread(&error))?;
+        let (siblings, given_up, recover_until) = read.await.map_err(|error| unread(&error))?;
         let goes_on = siblings.iter().find(|other| {
             matches!(other.desired, Content::Mailbox(_))
                 && other.services == element.services
@@ -226,7 +228,8 @@ impl MailHost {
             }
         }
         let since = given_up.unwrap_or(now);
-        let until = days_after(since, self.rules.grace_days);
+        // The tenant may promise more than the installation.
+        let until = days_after(since, self.rules.grace_days).max(recover_until.unwrap_or(Timestamp::MIN));
         // A change of address that was overtaken by the end: the rows are still under the former one, whose own job
         // left them to the change.
         let living = |address: &String| {

@@ -78,6 +78,10 @@ static HOLDERS: Many<2> = Many::new(
        AND account.id = holder.account_id
      ORDER BY holder.kind, holder.value",
 );
+const OF_SOURCE: &str = "SELECT account.external_id, service.external_id
+     FROM holder JOIN account ON account.id = holder.account_id LEFT JOIN service ON service.id = holder.service_id
+     WHERE holder.kind = $1 AND holder.value = $2 AND holder.until_at IS NULL AND account.tenant = $3
+       AND account.source = $4";
 static RELEASE: Many<2> = Many::new(
     [("id", Of::Integer), ("at", Of::Integer)],
     "UPDATE holder SET until_at = new.at FROM new WHERE holder.id = new.id",
@@ -96,6 +100,22 @@ static CLAIM: Many<5> = Many::new(
 );
 const LAST_OF_ACCOUNT: &str = "SELECT until_at FROM holder
      WHERE kind = $1 AND value = $2 AND account_id = $3 ORDER BY until_at IS NULL DESC, until_at DESC LIMIT 1";
+
+/// The account of a source that holds something now, and its service that it belongs to, by their external ids.
+pub async fn of_source(
+    tx: &mut Tx,
+    (tenant, source): (&str, &str),
+    kind: HeldKind,
+    value: &str,
+) -> Result<Option<(String, Option<String>)>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_as(OF_SOURCE)
+        .bind(kind.as_str())
+        .bind(value)
+        .bind(tenant)
+        .bind(source)
+        .fetch_optional(c)
+        .await)?)
+}
 
 /// What accounts hold now.
 pub async fn of_accounts(tx: &mut Tx, accounts: &[i64]) -> Result<Vec<HeldRow>, StoreError> {

@@ -1,5 +1,6 @@
-//! What was given up and is kept from others for a while: mailbox addresses, so that nobody gets a predecessor's mail,
-//! and phone numbers, so that nobody gets a predecessor's calls. The account that gave one up may have it back at once.
+//! What was given up and is kept from others for a while: mailbox addresses, so that nobody gets a predecessor's mail, phone
+//! numbers, so that nobody gets a predecessor's calls, and static addresses of what was deleted, so that it can come back. The
+//! account that gave one up may have it back at once.
 //!
 //! How long is decided when it is given up, by the tenant's catalog of that day; a later catalog changes what is given
 //! up later.
@@ -23,6 +24,8 @@ pub struct Kept {
     pub from_at: Timestamp,
     /// From when on everybody may have it.
     pub until_at: Timestamp,
+    /// Until when it comes back as it was, a mailbox with its mail; `None`: as the mail host's rules say.
+    pub recover_until: Option<Timestamp>,
     /// When an operator ended it early.
     pub released_at: Option<Timestamp>,
     pub released_by: Option<String>,
@@ -49,7 +52,7 @@ macro_rules! select_kept_from {
         concat!(
             "SELECT quarantine.kind, quarantine.value, quarantine.tenant, account.source,
                     account.external_id AS account, quarantine.account_id, quarantine.from_at, quarantine.until_at,
-                    quarantine.released_at, quarantine.released_by, quarantine.with_mail
+                    quarantine.recover_until, quarantine.released_at, quarantine.released_by, quarantine.with_mail
              FROM ",
             $rest
         )
@@ -61,7 +64,7 @@ macro_rules! select_kept {
     };
 }
 
-static KEEP: Many<6> = Many::new(
+static KEEP: Many<7> = Many::new(
     [
         ("kind", Of::Text),
         ("value", Of::Text),
@@ -69,20 +72,21 @@ static KEEP: Many<6> = Many::new(
         ("tenant", Of::Text),
         ("from_at", Of::Integer),
         ("until_at", Of::Integer),
+        ("recover_until", Of::Integer),
     ],
-    "INSERT INTO quarantine (kind, value, account_id, tenant, from_at, until_at)
-     SELECT kind, value, account_id, tenant, from_at, until_at FROM new WHERE TRUE
+    "INSERT INTO quarantine (kind, value, account_id, tenant, from_at, until_at, recover_until)
+     SELECT kind, value, account_id, tenant, from_at, until_at, recover_until FROM new WHERE TRUE
      ON CONFLICT (kind, value) DO UPDATE
      SET account_id = excluded.account_id, tenant = excluded.tenant, from_at = excluded.from_at,
-         until_at = excluded.until_at, released_at = NULL, released_by = NULL, with_mail = FALSE",
+         until_at = excluded.until_at, recover_until = excluded.recover_until, released_at = NULL, released_by = NULL, with_mail = FALSE",
 );
 // The condition is for SQLite's parser: without one it takes ON for a join's.
-const KEEP_ALL: &str = "INSERT INTO quarantine (kind, value, account_id, tenant, from_at, until_at)
-     SELECT kind, value, account_id, $2, $3, CASE kind WHEN 'mailbox' THEN $4 ELSE $5 END
-     FROM holder WHERE account_id = $1 AND until_at IS NULL AND kind IN ('mailbox', 'number')
+const KEEP_ALL: &str = "INSERT INTO quarantine (kind, value, account_id, tenant, from_at, until_at, recover_until)
+     SELECT kind, value, account_id, $2, $3, CASE kind WHEN 'mailbox' THEN $4 WHEN 'number' THEN $5 ELSE $6 END, $7
+     FROM holder WHERE account_id = $1 AND until_at IS NULL AND kind IN ('mailbox', 'number', 'address')
      ON CONFLICT (kind, value) DO UPDATE
      SET account_id = excluded.account_id, tenant = excluded.tenant, from_at = excluded.from_at,
-         until_at = excluded.until_at, released_at = NULL, released_by = NULL, with_mail = FALSE";
+         until_at = excluded.until_at, recover_until = excluded.recover_until, released_at = NULL, released_by = NULL, with_mail = FALSE";
 static BACK: Many<3> = Many::new(
     [("kind", Of::Text), ("value", Of::Text), ("account_id", Of::Integer)],
     "DELETE FROM quarantine WHERE (kind, value, account_id) IN (SELECT kind, value, account_id FROM new)",
@@ -119,16 +123,22 @@ pub struct GivenUp<'a> {
 
 /// Whether what is given up of this kind is kept.
 pub fn is_kept(kind: HeldKind) -> bool {
-    matches!(kind, HeldKind::Mailbox | HeldKind::Number)
+    matches!(kind, HeldKind::Mailbox | HeldKind::Number | HeldKind::Address)
 }
 
 /// Keeps what accounts give up now.
 pub async fn keep(tx: &mut Tx, given_up: &[GivenUp<'_>], now: Timestamp) -> Result<(), StoreError> {
     let mut rows = Vec::with_capacity(given_up.len());
     for GivenUp { kind, value, account_id, tenant, days } in given_up {
-        let days = if *kind == HeldKind::Mailbox { days.mailbox } else { days.number };
+        let recover_until = days.grace.map(|days| until(now, days));
+        let days = match kind {
+            HeldKind::Mailbox => days.mailbox,
+            HeldKind::Address => days.address(),
+            _ => days.number,
+        };
         let [kind, value, tenant] = [kind.as_str(), value, tenant].map(Into::into);
-        rows.push([kind, value, (*account_id).into(), tenant, to_micros(now).into(), until(now, days).into()]);
+        let until_at = until(now, days).into();
+        rows.push([kind, value, (*account_id).into(), tenant, to_micros(now).into(), until_at, recover_until.into()]);
     }
     KEEP.execute(tx, rows).await
 }
@@ -147,6 +157,8 @@ pub(super) async fn keep_all(
         .bind(to_micros(now))
         .bind(until(now, days.mailbox))
         .bind(until(now, days.number))
+        .bind(until(now, days.address()))
+        .bind(days.grace.map(|days| until(now, days)))
         .execute(c)
         .await.map(drop))?;
     Ok(())
@@ -221,6 +233,7 @@ struct Row {
     account_id: i64,
     from_at: i64,
     until_at: i64,
+    recover_until: Option<i64>,
     released_at: Option<i64>,
     released_by: Option<String>,
     with_mail: bool,
@@ -237,6 +250,7 @@ impl TryFrom<Row> for Kept {
             kind: kind.ok_or_else(|| corrupt("kind"))?,
             from_at: instant(row.from_at, "from_at")?,
             until_at: instant(row.until_at, "until_at")?,
+            recover_until: row.recover_until.map(|at| instant(at, "recover_until")).transpose()?,
             released_at: row.released_at.map(|at| instant(at, "released_at")).transpose()?,
             value: row.value.clone(),
             tenant: row.tenant,

@@ -51,6 +51,9 @@ pub struct Metrics {
     pub http_requests: Family<Request, Counter>,
     pub http_request_seconds: Histogram,
     pub pushes: Family<Outcome, Counter>,
+    pub ingest_records: Family<Outcome, Counter>,
+    pub ingest_refused: Family<Reason, Counter>,
+    pub changes_held: Gauge,
     pub jobs: Family<TargetState, Gauge>,
     pub job_attempts: Family<TargetState, Counter>,
     pub job_seconds: Family<Target, Histogram, fn() -> Histogram>,
@@ -195,6 +198,21 @@ impl Metrics {
             http_requests: add!(Family::default(), "http_requests", "Answered HTTP requests"),
             http_request_seconds: add!(fast(), "http_request_seconds", "Time to answer an HTTP request"),
             pushes: add!(Family::default(), "pushes", "Account pushes by result"),
+            ingest_records: add!(
+                Family::default(),
+                "ingest_records",
+                "Records of billing systems read by a source profile, by result"
+            ),
+            ingest_refused: add!(
+                Family::default(),
+                "ingest_refused",
+                "Requests and connections of billing systems that were refused as a whole, by reason"
+            ),
+            changes_held: add!(
+                Gauge::default(),
+                "changes_held",
+                "Changes that take service away and wait for an operator"
+            ),
             jobs: add!(Family::default(), "jobs", "Provisioning jobs by state"),
             job_attempts: add!(Family::default(), "job_attempts", "Attempts of provisioning jobs by result"),
             job_seconds: add!(Family::new_with_constructor(slow), "job_seconds", "Time of one attempt of a job"),

@@ -13,6 +13,7 @@ mod probe;
 mod radsec;
 mod reader;
 mod sections;
+mod sources;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub use devices::{Reset, Snmp};
 
 use crate::collector::{CertificateName, RadSecSettings};
 use crate::dhcp::Options;
+use crate::intake::sources::SourceSettings;
 use crate::provisioner::PasswordStorage;
 use crate::provisioner::cmts::Cmts;
 use crate::provisioner::doveadm::Doveadm;
@@ -55,6 +57,8 @@ pub struct Config {
     pub dhcp: Option<Dhcp>,
     pub mail: Option<Mail>,
     pub aaa: Option<AaaTables>,
+    /// `[sources]` and `[[source]]`: billing systems and their profiles.
+    pub sources: SourceSettings,
     pub log: Log,
 }
 

@@ -49,6 +49,7 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
     door.about_addresses(&root, &cmts, tftp.is_some(), &dhcp);
     let mail = root.table("mail").map(|section| door.mail(section));
     let aaa = root.table("aaa").map(|section| door.aaa(section));
+    let sources = door.sources(root.table("sources"), root.tables("source"));
     let log = root.table("log").map(|section| door.log(section)).unwrap_or_default();
     root.close();
     Some(Config {
@@ -68,6 +69,7 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
         dhcp: optional(dhcp)?.flatten(),
         mail: mail.flatten(),
         aaa: aaa.flatten(),
+        sources: sources?,
         log,
     })
 }

@@ -2,14 +2,16 @@
 
 use serde_json::{Value, json};
 
+use super::guard::{self, Guard};
 use super::push::stale;
 use super::{Close, Done, Ground, Stop, operator_holds};
-use crate::account::{QuarantineDays, SecretDigests, ServiceFacts, Status};
+use crate::account::{Loss, QuarantineDays, SecretDigests, ServiceFacts, Status};
 use crate::intake::catalogs::TenantCatalog;
 use crate::intake::problem::Problem;
 use crate::provision::{self, Basis};
 use crate::store::accounts::{self, AccountRow};
-use crate::store::{StoreError, Tx, audit, elements, holders, jobs, secrets};
+use crate::store::breaker::{self, NewHeld, Waiting};
+use crate::store::{StoreError, Tx, audit, elements, holders, jobs};
 use crate::vocabulary::{TenantId, Timestamp};
 
 pub(super) async fn close(asked: &Close, tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Done, Stop> {
@@ -27,7 +29,38 @@ pub(super) async fn close(asked: &Close, tx: &mut Tx, ground: &Ground, now: Time
         return Ok(Done { status: 204, etag: None, body: Value::Null, outcome: "unchanged" });
     }
     if asked.source_revision.is_some_and(|revision| row.source_revision.is_some_and(|known| revision < known)) {
+        guard::tell_stale(&asked.key, tx, ground, now).await?;
         return Ok(stale(&row, &asked.key, tx, now).await?);
+    }
+    let waits = guard::waiting(tx, &[&asked.key]).await?.remove(&accounts::subject(&asked.key));
+    if !asked.released && waits.as_ref().is_some_and(|waits| guard::is_older(asked.source_revision, waits)) {
+        return Ok(stale(&row, &asked.key, tx, now).await?);
+    }
+    if ground.sources.observes(&asked.key.tenant, &asked.key.source) {
+        let states = (Some(&row.document), None);
+        return Ok(guard::observe(&asked.key, "close", states, &[Loss::Deleted], tx, now).await?);
+    }
+    let mut guard = Guard::default();
+    if !asked.released && row.document.status != Status::Terminated {
+        if !guard.passes(&asked.key, tx, ground, now).await? {
+            let new = NewHeld {
+                key: &asked.key,
+                kind: Waiting::Close,
+                content: &json!({ "effective": asked.effective }),
+                source_revision: asked.source_revision,
+                losses: &[Loss::Deleted],
+                actor: &asked.actor,
+                origin: asked.origin.as_ref(),
+            };
+            let held = guard.hold(&new, row.id, tx, ground, now).await?;
+            guard.settle(tx, ground, now).await?;
+            return Ok(held);
+        }
+        guard.count(&asked.key);
+        guard.settle(tx, ground, now).await?;
+    }
+    if let Some(waits) = waits {
+        breaker::end(tx, &[waits.id]).await?;
     }
     let catalog = ground.catalogs.current(tx, &asked.key.tenant).await.map_err(Stop::Refused)?;
     let zone = catalog.known.zone.clone().unwrap_or(crate::vocabulary::Zone::UTC);
@@ -51,7 +84,7 @@ pub(super) async fn close(asked: &Close, tx: &mut Tx, ground: &Ground, now: Time
         action,
         account_id: Some(row.id),
         subject: &subject,
-        detail: &detail,
+        detail: &guard::with_origin(detail, asked.origin.as_ref()),
     };
     audit::append(tx, &noted, now).await?;
     tracing::info!(account.id = %subject, "Account closing.");
@@ -65,7 +98,7 @@ pub(super) async fn close(asked: &Close, tx: &mut Tx, ground: &Ground, now: Time
     Ok(Done { status: 202, etag: None, body, outcome: "closed" })
 }
 
-/// Closes an account for good: history ends, what it held is free, its elements must go, its secrets are forgotten.
+/// Closes an account: history ends, what it held is free or kept for a while, its elements must go.
 pub(super) async fn finish(
     tx: &mut Tx,
     row: &AccountRow,
@@ -86,8 +119,16 @@ pub(super) async fn finish(
     accounts::change_services(tx, &changes, now).await?;
     holders::release_all(tx, row.id, tenant.as_str(), quarantine, now).await?;
     elements::settle(tx, tenant.as_str(), row.id, &[], jobs::LANE_SINGLE, now).await?;
-    secrets::remove_all(tx, row.id).await?;
+    // With its passwords what is pushed again within the grace is as it was; then they go.
+    let forget_at = forget_at(now, quarantine);
+    accounts::wake_at(tx, row.id, Some(forget_at)).await?;
     Ok(())
+}
+
+/// When a closed account's passwords are forgotten.
+fn forget_at(now: Timestamp, quarantine: QuarantineDays) -> Timestamp {
+    let grace = jiff::SignedDuration::from_hours(24 * i64::from(quarantine.address()));
+    now.checked_add(grace).unwrap_or(Timestamp::MAX)
 }
 
 async fn next_change(

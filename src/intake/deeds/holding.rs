@@ -87,6 +87,10 @@ pub(super) fn plan<'a>(wanted: &'a [Wanted], held: &'a [HeldRow], services: &[Kn
         let claimed = Claimed { kind: wanted.kind, service, service_id: service.and_then(row_of) };
         ((wanted.kind.as_str(), wanted.value.as_str()), claimed)
     };
+    let lives = |id: i64| {
+        let known = services.iter().find(|known| known.row.id == id);
+        known.is_some_and(|known| wanted.iter().any(|one| one.service.as_deref() == Some(&known.row.external_id)))
+    };
     let mut holding = Holding { claimed: wanted.iter().map(claim).collect(), ..Holding::default() };
     for row in held {
         let place = (row.kind.as_str(), row.value.as_str());
@@ -98,7 +102,9 @@ pub(super) fn plan<'a>(wanted: &'a [Wanted], held: &'a [HeldRow], services: &[Kn
             holding.claimed.remove(&place);
             continue;
         }
-        if claimed.is_none() && is_kept(row.kind) {
+        // An address that a service merely changes is free at once; only what is deleted must be able to come back.
+        let moved_on = row.kind == HeldKind::Address && row.service_id.is_some_and(|id| lives(id));
+        if claimed.is_none() && is_kept(row.kind) && !moved_on {
             holding.given_up.push((row.kind, &row.value));
         }
         holding.released.push(row.id);

@@ -2,19 +2,25 @@
 //! touches the network or commits.
 
 mod close;
+pub(super) mod guard;
 mod holding;
+pub(super) mod ingest;
 mod push;
 mod service;
+mod settle;
 #[cfg(test)]
 mod tests;
 pub(super) mod threshold;
 mod wake;
 
+use ingest::Ingest;
+pub use push::STALE_KIND;
 use serde_json::Value;
 
 use super::catalogs::Catalogs;
 use super::idempotency::{AskError, Asking};
 use super::problem::Problem;
+use super::sources::Sources;
 use crate::account::{Account, Conditions, Hold, Pushed, SecretDigests, ServiceFacts, Status};
 use crate::provision::OperatorHold;
 use crate::store::accounts::{KnownService, ServiceChange};
@@ -38,6 +44,10 @@ pub enum Deed {
     Reprovision {
         of: OfService,
     },
+    /// Records of a billing system, read by its profile.
+    Ingest(Box<Ingest>),
+    /// An operator decides on a change that waits.
+    Settle(Settle),
     /// Something of the account changes by itself now.
     Wake {
         account_id: i64,
@@ -58,6 +68,20 @@ pub struct Push {
     pub conditions: Conditions,
     /// Version of the catalog it was checked against.
     pub catalog_version: i64,
+    /// The profile and the input it came by.
+    pub origin: Option<Value>,
+    /// An operator let it pass, whatever it takes away.
+    pub released: bool,
+}
+
+/// An operator's decision on a change that waits.
+#[derive(Debug)]
+pub struct Settle {
+    pub key: AccountKey,
+    pub id: i64,
+    pub actor: String,
+    /// Do it; else it is dropped.
+    pub release: bool,
 }
 
 #[derive(Debug)]
@@ -68,6 +92,8 @@ pub struct Close {
     pub effective: Option<crate::account::Moment>,
     pub source_revision: Option<i64>,
     pub conditions: Conditions,
+    pub origin: Option<Value>,
+    pub released: bool,
 }
 
 /// A service, who wants something of it, and the request's idempotency.
@@ -92,7 +118,7 @@ pub struct Done {
 impl Done {
     /// Whether jobs may be due because of it.
     pub fn changed(&self) -> bool {
-        !matches!(self.outcome, "unchanged" | "stale" | "replayed")
+        !matches!(self.outcome, "unchanged" | "stale" | "replayed" | "held" | "observed")
     }
 }
 
@@ -141,6 +167,8 @@ pub struct Ground {
     pub sealer: Sealer,
     pub catalogs: Catalogs,
     pub prices: PriceBook,
+    pub sources: Sources,
+    pub memory: guard::Memory,
 }
 
 /// Does deeds one after the other, pushes that follow one another together; the outcomes are in their order. On `Stop`,
@@ -172,6 +200,8 @@ async fn perform_one(deed: &Deed, tx: &mut Tx, ground: &Ground, now: Timestamp) 
         Deed::Suspend { of, hold, reason } => service::suspend(of, hold, reason.as_deref(), tx, ground, now).await,
         Deed::Resume { of } => service::resume(of, tx, ground, now).await,
         Deed::Reprovision { of } => service::reprovision(of, tx, now).await,
+        Deed::Ingest(asked) => ingest::ingest(asked, tx, ground, now).await,
+        Deed::Settle(asked) => settle::settle(asked, tx, ground, now).await,
         Deed::Wake { account_id } => wake::wake(*account_id, tx, ground, now).await,
         Deed::Look { account_id, service_id, period_start_at } => {
             threshold::look((*service_id, *period_start_at), *account_id, tx, ground, now).await
@@ -185,6 +215,9 @@ pub fn subject(deed: &Deed) -> String {
         Deed::Push(asked) => accounts::subject(&asked.key),
         Deed::Close(asked) => accounts::subject(&asked.key),
         Deed::Suspend { of, .. } | Deed::Resume { of } | Deed::Reprovision { of } => accounts::subject(&of.key),
+        Deed::Settle(asked) => accounts::subject(&asked.key),
+        // What a source sends is done in the order in which it came, whatever its accounts.
+        Deed::Ingest(asked) => format!("{}/{}", asked.tenant, asked.source),
         Deed::Wake { account_id } | Deed::Look { account_id, .. } => account_id.to_string(),
     }
 }

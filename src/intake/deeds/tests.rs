@@ -108,6 +108,8 @@ impl Said {
             pushed,
             conditions: Conditions::default(),
             catalog_version: 1,
+            origin: None,
+            released: false,
         }))
     }
 }
@@ -146,8 +148,13 @@ impl Site {
         let assessed = crate::store::catalog::assess(&mut tx, &catalog, now()).await.expect("assessed");
         crate::store::catalog::apply(&mut tx, &catalog, assessed, false, "test", now()).await.expect("applied");
         tx.commit().await.expect("stored");
-        let ground =
-            Ground { sealer: Sealer::from_key([7; 32]), catalogs: Catalogs::default(), prices: Default::default() };
+        let ground = Ground {
+            sealer: Sealer::from_key([7; 32]),
+            catalogs: Catalogs::default(),
+            prices: Default::default(),
+            sources: Default::default(),
+            memory: Default::default(),
+        };
         Self { _folder: folder, store, ground }
     }
 
@@ -261,6 +268,8 @@ fn a_push_that_cannot_have_what_it_wants_hinders_nobody_else() {
             effective: None::<Moment>,
             source_revision: None,
             conditions: Conditions::default(),
+            origin: None,
+            released: false,
         });
         let told = site.perform(&[close, said(1, 1).deed(&known)]).await;
         assert!(told[1].starts_with("201"), "what a closing frees is free for the push behind it: {}", told[1]);

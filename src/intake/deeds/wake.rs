@@ -13,13 +13,16 @@ use crate::intake::catalogs::TenantCatalog;
 use crate::provision::{self, Basis, ElementDesired, ElementKind, OperatorHold};
 use crate::store::accounts::{self, AccountRow};
 use crate::store::elements::ElementRow;
-use crate::store::{StoreError, Tx, audit, elements, follow, jobs};
+use crate::store::{StoreError, Tx, audit, elements, follow, jobs, secrets};
 use crate::vocabulary::{TenantId, Timestamp};
 
 /// Something of the account changed by itself: its closing is due, a hold began or ended, a service begins.
 pub(super) async fn wake(account_id: i64, tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Done, Stop> {
     let done = Done { status: 200, etag: None, body: Value::Null, outcome: "woken" };
-    let Some(row) = accounts::by_id_locked(tx, account_id).await?.filter(|row| row.closed_at.is_none()) else {
+    let row = accounts::by_id_locked(tx, account_id).await?;
+    let Some(row) = row.filter(|row| row.closed_at.is_none()) else {
+        // It was closed, and the time in which it could come back as it was is over.
+        secrets::remove_all(tx, account_id).await?;
         accounts::wake_at(tx, account_id, None).await?;
         return Ok(done);
     };

@@ -1,5 +1,6 @@
 //! Reads a source profile's file: every fault of it is told at once, with file, line and column.
 
+mod door;
 mod forms;
 mod out;
 mod source;
@@ -95,6 +96,9 @@ impl Reader<'_> {
         let terms = terms(root);
         let customs = Customs { vocabularies: self.vocabularies.to_vec(), phone, zone, terms, nothing, decimal: '.' };
         let accept = self.tests(root.value("accept"));
+        let event_id = root.value("event_id").and_then(|value| self.template(&value));
+        let verify = root.value("verify").and_then(|value| self.verify(value.section()?));
+        let frame = root.value("frame").and_then(|value| door::frame(value.section()?));
         let ignore = root.value("ignore").map(|value| paths(&value)).unwrap_or_default();
         let reading = match format {
             Some(format) => source::reading(root, format),
@@ -125,6 +129,9 @@ impl Reader<'_> {
             format: format?,
             repeats: repeats?,
             scope: scope?,
+            verify,
+            frame,
+            event_id,
             reading: std::sync::Arc::new(reading?),
             customs,
             accept,

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde_json::Value as Json;
 pub use services::{
     FactsRow, KnownService, ServiceChange, ServiceRow, change_services, facts, facts_of, known_services, service_ids,
-    services,
+    services, with_service,
 };
 
 use super::many::{Many, Of};

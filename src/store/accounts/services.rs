@@ -50,6 +50,10 @@ pub struct FactsRow {
     pub facts: ServiceFacts,
 }
 
+const WITH_SERVICE: &str = "SELECT account.external_id FROM service JOIN account ON account.id = service.account_id
+     WHERE service.external_id = $3 AND service.ended_at IS NULL AND account.tenant = $1 AND account.source = $2
+       AND account.closed_at IS NULL
+     ORDER BY account.id LIMIT 2";
 const SERVICES: &str = "SELECT id, account_id, external_id, type, plan, created_at, ended_at FROM service
      WHERE account_id = $1 ORDER BY id LIMIT 10000";
 static KNOWN_SERVICES: Many<1> = Many::new(
@@ -100,6 +104,20 @@ const FACTS: &str = "SELECT service_id, from_at, detail FROM service_history
 pub async fn services(tx: &mut Tx, account_id: i64) -> Result<Vec<ServiceRow>, StoreError> {
     let rows: Vec<RawService> = on!(tx, c => sqlx::query_as(SERVICES).bind(account_id).fetch_all(c).await)?;
     rows.into_iter().map(ServiceRow::try_from).collect()
+}
+
+/// External ids of the accounts of a source that have a service with this external id now, at most two.
+pub async fn with_service(
+    tx: &mut Tx,
+    (tenant, source): (&str, &str),
+    service: &str,
+) -> Result<Vec<String>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_scalar(WITH_SERVICE)
+        .bind(tenant)
+        .bind(source)
+        .bind(service)
+        .fetch_all(c)
+        .await)?)
 }
 
 /// The services of accounts, ended ones too, in the order they came.

@@ -31,6 +31,17 @@ pub fn request(
     headers: &[(&str, &str)],
     body: Option<&str>,
 ) -> std::io::Result<Answer> {
+    request_octets(port, method, path, headers, body.map(str::as_bytes))
+}
+
+/// As `request`, with a body of any octets.
+pub fn request_octets(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     stream.set_nodelay(true)?;
@@ -42,9 +53,9 @@ pub fn request(
         head.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
     }
     head.push_str("\r\n");
-    head.push_str(body.unwrap_or_default());
+    let message = [head.as_bytes(), body.unwrap_or_default()].concat();
     // A server that refuses a long body answers before it has read it all.
-    let written = stream.write_all(head.as_bytes());
+    let written = stream.write_all(&message);
     let mut octets = Vec::new();
     let read = stream.read_to_end(&mut octets);
     if octets.is_empty() {

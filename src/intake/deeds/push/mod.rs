@@ -13,13 +13,17 @@ use std::sync::Arc;
 use draft::{Draft, Known, apart, draft, holdings};
 use serde_json::json;
 
+use super::guard::{self, Guard};
 use super::{Done, Ground, Push, Stop, holding, service_changes};
-use crate::account::{Account, Decision, Pushed, SecretChange, SecretDigests, Stored, content_tag, decide};
+use crate::account::{
+    Account, Decision, Loss, Pushed, SecretChange, SecretDigests, Stored, content_tag, decide, losses,
+};
 use crate::intake::catalogs::TenantCatalog;
 use crate::intake::problem::Problem;
 use crate::intake::view;
 use crate::provision::ElementKind;
 use crate::store::accounts::{self, AccountRow, Written};
+use crate::store::breaker::{self, NewHeld, Waiting};
 use crate::store::elements::{After, ElementRow, Settling, Standing};
 use crate::store::holders::Refused;
 use crate::store::secrets::{self, Put, SecretPlace};
@@ -71,9 +75,32 @@ struct Considered<'a> {
 async fn push_round(asked: &[&Push], tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Vec<Turn>, StoreError> {
     let mut turns: Vec<Turn> = asked.iter().map(|_| None).collect();
     let (mut unchanged, mut writing) = (Vec::new(), Vec::new());
-    for considered in consider(asked, &mut turns, tx, ground, now).await? {
-        let place = considered.place;
-        match (considered.decision, &considered.row) {
+    let mut considered = consider(asked, &mut turns, tx, ground, now).await?;
+    let known = considered.iter().filter(|considered| considered.row.is_some());
+    let known: Vec<&AccountKey> = known.map(|considered| &considered.asked.key).collect();
+    let mut waiting = guard::waiting(tx, &known).await?;
+    let mut guard = Guard::default();
+    // Places with what waited of their account, and those that take something away.
+    let (mut superseding, mut losing) = (Vec::new(), Vec::new());
+    for considered in considered.drain(..) {
+        let Considered { place, asked, .. } = considered;
+        let mut decision = considered.decision;
+        if let Some(waits) = waiting.remove(&accounts::subject(&asked.key)) {
+            // What is older than what waits for an operator is old, although it is newer than what is stored.
+            if !asked.released && guard::is_older(asked.pushed.source_revision, &waits) {
+                decision = Decision::Stale;
+            }
+            superseding.push((place, waits.id));
+        }
+        let lost = lost(&considered, decision);
+        if ground.sources.observes(&asked.key.tenant, &asked.key.source)
+            && let Some(would) = would(decision)
+        {
+            let states = (considered.row.as_ref().map(|row| &row.document), Some(&*considered.account));
+            turns[place] = Some(Ok(guard::observe(&asked.key, would, states, &lost, tx, now).await?));
+            continue;
+        }
+        match (decision, &considered.row) {
             (Decision::PreconditionFailed, _) => {
                 let problem = Problem::precondition_failed("The account is not as the request expects it.");
                 turns[place] = Some(Err(Stop::Declined(problem)));
@@ -85,14 +112,71 @@ async fn push_round(asked: &[&Push], tx: &mut Tx, ground: &Ground, now: Timestam
                     "This source_revision came before with other content; count it up with every change.",
                 ))));
             }
-            (Decision::Stale, Some(row)) => turns[place] = Some(Ok(stale(row, &considered.asked.key, tx, now).await?)),
+            (Decision::Stale, Some(row)) => {
+                guard::tell_stale(&asked.key, tx, ground, now).await?;
+                turns[place] = Some(Ok(stale(row, &asked.key, tx, now).await?));
+            }
             (Decision::Unchanged, Some(_)) => unchanged.push(considered),
+            (_, Some(row)) if !lost.is_empty() && !asked.released => {
+                if guard.passes(&asked.key, tx, ground, now).await? {
+                    losing.push(place);
+                    writing.push(considered);
+                } else {
+                    let new = NewHeld {
+                        key: &asked.key,
+                        kind: Waiting::Push,
+                        content: &asked.pushed.document(),
+                        source_revision: asked.pushed.source_revision,
+                        losses: &lost,
+                        actor: &asked.actor,
+                        origin: asked.origin.as_ref(),
+                    };
+                    turns[place] = Some(Ok(guard.hold(&new, row.id, tx, ground, now).await?));
+                }
+            }
             _ => writing.push(considered),
         }
     }
     leave_unchanged(unchanged, &mut turns, tx).await?;
     write(writing, &mut turns, tx, ground, now).await?;
+    let taken_over =
+        |place: usize| matches!(&turns[place], Some(Ok(done)) if !matches!(done.outcome, "held" | "stale"));
+    for place in losing {
+        if taken_over(place) {
+            guard.count(&asked[place].key);
+        }
+    }
+    let over: Vec<i64> = superseding.into_iter().filter(|(place, _)| taken_over(*place)).map(|(_, id)| id).collect();
+    breaker::end(tx, &over).await?;
+    guard.settle(tx, ground, now).await?;
+    for (push, turn) in asked.iter().zip(&turns) {
+        if let Some(Ok(done)) = turn
+            && push.pushed.source_revision.is_some()
+            && done.outcome != "stale"
+        {
+            ground.memory.fresh(&push.key);
+        }
+    }
     Ok(turns)
+}
+
+/// What a push takes away from the account it changes.
+fn lost(considered: &Considered<'_>, decision: Decision) -> Vec<Loss> {
+    match (&considered.row, decision) {
+        (Some(row), Decision::Update) => losses(&row.document, &considered.account, &considered.catalog.known),
+        _ => Vec::new(),
+    }
+}
+
+/// What a push would do; `None`: it is refused, observed or not.
+fn would(decision: Decision) -> Option<&'static str> {
+    match decision {
+        Decision::Create => Some("create"),
+        Decision::Update => Some("update"),
+        Decision::Unchanged => Some("unchanged"),
+        Decision::Stale => Some("stale"),
+        Decision::RevisionReused | Decision::PreconditionFailed => None,
+    }
 }
 
 /// Reads the accounts and decides each push.
@@ -316,8 +400,10 @@ async fn keep_secrets(
 /// The audit, and the end of what was wrong with the source.
 async fn note(drafts: &[Draft<'_>], ids: &[i64], tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
     let subjects: Vec<String> = drafts.iter().map(|draft| accounts::subject(draft.key())).collect();
-    let detail =
-        |draft: &Draft<'_>| accounts::audit_detail(draft.revision(), draft.source_revision(), &draft.considered.tag);
+    let detail = |draft: &Draft<'_>| {
+        let detail = accounts::audit_detail(draft.revision(), draft.source_revision(), &draft.considered.tag);
+        guard::with_origin(detail, draft.considered.asked.origin.as_ref())
+    };
     let details: Vec<_> = drafts.iter().map(detail).collect();
     let mut entries = Vec::with_capacity(drafts.len());
     for (((draft, id), subject), detail) in drafts.iter().zip(ids).zip(&subjects).zip(&details) {
@@ -456,5 +542,5 @@ fn conflict(refused: &Refused, tenant: &TenantId) -> Problem {
 }
 
 /// This many stale pushes in a row look like a source that was restored from a backup.
-const STALE_MANY: i64 = 20;
-const STALE_KIND: &str = "stale-pushes";
+pub(super) const STALE_MANY: i64 = 20;
+pub const STALE_KIND: &str = "stale-pushes";
