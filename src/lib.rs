@@ -63,11 +63,13 @@
 //! 6. Secrets are sealed at rest and cannot be printed.
 
 pub mod account;
+pub mod audit;
 pub mod biller;
 pub mod billing;
 pub mod catalog;
 pub mod cli;
 pub mod collector;
+pub mod custodian;
 pub mod daemon;
 pub mod dhcp;
 pub mod docsis;

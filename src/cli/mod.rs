@@ -5,6 +5,7 @@
 mod account;
 mod archive;
 mod audit;
+mod audit_trail;
 mod backup;
 mod balance_sheet;
 mod bill;
@@ -161,7 +162,8 @@ pub enum Command {
     Backup { file: PathBuf },
     /// Put a backup's databases where the configuration says they are.
     Restore { file: PathBuf },
-    /// Check what is derived from the accounting journal against it, and accounting against the plant.
+    /// Who did what, and the proofs: the audit's chain, what is derived from the accounting journal, accounting against
+    /// the plant.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Show what the accounting journal holds, and read its archives.

@@ -18,6 +18,7 @@ use crate::biller::{self, ApprovalError, AutoClose, BillerError, CheckOrder};
 use crate::collector::fold::Fold;
 use crate::collector::keeper::{Keeper, Keeping};
 use crate::collector::{self, NasClient, NasTable, RadSecSettings, Ready, dictionaries};
+use crate::custodian::Chain;
 use crate::intake::billing::{BillAsk, BillRefusal};
 use crate::intake::{self, Intake, IntakeError, Settings};
 use crate::nas_control::{NasControl, Target, Targets};
@@ -512,6 +513,13 @@ pub fn start_biller(ground: &Ground, parts: &mut Parts) {
     let Ground { store, clock, metrics, hearts, .. } = ground.clone();
     let auto = AutoClose { store, clock, metrics, heart: hearts.register("biller") };
     parts.spawn("biller", auto.run(parts.stopping()));
+}
+
+/// The sealer of the audit.
+pub fn start_custodian(ground: &Ground, parts: &mut Parts) {
+    let Ground { store, clock, metrics, hearts, .. } = ground.clone();
+    let chain = Chain::new(store, clock, metrics, hearts.register("audit"));
+    parts.spawn_dropped("audit", chain.run());
 }
 
 /// What modem files depend on besides the modems.

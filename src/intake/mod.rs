@@ -5,6 +5,7 @@
 //! account goes through the group-committing `writer`.
 
 mod accounts;
+mod audits;
 pub mod billing;
 pub mod caller;
 mod catalog;
@@ -46,6 +47,7 @@ use crate::store::running::PriceBook;
 use crate::telemetry::{Metrics, Request as RequestLabels};
 use crate::vocabulary::Clock;
 
+pub use audits::shown as audit_view;
 pub use events::shown as event_view;
 pub use keyring::{NewKey, RateLimit, new_key};
 pub use problem::Problem;
@@ -81,6 +83,7 @@ fn router(app: App) -> Router {
     let (router, api) = OpenApiRouter::<App>::with_openapi(Api::openapi())
         .merge(health::routes())
         .merge(accounts::routes())
+        .merge(audits::routes())
         .merge(jobs::routes())
         .merge(billing::routes())
         .merge(charges::routes())

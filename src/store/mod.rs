@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 pub mod accounts;
 pub mod assurance;
 pub mod audit;
+pub mod audit_chain;
 pub mod backup;
 pub mod billing;
 mod blast;
