@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Approval, Bundle, Catalog, Close, Cycle, HoldDefault, Plan, technical};
+use super::{Approval, Bundle, Catalog, Close, Cycle, HoldDefault, Plan, Retention, technical};
 use crate::account::{
     DeviceModel, GardenProfile, HoldBilling, HoldKind, QuarantineDays, RadiusProfile, ServiceType, Treatment,
 };
@@ -98,6 +98,8 @@ fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> 
         corrections: tenant.corrections,
         period_usage: tenant.period_usage,
         backdate_days: tenant.backdate_days,
+        retention: tenant.retention,
+        history_needs_case: tenant.history_needs_case,
         holds,
         garden_group,
         blocked_group,
@@ -125,6 +127,8 @@ struct Tenant {
     corrections: CorrectionPolicy,
     period_usage: Straddling,
     backdate_days: u32,
+    retention: Retention,
+    history_needs_case: bool,
 }
 
 fn tenant(mut section: Section<'_>) -> Option<Tenant> {
@@ -147,6 +151,14 @@ fn tenant(mut section: Section<'_>) -> Option<Tenant> {
         Some(value) => value.integer(0..MOST_BACKDATE_DAYS + 1),
         None => Some(DEFAULT_BACKDATE_DAYS),
     };
+    let retention = match section.value("retention") {
+        Some(value) => value.section().and_then(retention),
+        None => Some(Retention::default()),
+    };
+    let history_needs_case = match section.value("history_case") {
+        Some(value) => value.choice(&[("recorded", false), ("required", true)]),
+        None => Some(false),
+    };
     section.finish();
     let (id, (zone, timezone)) = (id?, zone?);
     Some(Tenant {
@@ -161,7 +173,26 @@ fn tenant(mut section: Section<'_>) -> Option<Tenant> {
         corrections: corrections?,
         period_usage: period_usage?,
         backdate_days: u32::try_from(backdate_days?).ok()?,
+        retention: retention?,
+        history_needs_case: history_needs_case?,
     })
+}
+
+/// Each at least a day: what is dropped sooner was never kept.
+fn retention(mut section: Section<'_>) -> Option<Retention> {
+    let mut days = |key: &'static str| match section.value(key) {
+        Some(value) => duration_seconds(&value).and_then(|seconds| match u32::try_from(seconds / DAY_SECONDS) {
+            Ok(days) if days > 0 => Some(Some(days)),
+            _ => {
+                value.fault("must be at least a day, as in \"180d\"");
+                None
+            }
+        }),
+        None => Some(None),
+    };
+    let (raw, sessions, audit, ingest) = (days("raw"), days("sessions"), days("audit"), days("ingest"));
+    section.finish();
+    Some(Retention { raw: raw?, sessions: sessions?, audit: audit?, ingest: ingest? })
 }
 
 fn corrections(mut section: Section<'_>) -> Option<CorrectionPolicy> {

@@ -12,6 +12,7 @@ use super::audit_trail::{self, ListArguments};
 use super::balance_sheet::{self, Row};
 use super::completeness::{self, CompletenessArguments};
 use super::context::Context;
+use super::deed::note;
 use super::exit::{CliError, Exit};
 use crate::biller::assurance::{Proof, prove};
 use crate::collector::fold::{Finding, Verdict, Verifier};
@@ -67,7 +68,8 @@ async fn verify_chains(heads: Option<PathBuf>, context: &Context) -> Result<Exit
     store.close().await;
     let walked = walked?;
     match context.json {
-        true => context.print_json(&json!({ "equal": walked.breaks.is_empty(), "audit": audit_trail::document(&walked) }))?,
+        true => context
+            .print_json(&json!({ "equal": walked.breaks.is_empty(), "audit": audit_trail::document(&walked) }))?,
         false => context.print(&audit_trail::page(&walked))?,
     }
     Ok(if walked.breaks.is_empty() { Exit::Done } else { Exit::No })
@@ -97,6 +99,10 @@ async fn verify_all(repair: bool, heads: Option<PathBuf>, context: &Context) -> 
     .await;
     bar.finish_and_clear();
     let proof = proof?;
+    if verdict.repaired > 0 {
+        let detail = json!({ "differences": verdict.differences, "repaired": verdict.repaired });
+        note(&store, None, "audit.repair", "what the journal says", &detail, context).await?;
+    }
     store.close().await;
     // What was repaired was counted before; another look proves the octets.
     let rows = if verdict.repaired == 0 { balance_sheet::rows(&verdict, &proof) } else { Vec::new() };

@@ -126,9 +126,8 @@ pub fn published(file: &Path) -> Result<Vec<Head>, CliError> {
             continue;
         }
         let head = words.join(" ").parse();
-        heads.push(head.map_err(|error| {
-            CliError::failed(format!("{}, line {}: {error}", file.display(), number + 1))
-        })?);
+        heads
+            .push(head.map_err(|error| CliError::failed(format!("{}, line {}: {error}", file.display(), number + 1)))?);
     }
     Ok(heads)
 }

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::context::Context;
+use super::deed::note;
 use super::exit::{CliError, Exit};
 use crate::collector::dictionaries;
 use crate::collector::import::{
@@ -140,6 +141,12 @@ pub async fn run(command: ImportCommand, context: &Context) -> Result<Exit, CliE
     }
     let (summary, folding) = importer.finish().await?;
     spinner.finish_and_clear();
+    if !dry_run {
+        let total = summary.total();
+        let files: Vec<&str> = summary.files.iter().map(|file| file.name.as_str()).collect();
+        let detail = json!({ "files": files, "read": total.read, "new": total.new, "refused": total.refused });
+        note(&store, None, "import", "accounting", &detail, context).await?;
+    }
     store.close().await;
     report(context, &summary, folding, dry_run)
 }
@@ -162,6 +169,8 @@ async fn calls(files: &[PathBuf], profile: &Path, dry_run: bool, context: &Conte
     }
     if !dry_run {
         attribute_calls(&store, &clock, &mut summary).await?;
+        let detail = json!({ "read": summary.read, "new": summary.new, "refused": summary.refused });
+        note(&store, None, "import", "calls", &detail, context).await?;
     }
     spinner.finish_and_clear();
     store.close().await;

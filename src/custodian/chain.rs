@@ -40,7 +40,9 @@ impl Chain {
     pub async fn run(mut self) -> Result<(), Infallible> {
         loop {
             self.beat.beat();
+            // The database's own outage is logged by the part that watches it.
             if let Err(error) = self.turn().await
+                && !error.is_unavailable()
                 && self.complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY)
             {
                 tracing::warn!("The audit is not sealed: {error}. Deeds are kept and sealed later; trying again.");
@@ -75,8 +77,7 @@ impl Chain {
         let now = self.clock.now();
         let known = self.known.entry(tenant.to_owned()).or_default();
         let mut tx = self.store.write().await?;
-        let sealed =
-            audit_chain::seal(&mut tx, self.store.sealer(), tenant, known.head.as_ref(), STEP, now).await?;
+        let sealed = audit_chain::seal(&mut tx, self.store.sealer(), tenant, known.head.as_ref(), STEP, now).await?;
         match sealed {
             Sealed::Nothing => {
                 tx.rollback().await?;

@@ -30,6 +30,8 @@ pub const HANDLERS: &[Role] = &[Role::Push, Role::Csr, Role::Operator, Role::Adm
 pub const OPERATORS: &[Role] = &[Role::Operator, Role::Admin];
 /// May post charges and credits.
 pub const CHARGERS: &[Role] = &[Role::Push, Role::Csr, Role::Billing, Role::Admin];
+/// May ask who had an address and what happened with an account.
+pub const TRACERS: &[Role] = &[Role::Csr, Role::Operator, Role::Admin];
 /// May read the audit and forget people.
 pub const ADMINS: &[Role] = &[Role::Admin];
 /// May run what bills.

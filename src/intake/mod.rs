@@ -17,9 +17,11 @@ mod devices;
 mod events;
 mod exceptions;
 mod health;
+mod history;
 pub mod idempotency;
 mod jobs;
 mod keyring;
+mod openapi;
 pub mod problem;
 mod quarantine;
 pub mod request;
@@ -79,9 +81,11 @@ pub struct App {
 ))]
 struct Api;
 
-fn router(app: App) -> Router {
-    let (router, api) = OpenApiRouter::<App>::with_openapi(Api::openapi())
+/// Every route with its declaration.
+fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::<App>::with_openapi(Api::openapi())
         .merge(health::routes())
+        .merge(history::routes())
         .merge(accounts::routes())
         .merge(audits::routes())
         .merge(jobs::routes())
@@ -96,8 +100,17 @@ fn router(app: App) -> Router {
         .merge(quarantine::routes())
         .merge(rollouts::routes())
         .merge(usage::routes())
-        .split_for_parts();
-    let openapi = api.to_json().unwrap_or_default();
+        .split_for_parts()
+}
+
+/// The OpenAPI document as the handlers declare it.
+fn declared() -> serde_json::Value {
+    serde_json::to_value(routes().1).unwrap_or_default()
+}
+
+fn router(app: App) -> Router {
+    let (router, _) = routes();
+    let openapi = openapi::document(declared()).to_string();
     router
         .route(
             "/openapi.json",

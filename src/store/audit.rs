@@ -139,7 +139,7 @@ pub async fn of_account(
 }
 
 /// A text in which LIKE finds nothing but itself.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     text.replace('!', "!!").replace('%', "!%").replace('_', "!_")
 }
 

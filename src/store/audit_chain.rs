@@ -103,14 +103,14 @@ static PLACE: Many<5> = Many::new(
         chain_hash = new.hash
      FROM new WHERE audit.id = new.id",
 );
-const MOVE_HEAD: &str = "UPDATE audit_chain SET sequence = $2, hash = $3, sealed_at = $4, signature = $5 WHERE tenant = $1";
+const MOVE_HEAD: &str =
+    "UPDATE audit_chain SET sequence = $2, hash = $3, sealed_at = $4, signature = $5 WHERE tenant = $1";
 const MOVE_FLOOR: &str = "UPDATE audit_chain
      SET floor_sequence = $2, floor_hash = $3, floor_at = $4, floor_signature = $5 WHERE tenant = $1";
 const PAGE_OF_CHAIN: &str = "SELECT chain_sequence, id, at, actor, action, account_id, subject, detail, chain_salt,
         chain_commitment, chain_hash FROM audit
      WHERE COALESCE(tenant, '') = $1 AND chain_sequence > $2 ORDER BY chain_sequence, id LIMIT $3";
-const COUNT_PLACED: &str =
-    "SELECT COUNT(*) FROM audit WHERE COALESCE(tenant, '') = $1 AND chain_sequence IS NOT NULL";
+const COUNT_PLACED: &str = "SELECT COUNT(*) FROM audit WHERE COALESCE(tenant, '') = $1 AND chain_sequence IS NOT NULL";
 const COUNT_WAITING: &str = "SELECT COUNT(*) FROM audit WHERE COALESCE(tenant, '') = $1 AND chain_sequence IS NULL";
 const OVERDUE: &str = "SELECT MIN(id) FROM audit
      WHERE COALESCE(tenant, '') = $1 AND chain_sequence IS NULL AND at < $2";
@@ -146,9 +146,7 @@ pub async fn seal(
         .await
         .map(drop))?;
     let chain: Option<ChainRow> = match &mut *tx {
-        Tx::Sqlite(held) => {
-            sqlx::query_as(CHAIN).bind(tenant).fetch_optional(&mut *held.transaction).await?
-        }
+        Tx::Sqlite(held) => sqlx::query_as(CHAIN).bind(tenant).fetch_optional(&mut *held.transaction).await?,
         Tx::Postgres(transaction) => {
             sqlx::query_as(CHAIN_CLAIMED).bind(tenant).fetch_optional(&mut **transaction).await?
         }
@@ -289,7 +287,10 @@ async fn walk_one(
 ) -> Result<Option<Break>, StoreError> {
     let broken = |sequence: i64, why: String| Break { tenant: tenant.to_owned(), sequence, id: None, why };
     if let Some(forged) = published.iter().find(|head| !published_is_signed(sealer, head)) {
-        return Ok(Some(broken(forged.sequence, "the published head is not signed with this installation's key".to_owned())));
+        return Ok(Some(broken(
+            forged.sequence,
+            "the published head is not signed with this installation's key".to_owned(),
+        )));
     }
     let waiting: i64 = on!(&mut *tx, c => sqlx::query_scalar(COUNT_WAITING).bind(tenant).fetch_one(c).await)?;
     walked.waiting += waiting.unsigned_abs();
@@ -340,7 +341,8 @@ async fn walk_one(
         return Ok(Some(broken(chain.sequence, "the head is not signed with this installation's key".to_owned())));
     }
     if let Some(head) = ahead.first() {
-        let why = format!("the rows up to {} are missing: a head published at {} tells of them", head.sequence, head.at);
+        let why =
+            format!("the rows up to {} are missing: a head published at {} tells of them", head.sequence, head.at);
         return Ok(Some(broken(chain.sequence + 1, why)));
     }
     if placed != chain.sequence - chain.floor_sequence {
@@ -371,9 +373,7 @@ pub async fn drop_oldest(
     protected: impl Fn(i64) -> bool,
 ) -> Result<u64, StoreError> {
     let chain: Option<ChainRow> = match &mut *tx {
-        Tx::Sqlite(held) => {
-            sqlx::query_as(CHAIN).bind(tenant).fetch_optional(&mut *held.transaction).await?
-        }
+        Tx::Sqlite(held) => sqlx::query_as(CHAIN).bind(tenant).fetch_optional(&mut *held.transaction).await?,
         Tx::Postgres(transaction) => {
             sqlx::query_as(CHAIN_LOCKED).bind(tenant).fetch_optional(&mut **transaction).await?
         }

@@ -10,7 +10,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
-use super::labels::{Direction, Nas, NasKind, NasReason, NasResult, Outcome, Reason, Request, Target, TargetState, Tenant};
+use super::labels::{
+    Direction, Nas, NasKind, NasReason, NasResult, Outcome, Reason, Request, Target, TargetState, Tenant,
+};
 use super::process;
 
 /// A gauge in seconds or another fraction.
@@ -216,7 +218,11 @@ impl Metrics {
             drift_found: add!(Family::default(), "drift_found", "Differences from what is desired found, by kind"),
             bill_runs: add!(Family::default(), "bill_runs", "Bill runs by result"),
             bill_lines: add!(Counter::default(), "bill_lines", "Invoice lines issued"),
-            audit_sealed: add!(Counter::default(), "audit_sealed_deeds", "Deeds of the audit given their place in a chain"),
+            audit_sealed: add!(
+                Counter::default(),
+                "audit_sealed_deeds",
+                "Deeds of the audit given their place in a chain"
+            ),
             audit_chain_sequence: add!(
                 Family::default(),
                 "audit_chain_sequence",
