@@ -16,7 +16,7 @@ use crate::billing::lines::{LineKind, StoredLine};
 use crate::store::billing::{self, LineFilter};
 use crate::store::findings::{self, Origin, Place, StoredFinding};
 use crate::store::{Store, StoreError, catalog};
-use crate::vocabulary::{Currency, Exact, parse_instant};
+use crate::vocabulary::{Currency, Exact, Rows, parse_instant};
 
 /// What the other system calls its columns. A column that its file does not have is not compared.
 #[derive(Args)]
@@ -191,7 +191,7 @@ fn read(
     cycle: &BillCycle,
     currency: Currency,
 ) -> Result<(Vec<Theirs>, Told), CliError> {
-    let mut rows = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(file)?;
+    let mut rows = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(Rows::new(std::fs::File::open(file)?));
     let headings = rows.headers()?.clone();
     let place = |heading: &str| headings.iter().position(|found| found == heading);
     let needed = |heading: &str| {

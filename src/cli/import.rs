@@ -14,7 +14,7 @@ use crate::collector::import::{
     CallSummary, Counts, DetailReader, FlowChoice, Folding, Importer, NasChoice, RadacctReader, Summary,
     attribute_calls, import_calls, import_detail, import_radacct_csv, import_radacct_table, import_samis, is_database,
 };
-use crate::daemon::config::Config;
+use crate::daemon::config::{Config, text_of};
 use crate::daemon::nas_table;
 use crate::usage::CallProfile;
 use crate::vocabulary::Zone;
@@ -154,8 +154,7 @@ pub async fn run(command: ImportCommand, context: &Context) -> Result<Exit, CliE
 /// Calls need no NAS and no journal: they stand in the database when the command ends.
 async fn calls(files: &[PathBuf], profile: &Path, dry_run: bool, context: &Context) -> Result<Exit, CliError> {
     let name = profile.display().to_string();
-    let text =
-        std::fs::read_to_string(profile).map_err(|error| CliError::usage(format!("cannot read {name}: {error}")))?;
+    let text = text_of(profile).map_err(|error| CliError::usage(format!("cannot read {name}: {error}")))?;
     let profile = CallProfile::read(&name, &text).map_err(|faults| {
         let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail)).collect();
         CliError::usage(lines.join("\n"))

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use crate::audit::{Break, Head};
-use crate::store::audit_chain::{self, Sealed};
+use crate::store::audit_chain::{self, Meeting, Sealed};
 use crate::store::{Store, StoreError, exceptions};
 use crate::telemetry::{Heartbeat, Metrics, Tenant};
 use crate::vocabulary::Clock;
@@ -77,7 +77,9 @@ impl Chain {
         let now = self.clock.now();
         let known = self.known.entry(tenant.to_owned()).or_default();
         let mut tx = self.store.write().await?;
-        let sealed = audit_chain::seal(&mut tx, self.store.sealer(), tenant, known.head.as_ref(), STEP, now).await?;
+        let sealed =
+            audit_chain::seal(&mut tx, self.store.sealer(), tenant, known.head.as_ref(), (STEP, Meeting::Pass), now)
+                .await?;
         match sealed {
             Sealed::Nothing => {
                 tx.rollback().await?;

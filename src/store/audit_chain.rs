@@ -126,13 +126,22 @@ pub async fn waiting(tx: &mut Tx) -> Result<Vec<String>, StoreError> {
     Ok(on!(tx, c => sqlx::query_scalar(WAITING_TENANTS).fetch_all(c).await)?)
 }
 
+/// What is done where another process seals the same chain now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meeting {
+    /// Something else.
+    Pass,
+    /// Wait for it.
+    Wait,
+}
+
 /// Gives the oldest waiting deeds of a tenant their places, at most `limit`. `known` is the head this process saw last.
 pub async fn seal(
     tx: &mut Tx,
     sealer: &Sealer,
     tenant: &str,
     known: Option<&Head>,
-    limit: i64,
+    (limit, meeting): (i64, Meeting),
     now: Timestamp,
 ) -> Result<Sealed, StoreError> {
     let root = Head::signed(tenant, 0, &ROOT, now);
@@ -148,7 +157,8 @@ pub async fn seal(
     let chain: Option<ChainRow> = match &mut *tx {
         Tx::Sqlite(held) => sqlx::query_as(CHAIN).bind(tenant).fetch_optional(&mut *held.transaction).await?,
         Tx::Postgres(transaction) => {
-            sqlx::query_as(CHAIN_CLAIMED).bind(tenant).fetch_optional(&mut **transaction).await?
+            let text = if meeting == Meeting::Wait { CHAIN_LOCKED } else { CHAIN_CLAIMED };
+            sqlx::query_as(text).bind(tenant).fetch_optional(&mut **transaction).await?
         }
     };
     let Some(chain) = chain else { return Ok(Sealed::Nothing) };

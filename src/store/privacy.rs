@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::accounts::AccountRow;
-use super::audit_chain::Sealed;
+use super::audit_chain::{Meeting, Sealed};
 use super::journal::RedactedSession;
 use super::{Db, Store, StoreError, Tx, accounts, audit, audit_chain, on, secrets};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
@@ -266,7 +266,17 @@ pub async fn erase(
     now: Timestamp,
 ) -> Result<Erased, StoreError> {
     // A deed without a place in the chain could not lose its subject and keep its proof.
-    while let Sealed::Deeds { .. } = audit_chain::seal(tx, store.sealer(), &row.tenant, None, STEP, now).await? {}
+    loop {
+        let step = (STEP, Meeting::Wait);
+        match audit_chain::seal(tx, store.sealer(), &row.tenant, None, step, now).await? {
+            Sealed::Deeds { .. } => {}
+            Sealed::Nothing => break,
+            Sealed::Refused(broken) => {
+                let id = broken.sequence.to_string();
+                return Err(StoreError::Corrupt { table: "audit", column: "chain_hash", id });
+            }
+        }
+    }
     let mut tag = [0u8; 16];
     getrandom::fill(&mut tag).map_err(|error| StoreError::Database(format!("no randomness: {error}")))?;
     let tag: String = tag.iter().map(|octet| format!("{octet:02x}")).collect();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lastmile::audit::{Break, Head};
 use lastmile::store::audit::{self, Entry};
-use lastmile::store::audit_chain::{self, Sealed, Walked};
+use lastmile::store::audit_chain::{self, Meeting, Sealed, Walked};
 use lastmile::store::{Store, StoreConfig};
 use lastmile::vocabulary::from_micros;
 use serde_json::json;
@@ -64,7 +64,8 @@ impl Ledger {
         let mut newest = None;
         loop {
             let mut tx = self.store.write().await.expect("a transaction");
-            let sealed = audit_chain::seal(&mut tx, self.store.sealer(), "acme", None, 1024, at(number)).await;
+            let sealed =
+                audit_chain::seal(&mut tx, self.store.sealer(), "acme", None, (1024, Meeting::Pass), at(number)).await;
             tx.commit().await.expect("a commit");
             match sealed.expect("sealed") {
                 Sealed::Deeds { head, .. } => newest = Some(head),

@@ -6,6 +6,7 @@ mod api;
 mod assurance;
 mod audit_chain;
 mod auto_close;
+mod bad_input;
 mod batches;
 mod behaviours;
 mod billing;
