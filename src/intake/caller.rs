@@ -93,7 +93,8 @@ impl FromRequestParts<App> for Caller {
             })?),
         };
         let of = key.source.as_ref().map_or_else(String::new, |source| format!(", source {source}"));
-        let by_key = format!("key {} ({}, {}{of})", key.id, key.name, key.role);
+        let name = if key.name.is_empty() { String::new() } else { format!("{}, ", key.name) };
+        let by_key = format!("key {} ({name}{}{of})", key.id, key.role);
         Ok(Self {
             tenant: asked,
             role: key.role,

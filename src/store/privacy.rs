@@ -62,7 +62,7 @@ const QUARANTINED: &str = "SELECT COUNT(*) FROM quarantine
      WHERE account_id = $1 AND until_at > $2 AND released_at IS NULL";
 const HELD_VALUES: &str = "SELECT kind, value, from_at, until_at FROM holder WHERE account_id = $1
      ORDER BY id LIMIT 100000";
-const SESSIONS: &str = "SELECT nas, session, started_at, last_event_at, user_name, framed_ip, framed_prefix,
+const SESSIONS: &str = "SELECT nas, session, started_at, user_name, framed_ip, framed_prefix,
         calling_station FROM session WHERE account_id = $1 ORDER BY id LIMIT 1000000";
 const ERASURE: &str = "SELECT erased_at FROM erasure WHERE account_id = $1";
 const PUT_ERASURE: &str = "INSERT INTO erasure (account_id, reason, erased_by, erased_at) VALUES ($1, $2, $3, $4)
@@ -219,13 +219,12 @@ pub async fn identity(tx: &mut Tx, row: &AccountRow) -> Result<Identity, StoreEr
         }
         words.insert(value);
     }
-    type Session = (String, String, i64, i64, Option<String>, Option<String>, Option<String>, Option<String>);
+    type Session = (String, String, i64, Option<String>, Option<String>, Option<String>, Option<String>);
     let rows: Vec<Session> = on!(tx, c => sqlx::query_as(SESSIONS).bind(row.id).fetch_all(c).await)?;
     let mut sessions = Vec::with_capacity(rows.len());
-    for (nas, session, started_at, last_at, user, address, prefix, station) in rows {
+    for (nas, session, started_at, user, address, prefix, station) in rows {
         words.extend([user, address, prefix, station].into_iter().flatten());
-        let (from, until) = (started_at - ARRIVAL_SLACK, last_at.saturating_add(ARRIVAL_SLACK));
-        sessions.push(RedactedSession { nas, session, from, until });
+        sessions.push(RedactedSession { nas, session, from: started_at - ARRIVAL_SLACK });
     }
     let mut octets: BTreeSet<Vec<u8>> = BTreeSet::new();
     for word in &words {
@@ -463,7 +462,7 @@ const ERASED: &str = "erased:";
 const STEP: i64 = 1024;
 /// Shorter words are in every text.
 const MENTION_LEAST: usize = 5;
-/// Records may arrive so much before or after what they tell, microseconds: a week.
+/// Records may arrive so much before what they tell, microseconds: a clock that is a week ahead.
 const ARRIVAL_SLACK: i64 = 7 * 86_400_000_000;
 const EMPTY_TRIES: u32 = 50;
 const EMPTY_POLL: std::time::Duration = std::time::Duration::from_millis(200);

@@ -189,7 +189,7 @@ fn any_of_ten_thousand_deeds_changed_deleted_inserted_or_swapped_is_found() {
             }
         }
         let whole = ledger.walk(&[]).await;
-        assert_eq!(whole.breaks, [], "the test put everything back");
+        assert!(whole.breaks.is_empty(), "the test put everything back: {whole:?}");
     });
 }
 
@@ -200,7 +200,7 @@ fn a_tail_that_is_cut_off_is_found_by_a_head_that_was_published() {
         let published = audit_chain::heads(&mut tx, Some("acme")).await.expect("heads");
         drop(tx);
         assert_eq!(published[0].sequence, DEEDS);
-        assert_eq!(ledger.walk(&published).await.breaks, []);
+        assert!(ledger.walk(&published).await.breaks.is_empty());
 
         // The head in the database tells of rows that are gone.
         ledger.sql("DELETE FROM audit WHERE chain_sequence > 9000").await;
@@ -211,7 +211,7 @@ fn a_tail_that_is_cut_off_is_found_by_a_head_that_was_published() {
         ledger.sql("DELETE FROM audit_chain").await;
         ledger.sql("UPDATE audit SET chain_sequence = NULL, chain_salt = NULL, chain_hash = NULL").await;
         ledger.seal(DEEDS).await;
-        assert_eq!(ledger.walk(&[]).await.breaks, [], "alone, the shorter chain looks whole");
+        assert!(ledger.walk(&[]).await.breaks.is_empty(), "alone, the shorter chain looks whole");
         let found = ledger.walk(&published).await.breaks;
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].why.contains("published"), "{found:?}");
@@ -239,10 +239,10 @@ fn the_daemon_seals_what_it_commits_and_never_signs_what_was_forged() {
             })
         };
         // The catalog, two keys, three accounts.
-        assert_eq!(sealed(6).len(), 6);
+        sealed(6);
         let of_one = site.json(&["audit", "list", "--tenant", "acme", "--account", "a2"]);
         assert_eq!(of_one[0]["action"], "account.create", "{of_one:#}");
-        assert!(of_one[0]["actor"].as_str().is_some_and(|actor| actor.contains(", push)")), "{of_one:#}");
+        assert!(of_one[0]["actor"].as_str().is_some_and(|actor| actor.ends_with("(push)")), "{of_one:#}");
         let told = daemon.api(&admin, "GET", "acme/audit?account=a2", None).json();
         assert_eq!(told["items"][0]["sequence"], of_one[0]["sequence"], "{told:#}");
         assert_eq!(daemon.api(&push, "GET", "acme/audit", None).status, 403);
