@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::harness::daemon::Site;
 use crate::harness::long_or;
 use crate::walls::{ROWS, Walls, key_of};
 
@@ -53,13 +54,18 @@ fn schemathesis_finds_no_server_error_and_no_undocumented_answer() {
         println!("NOT RUN: schemathesis {VERSION} could not be installed from PyPI");
         return;
     };
-    let walls = Walls::build();
+    for site in [Site::sqlite(), Site::postgres()] {
+        try_every_route(&program, &Walls::over(site));
+    }
+}
+
+fn try_every_route(program: &Path, walls: &Walls) {
     let own = walls.ids_of_acme();
     let document = format!("http://127.0.0.1:{}/openapi.json", walls.site.http_port);
     for (what, ids) in [("made-up ids", None), ("ids that are there", Some(&own))] {
         let config = walls.site.path("schemathesis.toml");
         std::fs::write(&config, settings(ids)).expect("a file");
-        let told = Command::new(&program)
+        let told = Command::new(program)
             .current_dir(&walls.site.folder)
             .arg("--config-file")
             .arg(&config)

@@ -116,8 +116,7 @@ pub(crate) struct Walls {
 }
 
 impl Walls {
-    pub fn build() -> Self {
-        let site = Site::sqlite();
+    pub fn over(site: Site) -> Self {
         site.prepare(CATALOG);
         let other = CATALOG
             .replace("id = \"acme\"", "id = \"zzother\"")
@@ -261,7 +260,7 @@ fn routes(document: &Value) -> BTreeMap<String, Vec<String>> {
 
 #[test]
 fn no_role_reaches_another_tenant_by_any_route_method_or_id() {
-    let walls = Walls::build();
+    let walls = Walls::over(Site::sqlite());
     let document = http::request(walls.site.http_port, "GET", "/openapi.json", &[], None).expect("an answer").json();
     let routes = routes(&document);
     let theirs = |path: &str| walls.daemon.api(&walls.keys["theirs"], "GET", &format!("zzother/{path}"), None).body;
@@ -341,7 +340,7 @@ fn no_role_reaches_another_tenant_by_any_route_method_or_id() {
 
 #[test]
 fn a_key_of_one_source_reaches_no_other_source() {
-    let walls = Walls::build();
+    let walls = Walls::over(Site::sqlite());
     let mut wrong = Vec::new();
     let own = walls.ids_of_acme();
     for role in ROLES {
