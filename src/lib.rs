@@ -11,13 +11,14 @@
 //! ── 3 services ────── intake: HTTP in, and other ways of billing systems    collector: RADIUS in, and the fold behind it
 //!                      provisioner: modems (TFTP, SNMP, DHCP), mailboxes, AAA rows out    biller: closes periods
 //!                      nas_control: live sessions changed or ended at their NAS (RFC 5176)
+//!                      custodian: seals the audit's chains, lets go of what is older than its retention
 //!                      (services never import one another; they meet in the store)
 //! ── 2 store ───────── the only room that knows SQL; SQLite and PostgreSQL from one text
 //!      telemetry ───── counters and heartbeats every service keeps
 //!      tls ─────────── certificate files made into a server's settings
 //! ── 1 pure rooms ──── account ← provision    account, usage ← billing    usage ← radius
 //!                      account, billing ← catalog    account ← mediation
-//!                      docsis, dhcp, tftp; docsis ← account, provision, catalog
+//!                      audit: the chain as values        docsis, dhcp, tftp; docsis ← account, provision, catalog
 //!                      they decide everything and touch nothing: no socket, no SQL, no clock, no randomness
 //! ── 0 vocabulary ──── identifiers, addresses, rates, money, instants, secrets
 //! ```
@@ -57,6 +58,9 @@
 //! - **Threshold of use**: the fold compares totals with guards and asks for a look in its own transaction → `intake` reads
 //!   what the period's use is (`billing::thresholds` decides) → mark, event, hold, elements and jobs in one transaction,
 //!   under the account's lock → the provisioner and `nas_control` as behind any push.
+//! - **Audit and erasure**: every deed is appended in its own transaction → `custodian::chain` gives it its place and hash
+//!   (`audit`), signs the head and tells it to the log → `audit verify` walks the chains. Erasing a person takes it out of
+//!   the journal's records first, then out of every row in one transaction; the chain keeps what was committed to.
 //!
 //! ## What always holds
 //!
@@ -66,13 +70,17 @@
 //! 4. Money is rounded once, when a line is made; lines never change; a mistake is answered by a line that names it.
 //! 5. The same push again makes no job; an older one never wins.
 //! 6. Secrets are sealed at rest and cannot be printed.
+//! 7. Whoever changes something, or looks at a person's history, stands in the audit; a deed that was changed afterwards,
+//!    taken out or put in between is found.
 
 pub mod account;
+pub mod audit;
 pub mod biller;
 pub mod billing;
 pub mod catalog;
 pub mod cli;
 pub mod collector;
+pub mod custodian;
 pub mod daemon;
 pub mod dhcp;
 pub mod docsis;

@@ -36,6 +36,8 @@ pub struct Known {
     /// RADIUS group of logins that a hold blocks; missing: they are refused.
     pub blocked_group: Option<String>,
     pub quarantine: QuarantineDays,
+    /// Whoever looks at address or session history must name the case.
+    pub history_needs_case: bool,
     /// In the order they are tried.
     pub models: Vec<DeviceModel>,
     pub garden: GardenProfile,

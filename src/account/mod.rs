@@ -4,6 +4,7 @@ mod decide;
 mod digest;
 mod facts;
 mod hold;
+mod identity;
 pub mod json;
 mod known;
 mod losses;

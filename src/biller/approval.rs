@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::{BillerError, Claim, drop_batch, settle_closed};
 use crate::store::billing::{self, BatchRow};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, audit};
 use crate::vocabulary::Clock;
 
 /// Why a draft was not approved or discarded.
@@ -44,6 +44,15 @@ async fn close(store: &Store, clock: &Clock, tenant: &str, id: &str, by: &str) -
     let now = clock.now();
     if billing::approve(&mut tx, tenant, id, by, now).await? {
         settle_closed(&mut tx, tenant, id, now).await?;
+        let entry = audit::Entry {
+            tenant: Some(tenant),
+            actor: by,
+            action: "bill.approve",
+            account_id: None,
+            subject: id,
+            detail: &serde_json::json!({}),
+        };
+        audit::append(&mut tx, &entry, now).await?;
     }
     let batch = billing::batch(&mut tx, tenant, id).await?.ok_or_else(|| ApprovalError::NoBatch(id.to_owned()))?;
     if batch.approved_at.is_none() {

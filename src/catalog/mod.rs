@@ -48,6 +48,9 @@ pub struct Catalog {
     /// RADIUS group of logins that a hold blocks; missing: they are refused.
     pub blocked_group: Option<String>,
     pub quarantine: QuarantineDays,
+    pub retention: Retention,
+    /// `history_case = "required"`: whoever looks at address or session history must name the case.
+    pub history_needs_case: bool,
     pub garden: GardenProfile,
     /// In the order they are tried.
     pub models: Vec<DeviceModel>,
@@ -60,6 +63,19 @@ pub struct Catalog {
     pub wholesale: Vec<Wholesale>,
     /// The texts it was read from.
     pub bundle: Bundle,
+}
+
+/// For how many days what a tenant's subscribers leave behind is kept, by class; `None`: for ever.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Raw accounting records and their archives. The journal is the installation's: the longest of all tenants counts.
+    pub raw: Option<u32>,
+    /// Names and addresses in sessions, and leases. What was counted stays.
+    pub sessions: Option<u32>,
+    /// The audit.
+    pub audit: Option<u32>,
+    /// What was taken in and answered (kept for repeated requests).
+    pub ingest: Option<u32>,
 }
 
 /// What a hold of a kind does when it does not say so itself.
@@ -130,6 +146,7 @@ impl Catalog {
             garden_group: self.garden_group.clone(),
             blocked_group: self.blocked_group.clone(),
             quarantine: self.quarantine,
+            history_needs_case: self.history_needs_case,
             models: self.models.clone(),
             garden: self.garden.clone(),
         }

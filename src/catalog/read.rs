@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Approval, Bundle, Catalog, Close, Cycle, HoldDefault, Plan, technical};
+use super::{Approval, Bundle, Catalog, Close, Cycle, HoldDefault, Plan, Retention, technical};
 use crate::account::{
     DeviceModel, GardenProfile, HoldBilling, HoldKind, QuarantineDays, RadiusProfile, ServiceType, Treatment,
 };
@@ -99,6 +99,8 @@ fn catalog(root: &mut Section<'_>, bundle: &Bundle, faults: &mut Vec<Fault>) -> 
         corrections: tenant.corrections,
         period_usage: tenant.period_usage,
         backdate_days: tenant.backdate_days,
+        retention: tenant.retention,
+        history_needs_case: tenant.history_needs_case,
         holds,
         garden_group,
         blocked_group,
@@ -128,6 +130,8 @@ struct Tenant {
     backdate_days: u32,
     /// For how many days what is deleted comes back as it was.
     delete_grace_days: Option<u32>,
+    retention: Retention,
+    history_needs_case: bool,
 }
 
 fn tenant(mut section: Section<'_>) -> Option<Tenant> {
@@ -154,6 +158,14 @@ fn tenant(mut section: Section<'_>) -> Option<Tenant> {
         Some(value) => whole_days(&value).map(Some),
         None => Some(None),
     };
+    let retention = match section.value("retention") {
+        Some(value) => value.section().and_then(retention),
+        None => Some(Retention::default()),
+    };
+    let history_needs_case = match section.value("history_case") {
+        Some(value) => value.choice(&[("recorded", false), ("required", true)]),
+        None => Some(false),
+    };
     section.finish();
     let (id, (zone, timezone)) = (id?, zone?);
     Some(Tenant {
@@ -169,7 +181,26 @@ fn tenant(mut section: Section<'_>) -> Option<Tenant> {
         period_usage: period_usage?,
         backdate_days: u32::try_from(backdate_days?).ok()?,
         delete_grace_days: delete_grace?,
+        retention: retention?,
+        history_needs_case: history_needs_case?,
     })
+}
+
+/// Each at least a day: what is dropped sooner was never kept.
+fn retention(mut section: Section<'_>) -> Option<Retention> {
+    let mut days = |key: &'static str| match section.value(key) {
+        Some(value) => duration_seconds(&value).and_then(|seconds| match u32::try_from(seconds / DAY_SECONDS) {
+            Ok(days) if days > 0 => Some(Some(days)),
+            _ => {
+                value.fault("must be at least a day, as in \"180d\"");
+                None
+            }
+        }),
+        None => Some(None),
+    };
+    let (raw, sessions, audit, ingest) = (days("raw"), days("sessions"), days("audit"), days("ingest"));
+    section.finish();
+    Some(Retention { raw: raw?, sessions: sessions?, audit: audit?, ingest: ingest? })
 }
 
 fn whole_days(value: &Value<'_>) -> Option<u32> {

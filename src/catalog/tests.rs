@@ -26,6 +26,20 @@ fn sample_catalog_is_read() {
 }
 
 #[test]
+fn what_a_tenant_keeps_and_who_must_name_a_case_are_read() {
+    let with = |more: &str| sample().replacen("[tenant]\n", &format!("[tenant]\n{more}\n"), 1);
+    let catalog = read(&Bundle::single("c.toml", sample())).expect("a sound catalog");
+    assert_eq!((catalog.retention, catalog.known().history_needs_case), (Retention::default(), false));
+    let text = with("retention = { sessions = \"365d\", audit = \"48h\" }\nhistory_case = \"required\"");
+    let catalog = read(&Bundle::single("c.toml", text)).expect("a sound catalog");
+    assert_eq!(catalog.retention, Retention { sessions: Some(365), audit: Some(2), ..Retention::default() });
+    assert!(catalog.known().history_needs_case);
+    let found = faults(&with("retention = { raw = \"1h\", ledger = \"1d\" }"));
+    assert!(found.iter().any(|fault| fault.contains("at least a day")), "{found:?}");
+    assert!(found.iter().any(|fault| fault.contains("unknown key `ledger`")), "{found:?}");
+}
+
+#[test]
 fn unknown_keys_and_references_are_all_faults() {
     let text = sample()
         .replace("tariff = \"voice-basic\"", "tariff = \"gone\"")

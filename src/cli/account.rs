@@ -1,10 +1,12 @@
-//! `account list`, `account show`, `account history`: subscribers as they are stored, and what was done to them.
+//! `account list|show|history|balance` and the doors to `timeline`, `export`, `erase` and legal holds: subscribers as they are
+//! stored, and what was done to them.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
+use super::{noc, privacy};
 use crate::billing::balance::BalanceItem;
 use crate::intake::account_view;
 use crate::store::accounts::{self, AccountRow};
@@ -33,6 +35,64 @@ pub enum AccountCommand {
     Show(OneAccount),
     /// What was done to an account, the newest first.
     History(OneAccount),
+    /// What happened with an account, the newest first: deeds, jobs, sessions, leases, lines, calls, exceptions.
+    Timeline {
+        #[command(flatten)]
+        one: OneAccount,
+        /// Since when, with its offset from UTC; absent: 30 days back.
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Until when; absent: now.
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        /// The number of the case it is for; it stands in the audit.
+        #[arg(long)]
+        case: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 1000)]
+        limit: i64,
+    },
+    /// Everything that is held of an account's person, as one JSON document.
+    Export(OneAccount),
+    /// Forget the person of closed accounts: totals, lines and the audit's chain stay, who it was goes. Exit 3: something
+    /// stands in the way.
+    Erase {
+        /// Their external ids.
+        #[arg(required = true)]
+        ids: Vec<String>,
+        #[arg(long)]
+        tenant: TenantId,
+        #[arg(long, default_value_t)]
+        source: SourceId,
+        /// Why; it stands in the audit.
+        #[arg(long)]
+        reason: String,
+        /// Who decided it; the user of this shell unless named.
+        #[arg(long)]
+        by: Option<String>,
+    },
+    /// Put an account under a legal hold: nothing of it is erased or dropped for its age while that stands.
+    HoldLegal {
+        #[command(flatten)]
+        one: OneAccount,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        /// The number of the case.
+        #[arg(long)]
+        case: Option<String>,
+        /// Who decided it; the user of this shell unless named.
+        #[arg(long)]
+        by: Option<String>,
+    },
+    /// Lift the legal hold of an account.
+    ReleaseLegal {
+        #[command(flatten)]
+        one: OneAccount,
+        /// Who decided it; the user of this shell unless named.
+        #[arg(long)]
+        by: Option<String>,
+    },
     /// What an account has used and owes of the period that runs, as a bill run would count it now.
     Balance(OneAccount),
 }
@@ -61,6 +121,20 @@ pub async fn run(command: AccountCommand, context: &Context) -> Result<Exit, Cli
         AccountCommand::Show(one) => show(&store, &one.key()?, context).await,
         AccountCommand::History(one) => history(&store, &one.key()?, context).await,
         AccountCommand::Balance(one) => balance(&store, &one.key()?, context).await,
+        AccountCommand::Timeline { one, since, until, case, limit } => {
+            let range = (since.as_deref(), until.as_deref(), limit);
+            noc::timeline(&store, &one.key()?, range, case.as_deref(), context).await
+        }
+        AccountCommand::Export(one) => privacy::export(&store, &one.key()?, context).await,
+        AccountCommand::Erase { ids, tenant, source, reason, by } => {
+            let key = |id: String| OneAccount { id, tenant: tenant.clone(), source: source.clone() }.key();
+            let keys = ids.into_iter().map(key).collect::<Result<Vec<_>, _>>()?;
+            privacy::erase(&store, &keys, &reason, by, context).await
+        }
+        AccountCommand::HoldLegal { one, reason, case, by } => {
+            privacy::legal_hold(&store, &one.key()?, Some((&reason, case.as_deref())), by, context).await
+        }
+        AccountCommand::ReleaseLegal { one, by } => privacy::legal_hold(&store, &one.key()?, None, by, context).await,
     };
     store.close().await;
     exit

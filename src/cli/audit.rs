@@ -1,27 +1,39 @@
 //! `audit verify [--repair]`: folds the whole accounting journal anew, compares sessions, ledger and totals, computes
-//! every line again, and proves for each period that every octet of the records is on a line or has a reason not to be.
+//! every line again, proves for each period that every octet of the records is on a line or has a reason not to be, and
+//! follows the audit's chains. Beside it `audit list` and `audit head`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::audit_trail::{self, ListArguments};
 use super::balance_sheet::{self, Row};
 use super::completeness::{self, CompletenessArguments};
 use super::context::Context;
+use super::deed::note;
 use super::exit::{CliError, Exit};
 use crate::biller::assurance::{Proof, prove};
 use crate::collector::fold::{Finding, Verdict, Verifier, What};
 use crate::daemon::nas_table;
 use crate::store::{Store, verify};
 use crate::usage::Amount;
+use crate::vocabulary::TenantId;
 
 /// The commands of `lastmile audit`.
 #[derive(Subcommand)]
 pub enum AuditCommand {
     /// Fold the whole journal anew and compare sessions, ledger, totals and lines with it: every octet of every period
-    /// is billed, in an allowance, not metered, not billed yet, nobody's or refused. Exit 3: something differs.
+    /// is billed, in an allowance, not metered, not billed yet, nobody's or refused. And follow the audit's chains. Exit 3:
+    /// something differs; the first broken deed is named.
     Verify {
+        /// Only the audit's chains.
+        #[arg(long, conflicts_with = "repair")]
+        chain: bool,
+        /// Heads that were kept elsewhere: what `audit head` printed, or the daemon's log.
+        #[arg(long, value_name = "FILE")]
+        heads: Option<PathBuf>,
         /// Rebuild what differs: new ledger entries for the differences, sessions and totals as they must be.
         #[arg(long)]
         repair: bool,
@@ -29,19 +41,45 @@ pub enum AuditCommand {
     /// Tell what accounting may have missed: modems online without it, sessions that were silent; in octets and in
     /// money. Exit 3: something was found.
     Completeness(CompletenessArguments),
+    /// Who did what to whom, the newest first.
+    List(ListArguments),
+    /// How far each chain of the audit has come, signed: keep it elsewhere, for `audit verify --heads`.
+    Head {
+        #[arg(long)]
+        tenant: Option<TenantId>,
+    },
 }
 
 /// Runs one of them.
 pub async fn run(command: AuditCommand, context: &Context) -> Result<Exit, CliError> {
     match command {
-        AuditCommand::Verify { repair } => verify_all(repair, context).await,
+        AuditCommand::Verify { chain: true, heads, .. } => verify_chains(heads, context).await,
+        AuditCommand::Verify { repair, heads, .. } => verify_all(repair, heads, context).await,
+        AuditCommand::List(arguments) => audit_trail::list(arguments, context).await,
+        AuditCommand::Head { tenant } => audit_trail::head(tenant, context).await,
         AuditCommand::Completeness(arguments) => completeness::run(arguments, context).await,
     }
 }
 
-async fn verify_all(repair: bool, context: &Context) -> Result<Exit, CliError> {
+async fn verify_chains(heads: Option<PathBuf>, context: &Context) -> Result<Exit, CliError> {
+    let heads = heads.as_deref().map(audit_trail::published).transpose()?.unwrap_or_default();
+    let store = context.store().await?;
+    let walked = audit_trail::walk(&store, &heads, context).await;
+    store.close().await;
+    let walked = walked?;
+    match context.json {
+        true => context
+            .print_json(&json!({ "equal": walked.breaks.is_empty(), "audit": audit_trail::document(&walked) }))?,
+        false => context.print(&audit_trail::page(&walked))?,
+    }
+    Ok(if walked.breaks.is_empty() { Exit::Done } else { Exit::No })
+}
+
+async fn verify_all(repair: bool, heads: Option<PathBuf>, context: &Context) -> Result<Exit, CliError> {
+    let heads = heads.as_deref().map(audit_trail::published).transpose()?.unwrap_or_default();
     let config = context.config()?;
     let store = context.store().await?;
+    let walked = audit_trail::walk(&store, &heads, context).await?;
     let bar = context.progress(1, "Folding the journal anew");
     let verifier = Verifier::new(store.clone(), context.clock(), Arc::new(nas_table(&config)), repair);
     let verdict = verifier
@@ -61,11 +99,15 @@ async fn verify_all(repair: bool, context: &Context) -> Result<Exit, CliError> {
     .await;
     bar.finish_and_clear();
     let proof = proof?;
+    if verdict.repaired > 0 {
+        let detail = json!({ "differences": verdict.differences, "repaired": verdict.repaired });
+        note(&store, None, "audit.repair", "what the journal says", &detail, context).await?;
+    }
     store.close().await;
     // What was repaired was counted before; another look proves the octets.
     let rows = if verdict.repaired == 0 { balance_sheet::rows(&verdict, &proof) } else { Vec::new() };
     let broken = rows.iter().filter(|row| row.difference() != 0).count();
-    let equal = verdict.differences == 0 && proof.faults == 0 && broken == 0;
+    let equal = verdict.differences == 0 && proof.faults == 0 && broken == 0 && walked.breaks.is_empty();
     if context.json {
         context.print_json(&json!({
             "equal": equal,
@@ -81,11 +123,13 @@ async fn verify_all(repair: bool, context: &Context) -> Result<Exit, CliError> {
             "lines": proof.lines,
             "line_faults": proof.faults,
             "faults": proof.listed.iter().map(fault).collect::<Vec<_>>(),
+            "audit": audit_trail::document(&walked),
         }))?;
     } else {
         context.print(&page(&verdict, &findings))?;
         balance_sheet::print(&rows, context)?;
         context.print(&proof_page(&proof, &rows))?;
+        context.print(&audit_trail::page(&walked))?;
     }
     Ok(if equal { Exit::Done } else { Exit::No })
 }

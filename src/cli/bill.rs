@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::context::Context;
+use super::deed::note;
 use super::exit::{CliError, Exit};
 use super::{bill_compare, bill_month};
 use crate::biller::{BillerError, Order, Report, Watch, close_period};
@@ -157,7 +158,13 @@ async fn made(order: &Order, quiet: bool, context: &Context) -> Result<Result<(R
     let result = close_period(&store, &context.clock(), order, &mut seen).await;
     seen.bar.finish_and_clear();
     match refused(result, context)? {
-        Ok(report) => Ok(Ok((report, seen.lines))),
+        Ok(report) if order.dry_run => Ok(Ok((report, seen.lines))),
+        Ok(report) => {
+            let action = if order.rerate { "bill.rerate" } else { "bill.run" };
+            let detail = json!({ "batch": report.batch, "period": report.period, "lines": report.lines });
+            note(&store, Some(&order.tenant), action, &order.cycle, &detail, context).await?;
+            Ok(Ok((report, seen.lines)))
+        }
         Err(exit) => Ok(Err(exit)),
     }
 }

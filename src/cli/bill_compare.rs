@@ -16,7 +16,7 @@ use crate::billing::lines::{LineKind, StoredLine};
 use crate::store::billing::{self, LineFilter};
 use crate::store::findings::{self, Origin, Place, StoredFinding};
 use crate::store::{Store, StoreError, catalog};
-use crate::vocabulary::{Currency, Exact, parse_instant};
+use crate::vocabulary::{Currency, Exact, Rows, parse_instant};
 
 /// What the other system calls its columns. A column that its file does not have is not compared.
 #[derive(Args)]
@@ -192,7 +192,8 @@ fn read(
     currency: Currency,
 ) -> Result<(Vec<Theirs>, Told), CliError> {
     let unreadable = |error: csv::Error| CliError::failed(format!("{} cannot be read: {error}", file.display()));
-    let mut rows = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(file).map_err(unreadable)?;
+    let opened = std::fs::File::open(file).map_err(|error| unreadable(error.into()))?;
+    let mut rows = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(Rows::new(opened));
     let headings = rows.headers().map_err(unreadable)?.clone();
     let place = |heading: &str| headings.iter().position(|found| found == heading);
     let needed = |heading: &str| {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::bill::{PeriodArguments, refused};
 use super::context::Context;
+use super::deed::{note, person};
 use super::exit::{CliError, Exit};
 use crate::biller::{self, ApprovalError, CheckOrder};
 use crate::store::billing::{self, BatchRow};
@@ -108,7 +109,11 @@ pub async fn discard(id: &str, context: &Context) -> Result<Exit, CliError> {
     let Some(tenant) = tenant_of(&store, id).await? else {
         return Ok(context.not_found(&format!("There is no batch {id}.")));
     };
-    match biller::discard(&store, &context.clock(), &tenant, id).await {
+    let discarded = biller::discard(&store, &context.clock(), &tenant, id).await;
+    if discarded.is_ok() {
+        note(&store, Some(&tenant), "bill.discard", id, &json!({}), context).await?;
+    }
+    match discarded {
         Ok(()) if context.json => context.print_json(&json!({ "discarded": id }))?,
         Ok(()) => context.print(&format!("Draft {id} is gone; the next run makes a new one.\n"))?,
         Err(error @ ApprovalError::State { .. }) => return Err(CliError::no(error.to_string())),
@@ -195,10 +200,6 @@ fn batch_document(batch: &BatchRow) -> Value {
 async fn tenant_of(store: &Store, id: &str) -> Result<Option<String>, CliError> {
     let mut tx = store.read().await?;
     Ok(billing::tenant_of(&mut tx, id).await?)
-}
-
-fn person(named: Option<String>) -> String {
-    named.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "command line".to_owned())
 }
 
 /// Rows a list shows.

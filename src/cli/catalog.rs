@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::exit::{CliError, Exit};
 use crate::catalog::{Bundle, Catalog, Effect, bundles_of_folder, named_files, read};
+use crate::daemon::config;
 use crate::store::catalog::{Applied, ApplyError, apply, assess, in_force, tenants};
 use crate::vocabulary::Fault;
 
@@ -230,7 +231,7 @@ fn gather(top: &Path, folder: &Path, files: &mut BTreeMap<String, String>) -> Re
 }
 
 fn text_of(path: &Path) -> Result<String, CliError> {
-    std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))
+    config::text_of(path).map_err(|error| unreadable(path, &error))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> CliError {

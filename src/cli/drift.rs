@@ -3,6 +3,7 @@
 use clap::Subcommand;
 
 use super::context::Context;
+use super::deed::note;
 use super::exit::{CliError, Exit};
 use crate::provision::ElementKind;
 use crate::store::drift::{self, Sweep};
@@ -63,6 +64,7 @@ pub async fn run(command: DriftCommand, context: &Context) -> Result<Exit, CliEr
                 drift::keep_sweep(&mut tx, kind.as_str(), &Sweep::default()).await?;
             }
             tx.commit().await?;
+            note(&store, None, "drift.sweep", "every kind", &serde_json::json!({}), context).await?;
             if !context.json {
                 context.print("The daemon looks at everything now; `lastmile drift list` tells what it finds.\n")?;
             }

@@ -4,9 +4,10 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::deed::person;
 use super::exit::{CliError, Exit};
 use crate::store::exceptions::{self, ExceptionFilter, ExceptionRow};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Tx, audit};
 use crate::vocabulary::{Timestamp, parse_instant};
 
 /// The commands of `lastmile exception`.
@@ -59,9 +60,12 @@ pub async fn run(command: ExceptionCommand, context: &Context) -> Result<Exit, C
         }
         ExceptionCommand::Show { exception } => show(&store, exception, context).await,
         ExceptionCommand::Release { exception, by } => {
-            let by = by.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "command line".to_owned());
+            let by = person(by);
             let mut tx = store.write().await?;
             let released = exceptions::release(&mut tx, exception, &by, now).await?;
+            if released {
+                note(&mut tx, exception, "exception.release", &by, &json!({}), now).await?;
+            }
             tx.commit().await?;
             changed(&store, exception, released, "released", context).await
         }
@@ -71,6 +75,9 @@ pub async fn run(command: ExceptionCommand, context: &Context) -> Result<Exit, C
             }
             let mut tx = store.write().await?;
             let snoozed = exceptions::snooze(&mut tx, exception, until, now).await?;
+            if snoozed {
+                note(&mut tx, exception, "exception.snooze", &person(None), &json!({ "until": until }), now).await?;
+            }
             tx.commit().await?;
             changed(&store, exception, snoozed, "snoozed", context).await
         }
@@ -139,6 +146,20 @@ async fn show(store: &Store, id: i64, context: &Context) -> Result<Exit, CliErro
 async fn one(store: &Store, id: i64) -> Result<Option<ExceptionRow>, StoreError> {
     let mut tx = store.read().await?;
     exceptions::one(&mut tx, id).await
+}
+
+/// Notes what was done to an exception, in the transaction that does it.
+async fn note(tx: &mut Tx, id: i64, action: &str, by: &str, detail: &Value, now: Timestamp) -> Result<(), StoreError> {
+    let Some(exception) = exceptions::one(tx, id).await? else { return Ok(()) };
+    let entry = audit::Entry {
+        tenant: exception.tenant.as_deref(),
+        actor: by,
+        action,
+        account_id: None,
+        subject: &format!("exception {id} {}", exception.kind),
+        detail,
+    };
+    audit::append(tx, &entry, now).await
 }
 
 async fn changed(store: &Store, id: i64, done: bool, what: &str, context: &Context) -> Result<Exit, CliError> {

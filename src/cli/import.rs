@@ -7,13 +7,14 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::context::Context;
+use super::deed::note;
 use super::exit::{CliError, Exit};
 use crate::collector::dictionaries;
 use crate::collector::import::{
     CallSummary, Counts, DetailReader, FlowChoice, Folding, Importer, NasChoice, RadacctReader, Summary,
     attribute_calls, import_calls, import_detail, import_radacct_csv, import_radacct_table, import_samis, is_database,
 };
-use crate::daemon::config::Config;
+use crate::daemon::config::{Config, text_of};
 use crate::daemon::nas_table;
 use crate::usage::CallProfile;
 use crate::vocabulary::Zone;
@@ -140,6 +141,12 @@ pub async fn run(command: ImportCommand, context: &Context) -> Result<Exit, CliE
     }
     let (summary, folding) = importer.finish().await?;
     spinner.finish_and_clear();
+    if !dry_run {
+        let total = summary.total();
+        let files: Vec<&str> = summary.files.iter().map(|file| file.name.as_str()).collect();
+        let detail = json!({ "files": files, "read": total.read, "new": total.new, "refused": total.refused });
+        note(&store, None, "import", "accounting", &detail, context).await?;
+    }
     store.close().await;
     report(context, &summary, folding, dry_run)
 }
@@ -147,8 +154,7 @@ pub async fn run(command: ImportCommand, context: &Context) -> Result<Exit, CliE
 /// Calls need no NAS and no journal: they stand in the database when the command ends.
 async fn calls(files: &[PathBuf], profile: &Path, dry_run: bool, context: &Context) -> Result<Exit, CliError> {
     let name = profile.display().to_string();
-    let text =
-        std::fs::read_to_string(profile).map_err(|error| CliError::usage(format!("cannot read {name}: {error}")))?;
+    let text = text_of(profile).map_err(|error| CliError::usage(format!("cannot read {name}: {error}")))?;
     let profile = CallProfile::read(&name, &text).map_err(|faults| {
         let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail)).collect();
         CliError::usage(lines.join("\n"))
@@ -162,6 +168,8 @@ async fn calls(files: &[PathBuf], profile: &Path, dry_run: bool, context: &Conte
     }
     if !dry_run {
         attribute_calls(&store, &clock, &mut summary).await?;
+        let detail = json!({ "read": summary.read, "new": summary.new, "refused": summary.refused });
+        note(&store, None, "import", "calls", &detail, context).await?;
     }
     spinner.finish_and_clear();
     store.close().await;

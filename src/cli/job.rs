@@ -4,10 +4,11 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::deed::person;
 use super::exit::{CliError, Exit};
 use crate::provision::JobError;
 use crate::store::jobs::{self, JobFilter, JobRow};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Tx, audit};
 use crate::vocabulary::Timestamp;
 
 /// The commands of `lastmile job`.
@@ -52,16 +53,34 @@ pub async fn run(command: JobCommand, context: &Context) -> Result<Exit, CliErro
         JobCommand::Retry { job } => {
             let mut tx = store.write().await?;
             let asked = jobs::retry(&mut tx, job, now).await?;
+            if let Some(Ok(job)) = &asked {
+                note(&mut tx, job, "job.retry", now).await?;
+            }
             tx.commit().await?;
             changed(job, asked, "due now", context)
         }
         JobCommand::Cancel { job } => {
             let mut tx = store.write().await?;
             let asked = jobs::cancel(&mut tx, job, now).await?;
+            if let Some(Ok(job)) = &asked {
+                note(&mut tx, job, "job.cancel", now).await?;
+            }
             tx.commit().await?;
             changed(job, asked, "cancelled", context)
         }
     }
+}
+
+async fn note(tx: &mut Tx, job: &JobRow, action: &str, now: Timestamp) -> Result<(), StoreError> {
+    let entry = audit::Entry {
+        tenant: Some(&job.tenant),
+        actor: &person(None),
+        action,
+        account_id: Some(job.account_id),
+        subject: &format!("{} {}", job.kind, job.key),
+        detail: &json!({ "job": job.id }),
+    };
+    audit::append(tx, &entry, now).await
 }
 
 async fn list(store: &Store, mut filter: JobFilter, limit: usize, context: &Context) -> Result<Exit, CliError> {

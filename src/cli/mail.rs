@@ -4,6 +4,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::deed::note;
 use super::exit::{CliError, Exit};
 use crate::provisioner::doveadm::QuotaUse;
 use crate::provisioner::mailbox::MailHost;
@@ -201,6 +202,9 @@ async fn done(host: &MailHost, maildirs: &[String], context: &Context) -> Result
             unknown.push(maildir.clone());
         }
     }
+    // A folder bears an address: the audit counts them.
+    let detail = json!({ "folders": maildirs.len() - unknown.len() });
+    note(&context.store().await?, None, "mail.purge", "folders", &detail, context).await?;
     if context.json {
         context.print_json(&json!({ "done": maildirs.len() - unknown.len(), "unknown": unknown }))?;
     }

@@ -5,6 +5,7 @@
 mod account;
 mod archive;
 mod audit;
+mod audit_trail;
 mod backup;
 mod balance_sheet;
 mod bill;
@@ -14,6 +15,7 @@ mod catalog;
 mod check_config;
 mod completeness;
 mod context;
+mod deed;
 mod demo;
 mod device;
 mod docsis;
@@ -32,7 +34,9 @@ mod line;
 mod mail;
 mod migrate;
 mod nas;
+mod noc;
 mod pack;
+mod privacy;
 mod profile;
 mod quarantine;
 mod record;
@@ -46,7 +50,6 @@ mod simulate;
 mod source;
 mod tariff;
 mod usage;
-mod who;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -162,6 +165,20 @@ pub enum Command {
         /// When, with its offset from UTC; absent: now.
         #[arg(long, value_name = "TIME")]
         at: Option<String>,
+        /// The number of the case it is for; it stands in the audit.
+        #[arg(long)]
+        case: Option<String>,
+    },
+    /// Find anything by its id or name: account, service, MAC, login, mailbox, number, address, session, line, batch.
+    Find {
+        /// The word; only when nothing is called so, a word of accounts' documents.
+        any: String,
+        /// Only this tenant's.
+        #[arg(long)]
+        tenant: Option<crate::vocabulary::TenantId>,
+        /// Only this source's.
+        #[arg(long)]
+        source: Option<crate::vocabulary::SourceId>,
     },
     /// Write out sessions or usage, as CSV or JSON lines.
     #[command(subcommand)]
@@ -173,7 +190,8 @@ pub enum Command {
     Backup { file: PathBuf },
     /// Put a backup's databases where the configuration says they are.
     Restore { file: PathBuf },
-    /// Check what is derived from the accounting journal against it, and accounting against the plant.
+    /// Who did what, and the proofs: the audit's chain, what is derived from the accounting journal, accounting against
+    /// the plant.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Show what the accounting journal holds, and read its archives.
@@ -243,7 +261,8 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Nas(command) => nas::run(command, context).await,
         Command::Rollout(command) => rollout::run(command, context).await,
         Command::Usage(command) => usage::run(command, context).await,
-        Command::Who { address, at } => who::run(address, at, context).await,
+        Command::Who { address, at, case } => noc::who(address, at, case, context).await,
+        Command::Find { any, tenant, source } => noc::find(&any, tenant, source, context).await,
         Command::Export(command) => export::run(command, context).await,
         Command::Import(command) => import::run(command, context).await,
         Command::Backup { file } => backup::backup(&file, context).await,

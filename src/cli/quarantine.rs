@@ -4,6 +4,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::deed::person;
 use super::exit::{CliError, Exit};
 use crate::store::holders::HeldKind;
 use crate::store::quarantine::{self, Kept, KeptFilter};
@@ -54,7 +55,7 @@ pub async fn run(command: QuarantineCommand, context: &Context) -> Result<Exit, 
             list(&store, filter, limit, now, context).await
         }
         QuarantineCommand::Release { value, with_mail, by } => {
-            let by = by.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "command line".to_owned());
+            let by = person(by);
             release(&store, &value, with_mail, &by, now, context).await
         }
     }

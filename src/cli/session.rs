@@ -9,15 +9,16 @@ use serde_json::json;
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
+use super::noc::sessions_seen;
 use super::record::{dictionary, read};
 use super::session_control::{Meant, disconnect, said};
 use crate::daemon::config::Config;
 use crate::radius::{Decoded, Dictionary, PacketView, decode};
-use crate::store::Store;
 use crate::store::journal::{self, JournalRow, SessionKey};
 use crate::store::ledger;
 use crate::store::nas_control::{self, OrderView};
 use crate::store::usage::{self, SessionFilter, SessionView, accounts_named};
+use crate::store::{Store, accounts};
 use crate::vocabulary::{Timestamp, from_micros};
 
 /// The commands of `lastmile session`.
@@ -46,6 +47,9 @@ pub enum SessionCommand {
         /// Only the sessions nobody owns.
         #[arg(long)]
         unattributed: bool,
+        /// The number of the case it is for, with --account or --user; it stands in the audit.
+        #[arg(long)]
+        case: Option<String>,
         /// At most so many.
         #[arg(long, default_value_t = 1000)]
         limit: usize,
@@ -57,6 +61,9 @@ pub enum SessionCommand {
         /// At most so many of its records, decoded by the dictionaries; 0 for none.
         #[arg(long, default_value_t = 100)]
         records: usize,
+        /// The number of the case it is for; it stands in the audit.
+        #[arg(long)]
+        case: Option<String>,
     },
     /// Ask the NAS to end a live session (RFC 5176); what the login may do stays as it is.
     Disconnect {
@@ -79,7 +86,7 @@ pub enum SessionCommand {
 pub async fn run(command: SessionCommand, context: &Context) -> Result<Exit, CliError> {
     let store = context.store().await?;
     match command {
-        SessionCommand::List { tenant, source, account, user, nas, state, unattributed, limit } => {
+        SessionCommand::List { tenant, source, account, user, nas, state, unattributed, case, limit } => {
             let mut filter = SessionFilter { tenant, user, nas, state, unattributed, ..SessionFilter::default() };
             if let Some(account) = account {
                 let mut tx = store.read().await?;
@@ -88,6 +95,9 @@ pub async fn run(command: SessionCommand, context: &Context) -> Result<Exit, Cli
                     return which_account(&account, found.len(), context);
                 };
                 filter.account_id = Some(*id);
+            }
+            if filter.account_id.is_some() || filter.user.is_some() {
+                seen(&store, filter.account_id, case.as_deref(), context).await?;
             }
             filter.source = source;
             list(&store, filter, limit, context).await
@@ -100,8 +110,19 @@ pub async fn run(command: SessionCommand, context: &Context) -> Result<Exit, Cli
             };
             disconnect(&store, meant, Duration::from_secs(wait), context).await
         }
-        SessionCommand::Show { session, records } => show(&store, &session, records, context).await,
+        SessionCommand::Show { session, records, case } => {
+            show(&store, &session, records, case.as_deref(), context).await
+        }
     }
+}
+
+/// Notes that somebody looks at the sessions of an account, or of a user.
+async fn seen(store: &Store, account: Option<i64>, case: Option<&str>, context: &Context) -> Result<(), CliError> {
+    let row = match account {
+        Some(id) => accounts::by_id(&mut store.read().await?, id).await?,
+        None => None,
+    };
+    sessions_seen(store, row.as_ref(), case, context).await
 }
 
 /// Says that an account is not there, or that several are.
@@ -134,7 +155,13 @@ async fn list(store: &Store, mut filter: SessionFilter, limit: usize, context: &
     Ok(Exit::Done)
 }
 
-async fn show(store: &Store, name: &str, limit: usize, context: &Context) -> Result<Exit, CliError> {
+async fn show(
+    store: &Store,
+    name: &str,
+    limit: usize,
+    case: Option<&str>,
+    context: &Context,
+) -> Result<Exit, CliError> {
     let mut tx = store.read().await?;
     let filter = SessionFilter { session: Some(name.to_owned()), limit: INCARNATIONS, ..SessionFilter::default() };
     let mut ids: Vec<i64> = usage::list(&mut tx, &filter).await?.into_iter().map(|view| view.id).collect();
@@ -144,6 +171,7 @@ async fn show(store: &Store, name: &str, limit: usize, context: &Context) -> Res
     let mut shown = Vec::new();
     for id in ids {
         let Some((view, stored)) = usage::one(&mut tx, id).await? else { continue };
+        seen(store, stored.owner.map(|owner| owner.account_id), case, context).await?;
         let entries = match stored.owner {
             Some(owner) => ledger::of_session(&mut tx, owner.account_id, id).await?,
             None => Vec::new(),

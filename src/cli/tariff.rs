@@ -11,6 +11,7 @@ use super::exit::{CliError, Exit};
 use super::simulate::{self, SimulateArguments};
 use crate::billing::quote::{Quote, QuoteError, Sample, quote};
 use crate::billing::tariff::Tariff;
+use crate::daemon::config;
 use crate::vocabulary::Fault;
 
 /// The commands of `lastmile tariff`.
@@ -108,7 +109,7 @@ pub(super) fn read(file: &Path) -> Result<Result<Tariff, Vec<Fault>>, CliError> 
 }
 
 fn text_of(file: &Path) -> Result<String, CliError> {
-    std::fs::read_to_string(file).map_err(|error| CliError::failed(format!("cannot read {}: {error}", file.display())))
+    config::text_of(file).map_err(|error| CliError::failed(format!("cannot read {}: {error}", file.display())))
 }
 
 /// Every fault on stderr, a line each.

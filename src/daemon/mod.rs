@@ -139,6 +139,7 @@ impl Daemon {
             services::start_tod(&ground, socket, listener, &mut parts);
         }
         services::start_biller(&ground, &mut parts);
+        services::start_custodian(&ground, config, &mut parts);
         let devices = plant.map(|plant| Devices::new(plant, leases.clone(), services::device_settings(config)));
         services::start_provisioner(&ground, config, devices.clone(), kea, &mut parts)?;
         if let Some(devices) = devices.clone() {

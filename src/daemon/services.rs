@@ -18,6 +18,7 @@ use crate::biller::{self, ApprovalError, AutoClose, BillerError, CheckOrder};
 use crate::collector::fold::Fold;
 use crate::collector::keeper::{Keeper, Keeping};
 use crate::collector::{self, NasClient, NasTable, RadSecSettings, Ready, dictionaries};
+use crate::custodian::{Chain, Retention};
 use crate::intake::billing::{BillAsk, BillRefusal};
 use crate::intake::ways::Listening;
 use crate::intake::{self, Intake, IntakeError, Settings};
@@ -514,6 +515,16 @@ pub fn start_biller(ground: &Ground, parts: &mut Parts) {
     let Ground { store, clock, metrics, hearts, .. } = ground.clone();
     let auto = AutoClose { store, clock, metrics, heart: hearts.register("biller") };
     parts.spawn("biller", auto.run(parts.stopping()));
+}
+
+/// The sealer of the audit, and who lets go of what is too old.
+pub fn start_custodian(ground: &Ground, config: &Config, parts: &mut Parts) {
+    let Ground { store, clock, metrics, hearts, .. } = ground.clone();
+    let chain = Chain::new(store.clone(), clock.clone(), metrics, hearts.register("audit"));
+    parts.spawn_dropped("audit", chain.run());
+    let archive = config.radius.as_ref().and_then(|radius| radius.archive.clone());
+    let retention = Retention { store, clock, archive, beat: hearts.register("retention") };
+    parts.spawn_dropped("retention", retention.run());
 }
 
 /// What modem files depend on besides the modems.

@@ -24,8 +24,8 @@ use super::idempotency::{Once, again};
 use super::problem::Problem;
 use super::request::{Asked, At, Document, limit, page};
 use crate::store::billing::{self, BatchRow, BilledAccount, LineFilter};
-use crate::store::{StoreError, accounts, catalog, rating, running};
-use crate::vocabulary::parse_instant;
+use crate::store::{StoreError, Tx, accounts, audit, catalog, rating, running};
+use crate::vocabulary::{Timestamp, parse_instant};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -111,15 +111,32 @@ async fn run(State(app): State<App>, caller: Caller, once: Once, body: Document)
     }
     let asked: RunBody = serde_json::from_value(body.value).map_err(|error| Problem::bad_request(error.to_string()))?;
     let tenant = caller.tenant.to_string();
+    let cycle = asked.cycle.clone();
     let order = BillOrder { tenant, cycle: asked.cycle, period: asked.period, dry_run: asked.dry_run };
     let answer = app.biller.ask(BillAsk::Run(order)).await?;
     if !asked.dry_run {
         let mut tx = app.store.write().await?;
         let now = app.clock.now();
+        let detail = json!({ "batch": answer["batch"], "period": answer["period"] });
+        note(&mut tx, &caller, "bill.run", &cycle, &detail, now).await?;
         asking.keep(&mut tx, caller.tenant.as_str(), StatusCode::OK.as_u16(), &answer.to_string(), now).await?;
         tx.commit().await?;
     }
     Ok(Json(answer).into_response())
+}
+
+/// Notes a deed of billing in the audit.
+async fn note(
+    tx: &mut Tx,
+    caller: &Caller,
+    action: &str,
+    subject: &str,
+    detail: &Value,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let tenant = Some(caller.tenant.as_str());
+    let entry = audit::Entry { tenant, actor: &caller.actor, action, account_id: None, subject, detail };
+    audit::append(tx, &entry, now).await
 }
 
 fn refused(refusal: BillRefusal) -> Problem {
@@ -284,7 +301,12 @@ async fn acknowledge(
 ) -> Result<Json<Value>, Problem> {
     caller.may(BILLERS)?;
     let mut tx = app.store.write().await?;
-    billing::acknowledge(&mut tx, caller.tenant.as_str(), &path.1, app.clock.now()).await?;
+    let (tenant, now) = (caller.tenant.as_str(), app.clock.now());
+    let before = billing::batch(&mut tx, tenant, &path.1).await?;
+    billing::acknowledge(&mut tx, tenant, &path.1, now).await?;
+    if before.is_some_and(|batch| batch.state == "closed") {
+        note(&mut tx, &caller, "bill.acknowledge", &path.1, &json!({}), now).await?;
+    }
     let batch = billing::batch(&mut tx, caller.tenant.as_str(), &path.1).await?;
     let taken = batch.filter(|batch| matches!(batch.state.as_str(), "closed" | "acknowledged"));
     let batch = taken.ok_or_else(Problem::not_found)?;

@@ -30,6 +30,10 @@ pub const HANDLERS: &[Role] = &[Role::Push, Role::Csr, Role::Operator, Role::Adm
 pub const OPERATORS: &[Role] = &[Role::Operator, Role::Admin];
 /// May post charges and credits.
 pub const CHARGERS: &[Role] = &[Role::Push, Role::Csr, Role::Billing, Role::Admin];
+/// May ask who had an address and what happened with an account.
+pub const TRACERS: &[Role] = &[Role::Csr, Role::Operator, Role::Admin];
+/// May read the audit and forget people.
+pub const ADMINS: &[Role] = &[Role::Admin];
 /// May run what bills.
 pub const BILLERS: &[Role] = &[Role::Billing, Role::Admin];
 
@@ -88,7 +92,9 @@ impl FromRequestParts<App> for Caller {
                 Problem::bad_request(format!("Lastmile-Actor must be 1 to {ACTOR_MAX} visible characters."))
             })?),
         };
-        let by_key = format!("key {} ({})", key.id, key.name);
+        let of = key.source.as_ref().map_or_else(String::new, |source| format!(", source {source}"));
+        let name = if key.name.is_empty() { String::new() } else { format!("{}, ", key.name) };
+        let by_key = format!("key {} ({name}{}{of})", key.id, key.role);
         Ok(Self {
             tenant: asked,
             role: key.role,

@@ -49,6 +49,11 @@ pub(super) fn shown(job: &JobRow) -> Value {
     })
 }
 
+/// Whether a job is of the caller's tenant, and of its source where the key is bound to one.
+fn is_own(job: &JobRow, caller: &Caller) -> bool {
+    job.tenant == caller.tenant.as_str() && caller.source.as_ref().is_none_or(|source| job.source == source.as_str())
+}
+
 /// Jobs of the tenant, the newest first.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/jobs", responses((status = 200, description = "A page of jobs")),
     params(("tenant" = String, Path), ("state" = Option<String>, Query), ("account" = Option<String>, Query),
@@ -67,6 +72,7 @@ async fn list(State(app): State<App>, caller: Caller, Asked(query): Asked<JobQue
     let filter = JobFilter {
         tenant: Some(caller.tenant.to_string()),
         account_id,
+        source: caller.source(query.source.as_deref())?.map(|source| source.to_string()),
         state: query.state,
         before: cursor(query.cursor.as_deref())?,
         limit,
@@ -84,7 +90,7 @@ async fn show(State(app): State<App>, caller: Caller, At(path): At<(String, Stri
     caller.may(READERS)?;
     let mut tx = app.store.read().await?;
     let id = path.1.parse().map_err(|_| Problem::not_found())?;
-    let job = jobs::one(&mut tx, id).await?.filter(|job| job.tenant == caller.tenant.as_str());
+    let job = jobs::one(&mut tx, id).await?.filter(|job| is_own(job, &caller));
     Ok(Json(shown(&job.ok_or_else(Problem::not_found)?)))
 }
 
@@ -102,7 +108,7 @@ async fn retry(
     let id = path.1.parse().map_err(|_| Problem::not_found())?;
     let now = app.clock.now();
     let mut tx = app.store.write().await?;
-    let known = jobs::one(&mut tx, id).await?.filter(|job| job.tenant == caller.tenant.as_str());
+    let known = jobs::one(&mut tx, id).await?.filter(|job| is_own(job, &caller));
     let known = known.ok_or_else(Problem::not_found)?;
     let again = match jobs::retry(&mut tx, id, now).await?.ok_or_else(Problem::not_found)? {
         Ok(again) => again,

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::App;
 use super::problem::Problem;
 use crate::account::json;
+use crate::vocabulary::Fault;
 
 /// An account document with everything in it stays far below this.
 pub const BODY_MAX: usize = 1024 * 1024;
@@ -20,6 +21,9 @@ pub struct At<T>(pub T);
 impl<T: DeserializeOwned + Send> FromRequestParts<App> for At<T> {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        if parts.uri.path().contains(NUL) {
+            return Err(Problem::not_found());
+        }
         Path::from_request_parts(parts, app).await.map(|Path(at)| Self(at)).map_err(|_| Problem::not_found())
     }
 }
@@ -30,6 +34,9 @@ pub struct Asked<T>(pub T);
 impl<T: DeserializeOwned + Send> FromRequestParts<App> for Asked<T> {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        if parts.uri.query().is_some_and(|query| query.contains(NUL)) {
+            return Err(Problem::bad_request("The query holds a NUL character."));
+        }
         let query = Query::from_request_parts(parts, app).await;
         query
             .map(|Query(asked)| Self(asked))
@@ -58,6 +65,7 @@ impl FromRequest<App> for Document {
     async fn from_request(request: Request, _app: &App) -> Result<Self, Problem> {
         let octets = octets(request, BODY_MAX).await?;
         let value = json::read(&octets).map_err(Problem::unreadable)?;
+        without_nul(&value, &octets)?;
         Ok(Self { value, octets })
     }
 }
@@ -73,9 +81,52 @@ impl FromRequest<App> for OptionalDocument {
             true => Value::Object(serde_json::Map::new()),
             false => json::read(&octets).map_err(Problem::unreadable)?,
         };
+        without_nul(&value, &octets)?;
         Ok(Self(Document { value, octets }))
     }
 }
+
+/// Refuses the one character that no database of ours takes in a text, wherever it stands.
+fn without_nul(value: &Value, octets: &[u8]) -> Result<(), Problem> {
+    // JSON can write it in no other way.
+    if !octets.windows(ESCAPED_NUL.len()).any(|window| window == ESCAPED_NUL) {
+        return Ok(());
+    }
+    let mut faults = Vec::new();
+    look_for_nul(value, String::new(), &mut faults);
+    if faults.is_empty() { Ok(()) } else { Err(Problem::invalid(faults)) }
+}
+
+fn look_for_nul(value: &Value, pointer: String, faults: &mut Vec<Fault>) {
+    let has = |text: &str| text.contains('\0');
+    match value {
+        _ if faults.len() >= NUL_SHOWN => {}
+        Value::String(text) if has(text) => {
+            faults.push(Fault { pointer, detail: "holds a NUL character".to_owned() });
+        }
+        Value::Array(items) => {
+            for (place, item) in items.iter().enumerate() {
+                look_for_nul(item, json::step(&pointer, &place.to_string()), faults);
+            }
+        }
+        Value::Object(fields) => {
+            for (key, item) in fields {
+                let pointer = json::step(&pointer, key);
+                if has(key) {
+                    faults
+                        .push(Fault { pointer: pointer.clone(), detail: "its name holds a NUL character".to_owned() });
+                }
+                look_for_nul(item, pointer, faults);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A NUL as addresses write it.
+const NUL: &str = "%00";
+const ESCAPED_NUL: &[u8] = b"\\u0000";
+const NUL_SHOWN: usize = 20;
 
 /// The whole body, at most `max` octets; one that announces more is refused before it is read.
 pub async fn octets(request: Request, max: usize) -> Result<axum::body::Bytes, Problem> {

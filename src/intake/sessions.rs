@@ -9,6 +9,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::caller::{Caller, READERS};
+use super::history::Case;
 use super::problem::Problem;
 use super::request::At;
 use crate::store::nas_control::{self, Wish};
@@ -28,13 +29,21 @@ const ORDERS: i64 = 10;
 
 /// One session of the tenant's subscribers. `control` is what its NAS was asked, the newest first.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/sessions/{session}",
-    params(("tenant" = String, Path), ("session" = String, Path)),
+    params(("tenant" = String, Path), ("session" = String, Path), ("Lastmile-Case" = Option<String>, Header)),
     responses((status = 200, description = "The session"), (status = 404, description = "No such session")))]
-async fn show(State(app): State<App>, caller: Caller, At(path): At<(String, String)>) -> Result<Json<Value>, Problem> {
+async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    At(path): At<(String, String)>,
+    case: Case,
+) -> Result<Json<Value>, Problem> {
     caller.may(READERS)?;
-    let mut tx = app.store.read().await?;
-    let (view, _) = own(&mut tx, &caller, &path.1).await?;
+    let mut tx = app.store.write().await?;
+    let (view, stored) = own(&mut tx, &caller, &path.1).await?;
+    let of = (stored.owner.map(|owner| owner.account_id), &*format!("session {}", view.id));
+    case.look(&app, &mut tx, &caller, "history.sessions", of, &json!({})).await?;
     let orders = nas_control::of_session(&mut tx, view.id, ORDERS).await?;
+    tx.commit().await?;
     let mut document = json!(view);
     document["control"] = json!(orders);
     Ok(Json(document))

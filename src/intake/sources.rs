@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
-use crate::account::hex;
+use crate::vocabulary::hex;
 use crate::mediation::{PROFILE_MAX, Profile, shipped, shipped_names};
 use crate::vocabulary::{Cidr, Fault, Secret, SourceId, TenantId};
 

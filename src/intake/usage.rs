@@ -9,6 +9,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::caller::{Caller, READERS};
+use super::history::Case;
 use super::problem::Problem;
 use super::request::{Asked, At, cursor, limit, page};
 use crate::billing::view::{self, By, ViewError};
@@ -40,15 +41,19 @@ struct SessionQuery {
     responses((status = 200, description = "A page of sessions")),
     params(("tenant" = String, Path), ("account" = Option<String>, Query), ("source" = Option<String>, Query),
         ("user" = Option<String>, Query), ("session" = Option<String>, Query), ("nas" = Option<String>, Query),
-        ("state" = Option<String>, Query), ("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query)))]
+        ("state" = Option<String>, Query), ("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query),
+        ("Lastmile-Case" = Option<String>, Header)))]
 async fn sessions(
     State(app): State<App>,
     caller: Caller,
+    case: Case,
     Asked(query): Asked<SessionQuery>,
 ) -> Result<Json<Value>, Problem> {
     caller.may(READERS)?;
     let limit = limit(query.limit)?;
-    let mut tx = app.store.read().await?;
+    // Who asks for one person's sessions leaves a deed; who pages through all of them looks for nobody.
+    let of_somebody = query.account.is_some() || query.user.is_some() || query.session.is_some();
+    let mut tx = if of_somebody { app.store.write().await? } else { app.store.read().await? };
     let account_id = match &query.account {
         None => None,
         Some(id) => {
@@ -56,6 +61,10 @@ async fn sessions(
             Some(accounts::find(&mut tx, &key).await?.ok_or_else(Problem::not_found)?.id)
         }
     };
+    if of_somebody {
+        let subject = query.account.clone().unwrap_or_else(|| "a user's sessions".to_owned());
+        case.look(&app, &mut tx, &caller, "history.sessions", (account_id, &subject), &json!({})).await?;
+    }
     let filter = SessionFilter {
         tenant: Some(caller.tenant.to_string()),
         source: caller.source(query.source.as_deref())?.map(|source| source.to_string()),
@@ -69,6 +78,7 @@ async fn sessions(
         limit,
     };
     let listed = list_sessions(&mut tx, &filter).await?;
+    tx.commit().await?;
     let last = listed.last().map(|session| session.id.to_string());
     Ok(Json(page(listed.iter().map(|session| json!(session)).collect(), limit, last)))
 }

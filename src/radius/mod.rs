@@ -18,6 +18,7 @@ mod packet;
 mod profile;
 mod radacct;
 mod record;
+mod redact;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -40,4 +41,5 @@ pub use packet::{
 pub use profile::{IdentityRule, Profile, Profiles, StreamRule, TunnelLinks, shipped_dictionary};
 pub use radacct::{RadacctReport, RadacctRow, RadacctSession};
 pub use record::{NasRule, Uninterpretable, record};
+pub use redact::redact;
 pub use stream::{StreamRequest, StreamVersion, protocol_error};

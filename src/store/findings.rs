@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{StoreError, Tx, on};
+use super::{StoreError, Tx, audit, on};
 use crate::billing::month_end::Finding;
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
@@ -59,6 +59,7 @@ const LIST: &str = "SELECT id, cycle, period_start_at, kind, subject, detail, ad
      WHERE tenant = $1 AND cycle = $2 AND period_start_at = $3 AND found_at >= $4
        AND ($5 = 2 OR (kind LIKE 'compare.%') = ($5 = 1))
      ORDER BY kind, subject, id LIMIT $6";
+const TENANT_OF: &str = "SELECT tenant FROM bill_finding WHERE id = $1";
 const WAIVE: &str = "UPDATE bill_finding SET waived_at = $3, waived_by = $4, waived_because = $5
      WHERE id = $1 AND ($2 IS NULL OR tenant = $2)";
 
@@ -132,7 +133,7 @@ pub async fn waive(
     because: &str,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let changed = on!(tx, c => sqlx::query(WAIVE)
+    let changed = on!(&mut *tx, c => sqlx::query(WAIVE)
         .bind(id)
         .bind(tenant)
         .bind(to_micros(now))
@@ -140,7 +141,20 @@ pub async fn waive(
         .bind(because)
         .execute(c)
         .await.map(|done| done.rows_affected()))?;
-    Ok(changed == 1)
+    if changed != 1 {
+        return Ok(false);
+    }
+    let tenant: String = on!(&mut *tx, c => sqlx::query_scalar(TENANT_OF).bind(id).fetch_one(c).await)?;
+    let entry = audit::Entry {
+        tenant: Some(&tenant),
+        actor: by,
+        action: "bill.waive",
+        account_id: None,
+        subject: id,
+        detail: &serde_json::json!({ "reason": because }),
+    };
+    audit::append(tx, &entry, now).await?;
+    Ok(true)
 }
 
 #[derive(sqlx::FromRow)]

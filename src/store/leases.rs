@@ -63,6 +63,9 @@ pub struct Holder {
     pub tenant: Option<String>,
     /// External id of the account.
     pub account: Option<String>,
+    pub account_source: Option<String>,
+    #[serde(skip)]
+    pub account_id: Option<i64>,
     /// The device that had it.
     pub mac: Option<String>,
     /// `cm`, `mta` or `cpe`.
@@ -104,11 +107,12 @@ const AT: &str = "SELECT id, address, mac, kind, behind, relay, cmts, since_at, 
      FROM address_lease WHERE address = $1 AND since_at <= $2 AND until_at > $2
      ORDER BY since_at DESC LIMIT 1";
 const SESSIONS_AT: &str = "SELECT session.nas, session.session, session.user_name, session.calling_station,
-            session.started_at, session.ended_at, account.tenant, account.external_id
+            session.started_at, session.ended_at, account.tenant, account.external_id, account.source, account.id
      FROM session LEFT JOIN account ON account.id = session.account_id
      WHERE session.framed_ip = $1 AND session.started_at <= $2 AND (session.ended_at IS NULL OR session.ended_at > $2)
      ORDER BY session.started_at DESC, session.id DESC LIMIT 20";
-const HELD_AT: &str = "SELECT account.tenant, account.external_id, holder.from_at, holder.until_at
+const HELD_AT: &str = "SELECT account.tenant, account.external_id, account.source, account.id, holder.from_at,
+            holder.until_at
      FROM holder JOIN account ON account.id = holder.account_id
      WHERE holder.kind = $1 AND holder.value = $2 AND holder.from_at <= $3
        AND (holder.until_at IS NULL OR holder.until_at > $3)
@@ -208,11 +212,12 @@ pub async fn holders_at(tx: &mut Tx, address: IpAddr, at: Timestamp) -> Result<V
             Some(mac) => held_at(tx, "mac", &mac.to_string(), micros).await?,
             None => None,
         };
-        let (tenant, account) = held.map(|held| (held.tenant, held.external_id)).unzip();
         found.push(Holder {
             source: "lease",
-            tenant,
-            account,
+            tenant: held.as_ref().map(|held| held.tenant.clone()),
+            account: held.as_ref().map(|held| held.external_id.clone()),
+            account_source: held.as_ref().map(|held| held.source.clone()),
+            account_id: held.map(|held| held.id),
             mac: Some(lease.mac.to_string()),
             kind: Some(lease.kind.as_str().to_owned()),
             modem: lease.behind.map(|mac| mac.to_string()),
@@ -231,6 +236,8 @@ pub async fn holders_at(tx: &mut Tx, address: IpAddr, at: Timestamp) -> Result<V
             source: "session",
             tenant: row.tenant,
             account: row.external_id,
+            account_source: row.source,
+            account_id: row.id,
             mac: row
                 .calling_station
                 .as_ref()
@@ -251,6 +258,8 @@ pub async fn holders_at(tx: &mut Tx, address: IpAddr, at: Timestamp) -> Result<V
             source: "static",
             tenant: Some(held.tenant),
             account: Some(held.external_id),
+            account_source: Some(held.source),
+            account_id: Some(held.id),
             mac: None,
             kind: None,
             modem: None,
@@ -375,12 +384,16 @@ struct SessionRow {
     ended_at: Option<i64>,
     tenant: Option<String>,
     external_id: Option<String>,
+    source: Option<String>,
+    id: Option<i64>,
 }
 
 #[derive(FromRow)]
 struct HeldRow {
     tenant: String,
     external_id: String,
+    source: String,
+    id: i64,
     from_at: i64,
     until_at: Option<i64>,
 }

@@ -9,6 +9,7 @@ use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 
 use super::StoreError;
 use crate::vocabulary::{Secret, hex};
@@ -108,6 +109,15 @@ impl Sealer {
         mac.update(&[0]);
         mac.update(data);
         mac.finalize().into_bytes().into()
+    }
+
+    /// Whether `hash` is the keyed hash of `data` under the current key, or under the one before the rotation.
+    pub fn is_keyed_hash(&self, label: &str, data: &[u8], hash: &[u8]) -> bool {
+        let before = self.previous.map(|previous| Self { current: previous, previous: None });
+        [Some(self), before.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|sealer| bool::from(sealer.keyed_hash(label, data).as_slice().ct_eq(hash)))
     }
 
     /// The keyed hash of a secret as hexadecimal text: equal only for equal secrets at the same place.

@@ -95,6 +95,8 @@ impl SqliteFile {
             .journal_mode(SqliteJournalMode::Wal)
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("wal_autocheckpoint", "0")
+            // What is deleted is overwritten: whoever is erased must not be found in a free page.
+            .pragma("secure_delete", "ON")
             .synchronous(synchronous)
             .statement_cache_capacity(SQLITE_STATEMENTS)
             .disable_statement_logging();
@@ -232,6 +234,20 @@ impl Log {
             };
             self.due.store(millis(self.opened.elapsed() + next), Ordering::Relaxed);
         });
+    }
+
+    /// Copies the whole log into the file and empties it, so that nothing that was changed since stands on the disk.
+    /// `false`: somebody reads, and the log stays.
+    ///
+    /// **Errors**: the disk.
+    pub async fn empty(&self) -> Result<bool, StoreError> {
+        let checkpointer = self.checkpointer().await?;
+        let mut checkpointer = checkpointer.lock().await;
+        let Some(connection) = checkpointer.connection.as_mut() else { return Ok(false) };
+        let _turn = self.turn.lock().await;
+        let (busy, ..): (i64, i64, i64) =
+            sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection).await?;
+        Ok(busy == 0)
     }
 
     /// Most of it beside the writers, the rest in between two of them, so that nothing is left and the next one begins

@@ -51,6 +51,10 @@ labels! {
     Request { method, route, status }
 }
 labels! {
+    /// A tenant by its id; `-` is the installation.
+    Tenant { tenant }
+}
+labels! {
     /// What is provisioned: `cm`, `mailbox`, `aaa`.
     Target { target }
 }

@@ -10,7 +10,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
-use super::labels::{Direction, Nas, NasKind, NasReason, NasResult, Outcome, Reason, Request, Target, TargetState};
+use super::labels::{
+    Direction, Nas, NasKind, NasReason, NasResult, Outcome, Reason, Request, Target, TargetState, Tenant,
+};
 use super::process;
 
 /// A gauge in seconds or another fraction.
@@ -69,6 +71,8 @@ pub struct Metrics {
     pub drift_found: Family<Target, Counter>,
     pub bill_runs: Family<Outcome, Counter>,
     pub bill_lines: Counter,
+    pub audit_sealed: Counter,
+    pub audit_chain_sequence: Family<Tenant, Gauge>,
     pub exceptions_open: Gauge,
     pub database_up: Gauge,
     pub reloads: Family<Outcome, Counter>,
@@ -232,6 +236,16 @@ impl Metrics {
             drift_found: add!(Family::default(), "drift_found", "Differences from what is desired found, by kind"),
             bill_runs: add!(Family::default(), "bill_runs", "Bill runs by result"),
             bill_lines: add!(Counter::default(), "bill_lines", "Invoice lines issued"),
+            audit_sealed: add!(
+                Counter::default(),
+                "audit_sealed_deeds",
+                "Deeds of the audit given their place in a chain"
+            ),
+            audit_chain_sequence: add!(
+                Family::default(),
+                "audit_chain_sequence",
+                "Deeds in a tenant's audit chain, as its signed head says"
+            ),
             exceptions_open: add!(Gauge::default(), "exceptions_open", "Exceptions that wait for a person"),
             database_up: add!(Gauge::default(), "database_up", "Whether the database answered last (1) or not (0)"),
             reloads: add!(Family::default(), "reloads", "Reloads of the configuration by result"),

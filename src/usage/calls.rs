@@ -21,10 +21,12 @@
 //! country = "1"
 //! ```
 
+use std::io::Read;
+
 use jiff::civil::DateTime;
 use sha2::{Digest, Sha256};
 
-use crate::vocabulary::{Fault, Section, Timestamp, TomlFile, Value, Zone, hex, parse_instant, to_micros};
+use crate::vocabulary::{Fault, Rows, Section, Timestamp, TomlFile, Value, Zone, hex, parse_instant, to_micros};
 
 /// How a file of calls is written.
 #[derive(Debug, Clone)]
@@ -109,13 +111,13 @@ impl CallProfile {
     /// **Errors**: the first line does not name the columns.
     pub fn calls<'t>(
         &'t self,
-        text: &'t [u8],
+        input: impl Read + 't,
     ) -> Result<impl Iterator<Item = (u64, Result<CallLine, CallError>)> + 't, CallError> {
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(self.separator)
             .has_headers(self.header)
             .flexible(true)
-            .from_reader(text);
+            .from_reader(Rows::new(input));
         let header = match self.header {
             true => Some(reader.headers().map_err(|error| CallError::Csv(error.to_string()))?.clone()),
             false => None,
@@ -354,7 +356,7 @@ mod tests {
             assert!(faults.iter().any(|fault| fault.detail.contains(word)), "{faults:?}");
         }
         let profile = CallProfile::read("p.toml", ASTERISK).expect("a sound profile");
-        assert!(matches!(profile.calls(b"a,b\n1,2\n").err(), Some(CallError::Column(_))));
+        assert!(matches!(profile.calls(&b"a,b\n1,2\n"[..]).err(), Some(CallError::Column(_))));
     }
 
     proptest! {
@@ -363,7 +365,7 @@ mod tests {
             let profile = CallProfile::read("p.toml", ASTERISK).expect("a sound profile");
             let mut text = b"calldate,uniqueid,src,dst,billsec\n".to_vec();
             text.extend(octets);
-            profile.calls(&text).expect("the columns").for_each(drop);
+            profile.calls(&text[..]).expect("the columns").for_each(drop);
         }
     }
 }

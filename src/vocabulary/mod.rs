@@ -12,6 +12,7 @@ mod mac;
 mod money;
 pub mod octets;
 mod rate;
+mod rows;
 mod secret;
 mod time;
 
@@ -26,5 +27,6 @@ pub use ids::{AccountKey, DEFAULT_SOURCE, IdError, Role, SourceId, TenantId};
 pub use mac::{MacAddress, MacError};
 pub use money::{Currency, Money, MoneyError, Rounding};
 pub use rate::{BitRate, RateError};
+pub use rows::{ROW_MAX, Rows};
 pub use secret::Secret;
 pub use time::{Clock, Date, Period, Timestamp, Zone, from_micros, parse_instant, to_micros};

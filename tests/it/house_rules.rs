@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// The pure rooms and what each may import besides the vocabulary.
 const FLOOR_1: &[(&str, &[&str])] = &[
     ("account", &["docsis"]),
+    ("audit", &[]),
     ("usage", &[]),
     ("docsis", &[]),
     ("tftp", &[]),
@@ -17,7 +18,7 @@ const FLOOR_1: &[(&str, &[&str])] = &[
     ("mediation", &["account"]),
 ];
 /// Services never import one another.
-const FLOOR_3: &[&str] = &["intake", "collector", "provisioner", "nas_control", "biller"];
+const FLOOR_3: &[&str] = &["intake", "collector", "provisioner", "nas_control", "biller", "custodian"];
 
 /// What a room may import besides the vocabulary; `None`: it is not on the map.
 fn may_import(room: &str) -> Option<Vec<&'static str>> {

@@ -33,9 +33,9 @@ pub async fn import(
 ) -> Result<(), ImportError> {
     let name = file.display().to_string();
     let unreadable = |error: std::io::Error| ImportError::Read { file: name.clone(), error };
-    let text = std::fs::read(file).map_err(unreadable)?;
+    let input = std::fs::File::open(file).map_err(unreadable)?;
     let mut batch: Vec<Call> = Vec::new();
-    let lines = match profile.calls(&text) {
+    let lines = match profile.calls(input) {
         Ok(lines) => lines,
         Err(error) => {
             summary.refuse(&name, 1, error.to_string());

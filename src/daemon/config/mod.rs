@@ -15,6 +15,7 @@ mod reader;
 mod sections;
 mod sources;
 
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -266,22 +267,37 @@ pub enum ConfigError {
     Faults { faults: Vec<ConfigFault>, warnings: Vec<ConfigFault> },
 }
 
+/// A configuration, catalog or tariff is far shorter.
+pub const TEXT_MAX: u64 = 16 * 1024 * 1024;
+
+/// The text of a file that people write.
+///
+/// **Errors**: it cannot be read, is no UTF-8, or is longer than `TEXT_MAX`.
+pub fn text_of(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let length = std::fs::File::open(path)?.take(TEXT_MAX + 1).read_to_string(&mut text)? as u64;
+    match length > TEXT_MAX {
+        false => Ok(text),
+        true => Err(std::io::Error::other(format!("it is longer than {TEXT_MAX} octets"))),
+    }
+}
+
 impl Config {
     /// Reads the file at `path`, its secrets and nothing else.
     ///
     /// **Errors**: every fault at once.
     pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Unreadable { path: path.display().to_string(), error })?;
+        let text =
+            text_of(path).map_err(|error| ConfigError::Unreadable { path: path.display().to_string(), error })?;
         Self::parse(path, &text, credentials, false)
     }
 
     /// Like `load`, and reads what the daemon will read at its start: dictionaries, TLS files. Touches nothing.
     pub fn check(path: &Path) -> Result<Loaded, ConfigError> {
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Unreadable { path: path.display().to_string(), error })?;
+        let text =
+            text_of(path).map_err(|error| ConfigError::Unreadable { path: path.display().to_string(), error })?;
         Self::parse(path, &text, credentials, true)
     }
 

@@ -11,7 +11,7 @@ use super::super::App;
 use super::super::caller::{BILLERS, Caller, READERS};
 use super::super::problem::Problem;
 use super::super::request::{Asked, At, Document};
-use super::BillAsk;
+use super::{BillAsk, note};
 use crate::store::findings::{self, Place};
 use crate::store::{catalog, held};
 use crate::vocabulary::Timestamp;
@@ -43,7 +43,14 @@ async fn check(State(app): State<App>, caller: Caller, body: Document) -> Result
     let asked: CheckBody =
         serde_json::from_value(body.value).map_err(|error| Problem::bad_request(error.to_string()))?;
     let tenant = caller.tenant.to_string();
-    Ok(Json(app.biller.ask(BillAsk::Check { tenant, cycle: asked.cycle, period: asked.period }).await?))
+    let cycle = asked.cycle.clone();
+    let checked = app.biller.ask(BillAsk::Check { tenant, cycle: asked.cycle, period: asked.period }).await?;
+    // A draft without open findings is a checked one from now on.
+    let mut tx = app.store.write().await?;
+    let detail = json!({ "batch": checked["batch"], "passed": checked["passed"] });
+    note(&mut tx, &caller, "bill.check", &cycle, &detail, app.clock.now()).await?;
+    tx.commit().await?;
+    Ok(Json(checked))
 }
 
 /// Approves a checked draft: it is closed, and its lines are pulled from here on. Again is no fault.
@@ -73,7 +80,11 @@ async fn discard(
 ) -> Result<Json<Value>, Problem> {
     caller.may(BILLERS)?;
     let tenant = caller.tenant.to_string();
-    Ok(Json(app.biller.ask(BillAsk::Discard { tenant, batch: path.1 }).await?))
+    let discarded = app.biller.ask(BillAsk::Discard { tenant, batch: path.1.clone() }).await?;
+    let mut tx = app.store.write().await?;
+    note(&mut tx, &caller, "bill.discard", &path.1, &json!({}), app.clock.now()).await?;
+    tx.commit().await?;
+    Ok(Json(discarded))
 }
 
 #[derive(Debug, Deserialize)]

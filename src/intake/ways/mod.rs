@@ -23,7 +23,7 @@ use super::deeds::ingest::{Ingest, Input, NewInput};
 use super::desk::Desk;
 use super::problem::Problem;
 use super::sources::Shelved;
-use crate::account::hex;
+use crate::vocabulary::hex;
 use crate::mediation::{Outcome, Profile};
 use crate::store::ingest::{Tally, Way, place};
 use crate::store::{Sealer, StoreError};

@@ -16,7 +16,7 @@ use super::JournalRow;
 use super::read::Pages;
 use super::runs::{DAY, DAY_SETTLES, Run, day_of, day_on, lock, select};
 use super::sealed::unpack;
-use crate::store::{Store, StoreError, on};
+use crate::store::{Store, StoreError, on, privacy};
 use crate::vocabulary::{Timestamp, to_micros};
 
 /// What an archive holds.
@@ -143,8 +143,13 @@ impl Store {
         Ok(true)
     }
 
-    /// Drops the days that are older than `keep_days`, only archived ones if so asked. Gives how many runs went.
+    /// Drops the days that are older than `keep_days`, only archived ones if so asked; none while a legal hold stands. Gives
+    /// how many runs went.
     pub async fn drop_days(&self, keep_days: u32, archived_only: bool, now: Timestamp) -> Result<u64, StoreError> {
+        // The journal is everybody's: while a court may ask for somebody's records, all of them stay.
+        if !privacy::held_accounts(&mut self.read().await?).await?.is_empty() {
+            return Ok(0);
+        }
         let before = day_on(day_of(to_micros(now)) - i64::from(keep_days));
         let statement = if archived_only { DROP_ARCHIVED } else { DROP_ANY };
         let mut tx = self.write_journal().await?;

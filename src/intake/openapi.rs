@@ -1,0 +1,145 @@
+//! The OpenAPI document as it is served: what the handlers declare, completed with what holds for every route (who calls, how
+//! it is refused) and with the shapes of bodies and answers, which stand in `openapi.json`. Routes in, one document out.
+
+use serde_json::{Map, Value, json};
+
+/// Shapes, and which route takes and answers which; a `?` before a body's name says that it may be left out.
+const SHAPES: &str = include_str!("openapi.json");
+
+/// What any route below a tenant may answer besides what it declares itself.
+const ALWAYS: [(&str, &str); 6] = [
+    ("400", "The address, a header or the body cannot be read"),
+    ("401", "No valid key"),
+    ("403", "A key of this role may not"),
+    ("404", "Nothing of this tenant is at this address"),
+    ("429", "The key has used up its requests"),
+    ("503", "Not possible at the moment; nothing was stored"),
+];
+/// What a route with a body may answer.
+const WITH_BODY: [(&str, &str); 2] =
+    [("413", "The body is too long"), ("422", "Every fault of the body, each with its pointer")];
+
+/// The document that is served.
+pub fn document(declared: Value) -> Value {
+    let mut document = declared;
+    let mut shapes: Value = serde_json::from_str(SHAPES).unwrap_or_default();
+    document["components"]["schemas"] = shapes["schemas"].take();
+    document["components"]["securitySchemes"] = json!({ "key": { "type": "http", "scheme": "bearer" } });
+    for (path, methods) in document["paths"].as_object_mut().into_iter().flatten() {
+        let below_tenant = path.starts_with("/v1/");
+        for (method, operation) in methods.as_object_mut().into_iter().flatten() {
+            let route = format!("{} {path}", method.to_uppercase());
+            if below_tenant {
+                complete(operation, shapes["answers"][&route].as_str(), shapes["bodies"][&route].as_str());
+            } else {
+                plain(operation);
+            }
+        }
+    }
+    document
+}
+
+fn complete(operation: &mut Value, answer: Option<&str>, body: Option<&str>) {
+    operation["security"] = json!([{ "key": [] }]);
+    let parameters = operation["parameters"].as_array_mut().into_iter().flatten();
+    for parameter in parameters {
+        narrow(parameter);
+    }
+    let actor = json!({ "name": "Lastmile-Actor", "in": "header", "required": false,
+        "description": "The person this is done for, for the audit: 1 to 128 visible characters",
+        "schema": { "type": "string", "minLength": 1, "maxLength": 128 } });
+    match operation["parameters"].as_array_mut() {
+        Some(parameters) => parameters.push(actor),
+        None => operation["parameters"] = json!([actor]),
+    }
+    if let Some(name) = body {
+        let mut content = operation["requestBody"]["content"].as_object().cloned().unwrap_or_default();
+        content.insert("application/json".to_owned(), json!({ "schema": reference(name.trim_start_matches('?')) }));
+        operation["requestBody"] = json!({ "required": !name.starts_with('?'), "content": content });
+    }
+    let has_body = operation["requestBody"].is_object();
+    let has_key = operation["parameters"].as_array().into_iter().flatten().any(|one| one["name"] == "Idempotency-Key");
+    let Some(responses) = operation["responses"].as_object_mut() else { return };
+    let with_body = WITH_BODY.iter().filter(|(status, _)| has_body || (has_key && *status == "422"));
+    for (status, description) in ALWAYS.iter().chain(with_body) {
+        responses.entry(*status).or_insert_with(|| json!({ "description": description }));
+    }
+    for (status, response) in responses {
+        let empty = matches!(status.as_str(), "204" | "304");
+        if !empty && response["content"].is_null() {
+            response["content"] = match status.starts_with('2') {
+                true => json!({ "application/json": { "schema": answer.map_or_else(|| json!({}), reference) } }),
+                false => json!({ "application/problem+json": { "schema": reference("Problem") } }),
+            };
+        }
+    }
+}
+
+/// What a name alone tells of a parameter.
+fn narrow(parameter: &mut Value) {
+    let schema = match parameter["name"].as_str() {
+        Some("limit") => json!({ "type": "integer", "minimum": 1, "maximum": 1000 }),
+        Some("since" | "from" | "to" | "at") if parameter["in"] == "query" && !is_date(parameter) => {
+            json!({ "type": "string", "format": "date-time" })
+        }
+        Some("Idempotency-Key") => json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" }),
+        _ => return,
+    };
+    parameter["schema"] = schema;
+    if parameter["in"] == "query" {
+        parameter["required"] = json!(false);
+    }
+}
+
+/// Days are declared as such by their handlers.
+fn is_date(parameter: &Value) -> bool {
+    parameter["schema"]["format"] == "date"
+}
+
+fn plain(operation: &mut Value) {
+    let Some(responses) = operation["responses"].as_object_mut() else { return };
+    for (status, response) in responses {
+        response["content"] = match status.starts_with('2') {
+            true => json!({ "text/plain": { "schema": { "type": "string" } } }),
+            false => json!({ "application/problem+json": { "schema": reference("Problem") } }),
+        };
+    }
+}
+
+fn reference(name: &str) -> Value {
+    let mut reference = Map::new();
+    reference.insert("$ref".to_owned(), json!(format!("#/components/schemas/{name}")));
+    Value::Object(reference)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::declared;
+    use super::*;
+
+    #[test]
+    fn every_route_tells_the_shape_of_its_answer_and_every_shape_is_some_routes() {
+        let shapes: Value = serde_json::from_str(SHAPES).expect("JSON");
+        let document = document(declared());
+        let mut routes = BTreeSet::new();
+        for (path, methods) in document["paths"].as_object().expect("paths") {
+            let methods = methods.as_object().expect("methods").keys().filter(|_| path.starts_with("/v1/"));
+            routes.extend(methods.map(|method| format!("{} {path}", method.to_uppercase())));
+        }
+        let told: BTreeSet<String> = shapes["answers"].as_object().expect("answers").keys().cloned().collect();
+        assert_eq!(told, routes, "openapi.json tells the answer of each route");
+        let bodies: BTreeSet<String> = shapes["bodies"].as_object().expect("bodies").keys().cloned().collect();
+        assert!(bodies.is_subset(&routes), "{:?}", bodies.difference(&routes));
+        let schemas = document["components"]["schemas"].as_object().expect("schemas");
+        let text = document.to_string();
+        for name in schemas.keys() {
+            assert!(text.contains(&format!("\"#/components/schemas/{name}\"")), "nobody uses the shape {name}");
+        }
+        for (_, rest) in text.match_indices("#/components/schemas/").map(|(at, word)| (at, &text[at + word.len()..])) {
+            let name = rest.split('"').next().unwrap_or_default();
+            assert!(schemas.contains_key(name), "there is no shape {name}");
+        }
+    }
+}
