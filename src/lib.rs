@@ -11,18 +11,19 @@
 //! ── 3 services ────── intake: HTTP in          collector: RADIUS in, and the fold behind it
 //!                      provisioner: modems (TFTP, SNMP, DHCP), mailboxes, AAA rows out    biller: closes periods
 //!                      nas_control: live sessions changed or ended at their NAS (RFC 5176)
+//!                      dispatcher: what happened, told to webhooks and people; lines written to files
 //!                      (services never import one another; they meet in the store)
 //! ── 2 store ───────── the only room that knows SQL; SQLite and PostgreSQL from one text
 //!      telemetry ───── counters and heartbeats every service keeps
 //!      tls ─────────── certificate files made into a server's settings
 //! ── 1 pure rooms ──── account ← provision    account, usage ← billing    usage ← radius
 //!                      account, billing ← catalog    account ← mediation
-//!                      docsis, dhcp, tftp; docsis ← account, provision, catalog
+//!                      docsis, dhcp, tftp, outgoing; docsis ← account, provision, catalog
 //!                      they decide everything and touch nothing: no socket, no SQL, no clock, no randomness
 //! ── 0 vocabulary ──── identifiers, addresses, rates, money, instants, secrets
 //! ```
 //!
-//! ## Nine journeys, each read, decide, write
+//! ## Ten journeys, each read, decide, write
 //!
 //! - **Account push**: `intake` parses the document (`account`: an account, or every fault) → reads what is stored →
 //!   decides (`account::decide`), works out the elements (`provision::elements`) → writes account, holders, sealed
@@ -52,6 +53,9 @@
 //! - **Threshold of use**: the fold compares totals with guards and asks for a look in its own transaction → `intake` reads
 //!   what the period's use is (`billing::thresholds` decides) → mark, event, hold, elements and jobs in one transaction,
 //!   under the account's lock → the provisioner and `nas_control` as behind any push.
+//! - **Event**: whoever changes something tells it to its transaction (`Tx::tell`), which appends it last and numbers it without
+//!   a gap → `dispatcher` claims an outlet, reads on from its place → `outgoing` decides what may be sent now, where to, how
+//!   signed, and when again → what became of it is recorded, many to a commit; what failed stands in the outlet's list.
 //!
 //! ## What always holds
 //!
@@ -70,10 +74,12 @@ pub mod cli;
 pub mod collector;
 pub mod daemon;
 pub mod dhcp;
+pub mod dispatcher;
 pub mod docsis;
 pub mod intake;
 pub mod mediation;
 pub mod nas_control;
+pub mod outgoing;
 pub mod provision;
 pub mod provisioner;
 pub mod radius;

@@ -29,8 +29,10 @@ mod thresholds;
 mod usage;
 mod view;
 mod waker;
+mod webhooks;
 mod writer;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -41,6 +43,7 @@ use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::outgoing::Allowed;
 use crate::store::Store;
 use crate::store::running::PriceBook;
 use crate::telemetry::{Metrics, Request as RequestLabels};
@@ -51,6 +54,7 @@ pub use keyring::{NewKey, RateLimit, new_key};
 pub use problem::Problem;
 pub use serve::{Intake, IntakeError, Options, Settings};
 pub use view::account as account_view;
+pub use webhooks::{delivery as delivery_view, new_secret, shown as webhook_view, try_out as try_webhook};
 
 use catalogs::Catalogs;
 use keyring::Keyring;
@@ -68,6 +72,7 @@ pub struct App {
     pub(crate) writer: Writer,
     pub(crate) biller: billing::Biller,
     pub(crate) network: rollouts::Network,
+    pub(crate) allowed: Arc<Allowed>,
 }
 
 #[derive(OpenApi)]
@@ -93,8 +98,9 @@ fn router(app: App) -> Router {
         .merge(quarantine::routes())
         .merge(rollouts::routes())
         .merge(usage::routes())
+        .merge(webhooks::routes())
         .split_for_parts();
-    let openapi = api.to_json().unwrap_or_default();
+    let openapi = events::documented(api.to_json().unwrap_or_default());
     router
         .route(
             "/openapi.json",

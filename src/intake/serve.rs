@@ -18,6 +18,7 @@ use super::keyring::{Keyring, RateLimit};
 use super::rollouts::Network;
 use super::writer::{Writer, WriterTasks};
 use super::{App, router, thresholds, waker};
+use crate::outgoing::Allowed;
 use crate::store::Store;
 use crate::store::running::PriceBook;
 use crate::telemetry::{Heartbeat, Heartbeats, Metrics};
@@ -94,6 +95,7 @@ impl Intake {
                 writer,
                 biller: Biller::default(),
                 network: Network::default(),
+                allowed: Arc::default(),
             },
             tls,
             writing,
@@ -111,6 +113,12 @@ impl Intake {
     /// Lends it the CMTS of the installation, so that a rollout knows them.
     pub fn with_network(mut self, network: Network) -> Self {
         self.app.network = network;
+        self
+    }
+
+    /// Lends it the networks that webhooks may reach although they are not public.
+    pub fn with_allowed(mut self, allowed: Allowed) -> Self {
+        self.app.allowed = Arc::new(allowed);
         self
     }
 

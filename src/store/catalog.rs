@@ -37,6 +37,7 @@ pub enum ApplyError {
     Store(#[from] StoreError),
 }
 
+const TENANT_NAME: &str = "SELECT name FROM tenant WHERE id = $1";
 const CURRENT: &str = "SELECT catalog_version.version, catalog_version.applied_at, catalog_version.applied_by,
         catalog_version.document
      FROM tenant JOIN catalog_version
@@ -86,6 +87,11 @@ pub async fn in_force(tx: &mut Tx, tenant: &str) -> Result<Option<InForce>, Stor
 /// Ids of all tenants.
 pub async fn tenants(tx: &mut Tx) -> Result<Vec<String>, StoreError> {
     Ok(on!(tx, c => sqlx::query_scalar(TENANTS).fetch_all(c).await)?)
+}
+
+/// What a tenant is called.
+pub async fn tenant_name(tx: &mut Tx, tenant: &str) -> Result<Option<String>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_scalar(TENANT_NAME).bind(tenant).fetch_optional(c).await)?)
 }
 
 /// Every version of every tariff of a tenant.

@@ -10,7 +10,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
-use super::labels::{Direction, Nas, NasKind, NasReason, NasResult, Outcome, Reason, Request, Target, TargetState};
+use super::labels::{
+    Direction, Kind, KindResult, Nas, NasKind, NasReason, NasResult, Outcome, Reason, Request, Target, TargetState,
+};
 use super::process;
 
 /// A gauge in seconds or another fraction.
@@ -66,6 +68,9 @@ pub struct Metrics {
     pub drift_found: Family<Target, Counter>,
     pub bill_runs: Family<Outcome, Counter>,
     pub bill_lines: Counter,
+    pub outlet_deliveries: Family<KindResult, Counter>,
+    pub outlet_lag_seconds: Family<Kind, FloatGauge>,
+    pub outlet_waiting: Family<Kind, Gauge>,
     pub exceptions_open: Gauge,
     pub database_up: Gauge,
     pub reloads: Family<Outcome, Counter>,
@@ -214,6 +219,21 @@ impl Metrics {
             drift_found: add!(Family::default(), "drift_found", "Differences from what is desired found, by kind"),
             bill_runs: add!(Family::default(), "bill_runs", "Bill runs by result"),
             bill_lines: add!(Counter::default(), "bill_lines", "Invoice lines issued"),
+            outlet_deliveries: add!(
+                Family::default(),
+                "outlet_deliveries",
+                "Attempts to deliver an event, by kind of outlet and result"
+            ),
+            outlet_lag_seconds: add!(
+                Family::default(),
+                "outlet_lag_seconds",
+                "Age of the oldest event that no attempt was made for, by kind of outlet"
+            ),
+            outlet_waiting: add!(
+                Family::default(),
+                "outlet_waiting",
+                "Events that are to be delivered again, by kind of outlet"
+            ),
             exceptions_open: add!(Gauge::default(), "exceptions_open", "Exceptions that wait for a person"),
             database_up: add!(Gauge::default(), "database_up", "Whether the database answered last (1) or not (0)"),
             reloads: add!(Family::default(), "reloads", "Reloads of the configuration by result"),

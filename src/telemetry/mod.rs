@@ -9,5 +9,7 @@ mod metrics;
 mod process;
 
 pub use heartbeat::{Heartbeat, Heartbeats, Watch};
-pub use labels::{Direction, Nas, NasKind, NasReason, NasResult, Outcome, Reason, Request, Target, TargetState};
+pub use labels::{
+    Direction, Kind, KindResult, Nas, NasKind, NasReason, NasResult, Outcome, Reason, Request, Target, TargetState,
+};
 pub use metrics::Metrics;

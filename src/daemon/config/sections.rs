@@ -49,6 +49,9 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
     door.about_addresses(&root, &cmts, tftp.is_some(), &dhcp);
     let mail = root.table("mail").map(|section| door.mail(section));
     let aaa = root.table("aaa").map(|section| door.aaa(section));
+    let webhooks = root.table("webhooks").map(|section| door.webhooks(section)).unwrap_or_default();
+    let notify = root.table("notify").map(|section| door.notify(section));
+    let exports = door.exports(root.tables("export"));
     let log = root.table("log").map(|section| door.log(section)).unwrap_or_default();
     root.close();
     Some(Config {
@@ -68,6 +71,9 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
         dhcp: optional(dhcp)?.flatten(),
         mail: mail.flatten(),
         aaa: aaa.flatten(),
+        webhooks,
+        exports: exports?,
+        notify: optional(notify)?,
         log,
     })
 }

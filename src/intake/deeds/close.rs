@@ -9,6 +9,7 @@ use crate::intake::catalogs::TenantCatalog;
 use crate::intake::problem::Problem;
 use crate::provision::{self, Basis};
 use crate::store::accounts::{self, AccountRow};
+use crate::store::events::{EventType, Told};
 use crate::store::{StoreError, Tx, audit, elements, holders, jobs, secrets};
 use crate::vocabulary::{TenantId, Timestamp};
 
@@ -87,6 +88,13 @@ pub(super) async fn finish(
     holders::release_all(tx, row.id, tenant.as_str(), quarantine, now).await?;
     elements::settle(tx, tenant.as_str(), row.id, &[], jobs::LANE_SINGLE, now).await?;
     secrets::remove_all(tx, row.id).await?;
+    tx.tell(Told {
+        tenant: row.tenant.clone(),
+        kind: EventType::AccountClosed,
+        subject: format!("{}/{}", row.source, row.external_id),
+        payload: json!({ "account": row.external_id, "source": row.source, "source_revision": source_revision }),
+        at: now,
+    });
     Ok(())
 }
 
