@@ -12,13 +12,14 @@
 //!                      provisioner: modems (TFTP, SNMP, DHCP), mailboxes, AAA rows out    biller: closes periods
 //!                      nas_control: live sessions changed or ended at their NAS (RFC 5176)
 //!                      custodian: seals the audit's chains, lets go of what is older than its retention
+//!                      dispatcher: what happened, told to webhooks and people; lines written to files
 //!                      (services never import one another; they meet in the store)
 //! ── 2 store ───────── the only room that knows SQL; SQLite and PostgreSQL from one text
 //!      telemetry ───── counters and heartbeats every service keeps
 //!      tls ─────────── certificate files made into a server's settings
 //! ── 1 pure rooms ──── account ← provision    account, usage ← billing    usage ← radius
 //!                      account, billing ← catalog    account ← mediation
-//!                      audit: the chain as values        docsis, dhcp, tftp; docsis ← account, provision, catalog
+//!                      audit: the chain as values    docsis, dhcp, tftp, outgoing; docsis â account, provision, catalog
 //!                      they decide everything and touch nothing: no socket, no SQL, no clock, no randomness
 //! ── 0 vocabulary ──── identifiers, addresses, rates, money, instants, secrets
 //! ```
@@ -61,6 +62,9 @@
 //! - **Audit and erasure**: every deed is appended in its own transaction → `custodian::chain` gives it its place and hash
 //!   (`audit`), signs the head and tells it to the log → `audit verify` walks the chains. Erasing a person takes it out of
 //!   the journal's records first, then out of every row in one transaction; the chain keeps what was committed to.
+//! - **Event**: whoever changes something tells it to its transaction (`Tx::tell`), which appends it last and numbers it without
+//!   a gap → `dispatcher` claims an outlet, reads on from its place → `outgoing` decides what may be sent now, where to, how
+//!   signed, and when again → what became of it is recorded, many to a commit; what failed stands in the outlet's list.
 //!
 //! ## What always holds
 //!
@@ -83,10 +87,12 @@ pub mod collector;
 pub mod custodian;
 pub mod daemon;
 pub mod dhcp;
+pub mod dispatcher;
 pub mod docsis;
 pub mod intake;
 pub mod mediation;
 pub mod nas_control;
+pub mod outgoing;
 pub mod provision;
 pub mod provisioner;
 pub mod radius;

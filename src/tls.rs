@@ -1,4 +1,5 @@
-//! TLS files: PEM certificates and keys made into a server's settings, with every fault named by its file and key.
+//! TLS files: PEM certificates and keys made into a server's or a client's settings, with every fault named by its file and
+//! key.
 //!
 //! In: paths. Out: rustls settings over the ring provider, TLS 1.2 and 1.3. Whoever serves adds its own protocols; nothing
 //! here opens a socket.
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use thiserror::Error;
 
 /// PEM files. With `client_ca` only clients with a certificate of that authority get in.
@@ -69,6 +70,25 @@ impl TlsFiles {
             error => fault("key", &self.key, error.to_string()),
         })
     }
+}
+
+/// The settings of a client that trusts the authorities this machine trusts, and those of a file.
+///
+/// **Errors**: the file is unreadable or unfit, or there is no authority at all.
+pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, TlsFault> {
+    let mut roots = RootCertStore::empty();
+    // Some of a machine's certificates may be unfit; the others serve.
+    let (_, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca {
+        for certificate in certificates("ca", path)? {
+            roots.add(certificate).map_err(|error| fault("ca", path, unfit(&error)))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| fault("ca", Path::new(""), error.to_string()))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFault> {

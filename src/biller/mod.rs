@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use jiff::ToSpan;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 pub use approval::{ApprovalError, approve, discard};
@@ -34,13 +35,14 @@ pub use check::{CheckOrder, Checked, check};
 pub use simulate::{Outcome, Simulated, Simulation, simulate};
 pub use totals::Total;
 
+use crate::vocabulary::hex;
 use crate::billing::facts::RunContext;
 use crate::billing::history::PlanTariffs;
 use crate::billing::lines::{Line, StoredLine};
 use crate::billing::run::Held;
 use crate::catalog::Approval;
-use crate::store::billing::{self, BatchRow};
-use crate::store::events::{self, EventType, NewEvent};
+use crate::store::billing::{self, BatchRow, Closing};
+use crate::store::events::{EventType, Told};
 use crate::store::rating::{self, RatingError};
 use crate::store::{Store, StoreError, Tx, catalog, exceptions, held, journal};
 use crate::vocabulary::{Clock, Period, Timestamp};
@@ -255,6 +257,7 @@ async fn begin(
         state: "building".to_owned(),
         lines: 0,
         totals: "[]".to_owned(),
+        digest: None,
         created_at: now,
         closed_at: None,
         acknowledged_at: None,
@@ -302,14 +305,16 @@ async fn finish(
         );
         return Ok(None);
     }
+    let digest = digest(store, claim, &id).await?;
     let mut tx = store.write().await?;
     claim.renew(&mut tx).await?;
-    let count = i64::try_from(built.totals.lines).unwrap_or(i64::MAX);
+    let lines = i64::try_from(built.totals.lines).unwrap_or(i64::MAX);
     let totals = serde_json::to_string(&built.totals.list()).unwrap_or_else(|_| "[]".to_owned());
+    let closing = Closing { lines, totals: &totals, digest: &digest };
     if ground.approval {
-        billing::leave_draft(&mut tx, &id, count, &totals).await?;
+        billing::leave_draft(&mut tx, &id, &closing).await?;
     } else {
-        billing::close_batch(&mut tx, &id, count, &totals, now).await?;
+        billing::close_batch(&mut tx, &id, &closing, now).await?;
         settle_closed(&mut tx, &order.tenant, &id, now).await?;
     }
     billing::release(&mut tx, &claim.name, &claim.owner).await?;
@@ -326,6 +331,28 @@ async fn finish(
     Ok(Some(id))
 }
 
+/// SHA-256 of the lines of a batch that nobody else writes, in the order of their ids, each followed by a line feed.
+async fn digest(store: &Store, claim: &Claim<'_>, id: &str) -> Result<String, BillerError> {
+    let mut hash = Sha256::new();
+    let mut after = String::new();
+    let mut renewed = std::time::Instant::now();
+    loop {
+        let page = billing::texts(&mut store.read().await?, id, &after, DIGESTED_AT_ONCE).await?;
+        let Some((last, _)) = page.last() else { return Ok(hex(&hash.finalize())) };
+        after.clone_from(last);
+        for (_, text) in &page {
+            hash.update(text.as_bytes());
+            hash.update(b"\n");
+        }
+        if renewed.elapsed() > RENEW_AFTER {
+            renewed = std::time::Instant::now();
+            let mut tx = store.write().await?;
+            claim.renew(&mut tx).await?;
+            tx.commit().await?;
+        }
+    }
+}
+
 /// What follows from a batch's closing, in the same transaction.
 async fn settle_closed(tx: &mut Tx, tenant: &str, id: &str, now: Timestamp) -> Result<(), StoreError> {
     held::settle(tx, id).await?;
@@ -338,9 +365,10 @@ async fn settle_closed(tx: &mut Tx, tenant: &str, id: &str, now: Timestamp) -> R
         "run": batch.run,
         "lines": batch.lines,
         "totals": totals,
+        "sha256": batch.digest,
     });
-    let kind = EventType::InvoiceBatchClosed;
-    events::append(tx, &NewEvent { tenant, kind, subject: id, payload: &payload }, now).await?;
+    let (tenant, subject) = (tenant.to_owned(), id.to_owned());
+    tx.tell(Told { tenant, kind: EventType::InvoiceBatchClosed, subject, payload, at: now });
     Ok(())
 }
 
@@ -432,6 +460,10 @@ impl<'a> Claim<'a> {
 /// The kind of the exception of an account that could not be rated.
 const FAILED: &str = "billing.failed";
 const CLAIM_SECONDS: i64 = 30;
+/// Work that writes nothing renews its claim after this.
+const RENEW_AFTER: Duration = Duration::from_secs(5);
+/// Lines that are read at once for the digest.
+const DIGESTED_AT_ONCE: i64 = 2000;
 const CLAIM_POLL: Duration = Duration::from_millis(500);
 const CLAIM_TRIES: u32 = 80;
 const FOLD_POLL: Duration = Duration::from_millis(50);

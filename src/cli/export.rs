@@ -1,18 +1,23 @@
 //! `export`: sessions and usage as CSV or JSON lines, a page at a time, whatever their number.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Subcommand, ValueEnum};
 use indicatif::ProgressBar;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::context::Context;
 use super::exit::{CliError, Exit};
 use crate::billing::lines::{StoredLine, TaxShape};
-use crate::store::Store;
-use crate::store::billing::{self, LineFilter};
+use crate::dispatcher::{ExportError, Lines, batch_facts, document_writer};
+use crate::mediation::{Facts, Profile, Subject, Written};
+use crate::store::billing::{self, LineFilter, Place};
 use crate::store::usage::{self, SessionFilter, SessionView, UsageEntry};
+use crate::store::{Store, catalog};
 use crate::vocabulary::Money;
 
 /// The commands of `lastmile export`.
@@ -27,12 +32,36 @@ pub enum ExportCommand {
     Usage {
         #[command(flatten)]
         options: ExportOptions,
+        #[command(flatten)]
+        words: WordOptions,
     },
-    /// Every invoice line of the closed batches.
+    /// Every invoice line of the closed batches, in the order in which they were closed.
     Lines {
         #[command(flatten)]
         options: ExportOptions,
+        #[command(flatten)]
+        words: WordOptions,
+        /// Only this batch's.
+        #[arg(long)]
+        batch: Option<String>,
     },
+}
+
+/// How to write rows in a source's own words.
+#[derive(clap::Args)]
+pub struct WordOptions {
+    /// A source profile's file, or the name of a shipped one.
+    #[arg(long, requires_all = ["out", "tenant"], conflicts_with = "format")]
+    profile: Option<String>,
+    /// Which [out.NAME] of it.
+    #[arg(long, requires = "profile")]
+    out: Option<String>,
+    /// Put the file there under its own name, whole or not at all, never over another; absent: stdout.
+    #[arg(long, value_name = "DIR", requires = "profile")]
+    directory: Option<PathBuf>,
+    /// What templates may name besides.
+    #[arg(long = "set", value_name = "NAME=TEXT", requires = "profile")]
+    facts: Vec<String>,
 }
 
 /// What exports have in common.
@@ -56,14 +85,24 @@ pub enum Format {
 /// Runs one of them.
 pub async fn run(command: ExportCommand, context: &Context) -> Result<Exit, CliError> {
     let store = context.store().await?;
-    let (ExportCommand::Sessions { options } | ExportCommand::Usage { options } | ExportCommand::Lines { options }) =
-        &command;
+    match &command {
+        ExportCommand::Usage { options, words } if words.profile.is_some() => {
+            return in_words(&store, Subject::Usage, options, words, None, context).await;
+        }
+        ExportCommand::Lines { options, words, batch } if words.profile.is_some() => {
+            return in_words(&store, Subject::Lines, options, words, batch.as_deref(), context).await;
+        }
+        _ => {}
+    }
+    let (ExportCommand::Sessions { options }
+    | ExportCommand::Usage { options, .. }
+    | ExportCommand::Lines { options, .. }) = &command;
     let default = if context.json { Format::Jsonl } else { Format::Csv };
     let mut out = Rows::new(options.format.unwrap_or(default));
     let written = match &command {
         ExportCommand::Sessions { options } => sessions(&store, options, &mut out).await,
-        ExportCommand::Usage { options } => entries(&store, options, &mut out).await,
-        ExportCommand::Lines { options } => lines(&store, options, &mut out).await,
+        ExportCommand::Usage { options, .. } => entries(&store, options, &mut out).await,
+        ExportCommand::Lines { options, batch, .. } => lines(&store, options, batch.as_deref(), &mut out).await,
     };
     match written.and_then(|()| Ok(out.end()?)) {
         // The reader has seen enough (`| head`).
@@ -100,29 +139,132 @@ async fn entries(store: &Store, options: &ExportOptions, out: &mut Rows) -> Resu
         let Some(last) = page.last() else { return Ok(()) };
         after = (last.account_id, last.sequence);
         for entry in &page {
-            let document = UsageDocument {
-                entry,
-                from: entry.from().map(|at| at.to_string()),
-                to: entry.until().map(|at| at.to_string()),
-                recorded_at: entry.recorded().map(|at| at.to_string()),
-            };
-            out.row(&document, || usage_row(entry))?;
+            out.row(&usage_document(entry), || usage_row(entry))?;
         }
     }
 }
 
-async fn lines(store: &Store, options: &ExportOptions, out: &mut Rows) -> Result<(), Stopped> {
+async fn lines(store: &Store, options: &ExportOptions, batch: Option<&str>, out: &mut Rows) -> Result<(), Stopped> {
     out.headings(&LINE_HEADINGS)?;
-    let mut filter = LineFilter { tenant: options.tenant.clone(), limit: PAGE, ..LineFilter::default() };
+    let tenants = match &options.tenant {
+        Some(tenant) => vec![tenant.clone()],
+        None => catalog::tenants(&mut store.read().await?).await?,
+    };
+    for tenant in tenants {
+        let batch = batch.map(str::to_owned);
+        let filter = LineFilter { tenant: Some(tenant), batch, limit: PAGE, ..LineFilter::default() };
+        let mut after = Place::default();
+        loop {
+            let mut tx = store.read().await?;
+            let page = billing::pull(&mut tx, &filter, &after).await?;
+            let Some(last) = page.last() else { break };
+            after = last.place.clone();
+            let documents = billing::documents(&mut tx, &page).await?;
+            tx.rollback().await?;
+            for (pulled, document) in page.iter().zip(&documents) {
+                out.row(document, || line_row(&pulled.stored, document))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lines or usage of a tenant as a profile's file.
+async fn in_words(
+    store: &Store,
+    of: Subject,
+    options: &ExportOptions,
+    words: &WordOptions,
+    batch: Option<&str>,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let (Some(profile), Some(out), Some(tenant)) = (&words.profile, &words.out, &options.tenant) else {
+        return Err(CliError::usage("--profile needs --out and --tenant"));
+    };
+    let Some(profile) = super::profile::read_profile(profile)? else { return Ok(Exit::Failed) };
+    if profile.outs.get(out).is_none_or(|out| out.of != of) {
+        let known: Vec<&str> =
+            profile.outs.iter().filter(|(_, out)| out.of == of).map(|(name, _)| name.as_str()).collect();
+        let known = known.join(", ");
+        return Ok(context.not_found(&format!("{} has no such [out.{out}]; it has {known}", profile.name)));
+    }
+    let now = context.clock().now();
+    let mut facts: Facts = vec![("tenant".to_owned(), tenant.clone()), ("created_at".to_owned(), now.to_string())];
+    if let Some(id) = batch {
+        let row = billing::batch(&mut store.read().await?, tenant, id).await?;
+        match row.filter(|row| matches!(row.state.as_str(), "closed" | "acknowledged")) {
+            Some(row) => facts = batch_facts(&row),
+            None => return Ok(context.not_found(&format!("there is no closed batch {id}"))),
+        }
+    }
+    facts.extend(super::profile::facts(&words.facts)?);
+    let profile = Arc::new(profile);
+    let directory = words.directory.as_deref();
+    let placing = directory.map(|directory| super::profile::Placing::begin(&profile, out, &facts, directory));
+    let placing = placing.transpose()?;
+    let sink: Box<dyn Write + Send> = match &placing {
+        Some(placing) => Box::new(io::BufWriter::new(placing.file()?)),
+        None => Box::new(io::BufWriter::new(io::stdout())),
+    };
+    let written = match of {
+        Subject::Lines => {
+            let (tenant, batch) = (Some(tenant.clone()), batch.map(str::to_owned));
+            let filter = LineFilter { tenant, batch, limit: PAGE, ..LineFilter::default() };
+            let lines = Lines { store, filter, source: None };
+            lines.write(&profile, out, facts, sink).await.map(|(written, _)| written)
+        }
+        Subject::Usage => usage_in_words(store, tenant, &profile, out, facts, sink).await,
+    };
+    let written = written.map_err(|error| CliError::failed(error.to_string()))?;
+    if let Some(placing) = placing {
+        eprintln!("{}", placing.end()?.display());
+    }
+    eprintln!("{} written, {} in all", written.documents, written.sum);
+    Ok(Exit::Done)
+}
+
+async fn usage_in_words(
+    store: &Store,
+    tenant: &str,
+    profile: &Arc<Profile>,
+    out: &str,
+    facts: Facts,
+    sink: Box<dyn Write + Send>,
+) -> Result<Written, ExportError> {
+    let (send, writing) = document_writer(profile, out, facts, sink);
+    let mut after = (0, 0);
     loop {
         let mut tx = store.read().await?;
-        let page = billing::lines(&mut tx, &filter).await?;
+        let page = usage::entries(&mut tx, Some(tenant), after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = (last.account_id, last.sequence);
+        let services: Vec<(i64, &str)> = page.iter().map(|entry| (entry.account_id, entry.service.as_str())).collect();
+        let names = billing::names(&mut tx, &services).await?;
         tx.rollback().await?;
-        let Some(last) = page.last() else { return Ok(()) };
-        filter.after = Some(last.line.id.clone());
-        for stored in &page {
-            out.row(&stored.line, || line_row(stored))?;
+        let document = |entry: &UsageEntry| {
+            let names = names.get(&(entry.account_id, entry.service.clone())).cloned().unwrap_or_default();
+            let mut document = json!(usage_document(entry));
+            document["id"] = json!(format!("{}.{}.{}", entry.source, entry.account, entry.sequence));
+            document["username"] = json!(names.username);
+            document["number"] = json!(names.number);
+            document
+        };
+        // Whoever writes has stopped; why, it tells below.
+        if send.send(page.iter().map(document).collect()).await.is_err() {
+            break;
         }
+    }
+    drop(send);
+    let ended = writing.await.map_err(|error| ExportError::Refused(error.to_string()))?;
+    ended.0.map_err(|fault| ExportError::Refused(fault.to_string()))
+}
+
+fn usage_document(entry: &UsageEntry) -> UsageDocument<'_> {
+    UsageDocument {
+        entry,
+        from: entry.from().map(|at| at.to_string()),
+        to: entry.until().map(|at| at.to_string()),
+        recorded_at: entry.recorded().map(|at| at.to_string()),
     }
 }
 
@@ -238,7 +380,8 @@ fn session_row(view: &SessionView) -> Vec<String> {
     ]
 }
 
-fn line_row(stored: &StoredLine) -> Vec<String> {
+fn line_row(stored: &StoredLine, document: &Value) -> Vec<String> {
+    let name = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
     let line = &stored.line;
     let tax: i64 = line.tax.iter().map(TaxShape::amount_minor).sum();
     let tax = line.currency.parse().map_or_else(|_| tax.to_string(), |code| Money::new(tax, code).to_string());
@@ -266,6 +409,8 @@ fn line_row(stored: &StoredLine) -> Vec<String> {
         text(line.batch.as_ref()),
         line.created_at.to_string(),
         line.description.clone(),
+        name("username"),
+        name("number"),
     ]
 }
 
@@ -313,7 +458,7 @@ const SESSION_HEADINGS: [&str; 18] = [
     "terminate_cause",
     "flags",
 ];
-const LINE_HEADINGS: [&str; 23] = [
+const LINE_HEADINGS: [&str; 25] = [
     "line",
     "tenant",
     "source",
@@ -337,6 +482,8 @@ const LINE_HEADINGS: [&str; 23] = [
     "batch",
     "created_at",
     "description",
+    "username",
+    "number",
 ];
 const USAGE_HEADINGS: [&str; 15] = [
     "tenant",

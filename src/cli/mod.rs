@@ -50,6 +50,7 @@ mod simulate;
 mod source;
 mod tariff;
 mod usage;
+mod webhook;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -107,6 +108,9 @@ pub enum Command {
     /// What happened, in the order a billing system would be told.
     #[command(subcommand)]
     Event(event::EventCommand),
+    /// Webhooks: who is told, what waits, what was given up.
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// Subscriber accounts as they are stored.
     #[command(subcommand)]
     Account(account::AccountCommand),
@@ -244,6 +248,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Job(command) => job::run(command, context).await,
         Command::Exception(command) => exception::run(command, context).await,
         Command::Event(command) => event::run(command, context).await,
+        Command::Webhook(command) => webhook::run(command, context).await,
         Command::Account(command) => account::run(command, context).await,
         Command::Mail(command) => mail::run(command, context).await,
         Command::Quarantine(command) => quarantine::run(command, context).await,

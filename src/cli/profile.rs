@@ -217,12 +217,7 @@ fn write(
         let known: Vec<&str> = profile.outs.keys().map(String::as_str).collect();
         return Ok(context.not_found(&format!("{} has no [out.{out}]; it has {}", profile.name, known.join(", "))));
     };
-    let mut known: Facts = Vec::new();
-    for fact in facts {
-        let (name, text) =
-            fact.split_once('=').ok_or_else(|| CliError::usage(format!("--set {fact}: write NAME=TEXT")))?;
-        known.push((name.to_owned(), text.to_owned()));
-    }
+    let known = self::facts(facts)?;
     let mut broken = None;
     let mut number = 0u64;
     let values = open(documents)?.split(b'\n').map_while(|line| {
@@ -251,28 +246,14 @@ fn write(
             written
         }
         Some(directory) => {
-            let name = form.file_name(&known).map_err(|fault| CliError::failed(fault.to_string()))?;
-            let target = directory.join(&name);
-            let partial = directory.join(format!(".{name}.partial"));
-            let cannot = |error| CliError::failed(format!("cannot write {}: {error}", target.display()));
-            let mut out = BufWriter::new(File::create(&partial).map_err(cannot)?);
-            let written = form.write(values, &known, &mut out);
-            let written = written.map_err(|fault| CliError::failed(fault.to_string())).and_then(|written| {
-                let file = out.into_inner().map_err(|error| cannot(error.into_error()))?;
-                file.sync_all().map_err(cannot)?;
-                match broken.take() {
-                    Some(broken) => Err(CliError::failed(format!("{}: {broken}", documents.display()))),
-                    None => Ok(written),
-                }
-            });
-            // A link refuses a name that is there: readers that saw it would never read it again.
-            let placed = written.and_then(|written| {
-                std::fs::hard_link(&partial, &target).map_err(cannot)?;
-                Ok(written)
-            });
-            std::fs::remove_file(&partial).map_err(cannot)?;
-            let written = placed?;
-            eprintln!("{}", target.display());
+            let placing = Placing::begin(&profile, out, &known, directory)?;
+            let mut file = BufWriter::new(placing.file()?);
+            let written = form.write(values, &known, &mut file).map_err(|fault| CliError::failed(fault.to_string()))?;
+            file.flush()?;
+            if let Some(broken) = broken.take() {
+                return Err(CliError::failed(format!("{}: {broken}", documents.display())));
+            }
+            eprintln!("{}", placing.end()?.display());
             written
         }
     };
@@ -283,8 +264,58 @@ fn write(
     Ok(Exit::Done)
 }
 
+/// `NAME=TEXT` of a command line.
+pub(super) fn facts(given: &[String]) -> Result<Facts, CliError> {
+    let fact = |fact: &String| match fact.split_once('=') {
+        Some((name, text)) => Ok((name.to_owned(), text.to_owned())),
+        None => Err(CliError::usage(format!("--set {fact}: write NAME=TEXT"))),
+    };
+    given.iter().map(fact).collect()
+}
+
+/// A file on its way to its place; one that does not come there leaves nothing behind.
+pub(super) struct Placing {
+    target: PathBuf,
+    partial: PathBuf,
+}
+
+impl Placing {
+    pub fn begin(profile: &Profile, out: &str, facts: &Facts, directory: &Path) -> Result<Self, CliError> {
+        let form = profile.outs.get(out).ok_or_else(|| CliError::failed(format!("there is no [out.{out}]")))?;
+        let name = form.file_name(facts).map_err(|fault| CliError::failed(fault.to_string()))?;
+        Ok(Self { target: directory.join(&name), partial: directory.join(format!(".{name}.partial")) })
+    }
+
+    /// Where to write.
+    pub fn file(&self) -> Result<File, CliError> {
+        File::create(&self.partial).map_err(|error| self.cannot(&error))
+    }
+
+    /// Gives the whole file its name. A link refuses a name that is there: readers that saw it would never read it again.
+    pub fn end(&self) -> Result<&Path, CliError> {
+        let folder = self.target.parent().unwrap_or(Path::new("."));
+        File::open(&self.partial)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| std::fs::hard_link(&self.partial, &self.target))
+            .and_then(|()| File::open(folder)?.sync_all())
+            .map_err(|error| self.cannot(&error))?;
+        Ok(&self.target)
+    }
+
+    fn cannot(&self, error: &io::Error) -> CliError {
+        CliError::failed(format!("cannot write {}: {error}", self.target.display()))
+    }
+}
+
+impl Drop for Placing {
+    fn drop(&mut self) {
+        // It may not have come that far.
+        let _ = std::fs::remove_file(&self.partial);
+    }
+}
+
 /// A profile by its file or shipped name; `None`: its faults have been told.
-fn read_profile(name: &str) -> Result<Option<Profile>, CliError> {
+pub(super) fn read_profile(name: &str) -> Result<Option<Profile>, CliError> {
     let path = Path::new(name);
     if !path.exists()
         && let Some(profile) = Profile::named(name)

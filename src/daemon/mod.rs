@@ -47,6 +47,8 @@ pub enum DaemonError {
     Intake(#[from] IntakeError),
     #[error("[radius] radsec_tls.{0}")]
     RadSec(TlsFault),
+    #[error("[webhooks] {0}")]
+    Webhooks(TlsFault),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     /// Not a fault of its own: the process is to be replaced, without closing the database (see `Store::fresh_start_due`).
@@ -140,6 +142,7 @@ impl Daemon {
         }
         services::start_biller(&ground, &mut parts);
         services::start_custodian(&ground, config, &mut parts);
+        services::start_dispatcher(&ground, config, &mut parts).map_err(DaemonError::Webhooks)?;
         let devices = plant.map(|plant| Devices::new(plant, leases.clone(), services::device_settings(config)));
         services::start_provisioner(&ground, config, devices.clone(), kea, &mut parts)?;
         if let Some(devices) = devices.clone() {

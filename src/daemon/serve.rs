@@ -140,6 +140,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[mail]", old.mail != new.mail),
         ("[aaa]", old.aaa != new.aaa),
         ("[[source]] listen", sources(old) != sources(new)),
+        ("[webhooks]", old.webhooks != new.webhooks),
+        ("[notify]", format!("{:?}", old.notify) != format!("{:?}", new.notify)),
+        ("[[export]]", format!("{:?}", old.exports) != format!("{:?}", new.exports)),
         ("[log] format", old.log.format != new.log.format),
     ]
     .into_iter()

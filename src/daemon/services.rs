@@ -12,17 +12,19 @@ use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
 
 use super::DaemonError;
-use super::config::{Config, DhcpDriver, Mail, Nas};
+use super::config::{self, Config, DhcpDriver, Mail, Nas, Smtp};
 use super::parts::Parts;
 use crate::biller::{self, ApprovalError, AutoClose, BillerError, CheckOrder};
 use crate::collector::fold::Fold;
 use crate::collector::keeper::{Keeper, Keeping};
 use crate::collector::{self, NasClient, NasTable, RadSecSettings, Ready, dictionaries};
 use crate::custodian::{Chain, Retention};
+use crate::dispatcher::{self, Client, Dispatcher, Gateway, Relay};
 use crate::intake::billing::{BillAsk, BillRefusal};
 use crate::intake::ways::Listening;
 use crate::intake::{self, Intake, IntakeError, Settings};
 use crate::nas_control::{NasControl, Target, Targets};
+use crate::outgoing::Allowed;
 use crate::provision::ElementKind;
 use crate::provisioner::cmts::{Cmts, CmtsTable};
 use crate::provisioner::device::{DeviceSettings, Devices};
@@ -40,7 +42,7 @@ use crate::store::foreign::aaa::AaaDatabase;
 use crate::store::rating::RatingError;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Heartbeats, Metrics, Outcome};
-use crate::tls::TlsFault;
+use crate::tls::{self, TlsFault};
 use crate::vocabulary::{Clock, Secret};
 
 /// What every service is built from.
@@ -71,7 +73,8 @@ pub fn start_intake(
     let intake = Intake::new(&options, store.clone(), clock.clone(), metrics.clone(), &jobs, &hearts)?
         .with_biller(lent_biller(store, clock, metrics, interims(config)))
         .with_network(lent_network(cmts))
-        .with_listening(listening);
+        .with_listening(listening)
+        .with_allowed(allowed(config));
     let settings = intake.settings();
     parts.spawn("HTTP", intake.serve(listener, parts.stopping()));
     Ok(settings)
@@ -525,6 +528,40 @@ pub fn start_custodian(ground: &Ground, config: &Config, parts: &mut Parts) {
     let archive = config.radius.as_ref().and_then(|radius| radius.archive.clone());
     let retention = Retention { store, clock, archive, beat: hearts.register("retention") };
     parts.spawn_dropped("retention", retention.run());
+}
+
+/// Tells webhooks and people what happened, and writes closed batches to files.
+///
+/// **Errors**: the file of authorities is unfit.
+pub fn start_dispatcher(ground: &Ground, config: &Config, parts: &mut Parts) -> Result<(), TlsFault> {
+    let Ground { store, clock, metrics, hearts, .. } = ground.clone();
+    let tls = tls::client_config(config.webhooks.ca.as_deref())?;
+    let client = Client::new(tls, allowed(config));
+    let at_once = usize::try_from(config.webhooks.at_once).unwrap_or(usize::MAX);
+    let notify = config.notify.as_ref().map(|notify| notifier(notify, config)).transpose()?.map(Arc::new);
+    let exports = config.exports.iter().cloned().map(Arc::new).collect();
+    let work = Dispatcher { store, clock, metrics, client, at_once, exports, notify };
+    parts.spawn("dispatcher", dispatcher::run(work, hearts.register("dispatcher"), parts.stopping()));
+    Ok(())
+}
+
+fn notifier(notify: &config::Notify, config: &Config) -> Result<dispatcher::Notify, TlsFault> {
+    let tls = Arc::new(tls::client_config(config.webhooks.ca.as_deref())?);
+    let config::Notify { letters, smtp, from, to_account, operator, to_operator, sms } = notify.clone();
+    let relay = smtp.map(|Smtp { host, port, security, login }| Relay { host, port, security, login, tls });
+    let gateway = sms.map(|sms| Gateway {
+        target: sms.target,
+        content_type: sms.content_type,
+        headers: sms.header.into_iter().collect(),
+        body: sms.body,
+        types: sms.types,
+    });
+    Ok(dispatcher::Notify { letters: Arc::new(letters), relay, from, to_account, operator, to_operator, gateway })
+}
+
+/// Networks that webhooks may reach although they are not public.
+fn allowed(config: &Config) -> Allowed {
+    Allowed::new(config.webhooks.allow.clone())
 }
 
 /// What modem files depend on besides the modems.

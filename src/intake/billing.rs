@@ -23,8 +23,8 @@ use super::caller::{BILLERS, Caller, READERS};
 use super::idempotency::{Once, again};
 use super::problem::Problem;
 use super::request::{Asked, At, Document, limit, page};
-use crate::store::billing::{self, BatchRow, BilledAccount, LineFilter};
-use crate::store::{StoreError, Tx, accounts, audit, catalog, rating, running};
+use crate::store::billing::{self, BatchRow, BilledAccount, LineFilter, Place};
+use crate::store::{Store, StoreError, Tx, accounts, audit, catalog, rating, running};
 use crate::vocabulary::{Timestamp, parse_instant};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -34,6 +34,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list_lines))
         .routes(routes!(explain_line))
         .routes(routes!(list_batches))
+        .routes(routes!(show_batch))
+        .routes(routes!(batch_lines))
         .routes(routes!(acknowledge))
         .routes(routes!(balance))
         .merge(drafts::routes())
@@ -171,6 +173,7 @@ fn shown(batch: &BatchRow) -> Value {
         "state": batch.state,
         "lines": batch.lines,
         "totals": serde_json::from_str::<Value>(&batch.totals).unwrap_or_default(),
+        "sha256": batch.digest,
         "created_at": batch.created_at,
         "closed_at": batch.closed_at,
         "acknowledged_at": batch.acknowledged_at,
@@ -195,7 +198,8 @@ struct LineQuery {
     cursor: Option<String>,
 }
 
-/// Invoice lines of closed batches, by id; with `drafts=true` also those of `batch` while it is a draft. `period` is the lines' own, by its first day, month or start.
+/// Invoice lines of closed batches, in the order in which the batches were closed: whoever goes on from `cursor` later misses
+/// none. `next` is null on the last page, `cursor` is always a place to go on from. With `drafts=true` also those of `batch` while it is a draft. `period` is the lines' own, by its first day, month or start.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/invoice-lines",
     params(("tenant" = String, Path), ("cycle" = Option<String>, Query), ("period" = Option<String>, Query),
         ("account" = Option<String>, Query), ("source" = Option<String>, Query), ("batch" = Option<String>, Query),
@@ -233,9 +237,20 @@ async fn list_lines(
             }
         });
     }
-    let lines = billing::lines(&mut tx, &filter).await?;
-    let last = lines.last().map(|stored| stored.line.id.clone());
-    Ok(Json(page(lines.iter().map(|stored| json!(stored.line)).collect(), limit, last)))
+    if query.drafts {
+        let lines = billing::lines(&mut tx, &filter).await?;
+        let last = lines.last().map(|stored| stored.line.id.clone());
+        return Ok(Json(page(lines.iter().map(|stored| json!(stored.line)).collect(), limit, last)));
+    }
+    let after: Place = match filter.after.take() {
+        None => Place::default(),
+        Some(text) => text.parse().map_err(|_| Problem::bad_request("cursor must be the `next` of a page."))?,
+    };
+    let lines = billing::pull(&mut tx, &filter, &after).await?;
+    let last = lines.last().map_or_else(|| after.to_string(), |pulled| pulled.place.to_string());
+    let mut answer = page(lines.iter().map(|pulled| json!(pulled.stored.line)).collect(), limit, Some(last.clone()));
+    answer["cursor"] = json!(last);
+    Ok(Json(answer))
 }
 
 /// A line's whole computation from its ledger entries, recomputed and compared.
@@ -290,6 +305,88 @@ async fn list_batches(
     Ok(Json(page(rows.iter().map(shown).collect(), limit, last)))
 }
 
+/// One closed batch with its manifest: how many lines, sums by currency, and `sha256` of what `lines` of it gives.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/batches/{id}", params(("tenant" = String, Path), ("id" = String, Path)),
+    responses((status = 200, description = "The batch"), (status = 404, description = "No such closed batch")))]
+async fn show_batch(
+    State(app): State<App>,
+    caller: Caller,
+    At(path): At<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    caller.may(READERS)?;
+    let batch = billing::batch(&mut app.store.read().await?, caller.tenant.as_str(), &path.1).await?;
+    Ok(Json(shown(&batch.filter(is_closed).ok_or_else(Problem::not_found)?)))
+}
+
+fn is_closed(batch: &BatchRow) -> bool {
+    matches!(batch.state.as_str(), "closed" | "acknowledged")
+}
+
+/// All lines of a closed batch as JSON lines, by id: the same octets every time, whose SHA-256 is the batch's `sha256`.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/batches/{id}/lines", params(("tenant" = String, Path), ("id" = String, Path)),
+    responses((status = 200, description = "The lines", content_type = "application/x-ndjson"),
+        (status = 404, description = "No such closed batch")))]
+async fn batch_lines(
+    State(app): State<App>,
+    caller: Caller,
+    At(path): At<(String, String)>,
+) -> Result<Response, Problem> {
+    caller.may(READERS)?;
+    let batch = billing::batch(&mut app.store.read().await?, caller.tenant.as_str(), &path.1).await?;
+    let batch = batch.filter(is_closed).ok_or_else(Problem::not_found)?;
+    let (send, pages) = tokio::sync::mpsc::channel(2);
+    let store = app.store.clone();
+    tokio::spawn(async move {
+        if let Err(error) = send_lines(&store, &batch.id, &send).await {
+            tracing::warn!(
+                "The lines of batch {} could not all be read: {error}. The answer was broken off.",
+                batch.id
+            );
+            // An answer that ends early must not look whole.
+            let _ = send.send(Err(std::io::Error::other("the lines could not all be read"))).await;
+        }
+    });
+    let body = axum::body::Body::new(Pages(pages));
+    Ok(([(axum::http::header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+async fn send_lines(
+    store: &Store,
+    batch: &str,
+    send: &tokio::sync::mpsc::Sender<PageOctets>,
+) -> Result<(), StoreError> {
+    let mut after = String::new();
+    loop {
+        let page = billing::texts(&mut store.read().await?, batch, &after, LINES_AT_ONCE).await?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after.clone_from(last);
+        let text: String = page.iter().flat_map(|(_, text)| [text.as_str(), "\n"]).collect();
+        // Whoever asked went away.
+        if send.send(Ok(text.into())).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+type PageOctets = Result<axum::body::Bytes, std::io::Error>;
+
+/// A body made of pages as they come.
+struct Pages(tokio::sync::mpsc::Receiver<PageOctets>);
+
+impl hyper::body::Body for Pages {
+    type Data = axum::body::Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+        self.0.poll_recv(context).map(|page| page.map(|page| page.map(hyper::body::Frame::data)))
+    }
+}
+
+const LINES_AT_ONCE: i64 = 500;
+
 /// The billing system has taken a batch. Again is no fault.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/batches/{id}/ack",
     params(("tenant" = String, Path), ("id" = String, Path)),
@@ -308,8 +405,7 @@ async fn acknowledge(
         note(&mut tx, &caller, "bill.acknowledge", &path.1, &json!({}), now).await?;
     }
     let batch = billing::batch(&mut tx, caller.tenant.as_str(), &path.1).await?;
-    let taken = batch.filter(|batch| matches!(batch.state.as_str(), "closed" | "acknowledged"));
-    let batch = taken.ok_or_else(Problem::not_found)?;
+    let batch = batch.filter(is_closed).ok_or_else(Problem::not_found)?;
     tx.commit().await?;
     Ok(Json(shown(&batch)))
 }

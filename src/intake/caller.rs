@@ -37,6 +37,9 @@ pub const ADMINS: &[Role] = &[Role::Admin];
 /// May run what bills.
 pub const BILLERS: &[Role] = &[Role::Billing, Role::Admin];
 
+/// May change what leaves the house and who gets in.
+pub const ADMINS: &[Role] = &[Role::Admin];
+
 const ACTOR_MAX: usize = 128;
 
 impl Caller {

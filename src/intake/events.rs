@@ -11,7 +11,7 @@ use super::App;
 use super::caller::{Caller, READERS};
 use super::problem::Problem;
 use super::request::{Asked, cursor, limit};
-use crate::store::events::{self, Event, EventFilter};
+use crate::store::events::{self, Event, EventFilter, EventType};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list))
@@ -43,6 +43,44 @@ async fn list(State(app): State<App>, caller: Caller, Asked(query): Asked<EventQ
     let events = events::list(&mut app.store.read().await?, &filter).await?;
     let next = events.last().map_or(after, |event| event.sequence).to_string();
     Ok(Json(json!({ "items": events.iter().map(shown).collect::<Vec<_>>(), "next": next })))
+}
+
+/// Adds what webhooks are sent to an OpenAPI document: one entry of `webhooks` (OpenAPI 3.1) a type of event.
+pub(super) fn documented(openapi: String) -> String {
+    let Ok(mut document) = serde_json::from_str::<Value>(&openapi) else { return openapi };
+    let text = |what: &str| json!({ "type": "string", "description": what });
+    let header =
+        |name: &str, what: &str| json!({ "name": name, "in": "header", "required": true, "schema": text(what) });
+    let mut webhooks = serde_json::Map::new();
+    for kind in EventType::ALL {
+        let members = kind.members().iter().map(|name| ((*name).to_owned(), json!({})));
+        let data = json!({ "type": "object", "required": kind.members(), "properties": members.collect::<serde_json::Map<_, _>>() });
+        let body = json!({
+            "type": "object",
+            "required": ["type", "timestamp", "data"],
+            "properties": {
+                "type": { "const": kind.as_str() },
+                "timestamp": { "type": "string", "format": "date-time" },
+                "data": data,
+            },
+        });
+        let post = json!({
+            "summary": kind.about(),
+            "parameters": [
+                header("webhook-id", "Names the event; the same at every attempt and when it is sent again."),
+                header("webhook-timestamp", "When this attempt was made, in seconds since 1970."),
+                header("webhook-signature", "v1, and base64 of HMAC-SHA256; several while a secret is rotated."),
+            ],
+            "requestBody": { "required": true, "content": { "application/json": { "schema": body } } },
+            "responses": {
+                "2XX": { "description": "Taken. Anything else is sent again, for three days." },
+                "410": { "description": "The webhook is disabled." },
+            },
+        });
+        webhooks.insert(kind.as_str().to_owned(), json!({ "post": post }));
+    }
+    document["webhooks"] = Value::Object(webhooks);
+    document.to_string()
 }
 
 /// An event as the API and the command line show it.

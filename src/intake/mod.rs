@@ -38,8 +38,10 @@ mod usage;
 mod view;
 mod waker;
 pub mod ways;
+mod webhooks;
 mod writer;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -50,6 +52,7 @@ use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::outgoing::Allowed;
 use crate::store::Store;
 use crate::store::running::PriceBook;
 use crate::telemetry::{Metrics, Request as RequestLabels};
@@ -61,6 +64,7 @@ pub use keyring::{NewKey, RateLimit, new_key};
 pub use problem::Problem;
 pub use serve::{Intake, IntakeError, Options, Settings};
 pub use view::account as account_view;
+pub use webhooks::{delivery as delivery_view, new_secret, shown as webhook_view, try_out as try_webhook};
 
 use catalogs::Catalogs;
 use keyring::Keyring;
@@ -79,6 +83,7 @@ pub struct App {
     pub(crate) biller: billing::Biller,
     pub(crate) network: rollouts::Network,
     pub(crate) sources: sources::Sources,
+    pub(crate) allowed: Arc<Allowed>,
 }
 
 #[derive(OpenApi)]
@@ -110,6 +115,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .merge(systems::routes())
         .merge(usage::routes())
         .merge(ways::routes())
+        .merge(webhooks::routes())
         .split_for_parts()
 }
 
@@ -120,7 +126,7 @@ fn declared() -> serde_json::Value {
 
 fn router(app: App) -> Router {
     let (router, _) = routes();
-    let openapi = openapi::document(declared()).to_string();
+    let openapi = events::documented(openapi::document(declared()).to_string());
     router
         .route(
             "/openapi.json",

@@ -20,6 +20,7 @@ use super::sources::{SourceSettings, Sources};
 use super::ways::{self, Listening};
 use super::writer::{Writer, WriterTasks};
 use super::{App, router, thresholds, waker};
+use crate::outgoing::Allowed;
 use crate::store::Store;
 use crate::store::running::PriceBook;
 use crate::telemetry::{Heartbeat, Heartbeats, Metrics};
@@ -109,6 +110,7 @@ impl Intake {
                 biller: Biller::default(),
                 network: Network::default(),
                 sources,
+                allowed: Arc::default(),
             },
             tls,
             writing,
@@ -134,6 +136,12 @@ impl Intake {
     /// Gives it the sockets on which billing systems connect.
     pub fn with_listening(mut self, listening: Vec<Listening>) -> Self {
         self.listening = listening;
+        self
+    }
+
+    /// Lends it the networks that webhooks may reach although they are not public.
+    pub fn with_allowed(mut self, allowed: Allowed) -> Self {
+        self.app.allowed = Arc::new(allowed);
         self
     }
 

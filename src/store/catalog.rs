@@ -37,6 +37,7 @@ pub enum ApplyError {
     Store(#[from] StoreError),
 }
 
+const TENANT_NAME: &str = "SELECT name FROM tenant WHERE id = $1";
 const CURRENT: &str = "SELECT catalog_version.version, catalog_version.applied_at, catalog_version.applied_by,
         catalog_version.document
      FROM tenant JOIN catalog_version
@@ -91,6 +92,11 @@ pub async fn tenants(tx: &mut Tx) -> Result<Vec<String>, StoreError> {
 /// Whether there is such a tenant.
 pub async fn is_known(tx: &mut Tx, tenant: &str) -> Result<bool, StoreError> {
     Ok(tenants(tx).await?.iter().any(|known| known == tenant))
+}
+
+/// What a tenant is called.
+pub async fn tenant_name(tx: &mut Tx, tenant: &str) -> Result<Option<String>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_scalar(TENANT_NAME).bind(tenant).fetch_optional(c).await)?)
 }
 
 /// Every version of every tariff of a tenant.

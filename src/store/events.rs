@@ -7,8 +7,20 @@
 use serde_json::Value;
 use sqlx::FromRow;
 
+use super::many::{Many, Of};
 use super::{StoreError, Tx, on};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
+
+/// An event on its way to the end of its transaction (`Tx::tell`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    pub tenant: String,
+    pub kind: EventType,
+    /// What it is about; events of one subject are delivered in order.
+    pub subject: String,
+    pub payload: Value,
+    pub at: Timestamp,
+}
 
 /// What an event tells; the text is the `type` column and the word in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +31,21 @@ pub enum EventType {
     InvoiceBatchClosed,
     HoldPlaced,
     HoldLifted,
+    /// An account was pushed that was not there, or was closed before.
+    AccountCreated,
+    /// A push changed what an account is.
+    AccountUpdated,
+    AccountClosed,
+    /// Everything a service needs is as it is desired.
+    ServiceProvisioned,
+    /// Something a service needs could not be brought about; a person must look.
+    ServiceFailed,
+    /// Something a person must look at is new.
+    ExceptionOpened,
+    /// A reconciliation with a billing system has ended.
+    ReconcileCompleted,
+    /// Sent to try one webhook out; no other outlet is told.
+    WebhookTest,
 }
 
 /// An event on its way into the store.
@@ -56,6 +83,20 @@ pub struct EventFilter<'a> {
 
 const NEXT: &str = "INSERT INTO event_sequence (tenant, last) VALUES ($1, 1)
      ON CONFLICT (tenant) DO UPDATE SET last = event_sequence.last + 1 RETURNING last";
+const NEXT_MANY: &str = "INSERT INTO event_sequence (tenant, last) VALUES ($1, $2)
+     ON CONFLICT (tenant) DO UPDATE SET last = event_sequence.last + excluded.last RETURNING last";
+static INSERT_MANY: Many<6> = Many::new(
+    [
+        ("tenant", Of::Text),
+        ("sequence", Of::Integer),
+        ("type", Of::Text),
+        ("subject", Of::Text),
+        ("occurred_at", Of::Integer),
+        ("payload", Of::Text),
+    ],
+    "INSERT INTO event (tenant, sequence, type, subject, occurred_at, payload)
+     SELECT tenant, sequence, type, subject, occurred_at, payload FROM new",
+);
 const INSERT: &str = "INSERT INTO event (tenant, sequence, type, subject, occurred_at, payload)
      VALUES ($1, $2, $3, $4, $5, $6)";
 const LIST: &str = "SELECT tenant, sequence, type, subject, occurred_at, payload FROM event
@@ -65,12 +106,86 @@ const FORGET: &str = "DELETE FROM event WHERE (tenant, sequence) IN
      (SELECT tenant, sequence FROM event WHERE occurred_at < $1 ORDER BY occurred_at LIMIT $2)";
 
 impl EventType {
+    /// Every type, in the order of the documentation.
+    pub const ALL: [EventType; 12] = [
+        EventType::AccountCreated,
+        EventType::AccountUpdated,
+        EventType::AccountClosed,
+        EventType::ServiceProvisioned,
+        EventType::ServiceFailed,
+        EventType::UsageThreshold,
+        EventType::InvoiceBatchClosed,
+        EventType::HoldPlaced,
+        EventType::HoldLifted,
+        EventType::ExceptionOpened,
+        EventType::ReconcileCompleted,
+        EventType::WebhookTest,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             EventType::UsageThreshold => "usage.threshold",
             EventType::InvoiceBatchClosed => "invoice_batch.closed",
             EventType::HoldPlaced => "hold.placed",
             EventType::HoldLifted => "hold.lifted",
+            EventType::AccountCreated => "account.created",
+            EventType::AccountUpdated => "account.updated",
+            EventType::AccountClosed => "account.closed",
+            EventType::ServiceProvisioned => "service.provisioned",
+            EventType::ServiceFailed => "service.failed",
+            EventType::ExceptionOpened => "exception.opened",
+            EventType::ReconcileCompleted => "reconcile.completed",
+            EventType::WebhookTest => "webhook.test",
+        }
+    }
+}
+
+impl EventType {
+    /// What it tells, for the documentation.
+    pub fn about(self) -> &'static str {
+        match self {
+            EventType::AccountCreated => "An account was pushed that was not there, or was closed before.",
+            EventType::AccountUpdated => "A push changed what an account is.",
+            EventType::AccountClosed => "An account is closed.",
+            EventType::ServiceProvisioned => "Everything a service needs is in force.",
+            EventType::ServiceFailed => "Something a service needs could not be brought about; a person must look.",
+            EventType::HoldPlaced => "A hold restricts an account or one of its services.",
+            EventType::HoldLifted => "A hold has ended.",
+            EventType::UsageThreshold => "A service has used as much as a threshold of its tariff says.",
+            EventType::InvoiceBatchClosed => "A batch is closed: its manifest; its lines can be pulled.",
+            EventType::ExceptionOpened => "Something a person must look at is new.",
+            EventType::ReconcileCompleted => "A reconciliation with a billing system has ended.",
+            EventType::WebhookTest => "Sent to try one webhook out.",
+        }
+    }
+
+    /// The members of its data.
+    pub fn members(self) -> &'static [&'static str] {
+        match self {
+            EventType::AccountCreated | EventType::AccountUpdated => {
+                &["account", "source", "revision", "source_revision", "status"]
+            }
+            EventType::AccountClosed => &["account", "source", "source_revision"],
+            EventType::ServiceProvisioned => &["account", "source", "service"],
+            EventType::ServiceFailed => &["account", "source", "service", "element", "reason"],
+            EventType::HoldPlaced | EventType::HoldLifted => &["account", "source", "service", "hold"],
+            EventType::UsageThreshold => &[
+                "account",
+                "source",
+                "service",
+                "cycle",
+                "period",
+                "tariff",
+                "meter",
+                "at",
+                "threshold",
+                "used",
+                "unit",
+            ],
+            EventType::InvoiceBatchClosed => &["batch", "cycle", "period", "run", "lines", "totals", "sha256"],
+            EventType::ExceptionOpened => &["exception", "kind", "subject", "detail"],
+            EventType::ReconcileCompleted => &[],
+            EventType::WebhookTest => &["webhook"],
         }
     }
 }
@@ -98,6 +213,31 @@ pub async fn append(tx: &mut Tx, event: &NewEvent<'_>, now: Timestamp) -> Result
     Ok(sequence)
 }
 
+/// Appends events in their order, each with its tenant's next number.
+pub(super) async fn append_all(tx: &mut Tx, told: &[Told]) -> Result<(), StoreError> {
+    // Transactions that tell of several tenants meet in the same order.
+    let mut tenants: Vec<&str> = told.iter().map(|told| told.tenant.as_str()).collect();
+    tenants.sort_unstable();
+    tenants.dedup();
+    let mut rows = Vec::with_capacity(told.len());
+    for tenant in tenants {
+        let of: Vec<&Told> = told.iter().filter(|told| told.tenant == tenant).collect();
+        let count = i64::try_from(of.len()).unwrap_or(i64::MAX);
+        let last: i64 = on!(tx, c => sqlx::query_scalar(NEXT_MANY).bind(tenant).bind(count).fetch_one(c).await)?;
+        for (sequence, told) in (last - count + 1..).zip(of) {
+            rows.push([
+                tenant.into(),
+                sequence.into(),
+                told.kind.as_str().into(),
+                told.subject.as_str().into(),
+                to_micros(told.at).into(),
+                told.payload.to_string().into(),
+            ]);
+        }
+    }
+    INSERT_MANY.execute(tx, rows).await
+}
+
 /// A page of a tenant's events.
 pub async fn list(tx: &mut Tx, filter: &EventFilter<'_>) -> Result<Vec<Event>, StoreError> {
     let rows: Vec<Row> = on!(tx, c => sqlx::query_as(LIST)
@@ -121,7 +261,7 @@ pub async fn forget(tx: &mut Tx, before: Timestamp, limit: i64) -> Result<u64, S
 }
 
 #[derive(FromRow)]
-struct Row {
+pub(in crate::store) struct Row {
     tenant: String,
     sequence: i64,
     r#type: String,

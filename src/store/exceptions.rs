@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::json;
+
+use super::events::{EventType, Told};
 use super::many::{Many, Of};
 use super::{StoreError, Tx, on};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
@@ -51,7 +54,7 @@ const OPEN: &str = "INSERT INTO exception (tenant, kind, subject, detail, opened
      ON CONFLICT (kind, subject) WHERE released_at IS NULL
      DO UPDATE SET detail = excluded.detail, updated_at = excluded.updated_at,
                    occurrences = exception.occurrences + 1
-     RETURNING id";
+     RETURNING id, occurrences";
 const RELEASE_SUBJECT: &str = "UPDATE exception SET released_at = $3, updated_at = $3, released_by = $4
      WHERE kind = $1 AND subject = $2 AND released_at IS NULL";
 static RELEASE_SUBJECTS: Many<4> = Many::new(
@@ -77,7 +80,7 @@ const OPEN_SUBJECTS: &str = "SELECT subject FROM exception
      WHERE tenant = $1 AND kind = $2 AND released_at IS NULL ORDER BY subject LIMIT 1000000";
 const COUNT_OPEN: &str = "SELECT COUNT(*) FROM exception WHERE released_at IS NULL";
 
-/// Opens an exception, or counts it up when the same one is open. Returns its row.
+/// Opens an exception, or counts it up when the same one is open. Returns its row. A new one of a tenant is told as an event.
 pub async fn open(
     tx: &mut Tx,
     tenant: Option<&str>,
@@ -86,7 +89,7 @@ pub async fn open(
     detail: &str,
     now: Timestamp,
 ) -> Result<i64, StoreError> {
-    let id = on!(tx, c => sqlx::query_scalar(OPEN)
+    let (id, occurrences): (i64, i64) = on!(tx, c => sqlx::query_as(OPEN)
         .bind(tenant)
         .bind(kind)
         .bind(subject)
@@ -94,6 +97,15 @@ pub async fn open(
         .bind(to_micros(now))
         .fetch_one(c)
         .await)?;
+    if let (Some(tenant), 1) = (tenant, occurrences) {
+        tx.tell(Told {
+            tenant: tenant.to_owned(),
+            kind: EventType::ExceptionOpened,
+            subject: subject.to_owned(),
+            payload: json!({ "exception": id.to_string(), "kind": kind, "subject": subject, "detail": detail }),
+            at: now,
+        });
+    }
     Ok(id)
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{ConnectOptions, PgConnection, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 use tokio::sync::Mutex;
 
 pub mod accounts;
@@ -56,6 +56,7 @@ pub mod migrate;
 pub mod month_end;
 pub mod nas;
 pub mod nas_control;
+pub mod outlets;
 pub mod plant;
 pub mod privacy;
 pub mod quarantine;
@@ -128,15 +129,57 @@ enum Db {
 }
 
 /// One transaction on either database. Dropping it without `commit` rolls back.
+///
+/// Events that are told in it are appended by `commit`, after everything else: whoever tells holds nobody else back.
 pub enum Tx {
     Sqlite(SqliteTx),
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(PostgresTx),
+}
+
+/// A PostgreSQL transaction; it stands for its connection.
+pub struct PostgresTx {
+    transaction: Transaction<'static, Postgres>,
+    outbox: Outbox,
+}
+
+/// Events told in a transaction, and how many there were when its savepoint was opened.
+#[derive(Default)]
+struct Outbox {
+    told: Vec<events::Told>,
+    before_savepoint: usize,
 }
 
 /// A SQLite transaction together with its turn to write, given back after the transaction ended.
 pub struct SqliteTx {
     pub(in crate::store) transaction: Transaction<'static, Sqlite>,
     turn: Option<Turn>,
+    outbox: Outbox,
+}
+
+impl SqliteTx {
+    pub(in crate::store) fn new(transaction: Transaction<'static, Sqlite>, turn: Option<Turn>) -> Self {
+        Self { transaction, turn, outbox: Outbox::default() }
+    }
+}
+
+impl std::ops::Deref for PostgresTx {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.transaction
+    }
+}
+
+impl std::ops::DerefMut for PostgresTx {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+}
+
+impl From<Transaction<'static, Postgres>> for Tx {
+    fn from(transaction: Transaction<'static, Postgres>) -> Self {
+        Tx::Postgres(PostgresTx { transaction, outbox: Outbox::default() })
+    }
 }
 
 /// What a commit of accounting and of business data waits for on SQLite. A configuration knows only `Full`; `Normal` is
@@ -161,6 +204,7 @@ const PROBE: &str = "INSERT INTO probe (id, filling) VALUES (1, $1)
 /// As much as a busy group of changes writes: a smaller commit may still fit where a real one does not.
 const PROBE_OCTETS: usize = 64 * 1024;
 const PROBE_HOLDS: Duration = Duration::from_millis(500);
+const DURABLE: &str = "SET LOCAL synchronous_commit = on";
 const BEGIN_IMMEDIATE: &str = "BEGIN IMMEDIATE";
 const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -233,9 +277,9 @@ impl Store {
         match &self.inner.db {
             Db::Sqlite { main, .. } => {
                 let transaction = main.readers.begin().await?;
-                Ok(Tx::Sqlite(SqliteTx { transaction, turn: None }))
+                Ok(Tx::Sqlite(SqliteTx::new(transaction, None)))
             }
-            Db::Postgres { pool, .. } => Ok(Tx::Postgres(pool.begin().await?)),
+            Db::Postgres { pool, .. } => Ok(Tx::from(pool.begin().await?)),
         }
     }
 
@@ -243,7 +287,7 @@ impl Store {
     pub async fn read_snapshot(&self) -> Result<Tx, StoreError> {
         match &self.inner.db {
             Db::Sqlite { .. } => self.read().await,
-            Db::Postgres { pool, .. } => Ok(Tx::Postgres(pool.begin_with(BEGIN_SNAPSHOT).await?)),
+            Db::Postgres { pool, .. } => Ok(Tx::from(pool.begin_with(BEGIN_SNAPSHOT).await?)),
         }
     }
 
@@ -251,7 +295,7 @@ impl Store {
     pub async fn write(&self) -> Result<Tx, StoreError> {
         match &self.inner.db {
             Db::Sqlite { main, .. } => sqlite_write(main, &main.foreground).await,
-            Db::Postgres { pool, .. } => Ok(Tx::Postgres(pool.begin().await?)),
+            Db::Postgres { pool, .. } => Ok(Tx::from(pool.begin().await?)),
         }
     }
 
@@ -259,7 +303,7 @@ impl Store {
     pub async fn write_derived(&self) -> Result<Tx, StoreError> {
         match &self.inner.db {
             Db::Sqlite { main, .. } => sqlite_write(main, &main.background).await,
-            Db::Postgres { fold, .. } => Ok(Tx::Postgres(fold.begin().await?)),
+            Db::Postgres { fold, .. } => Ok(Tx::from(fold.begin().await?)),
         }
     }
 
@@ -268,10 +312,10 @@ impl Store {
         match &self.inner.db {
             Db::Sqlite { accounting, .. } => {
                 let transaction = accounting.readers.begin().await?;
-                Ok(Tx::Sqlite(SqliteTx { transaction, turn: None }))
+                Ok(Tx::Sqlite(SqliteTx::new(transaction, None)))
             }
             // What is sealed meanwhile moves from one table to another: all statements must see the same moment.
-            Db::Postgres { fold, .. } => Ok(Tx::Postgres(fold.begin_with(BEGIN_SNAPSHOT).await?)),
+            Db::Postgres { fold, .. } => Ok(Tx::from(fold.begin_with(BEGIN_SNAPSHOT).await?)),
         }
     }
 
@@ -354,26 +398,46 @@ impl Store {
 async fn sqlite_write(file: &SqliteFile, pool: &SqlitePool) -> Result<Tx, StoreError> {
     let turn = file.log.turn().await?;
     let transaction = pool.begin_with(BEGIN_IMMEDIATE).await?;
-    Ok(Tx::Sqlite(SqliteTx { transaction, turn: Some(turn) }))
+    Ok(Tx::Sqlite(SqliteTx::new(transaction, Some(turn))))
 }
 
 impl Tx {
-    pub async fn commit(self) -> Result<(), StoreError> {
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        let told = std::mem::take(&mut self.outbox().told);
+        if !told.is_empty() {
+            if let Tx::Postgres(connection) = &mut self {
+                // A number that was shown must not come back with something else after a power cut.
+                sqlx::query(DURABLE).execute(&mut **connection).await?;
+            }
+            events::append_all(&mut self, &told).await?;
+        }
         match self {
             Tx::Sqlite(held) => {
                 held.transaction.commit().await?;
                 held.turn.into_iter().for_each(Turn::committed);
             }
-            Tx::Postgres(transaction) => transaction.commit().await?,
+            Tx::Postgres(held) => held.transaction.commit().await?,
         }
         Ok(())
+    }
+
+    /// Tells an event: it is appended when the transaction commits.
+    pub fn tell(&mut self, told: events::Told) {
+        self.outbox().told.push(told);
+    }
+
+    fn outbox(&mut self) -> &mut Outbox {
+        match self {
+            Tx::Sqlite(held) => &mut held.outbox,
+            Tx::Postgres(held) => &mut held.outbox,
+        }
     }
 
     /// Undoes everything and waits until it is undone, so that the next writer need not.
     pub async fn rollback(self) -> Result<(), StoreError> {
         match self {
             Tx::Sqlite(held) => held.transaction.rollback().await?,
-            Tx::Postgres(transaction) => transaction.rollback().await?,
+            Tx::Postgres(held) => held.transaction.rollback().await?,
         }
         Ok(())
     }
@@ -388,6 +452,8 @@ impl Tx {
     /// Opens a savepoint, so that one entry of a group can fail alone. Savepoints do not nest.
     pub async fn savepoint(&mut self) -> Result<(), StoreError> {
         on!(self, c => sqlx::query("SAVEPOINT entry").execute(c).await.map(drop))?;
+        let outbox = self.outbox();
+        outbox.before_savepoint = outbox.told.len();
         Ok(())
     }
 
@@ -400,6 +466,8 @@ impl Tx {
     /// Undoes what was written since the savepoint; the transaction goes on.
     pub async fn rollback_to_savepoint(&mut self) -> Result<(), StoreError> {
         on!(self, c => sqlx::query("ROLLBACK TO SAVEPOINT entry").execute(c).await.map(drop))?;
+        let outbox = self.outbox();
+        outbox.told.truncate(outbox.before_savepoint);
         self.release_savepoint().await
     }
 }

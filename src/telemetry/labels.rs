@@ -66,3 +66,11 @@ labels! {
     /// `up` is from the subscriber, `down` to the subscriber.
     Direction { direction }
 }
+labels! {
+    /// A kind of outlet: `webhook`, `mail`, `sms`, `file`.
+    Kind { kind }
+}
+labels! {
+    /// A kind of outlet, and how an attempt to deliver an event ended: `delivered`, `failed` (it is tried again), `dead`, `gone`.
+    KindResult { kind, result }
+}

@@ -11,7 +11,8 @@ use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
 use super::labels::{
-    Direction, Nas, NasKind, NasReason, NasResult, Outcome, Reason, Request, Target, TargetState, Tenant,
+    Direction, Kind, KindResult, Nas, NasKind, NasReason, NasResult, Outcome, Reason, Request, Target, TargetState,
+    Tenant,
 };
 use super::process;
 
@@ -73,6 +74,9 @@ pub struct Metrics {
     pub bill_lines: Counter,
     pub audit_sealed: Counter,
     pub audit_chain_sequence: Family<Tenant, Gauge>,
+    pub outlet_deliveries: Family<KindResult, Counter>,
+    pub outlet_lag_seconds: Family<Kind, FloatGauge>,
+    pub outlet_waiting: Family<Kind, Gauge>,
     pub exceptions_open: Gauge,
     pub database_up: Gauge,
     pub reloads: Family<Outcome, Counter>,
@@ -245,6 +249,21 @@ impl Metrics {
                 Family::default(),
                 "audit_chain_sequence",
                 "Deeds in a tenant's audit chain, as its signed head says"
+            ),
+            outlet_deliveries: add!(
+                Family::default(),
+                "outlet_deliveries",
+                "Attempts to deliver an event, by kind of outlet and result"
+            ),
+            outlet_lag_seconds: add!(
+                Family::default(),
+                "outlet_lag_seconds",
+                "Age of the oldest event that no attempt was made for, by kind of outlet"
+            ),
+            outlet_waiting: add!(
+                Family::default(),
+                "outlet_waiting",
+                "Events that are to be delivered again, by kind of outlet"
             ),
             exceptions_open: add!(Gauge::default(), "exceptions_open", "Exceptions that wait for a person"),
             database_up: add!(Gauge::default(), "database_up", "Whether the database answered last (1) or not (0)"),

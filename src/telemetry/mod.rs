@@ -10,6 +10,7 @@ mod process;
 
 pub use heartbeat::{Heartbeat, Heartbeats, Watch};
 pub use labels::{
-    Direction, Nas, NasKind, NasReason, NasResult, Outcome, Reason, Request, Target, TargetState, Tenant,
+    Direction, Kind, KindResult, Nas, NasKind, NasReason, NasResult, Outcome, Reason, Request, Target, TargetState,
+    Tenant,
 };
 pub use metrics::Metrics;

@@ -16,9 +16,11 @@ const FLOOR_1: &[(&str, &[&str])] = &[
     ("billing", &["account", "usage"]),
     ("catalog", &["account", "billing", "docsis", "provision"]),
     ("mediation", &["account"]),
+    ("outgoing", &[]),
 ];
 /// Services never import one another.
-const FLOOR_3: &[&str] = &["intake", "collector", "provisioner", "nas_control", "biller", "custodian"];
+const FLOOR_3: &[&str] =
+    &["intake", "collector", "provisioner", "nas_control", "biller", "custodian", "dispatcher"];
 
 /// What a room may import besides the vocabulary; `None`: it is not on the map.
 fn may_import(room: &str) -> Option<Vec<&'static str>> {

@@ -8,12 +8,15 @@ mod cmts;
 mod coa;
 mod devices;
 mod dhcp;
+mod exports;
 mod mail;
+mod notify;
 mod probe;
 mod radsec;
 mod reader;
 mod sections;
 mod sources;
+mod webhooks;
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
@@ -22,10 +25,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use devices::{Reset, Snmp};
+pub use notify::{Notify, Sms, Smtp};
 
 use crate::collector::{CertificateName, RadSecSettings};
 use crate::dhcp::Options;
 use crate::intake::sources::SourceSettings;
+use crate::dispatcher::Export;
 use crate::provisioner::PasswordStorage;
 use crate::provisioner::cmts::Cmts;
 use crate::provisioner::doveadm::Doveadm;
@@ -60,6 +65,10 @@ pub struct Config {
     pub aaa: Option<AaaTables>,
     /// `[sources]` and `[[source]]`: billing systems and their profiles.
     pub sources: SourceSettings,
+    pub webhooks: Webhooks,
+    /// `[[export]]`: where closed batches are written to.
+    pub exports: Vec<Export>,
+    pub notify: Option<Notify>,
     pub log: Log,
 }
 
@@ -226,6 +235,23 @@ pub struct Mail {
     pub map: MailMap,
     pub rules: MailRules,
     pub doveadm: Option<Doveadm>,
+}
+
+/// `[webhooks]`: what deliveries of events may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhooks {
+    /// Networks that may be reached although they are not public, also by plain http.
+    pub allow: Vec<Cidr>,
+    /// PEM file with authorities that are trusted besides the machine's.
+    pub ca: Option<PathBuf>,
+    /// Requests under way to one endpoint; default 16.
+    pub at_once: u32,
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self { allow: Vec::new(), ca: None, at_once: 16 }
+    }
 }
 
 /// `[log]`; defaults `auto` and `info`.

@@ -50,6 +50,9 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
     let mail = root.table("mail").map(|section| door.mail(section));
     let aaa = root.table("aaa").map(|section| door.aaa(section));
     let sources = door.sources(root.table("sources"), root.tables("source"));
+    let webhooks = root.table("webhooks").map(|section| door.webhooks(section)).unwrap_or_default();
+    let notify = root.table("notify").map(|section| door.notify(section));
+    let exports = door.exports(root.tables("export"));
     let log = root.table("log").map(|section| door.log(section)).unwrap_or_default();
     root.close();
     Some(Config {
@@ -70,6 +73,9 @@ pub fn config(reader: &Reader<'_>, tree: &Spanned<DeTable<'_>>, path: &Path, pro
         mail: mail.flatten(),
         aaa: aaa.flatten(),
         sources: sources?,
+        webhooks,
+        exports: exports?,
+        notify: optional(notify)?,
         log,
     })
 }

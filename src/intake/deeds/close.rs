@@ -11,6 +11,7 @@ use crate::intake::problem::Problem;
 use crate::provision::{self, Basis};
 use crate::store::accounts::{self, AccountRow};
 use crate::store::breaker::{self, NewHeld, Waiting};
+use crate::store::events::{EventType, Told};
 use crate::store::{StoreError, Tx, audit, elements, holders, jobs};
 use crate::vocabulary::{TenantId, Timestamp};
 
@@ -122,6 +123,13 @@ pub(super) async fn finish(
     // With its passwords what is pushed again within the grace is as it was; then they go.
     let forget_at = forget_at(now, quarantine);
     accounts::wake_at(tx, row.id, Some(forget_at)).await?;
+    tx.tell(Told {
+        tenant: row.tenant.clone(),
+        kind: EventType::AccountClosed,
+        subject: format!("{}/{}", row.source, row.external_id),
+        payload: json!({ "account": row.external_id, "source": row.source, "source_revision": source_revision }),
+        at: now,
+    });
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::threshold::{USAGE, shown, subject};
+use super::threshold::{USAGE, tell_of_hold};
 use super::wake::reassess;
 use super::{Done, Ground, OfService, Stop};
 use crate::account::Hold;
@@ -10,7 +10,7 @@ use crate::intake::problem::Problem;
 use crate::intake::view;
 use crate::provision::OperatorHold;
 use crate::store::accounts::{self, AccountRow};
-use crate::store::events::{self, EventType, NewEvent};
+use crate::store::events::EventType;
 use crate::store::holds::HoldRow;
 use crate::store::{StoreError, Tx, audit, elements, holds};
 use crate::vocabulary::Timestamp;
@@ -43,9 +43,9 @@ pub(super) async fn suspend(
         holds::place(tx, row.id, &wanted, &of.actor, now).await?;
         reassess(tx, &row, ground, None, now).await?;
         note(of, "service.suspend", &row, json!({ "hold": wanted.hold, "reason": reason }), tx, now).await?;
-        tell(&row, EventType::HoldPlaced, &wanted, tx, now).await?;
+        tell_of_hold(tx, &row, EventType::HoldPlaced, &wanted, now);
         for held in &mine {
-            tell(&row, EventType::HoldLifted, &held.held, tx, now).await?;
+            tell_of_hold(tx, &row, EventType::HoldLifted, &held.held, now);
         }
     }
     answer(of, row, 200, tx, now).await
@@ -66,7 +66,7 @@ pub(super) async fn resume(of: &OfService, tx: &mut Tx, ground: &Ground, now: Ti
         reassess(tx, &row, ground, None, now).await?;
         note(of, "service.resume", &row, json!({ "lifted": mine.len() }), tx, now).await?;
         for held in &mine {
-            tell(&row, EventType::HoldLifted, &held.held, tx, now).await?;
+            tell_of_hold(tx, &row, EventType::HoldLifted, &held.held, now);
         }
     }
     answer(of, row, 200, tx, now).await
@@ -117,18 +117,6 @@ async fn note(
         detail: &detail,
     };
     audit::append(tx, &entry, now).await
-}
-
-async fn tell(
-    row: &AccountRow,
-    kind: EventType,
-    held: &OperatorHold,
-    tx: &mut Tx,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let (subject, payload) = (subject(row, held.service.as_deref()), shown(row, held));
-    let event = NewEvent { tenant: &row.tenant, kind, subject: &subject, payload: &payload };
-    events::append(tx, &event, now).await.map(drop)
 }
 
 async fn answer(of: &OfService, row: AccountRow, status: u16, tx: &mut Tx, now: Timestamp) -> Result<Done, Stop> {

@@ -16,7 +16,7 @@ use crate::account::{Hold, HoldBilling, HoldKind, Treatment};
 use crate::billing::thresholds::{Mark, Standing, Verdict, decide, nearest};
 use crate::provision::OperatorHold;
 use crate::store::accounts::{self, AccountRow};
-use crate::store::events::{self, EventType, NewEvent};
+use crate::store::events::{EventType, Told};
 use crate::store::holds::{self, HoldRow};
 use crate::store::running::{self, Judged};
 use crate::store::thresholds::{self, Crossed, Guard, Look};
@@ -84,7 +84,7 @@ pub(super) async fn look(
             thresholds::put_guard(tx, service_id, &period, &guard).await?;
             thresholds::done(tx, &look).await?;
             for (kind, payload) in told {
-                tell(tx, &row, &look, kind, &payload, now).await?;
+                tell(tx, &row, &look, kind, payload, now);
             }
             Ok(done(changed))
         }
@@ -232,7 +232,7 @@ async fn restrict(
     };
     audit::append(tx, &entry, now).await?;
     for (kind, payload) in told {
-        tell(tx, row, look, kind, &payload, now).await?;
+        tell(tx, row, look, kind, payload, now);
     }
     Ok(true)
 }
@@ -248,10 +248,7 @@ pub(super) async fn end_holds(tx: &mut Tx, row: &AccountRow, now: Timestamp) -> 
     }
     for held in over {
         holds::lift(tx, held.id, now).await?;
-        let payload = shown(row, &held.held);
-        let subject = subject(row, held.held.service.as_deref());
-        let event = NewEvent { tenant: &row.tenant, kind: EventType::HoldLifted, subject: &subject, payload: &payload };
-        events::append(tx, &event, now).await?;
+        tell_of_hold(tx, row, EventType::HoldLifted, &held.held, now);
     }
     Ok(Some(Quiet { before: in_force_still(&known), all: true }))
 }
@@ -266,17 +263,15 @@ pub(super) fn subject(row: &AccountRow, service: Option<&str>) -> String {
     service.map_or(account.clone(), |service| format!("{account}/{service}"))
 }
 
-async fn tell(
-    tx: &mut Tx,
-    row: &AccountRow,
-    look: &Look,
-    kind: EventType,
-    payload: &Value,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+/// Tells that a hold of an account, or of one of its services, began or ended.
+pub(super) fn tell_of_hold(tx: &mut Tx, row: &AccountRow, kind: EventType, held: &OperatorHold, now: Timestamp) {
+    let subject = subject(row, held.service.as_deref());
+    tx.tell(Told { tenant: row.tenant.clone(), kind, subject, payload: shown(row, held), at: now });
+}
+
+fn tell(tx: &mut Tx, row: &AccountRow, look: &Look, kind: EventType, payload: Value, now: Timestamp) {
     let subject = subject(row, Some(&look.service));
-    let event = NewEvent { tenant: &row.tenant, kind, subject: &subject, payload };
-    events::append(tx, &event, now).await.map(drop)
+    tx.tell(Told { tenant: row.tenant.clone(), kind, subject, payload, at: now });
 }
 
 /// All holds, those of use without an end.

@@ -185,17 +185,17 @@ impl Out {
                 Ok(())
             }
             OutFormat::JsonLines => {
-                let mut map = serde_json::Map::new();
+                let mut document = Value::Object(serde_json::Map::new());
                 for (cell, value) in cells.iter().zip(values) {
-                    let name = cell.name.clone().unwrap_or_default();
+                    let name = cell.name.as_deref().unwrap_or_default();
                     let value = match (cell.number, value.is_empty()) {
                         (_, true) => Value::Null,
                         (true, false) => number(&value)?,
                         (false, false) => Value::String(value),
                     };
-                    map.insert(name, value);
+                    put(&mut document, name, value)?;
                 }
-                text.push_str(&Value::Object(map).to_string());
+                text.push_str(&document.to_string());
                 text.push_str(self.newline);
                 Ok(())
             }
@@ -268,6 +268,35 @@ impl Out {
         }
         Ok(true)
     }
+}
+
+/// Puts a value where a column's name says: `a/b` is the member `b` of the object `a`, `a/0` the first of the list `a`.
+fn put(document: &mut Value, name: &str, value: Value) -> Result<(), String> {
+    let mut place = document;
+    for step in name.split('/') {
+        let index = step.parse::<usize>().ok().filter(|_| name.contains('/'));
+        place = match index {
+            Some(index) => {
+                if place.is_null() {
+                    *place = Value::Array(Vec::new());
+                }
+                let list = place.as_array_mut().ok_or_else(|| format!("column {name} is in no list"))?;
+                if index == list.len() {
+                    list.push(Value::Null);
+                }
+                list.get_mut(index).ok_or_else(|| format!("column {name} leaves places of its list empty"))?
+            }
+            None => {
+                if place.is_null() {
+                    *place = Value::Object(serde_json::Map::new());
+                }
+                let object = place.as_object_mut().ok_or_else(|| format!("column {name} is in no object"))?;
+                object.entry(step.to_owned()).or_insert(Value::Null)
+            }
+        };
+    }
+    *place = value;
+    Ok(())
 }
 
 fn of_file(place: &str, detail: String) -> WriteFault {

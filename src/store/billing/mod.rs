@@ -1,8 +1,10 @@
 //! Batches and invoice lines. Lines are written once; a batch shows with its last row, and one that a crash left unfinished
 //! is emptied and built again. What a bill run reads of accounts stands in `reads.rs`.
 
+mod pull;
 mod reads;
 
+pub use pull::{Names, Place, PlaceError, Pulled, documents, names, pull, texts};
 pub use reads::{
     BilledAccount, IssuedLine, Wanted, accounts, closures, count_accounts, issued, issued_of, usage_of_period,
     usage_wanted,
@@ -26,6 +28,8 @@ pub struct BatchRow {
     pub lines: i64,
     /// JSON, as `bill run --json` prints it.
     pub totals: String,
+    /// SHA-256 of the lines, in hexadecimal digits; `None` while it is being built, and of those closed before it was kept.
+    pub digest: Option<String>,
     pub created_at: Timestamp,
     pub closed_at: Option<Timestamp>,
     pub acknowledged_at: Option<Timestamp>,
@@ -89,10 +93,13 @@ const INSERT_LINES_POSTGRES: &str = insert_lines!(
         AS new (id, account_id, service, charge, kind, period_start_at, period_end_at, amount_minor, currency,
             corrects, document, created_at, watermark)"
 );
-const CLOSE_BATCH: &str = "UPDATE batch SET state = 'closed', lines = $2, totals = $3, closed_at = $4
+const CLOSE_BATCH: &str = "UPDATE batch SET state = 'closed', lines = $2, totals = $3, digest = $4, closed_at = $5
      WHERE id = $1 AND state = 'building'";
 const DRAFT_BATCH: &str =
-    "UPDATE batch SET stage = 'draft', lines = $2, totals = $3 WHERE id = $1 AND state = 'building'";
+    "UPDATE batch SET stage = 'draft', lines = $2, totals = $3, digest = $4 WHERE id = $1 AND state = 'building'";
+const NEXT_CLOSED: &str = "INSERT INTO batch_sequence (tenant, last) SELECT tenant, 1 FROM batch WHERE id = $1
+     ON CONFLICT (tenant) DO UPDATE SET last = batch_sequence.last + 1 RETURNING last";
+const NUMBER_CLOSED: &str = "UPDATE batch SET closed_sequence = $2 WHERE id = $1";
 const CHECK_BATCH: &str = "UPDATE batch SET stage = $3, checked_at = $4
      WHERE id = $1 AND tenant = $2 AND state = 'building' AND stage IS NOT NULL";
 const APPROVE_BATCH: &str = "UPDATE batch SET state = 'closed', stage = NULL, approved_at = $3, approved_by = $4,
@@ -120,7 +127,7 @@ macro_rules! select_batch {
     ($rest:literal) => {
         concat!(
             "SELECT id, tenant, cycle, period_start_at, period_end_at, timezone, run, COALESCE(stage, state) AS state,
-                    lines, totals, created_at, closed_at, acknowledged_at, checked_at, approved_at, approved_by
+                    lines, totals, digest, created_at, closed_at, acknowledged_at, checked_at, approved_at, approved_by
              FROM batch ",
             $rest
         )
@@ -234,26 +241,48 @@ pub async fn insert_lines(
     Ok(())
 }
 
-/// The final row: the batch and all its lines are visible from here on.
-pub async fn close_batch(tx: &mut Tx, id: &str, lines: i64, totals: &str, now: Timestamp) -> Result<(), StoreError> {
+/// What is said of a whole batch with its final row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closing<'a> {
+    pub lines: i64,
+    /// JSON.
+    pub totals: &'a str,
+    pub digest: &'a str,
+}
+
+/// The final row: the batch and all its lines are visible from here on. Who pulls finds them behind all that were closed
+/// before: other closings of the tenant wait until the transaction ends.
+pub async fn close_batch(tx: &mut Tx, id: &str, closing: &Closing<'_>, now: Timestamp) -> Result<(), StoreError> {
     let changed = on!(tx, c => sqlx::query(CLOSE_BATCH)
         .bind(id)
-        .bind(lines)
-        .bind(totals)
+        .bind(closing.lines)
+        .bind(closing.totals)
+        .bind(closing.digest)
         .bind(to_micros(now))
         .execute(c)
         .await.map(|done| done.rows_affected()))?;
     if changed == 1 {
-        Ok(())
+        number(tx, id).await
     } else {
         Err(StoreError::Conflict { constraint: format!("batch {id} is no longer being built") })
     }
 }
 
+async fn number(tx: &mut Tx, id: &str) -> Result<(), StoreError> {
+    let sequence: i64 = on!(tx, c => sqlx::query_scalar(NEXT_CLOSED).bind(id).fetch_one(c).await)?;
+    on!(tx, c => sqlx::query(NUMBER_CLOSED).bind(id).bind(sequence).execute(c).await.map(drop))?;
+    Ok(())
+}
+
 /// All lines of the batch are there, and it waits for a check and an approval; nobody pulls them yet.
-pub async fn leave_draft(tx: &mut Tx, id: &str, lines: i64, totals: &str) -> Result<(), StoreError> {
-    let changed = on!(tx, c => sqlx::query(DRAFT_BATCH).bind(id).bind(lines).bind(totals).execute(c).await
-        .map(|done| done.rows_affected()))?;
+pub async fn leave_draft(tx: &mut Tx, id: &str, closing: &Closing<'_>) -> Result<(), StoreError> {
+    let changed = on!(tx, c => sqlx::query(DRAFT_BATCH)
+        .bind(id)
+        .bind(closing.lines)
+        .bind(closing.totals)
+        .bind(closing.digest)
+        .execute(c)
+        .await.map(|done| done.rows_affected()))?;
     if changed == 1 {
         Ok(())
     } else {
@@ -281,6 +310,9 @@ pub async fn approve(tx: &mut Tx, tenant: &str, id: &str, by: &str, now: Timesta
     let at = to_micros(now);
     let changed = on!(tx, c => sqlx::query(APPROVE_BATCH).bind(id).bind(tenant).bind(at).bind(by).execute(c).await
         .map(|done| done.rows_affected()))?;
+    if changed == 1 {
+        number(tx, id).await?;
+    }
     Ok(changed == 1)
 }
 
@@ -415,6 +447,7 @@ struct RawBatch {
     state: String,
     lines: i64,
     totals: String,
+    digest: Option<String>,
     created_at: i64,
     closed_at: Option<i64>,
     acknowledged_at: Option<i64>,
@@ -436,6 +469,7 @@ impl TryFrom<RawBatch> for BatchRow {
             state: row.state,
             lines: row.lines,
             totals: row.totals,
+            digest: row.digest,
             created_at: at(row.created_at)?,
             closed_at: row.closed_at.map(at).transpose()?,
             acknowledged_at: row.acknowledged_at.map(at).transpose()?,

@@ -1,8 +1,13 @@
 //! How far elements are: what services saw applied, offered or fetched, and why an attempt did not work out.
 
+use std::collections::{HashMap, HashSet};
+
+use serde_json::json;
+
 use super::{ElementRow, by_id_locked, json};
 use crate::provision::{Content, ElementState};
 use crate::store::devices::{self, DeviceNotes, Fetched};
+use crate::store::events::{EventType, Told};
 use crate::store::many::{Many, Of};
 use crate::store::{StoreError, Tx, jobs, on};
 use crate::vocabulary::{Timestamp, to_micros};
@@ -60,6 +65,18 @@ static DEVICE: Many<7> = Many::new(
 static TROUBLED: Many<4> = Many::new(
     [("id", Of::Integer), ("state", Of::Text), ("error", Of::Text), ("at", Of::Integer)],
     "UPDATE element SET state = new.state, last_error = new.error, updated_at = new.at FROM new WHERE element.id = new.id",
+);
+/// The living elements of the accounts that these elements belong to, and whether each is as it is desired.
+static BESIDE: Many<1> = Many::new(
+    [("id", Of::Integer)],
+    "SELECT element.id, element.account_id, account.tenant, account.source, account.external_id, element.kind, element.key,
+            element.services,
+            CAST(CASE WHEN element.state = 'applied' AND element.applied_revision = element.desired_revision THEN 1 ELSE 0 END
+                 AS BIGINT) AS applied
+     FROM element JOIN account ON account.id = element.account_id
+     WHERE element.account_id IN (SELECT own.account_id FROM element AS own JOIN new ON own.id = new.id)
+       AND element.desired NOT LIKE '{\"kind\":\"absent\"%'
+     ORDER BY element.id",
 );
 const TOLD: &str = "UPDATE element SET offered_revision = $2
      WHERE id = $1 AND (offered_revision IS NULL OR offered_revision <> $2)";
@@ -187,7 +204,77 @@ pub(in crate::store) async fn record_all(
     for Troubled { id, state, reason } in troubled {
         rows.push([(*id).into(), state.as_str().into(), (*reason).into(), at.into()]);
     }
-    TROUBLED.execute(tx, rows).await
+    TROUBLED.execute(tx, rows).await?;
+    tell(tx, reached, stepped, troubled, now).await
+}
+
+/// Tells which services have all they need from now on, and which lack something that could not be brought about.
+async fn tell(
+    tx: &mut Tx,
+    reached: &[Reached<'_>],
+    stepped: &[Stepped<'_>],
+    troubled: &[Troubled<'_>],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let newly = |row: &ElementRow, revision: i64, applied: bool, state: ElementState| {
+        applied
+            && state == ElementState::Applied
+            && row.applied_revision != Some(revision)
+            && row.desired != Content::Absent
+    };
+    let of_reached = reached.iter().filter(|of| newly(of.row, of.revision, of.progress.applied, of.state));
+    let of_stepped = stepped.iter().filter(|of| newly(of.row, of.row.desired_revision, of.progress.applied, of.state));
+    let applied: HashSet<i64> = of_reached.map(|of| of.row.id).chain(of_stepped.map(|of| of.row.id)).collect();
+    let failed: HashMap<i64, &str> =
+        troubled.iter().filter(|of| of.state == ElementState::Failed).map(|of| (of.id, of.reason)).collect();
+    if applied.is_empty() && failed.is_empty() {
+        return Ok(());
+    }
+    let ids = applied.iter().chain(failed.keys()).map(|id| [(*id).into()]);
+    let beside: Vec<Beside> = BESIDE.fetch(tx, ids.collect()).await?;
+    for (index, element) in beside.iter().enumerate() {
+        let services = element.services()?;
+        for service in services {
+            let of = (element.tenant.as_str(), element.source.as_str(), element.external_id.as_str());
+            if let Some(reason) = failed.get(&element.id) {
+                let element = json!({ "kind": element.kind, "key": element.key });
+                let detail = json!({ "element": element, "reason": reason });
+                tx.tell(told(EventType::ServiceFailed, of, &service, detail, now));
+            }
+            if applied.contains(&element.id) {
+                let same = |other: &&Beside| other.account_id == element.account_id;
+                let others: Vec<&Beside> = beside.iter().filter(same).collect();
+                let mut all = true;
+                for other in &others {
+                    all &= other.applied == 1 || !other.services()?.contains(&service);
+                }
+                // Of several that were applied together the first tells.
+                let first = beside[..index].iter().filter(same).filter(|other| applied.contains(&other.id));
+                let mut told_before = false;
+                for other in first {
+                    told_before |= other.services()?.contains(&service);
+                }
+                if all && !told_before {
+                    tx.tell(told(EventType::ServiceProvisioned, of, &service, json!({}), now));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn told(
+    kind: EventType,
+    (tenant, source, account): (&str, &str, &str),
+    service: &str,
+    detail: serde_json::Value,
+    at: Timestamp,
+) -> Told {
+    let mut payload = json!({ "account": account, "source": source, "service": service });
+    if let (Some(payload), Some(detail)) = (payload.as_object_mut(), detail.as_object()) {
+        payload.extend(detail.clone());
+    }
+    Told { tenant: tenant.to_owned(), kind, subject: format!("{source}/{account}/{service}"), payload, at }
 }
 
 /// Writes why an attempt did not work out.
@@ -199,4 +286,27 @@ pub(in crate::store) async fn record_trouble(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     record_all(tx, &[], &[], &[Troubled { id, state, reason }], now).await
+}
+
+#[derive(sqlx::FromRow)]
+struct Beside {
+    id: i64,
+    account_id: i64,
+    tenant: String,
+    source: String,
+    external_id: String,
+    kind: String,
+    key: String,
+    services: String,
+    applied: i64,
+}
+
+impl Beside {
+    fn services(&self) -> Result<Vec<String>, StoreError> {
+        serde_json::from_str(&self.services).map_err(|_| StoreError::Corrupt {
+            table: "element",
+            column: "services",
+            id: self.id.to_string(),
+        })
+    }
 }

@@ -119,9 +119,9 @@ impl Store {
             Db::Sqlite { accounting, .. } => {
                 let turn = accounting.log.turn().await?;
                 let transaction = accounting.background.begin_with("BEGIN IMMEDIATE").await?;
-                Ok(Tx::Sqlite(SqliteTx { transaction, turn: Some(turn) }))
+                Ok(Tx::Sqlite(SqliteTx::new(transaction, Some(turn))))
             }
-            Db::Postgres { pool, .. } => Ok(Tx::Postgres(pool.begin().await?)),
+            Db::Postgres { pool, .. } => Ok(Tx::from(pool.begin().await?)),
         }
     }
 

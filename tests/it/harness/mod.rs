@@ -18,6 +18,7 @@ pub mod postfixadmin;
 pub mod postgres;
 pub mod radiusd;
 pub mod realnas;
+pub mod receiver;
 pub mod segment;
 pub mod truth;
 

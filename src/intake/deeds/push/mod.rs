@@ -16,7 +16,7 @@ use serde_json::json;
 use super::guard::{self, Guard};
 use super::{Done, Ground, Push, Stop, holding, service_changes};
 use crate::account::{
-    Account, Decision, Loss, Pushed, SecretChange, SecretDigests, Stored, content_tag, decide, losses,
+    Account, Decision, Hold, Loss, Pushed, SecretChange, SecretDigests, Stored, content_tag, decide, losses,
 };
 use crate::intake::catalogs::TenantCatalog;
 use crate::intake::problem::Problem;
@@ -25,6 +25,7 @@ use crate::provision::ElementKind;
 use crate::store::accounts::{self, AccountRow, Written};
 use crate::store::breaker::{self, NewHeld, Waiting};
 use crate::store::elements::{After, ElementRow, Settling, Standing};
+use crate::store::events::{EventType, Told};
 use crate::store::holders::Refused;
 use crate::store::secrets::{self, Put, SecretPlace};
 use crate::store::{Sealer, StoreError, Tx, audit, elements, exceptions, follow, jobs};
@@ -418,12 +419,43 @@ async fn note(drafts: &[Draft<'_>], ids: &[i64], tx: &mut Tx, now: Timestamp) ->
         });
     }
     audit::append_all(tx, &entries, now).await?;
+    tell(drafts, tx, now);
     for (draft, subject) in drafts.iter().zip(&subjects) {
         if draft.considered.row.as_ref().is_some_and(|row| row.stale_pushes >= STALE_MANY) {
             exceptions::release_subject(tx, STALE_KIND, subject, &draft.considered.asked.actor, now).await?;
         }
     }
     Ok(())
+}
+
+/// What pushes did, for whoever follows: thin, the account itself is read.
+fn tell(drafts: &[Draft<'_>], tx: &mut Tx, now: Timestamp) {
+    for draft in drafts {
+        let (key, account) = (draft.key(), draft.account());
+        let created = draft.considered.decision == Decision::Create;
+        let subject = format!("{}/{}", key.source, key.external_id);
+        let event =
+            |kind, payload| Told { tenant: key.tenant.to_string(), kind, subject: subject.clone(), payload, at: now };
+        let kind = if created { EventType::AccountCreated } else { EventType::AccountUpdated };
+        tx.tell(event(
+            kind,
+            json!({
+                "account": key.external_id, "source": key.source, "revision": draft.revision(),
+                "source_revision": draft.source_revision(), "status": account.status,
+            }),
+        ));
+        let before = draft.considered.row.as_ref().filter(|row| row.closed_at.is_none());
+        let before = before.map(|row| row.document.holds.as_slice()).unwrap_or_default();
+        let changed = |kind, hold: &Hold| {
+            event(kind, json!({ "account": key.external_id, "source": key.source, "service": null, "hold": hold }))
+        };
+        for hold in account.holds.iter().filter(|hold| !before.contains(hold)) {
+            tx.tell(changed(EventType::HoldPlaced, hold));
+        }
+        for hold in before.iter().filter(|hold| !account.holds.contains(hold)) {
+            tx.tell(changed(EventType::HoldLifted, hold));
+        }
+    }
 }
 
 /// The answer to a push that is written; `jobs` are those that were active before.
