@@ -32,13 +32,10 @@ pub const OPERATORS: &[Role] = &[Role::Operator, Role::Admin];
 pub const CHARGERS: &[Role] = &[Role::Push, Role::Csr, Role::Billing, Role::Admin];
 /// May ask who had an address and what happened with an account.
 pub const TRACERS: &[Role] = &[Role::Csr, Role::Operator, Role::Admin];
-/// May read the audit and forget people.
+/// May read the audit, forget people, and say what leaves the house.
 pub const ADMINS: &[Role] = &[Role::Admin];
 /// May run what bills.
 pub const BILLERS: &[Role] = &[Role::Billing, Role::Admin];
-
-/// May change what leaves the house and who gets in.
-pub const ADMINS: &[Role] = &[Role::Admin];
 
 const ACTOR_MAX: usize = 128;
 
