@@ -338,7 +338,7 @@ async fn digest(store: &Store, claim: &Claim<'_>, id: &str) -> Result<String, Bi
     let mut renewed = std::time::Instant::now();
     loop {
         let page = billing::texts(&mut store.read().await?, id, &after, DIGESTED_AT_ONCE).await?;
-        let Some((last, _)) = page.last() else { return Ok(hex(&hash.finalize())) };
+        let Some((last, _)) = page.last() else { return Ok(hex(hash.finalize())) };
         after.clone_from(last);
         for (_, text) in &page {
             hash.update(text.as_bytes());

@@ -108,7 +108,7 @@ impl Export {
         };
         let lines = Lines { store, filter, source: self.source.as_deref() };
         let (written, sink) = lines.write(&self.profile, &self.out, facts, sink).await?;
-        let sha256 = hex(&sink.hash.finalize());
+        let sha256 = hex(sink.hash.finalize());
         let file = sink.inner.into_inner().map_err(|error| cannot(error.into_error()))?;
         file.sync_all().map_err(cannot)?;
         let documents = i64::try_from(written.documents).unwrap_or(i64::MAX);
@@ -184,13 +184,16 @@ impl Lines<'_> {
     }
 }
 
+/// The end of a thread that writes, and the sink it wrote to.
+pub type Writing<W> = tokio::task::JoinHandle<(Result<Written, WriteFault>, W)>;
+
 /// A thread that writes the documents that are sent to it, until their sender is dropped.
 pub fn writer<W: Write + Send + 'static>(
     profile: &Arc<Profile>,
     out: &str,
     facts: Facts,
     mut sink: W,
-) -> (mpsc::Sender<Vec<Value>>, tokio::task::JoinHandle<(Result<Written, WriteFault>, W)>) {
+) -> (mpsc::Sender<Vec<Value>>, Writing<W>) {
     let (send, mut pages) = mpsc::channel::<Vec<Value>>(2);
     let (profile, out) = (profile.clone(), out.to_owned());
     let writing = tokio::task::spawn_blocking(move || {
@@ -255,7 +258,7 @@ fn link(directory: &Path, name: &str, sha256: Option<&str>) -> Result<(), Export
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let ours = match sha256 {
                 Some(sha256) => {
-                    hex(&Sha256::digest(fs::read(&target).map_err(|error| disk(&target, error))?)) == *sha256
+                    hex(Sha256::digest(fs::read(&target).map_err(|error| disk(&target, error))?)) == *sha256
                 }
                 None => true,
             };

@@ -56,7 +56,7 @@ impl Once {
         hash.update(self.address.as_bytes());
         hash.update([0]);
         hash.update(body);
-        Asking { key: self.key, digest: hex(&hash.finalize()) }
+        Asking { key: self.key, digest: hex(hash.finalize()) }
     }
 }
 

@@ -45,9 +45,9 @@ pub fn new_key() -> Result<NewKey, getrandom::Error> {
     let (mut octets, mut id) = ([0u8; KEY_OCTETS], [0u8; ID_OCTETS]);
     getrandom::fill(&mut octets)?;
     getrandom::fill(&mut id)?;
-    let text = format!("{PREFIX}{}", hex(&octets));
+    let text = format!("{PREFIX}{}", hex(octets));
     let hash = hash(&text);
-    Ok(NewKey { id: format!("key_{}", hex(&id)), hash: hash.to_vec(), text })
+    Ok(NewKey { id: format!("key_{}", hex(id)), hash: hash.to_vec(), text })
 }
 
 fn hash(text: &str) -> [u8; 32] {

@@ -403,7 +403,7 @@ fn host(url: &str) -> Option<String> {
 fn new_id() -> Result<String, Problem> {
     let mut octets = [0u8; 9];
     getrandom::fill(&mut octets).map_err(no_randomness)?;
-    Ok(format!("wh_{}", hex(&octets)))
+    Ok(format!("wh_{}", hex(octets)))
 }
 
 /// A secret from the system's randomness.

@@ -64,7 +64,7 @@ mod tests {
         let key = SigningKey::parse(&Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).expect("a secret");
         let at = Timestamp::from_second(1_614_265_330).expect("an instant");
         let id = "msg_p5jXN8AQM9LWM0D4loKWxJek";
-        let signed = signatures(&[key.clone()], id, at, br#"{"test": 2432232314}"#);
+        let signed = signatures(std::slice::from_ref(&key), id, at, br#"{"test": 2432232314}"#);
         assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
         let two = signatures(&[key.clone(), key], id, at, b"{}");
         assert_eq!(two.split(' ').count(), 2);

@@ -454,7 +454,7 @@ fn rates_of_calls_have_their_limits() {
     ]);
     let increments = |text: &str| {
         let Model::Rates(rates) = only_usage(text).model else { panic!("it has rates") };
-        let rate = rates.by_prefix.values().next().expect("a rate").clone();
+        let rate = *rates.by_prefix.values().next().expect("a rate");
         (rate.first_seconds, rate.then_seconds)
     };
     assert_eq!(increments(&one("+1", "")), (1, 1));

@@ -433,10 +433,9 @@ impl Verifier {
         for session in sessions::pending_of_accounts(tx, &[account]).await? {
             let Some(owner) = session.owner else { continue };
             for (start, amount) in session.state.pending().iter() {
-                if let Some(period) = self.calendars.period_start(account, start) {
-                    if let Err(beyond) = add(&mut must, (owner.service_id, period), amount) {
-                        return Ok(Err(beyond));
-                    }
+                let Some(period) = self.calendars.period_start(account, start) else { continue };
+                if let Err(beyond) = add(&mut must, (owner.service_id, period), amount) {
+                    return Ok(Err(beyond));
                 }
             }
         }

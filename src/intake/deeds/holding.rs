@@ -103,7 +103,7 @@ pub(super) fn plan<'a>(wanted: &'a [Wanted], held: &'a [HeldRow], services: &[Kn
             continue;
         }
         // An address that a service merely changes is free at once; only what is deleted must be able to come back.
-        let moved_on = row.kind == HeldKind::Address && row.service_id.is_some_and(|id| lives(id));
+        let moved_on = row.kind == HeldKind::Address && row.service_id.is_some_and(&lives);
         if claimed.is_none() && is_kept(row.kind) && !moved_on {
             holding.given_up.push((row.kind, &row.value));
         }
