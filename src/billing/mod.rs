@@ -2,7 +2,7 @@
 //! database, no clock.
 //!
 //! `calendar` cuts time into periods, `tariff` reads prices, `price` and `tax` price one quantity; `items` finds what a
-//! run has to look at, `groups` and `allowance` what items share, `coverage`, `measure` and `parts` what is billed of it,
+//! run has to look at, `groups`, `allowance` and `top_up` what items share, `coverage`, `measure` and `parts` what is billed of it,
 //! `offer`, `deposit`, `count` and `charges` what is special about some, and `run` makes the lines. `balance` and
 //! `thresholds` look at a period that runs.
 
@@ -19,7 +19,7 @@ mod coverage;
 mod deposit;
 pub mod explain;
 pub mod facts;
-mod groups;
+pub mod groups;
 pub mod history;
 #[cfg(test)]
 mod invariants;
@@ -38,6 +38,7 @@ pub mod tariff;
 pub mod tax;
 pub mod tax_batch;
 pub mod thresholds;
+pub mod top_up;
 pub mod view;
 mod wide;
 pub mod window;

@@ -110,6 +110,11 @@ pub fn public_id(id: i64) -> String {
     format!("ch_{id}")
 }
 
+/// The row of a posted charge by its id.
+pub(super) fn row_of(id: &str) -> Option<i64> {
+    id.strip_prefix("ch_")?.parse().ok()
+}
+
 #[derive(sqlx::FromRow)]
 struct OwnedRow {
     account_id: i64,
