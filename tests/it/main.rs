@@ -38,6 +38,7 @@ mod ops;
 mod outage;
 mod ports;
 mod power;
+mod prepaid;
 mod quarantine;
 mod radsec;
 mod real_modem;
