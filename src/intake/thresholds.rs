@@ -28,8 +28,7 @@ const LOOK_IDLE_EVERY: Duration = Duration::from_secs(1);
 const LOOKS_AT_ONCE: i64 = 200;
 /// A look that failed is tried again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// A few thousand rounds are some ten minutes.
-const ROUNDS_PER_CLEANING: u32 = 3000;
+const CLEAN_EVERY: Duration = Duration::from_secs(600);
 const FORGET_AT_ONCE: i64 = 5000;
 /// Guards of periods that are over are of no use once late reports no longer count.
 const GUARDS_KEPT_DAYS: i64 = 3;
@@ -43,21 +42,22 @@ type Failed = HashMap<(i64, i64), Instant>;
 /// Runs until it is dropped.
 pub async fn run(app: App, beat: Heartbeat) {
     let mut failed = Failed::new();
-    let mut rounds = 0u32;
+    let mut cleaned = Instant::now();
     let mut catalogs = Catalogs::default();
     loop {
         beat.beat();
-        if !catalogs.have_thresholds(&app).await.unwrap_or(true) {
+        let idle = !catalogs.have_thresholds(&app).await.unwrap_or(true);
+        if idle {
             tokio::time::sleep(LOOK_IDLE_EVERY).await;
-            continue;
+        } else {
+            // An outage is told by the part that watches the database; here it only means: next time.
+            let more = round(&app, &beat, &mut failed).await.unwrap_or(false);
+            if !more {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
         }
-        // An outage is told by the part that watches the database; here it only means: next time.
-        let more = round(&app, &beat, &mut failed).await.unwrap_or(false);
-        if !more {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        rounds = rounds.wrapping_add(1);
-        if rounds.is_multiple_of(ROUNDS_PER_CLEANING) {
+        if cleaned.elapsed() >= CLEAN_EVERY {
+            cleaned = Instant::now();
             let _ = forget(&app).await;
         }
     }
