@@ -246,7 +246,7 @@ async fn shared(
         Err(RatingError::Run(error)) => return Ok(Judged::Unratable { period, error }),
         Err(other) => return Err(StoreError::Database(other.to_string())),
     };
-    // Before the usage is read: what comes in between is counted again by the next look.
+    // Of the same moment as the usage: guards must not promise more than was counted.
     let members: Vec<i64> = family.iter().flat_map(|one| one.services.rows.iter().copied()).collect();
     let places = thresholds::places(tx, &members, look.period_start_at).await?;
     let mut found = Vec::with_capacity(family.len());
