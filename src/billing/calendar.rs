@@ -152,7 +152,8 @@ impl BillCycle {
         }
     }
 
-    fn period(&self, ordinal: i64) -> Result<Period, CalendarError> {
+    /// The period of a number.
+    pub fn period(&self, ordinal: i64) -> Result<Period, CalendarError> {
         Ok(Period {
             start: self.midnight(self.edge(ordinal)?)?,
             end: self.midnight(self.edge(ordinal + 1)?)?,

@@ -323,6 +323,7 @@ mod tests {
             bill_cycle: "c1".to_owned(),
             status: Status::Active,
             tax_exempt: crate::account::TaxExempt::default(),
+            parent: None,
             tax_jurisdiction: None,
             lines: Vec::new(),
             billing_from: None,

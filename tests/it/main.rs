@@ -40,6 +40,7 @@ mod outage;
 mod packs;
 mod ports;
 mod power;
+mod prepaid;
 mod quarantine;
 mod radsec;
 mod real_modem;

@@ -70,6 +70,7 @@ fn recorded(plan: &str) -> Recorded {
         bill_cycle: "c1".to_owned(),
         status: Status::Active,
         tax_exempt: TaxExempt::default(),
+        parent: None,
         tax_jurisdiction: None,
         lines: Vec::new(),
         billing_from: None,

@@ -4,7 +4,8 @@
 mod reads;
 
 pub use reads::{
-    BilledAccount, IssuedLine, Wanted, accounts, closures, count_accounts, issued, issued_of, usage_of_period,
+    BilledAccount, IssuedLine, Wanted, accounts, billed_of, closures, count_accounts, issued, issued_of,
+    usage_of_period,
     usage_wanted,
 };
 
