@@ -209,6 +209,17 @@ fn deposit_is_taken_once_untaxed_and_given_back_at_the_end() {
 }
 
 #[test]
+fn service_that_is_still_pending_costs_nothing_and_stops_no_bill() {
+    let keys = format!("{ACCESS}[[charge]]\nid = \"box\"\ntype = \"deposit\"\namount = \"50.00\"\n");
+    let context = context("2026-11", vec![version("res", 1, &keys)]);
+    let pending = Recorded { status: Status::Pending, ..recorded("res") };
+    let rows = vec![vec![("2026-11-01", recorded("res"))], vec![("2026-11-01", pending)]];
+    let lines = close(&mut account(rows, &context), &context);
+    let charges: Vec<&str> = lines.iter().map(|line| line.line.charge.as_str()).collect();
+    assert_eq!(charges, ["access", "box"], "of the other one alone: {:?}", shown(&lines));
+}
+
+#[test]
 fn promotion_is_given_for_its_own_days_and_named_on_the_line() {
     let promo = "[[discount]]\nkind = \"percent\"\nvalue = \"50\"\napplies_to = [\"access\"]\npromo = \"SPRING\"\n";
     let november = context("2026-11", vec![access("res", promo)]);

@@ -234,6 +234,29 @@ fn sums_of(entries: &[UsageEntry], context: &RunContext) -> BTreeMap<Timestamp, 
 }
 
 #[test]
+fn share_of_a_pool_that_changes_below_a_cent_is_kept_on_a_line() {
+    let context = rated_by(
+        "2026-10-15",
+        &octets("allowance = { amount = \"100\", pool = \"account\" }").replace("\"1\"", "\"0.05\""),
+    );
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    let mut other = facts.services[0].clone();
+    other.id = "2".to_owned();
+    facts.services.push(other);
+    facts.services[0].usage = vec![entry(1, "2026-10-20T15:00:00Z", 150 * GB)];
+    facts.services[1].usage = vec![entry(2, "2026-10-20T15:00:00Z", 60 * GB)];
+    facts.watermark = 2;
+    close(&mut facts, &context);
+    // Service 2 uses 10 MB more of its own: service 1 has so much less, 0.0005, and no cent changes.
+    facts.services[1].usage.push(entry(3, "2026-10-21T15:00:00Z", GB / 100));
+    facts.watermark = 3;
+    let lines = close(&mut facts, &context);
+    assert_eq!(of_data(&lines), ["data 2026-10-15 adjustment 0 0.00", "data 2026-10-15 adjustment 0.01 0.00"]);
+    assert_eq!(lines[0].line.allowance_used, "-0.01");
+    assert_eq!(explained(&facts, &context), Vec::<String>::new());
+}
+
+#[test]
 fn carried_allowance_that_changes_is_kept_on_a_line_of_its_own_and_reaches_the_later_periods() {
     let mut facts = facts("2026-08-15T05:00:00Z");
     let periods = ["2026-08-15", "2026-09-15", "2026-10-15"];
