@@ -53,6 +53,7 @@
 //!   lines already issued, a chunk of accounts at a time; of periods that an earlier run has settled nothing, unless usage
 //!   came late → `billing` rates on two threads → lines are written while the
 //!   next chunk is read; the batch becomes visible with its last row, or stays a draft until it is checked and approved.
+//!   Accounts that share an allowance under one parent are read at one moment and rated as one.
 //! - **Proof**: `collector::fold` folds the journal anew and says which record brought which octets → `billing` computes
 //!   each line again from ledger and tariff → both ways meet in one sum a period (`audit verify`), in one line's
 //!   explanation and in a dispute pack. `billing::simulate` rates the same facts at other prices.

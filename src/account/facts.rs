@@ -18,6 +18,9 @@ pub struct ServiceFacts {
     pub status: Status,
     #[serde(default)]
     pub tax_exempt: TaxExempt,
+    /// External id of the account above its account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tax_jurisdiction: Option<String>,
     /// Ports of the enabled voice lines.
@@ -49,6 +52,7 @@ impl ServiceFacts {
             bill_cycle: account.bill_cycle.clone(),
             status: account.status_of(service),
             tax_exempt: account.tax_exempt.clone(),
+            parent: account.parent.clone(),
             tax_jurisdiction: service.tax_jurisdiction.clone(),
             lines: service.lines.iter().filter(|line| line.enabled).map(|line| line.port).collect(),
             billing_from: service.billing_from,

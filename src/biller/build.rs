@@ -3,7 +3,7 @@
 //! Rating is pure and runs on several threads; lines are written in the order of the accounts, so that neither the size
 //! of a chunk nor the threads change an octet. Only short transactions write.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::totals::Totals;
 use super::{BillerError, Claim, FAILED, Ground, Order, Watch};
 use crate::billing::count::CountList;
 use crate::billing::facts::{AccountFacts, RunContext};
-use crate::billing::run::{Held, RunError, RunResult, lines};
+use crate::billing::run::{Held, RunError, RunResult, lines, lines_of};
 use crate::store::billing::{self, BilledAccount, NewLine};
 use crate::store::held::{self, Verdict};
 use crate::store::{Store, StoreError, Tx, census, exceptions, ledger, rating, sessions};
@@ -28,10 +28,23 @@ pub struct Built {
     pub failed: Vec<(String, String)>,
 }
 
-/// Accounts and what is known of them.
+/// Accounts and what is known of them; those that are rated together stand together.
 struct Chunk {
-    accounts: Vec<BilledAccount>,
-    facts: Vec<Result<AccountFacts, RunError>>,
+    /// The last account of the list that was read.
+    last: i64,
+    units: Vec<Unit>,
+    /// Those that the cycle bills; `None`: all of them.
+    billed: Option<HashSet<i64>>,
+}
+
+/// Accounts that are rated together.
+type Unit = Vec<(BilledAccount, Result<AccountFacts, RunError>)>;
+
+/// Accounts as they are read: in units, and those of them that the cycle bills.
+struct Units {
+    list: Vec<Vec<BilledAccount>>,
+    /// `None`: all of them.
+    billed: Option<HashSet<i64>>,
 }
 
 /// Accounts and what a run has for them.
@@ -57,7 +70,7 @@ pub async fn build(
     let mut renewed = Instant::now();
     let mut next = read(store, order, ground, 0).await?;
     while let Some(chunk) = next {
-        let after = chunk.accounts.last().map_or(0, |last| last.id);
+        let after = chunk.last;
         let write = async {
             let rated = rate(chunk, ground).await?;
             keep(store, order, ground, claim, rated, &mut built, &mut renewed, watch).await
@@ -75,14 +88,17 @@ async fn read(store: &Store, order: &Order, ground: &Ground, after: i64) -> Resu
         // A preview has written the usage of open hours only to read it.
         let mut tx = store.write().await?;
         let accounts = billing::accounts(&mut tx, &order.tenant, &order.cycle, after, ground.pace.chunk).await?;
-        flush(&mut tx, &accounts, &ground.context, &ground.edges).await?;
-        let facts = facts(&mut tx, order, ground, &accounts).await;
+        let units = units(&mut tx, order, ground, &accounts).await?;
+        flush(&mut tx, &units.list.concat(), &ground.context, &ground.edges).await?;
+        let chunk = chunk(&mut tx, order, ground, units, &accounts).await;
         tx.rollback().await?;
-        return Ok((!accounts.is_empty()).then_some(Chunk { accounts, facts: facts? }));
+        return chunk;
     }
     let mut tx = store.read().await?;
     let accounts = billing::accounts(&mut tx, &order.tenant, &order.cycle, after, ground.pace.chunk).await?;
-    let ids: Vec<i64> = accounts.iter().map(|account| account.id).collect();
+    let units = units(&mut tx, order, ground, &accounts).await?;
+    let all = units.list.concat();
+    let ids: Vec<i64> = all.iter().map(|account| account.id).collect();
     let pending = sessions::any_pending(&mut tx, &ids).await?;
     drop(tx);
     if accounts.is_empty() {
@@ -90,21 +106,45 @@ async fn read(store: &Store, order: &Order, ground: &Ground, after: i64) -> Resu
     }
     if pending {
         let mut tx = store.write().await?;
-        flush(&mut tx, &accounts, &ground.context, &ground.edges).await?;
+        flush(&mut tx, &all, &ground.context, &ground.edges).await?;
         tx.commit().await?;
     }
     let mut tx = store.read_snapshot().await?;
-    let facts = facts(&mut tx, order, ground, &accounts).await?;
-    Ok(Some(Chunk { accounts, facts }))
+    chunk(&mut tx, order, ground, units, &accounts).await
 }
 
-async fn facts(
+/// The accounts with those they share an allowance with. Each family is the business of the chunk that its first account
+/// stands in, so that it is read at one moment and rated at once, whatever the size of chunks.
+async fn units(tx: &mut Tx, order: &Order, ground: &Ground, accounts: &[BilledAccount]) -> Result<Units, StoreError> {
+    let mut list = rating::units_of(tx, &order.tenant, accounts, &ground.context).await?;
+    let first = accounts.first().map_or(0, |first| first.id);
+    if list.iter().all(|unit| unit.len() == 1) {
+        return Ok(Units { list, billed: None });
+    }
+    let ids: Vec<i64> = list.iter().flatten().map(|account| account.id).collect();
+    let billed = billing::billed_of(tx, &order.cycle, &ids).await?;
+    // Who has nothing to do with the cycle is only looked at: its use of a pool would be on another calendar.
+    let leads = |unit: &Vec<BilledAccount>| {
+        let leader = unit.iter().map(|account| account.id).find(|id| billed.contains(id));
+        leader.is_some_and(|leader| first <= leader)
+    };
+    list.retain(leads);
+    Ok(Units { list, billed: Some(billed) })
+}
+
+async fn chunk(
     tx: &mut Tx,
     order: &Order,
     ground: &Ground,
+    units: Units,
     accounts: &[BilledAccount],
-) -> Result<Vec<Result<AccountFacts, RunError>>, StoreError> {
-    rating::facts_of(tx, accounts, &order.tenant, &ground.context, &ground.plans).await
+) -> Result<Option<Chunk>, BillerError> {
+    let Some(last) = accounts.last().map(|last| last.id) else { return Ok(None) };
+    let Units { list, billed } = units;
+    let facts = rating::facts_of(tx, &list, &order.tenant, &ground.context, &ground.plans).await?;
+    let mut facts = facts.into_iter();
+    let units = list.into_iter().map(|unit| unit.into_iter().zip(facts.by_ref()).collect()).collect();
+    Ok(Some(Chunk { last, units, billed }))
 }
 
 /// Writes into the ledger what these accounts have used and it does not hold yet, up to the period's end.
@@ -128,38 +168,52 @@ pub(super) async fn flush(
 
 /// Rates a chunk in parts, each on a thread of its own.
 async fn rate(chunk: Chunk, ground: &Arc<Ground>) -> Result<Rated, BillerError> {
-    let size = chunk.accounts.len().div_ceil(ground.pace.threads.max(1)).max(1);
-    let mut left = chunk.accounts.into_iter().zip(chunk.facts);
+    let size = chunk.units.len().div_ceil(ground.pace.threads.max(1)).max(1);
+    let mut left = chunk.units.into_iter();
     let mut parts = Vec::new();
     loop {
-        let part: Vec<_> = left.by_ref().take(size).collect();
+        let part: Vec<Unit> = left.by_ref().take(size).collect();
         if part.is_empty() {
             break;
         }
         let ground = Arc::clone(ground);
         parts.push(tokio::task::spawn_blocking(move || -> Rated {
-            part.into_iter().map(|(account, facts)| rate_one(account, facts, &ground)).collect()
+            part.into_iter().flat_map(|unit| rate_unit(unit, &ground)).collect()
         }));
     }
     let mut rated = Vec::new();
     for part in parts {
         // A thread that panics is a fault of this program: the run ends and shows nothing.
         let part = part.await.map_err(|error| StoreError::Database(format!("rating stopped: {error}")))?;
-        rated.extend(part);
+        let billed =
+            |(account, _): &(BilledAccount, _)| chunk.billed.as_ref().is_none_or(|ids| ids.contains(&account.id));
+        rated.extend(part.into_iter().filter(billed));
     }
     Ok(rated)
 }
 
-fn rate_one(
-    account: BilledAccount,
-    facts: Result<AccountFacts, RunError>,
-    ground: &Ground,
-) -> (BilledAccount, Result<AccountLines, RunError>) {
-    let lines = facts.and_then(|facts| {
-        let result = lines(&facts, &ground.context)?;
-        Ok(account_lines(account.id, &facts, result))
-    });
-    (account, lines)
+fn rate_unit(unit: Unit, ground: &Ground) -> Rated {
+    let (accounts, facts): (Vec<_>, Vec<_>) = unit.into_iter().unzip();
+    if facts.len() == 1 || facts.iter().any(Result::is_err) {
+        // Those that share something with one that cannot be read were told so.
+        let one = |(account, facts): (BilledAccount, Result<AccountFacts, RunError>)| {
+            let lines = facts.and_then(|facts| {
+                let result = lines(&facts, &ground.context)?;
+                Ok(account_lines(account.id, &facts, result))
+            });
+            (account, lines)
+        };
+        return accounts.into_iter().zip(facts).map(one).collect();
+    }
+    let facts: Vec<AccountFacts> = facts.into_iter().flatten().collect();
+    let found = lines_of(&facts, &ground.context);
+    let rated = accounts.into_iter().zip(&facts).zip(found);
+    rated
+        .map(|((account, facts), found)| {
+            let lines = found.map(|result| account_lines(account.id, facts, result));
+            (account, lines)
+        })
+        .collect()
 }
 
 fn account_lines(account_id: i64, facts: &AccountFacts, result: RunResult) -> AccountLines {

@@ -35,7 +35,6 @@ pub use check::{CheckOrder, Checked, check};
 pub use simulate::{Outcome, Simulated, Simulation, simulate};
 pub use totals::Total;
 
-use crate::vocabulary::hex;
 use crate::billing::facts::RunContext;
 use crate::billing::history::PlanTariffs;
 use crate::billing::lines::{Line, StoredLine};
@@ -45,6 +44,7 @@ use crate::store::billing::{self, BatchRow, Closing};
 use crate::store::events::{EventType, Told};
 use crate::store::rating::{self, RatingError};
 use crate::store::{Store, StoreError, Tx, catalog, exceptions, held, journal};
+use crate::vocabulary::hex;
 use crate::vocabulary::{Clock, Period, Timestamp};
 use build::{Built, build};
 use edges::Edges;

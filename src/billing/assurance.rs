@@ -264,7 +264,7 @@ fn recompute(account: &AccountLedger, book: &TariffBook) -> Result<Vec<Fault>, R
                 |entry: &&UsageEntry| entry.sequence <= usage.watermark && entry.from < until && from <= entry.until;
             entries.extend(own.iter().filter(touches).cloned());
         }
-        let explained = explain(line, before, tariff, own_amount(line, tariff), &entries)?;
+        let explained = explain(line, before, tariff, own_amount(line, tariff), &entries, None)?;
         faults.extend(explained.differences.into_iter().map(|detail| fault(line, detail)));
     }
     Ok(faults)

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::facts::RunContext;
-use super::lines::{StoredLine, TaxShape};
+use super::lines::{BucketShape, StoredLine, TaxShape};
 use super::tariff::ChargeKind;
 use crate::vocabulary::{Exact, Period};
 
@@ -29,9 +29,13 @@ pub struct BalanceItem {
     pub charge: String,
     pub used: String,
     pub unit: String,
-    /// What the price includes in this period; `None`: nothing.
+    /// What the price includes in this period, with what was carried and topped up for all that share it; `None`: nothing.
     pub allowance: Option<String>,
     pub allowance_left: Option<String>,
+    /// Of an allowance that is shared, rolled over or topped up: everything there is, in the order in which it is used up.
+    /// It stands with the last of those that share it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<BucketShape>,
     pub amount: String,
     pub tax: Vec<TaxShape>,
     pub currency: String,
@@ -63,13 +67,15 @@ fn item(context: &RunContext, stored: &StoredLine) -> BalanceItem {
         allowance.amount.checked_mul(share).ok()
     });
     let left = included.and_then(|included| included.checked_sub(stored.basis.allowance_used.0).ok());
+    let shared = line.allowance.as_ref();
     BalanceItem {
         service: line.service.clone(),
         charge: line.charge.clone(),
         used: stored.basis.quantity.0.to_string(),
         unit: line.unit.clone(),
-        allowance: included.map(|included| included.to_string()),
-        allowance_left: left.map(|left| left.to_string()),
+        allowance: shared.and_then(|shared| shared.available.clone()).or(included.map(|included| included.to_string())),
+        allowance_left: shared.and_then(|shared| shared.left.clone()).or(left.map(|left| left.to_string())),
+        buckets: shared.map(|shared| shared.buckets.clone()).unwrap_or_default(),
         amount: line.amount.clone(),
         tax: line.tax.clone(),
         currency: line.currency.clone(),

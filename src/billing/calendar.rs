@@ -152,7 +152,8 @@ impl BillCycle {
         }
     }
 
-    fn period(&self, ordinal: i64) -> Result<Period, CalendarError> {
+    /// The period of a number.
+    pub fn period(&self, ordinal: i64) -> Result<Period, CalendarError> {
         Ok(Period {
             start: self.midnight(self.edge(ordinal)?)?,
             end: self.midnight(self.edge(ordinal + 1)?)?,
@@ -296,6 +297,24 @@ mod tests {
     fn three_months_are_the_quarters_of_the_calendar() {
         let cycle = cycle(1, Every::Months(3), "Europe/Paris");
         assert_eq!(cycle.name(&cycle.period_at(at("2026-11-20T00:00:00Z")).expect("in range")), "2026-10-01");
+    }
+
+    #[test]
+    fn periods_of_days_and_weeks_start_where_their_anchor_says() {
+        let starts = |anchor: u8, every: Every, day: &str| {
+            let cycle = cycle(anchor, every, "UTC");
+            let period = cycle.period_at(at(&format!("{day}T12:00:00Z"))).expect("in range");
+            format!("{} {}", cycle.name(&period), cycle.name(&cycle.next(&period).expect("in range")))
+        };
+        // Ten days from 1970-01-01 on, and from 1970-01-04 on.
+        assert_eq!(starts(1, Every::Days(10), "1970-01-10"), "1970-01-01 1970-01-11");
+        assert_eq!(starts(4, Every::Days(10), "1970-01-10"), "1970-01-04 1970-01-14");
+        assert_eq!(starts(4, Every::Days(10), "1970-01-24"), "1970-01-24 1970-02-03");
+        // Mondays and Sundays.
+        assert_eq!(starts(1, Every::Week, "2026-11-18"), "2026-11-16 2026-11-23");
+        assert_eq!(starts(7, Every::Week, "2026-11-18"), "2026-11-15 2026-11-22");
+        assert_eq!(starts(9, Every::Months(2), "2026-11-18"), "2026-11-09 2027-01-09");
+        assert_eq!(starts(9, Every::Months(2), "2026-11-08"), "2026-09-09 2026-11-09");
     }
 
     proptest! {

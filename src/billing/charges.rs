@@ -1,4 +1,5 @@
-//! Charges posted for an account by hand or by its billing system: one-off charges, credits, deposits and their return.
+//! Charges posted for an account by hand or by its billing system: one-off charges, credits, deposits and their return,
+//! and the price of top-ups.
 //!
 //! Each becomes a tariff of its own with one charge, so that it is rated, rounded, taxed, explained and corrected as
 //! everything else is. Its taxes, currency and rounding are those of the tariff it names, if it names one.
@@ -40,9 +41,18 @@ pub struct Posting {
     /// Whose taxes, currency and rounding apply; none: no tax, the tenant's currency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tariff: Option<String>,
-    /// A one-off charge or deposit of that tariff, for its amount.
+    /// A one-off charge or deposit of that tariff, for its amount; of a top-up the usage charge it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charge: Option<String>,
+    /// Of a top-up: the one of the service's tariff by this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_up: Option<String>,
+    /// Of a top-up of no name: how much is granted, `50 GB`, or a number in the charge's unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
+    /// Of a top-up: how long it may be used, as a tariff's `valid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tax_category: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,6 +66,8 @@ pub enum PostingKind {
     Credit,
     Deposit,
     DepositReturn,
+    /// Allowance beside the period's own; its amount is what it costs, if it costs anything.
+    TopUp,
 }
 
 /// A posted charge as a run sees it.
@@ -125,6 +137,9 @@ impl Posting {
             on: field("on").and_then(|node| node.date()),
             tariff: text("tariff"),
             charge: text("charge"),
+            top_up: text("top_up"),
+            grant: text("grant"),
+            valid: text("valid"),
             tax_category: text("tax_category"),
             tax_jurisdiction: text("tax_jurisdiction"),
         }
@@ -143,7 +158,7 @@ impl Posting {
                 }
             }
             Some(Err(error)) => faults.add("/amount", error.to_string()),
-            None if self.charge.is_none() => {
+            None if self.kind != PostingKind::TopUp && self.charge.is_none() => {
                 faults.add("/amount", "is required where no `charge` of a tariff is named")
             }
             None => {}
@@ -151,12 +166,41 @@ impl Posting {
         if !(1..=MOST_QUANTITY).contains(&self.quantity) {
             faults.add("/quantity", format!("must be 1 to {MOST_QUANTITY}"));
         }
-        if self.charge.is_some() && self.tariff.is_none() {
-            faults.add("/charge", "needs the `tariff` it is of");
+        if self.kind == PostingKind::TopUp {
+            match (&self.top_up, &self.charge) {
+                (Some(_), Some(_)) => faults.add("/charge", "is said by the `top_up` that is named"),
+                (None, None) => {
+                    faults.add("/top_up", "is required, or the usage `charge` and how much of it to `grant`")
+                }
+                _ => {}
+            }
+            match (&self.top_up, &self.grant) {
+                (Some(_), Some(_)) => faults.add("/grant", "is said by the `top_up` that is named"),
+                (None, None) if self.charge.is_some() => {
+                    faults.add("/grant", "is required, for example \"50 GB\"");
+                }
+                _ => {}
+            }
+            if self.tariff.is_some() {
+                faults.add("/tariff", "of a top-up is that of its service");
+            }
+        } else {
+            if self.charge.is_some() && self.tariff.is_none() {
+                faults.add("/charge", "needs the `tariff` it is of");
+            }
+            let of_top_ups = [("/top_up", &self.top_up), ("/grant", &self.grant), ("/valid", &self.valid)];
+            for (pointer, text) in of_top_ups {
+                if text.is_some() {
+                    faults.add(pointer, "goes with the type top_up");
+                }
+            }
         }
         let texts = [
             ("/id", &self.id, 64),
             ("/description", &self.description, 256),
+            ("/top_up", &self.top_up, 64),
+            ("/grant", &self.grant, 64),
+            ("/valid", &self.valid, 64),
             ("/tax_category", &self.tax_category, 64),
             ("/tax_jurisdiction", &self.tax_jurisdiction, 64),
         ];
@@ -228,7 +272,7 @@ pub fn tariff_of(
     };
     let negated = |amount: Exact| amount.checked_neg().map_err(|error| error.to_string());
     let kind = match posting.kind {
-        PostingKind::OneOff => ChargeKind::OneOff { amount },
+        PostingKind::OneOff | PostingKind::TopUp => ChargeKind::OneOff { amount },
         PostingKind::Credit => ChargeKind::OneOff { amount: negated(amount)? },
         PostingKind::Deposit => ChargeKind::Deposit { amount },
         PostingKind::DepositReturn => ChargeKind::Deposit { amount: negated(amount)? },
@@ -256,6 +300,7 @@ pub fn tariff_of(
             discounts: Vec::new(),
             taxes: Vec::new(),
             thresholds: Vec::new(),
+            top_ups: Vec::new(),
             digest: digest(&document),
             document,
         });
@@ -268,7 +313,8 @@ pub fn tariff_of(
     };
     let all = |tax: &super::tariff::Tax| super::tariff::Tax { applies_to: None, ..tax.clone() };
     let taxes = base.taxes.iter().filter(taxed).map(all).collect();
-    Ok(Tariff { charges: vec![charge], discounts: Vec::new(), taxes, thresholds: Vec::new(), ..base.clone() })
+    let (discounts, thresholds, top_ups) = (Vec::new(), Vec::new(), Vec::new());
+    Ok(Tariff { charges: vec![charge], discounts, taxes, thresholds, top_ups, ..base.clone() })
 }
 
 /// The tariff a line was rated by, a posted charge's made anew; `None`: it is not in the book.
@@ -285,7 +331,7 @@ pub fn tariff_of_line(stored: &StoredLine, book: &TariffBook) -> Result<Option<T
     made.map(Some).map_err(|why| RunError::Posted { id: line.charge.clone(), why })
 }
 
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 14] = [
     "type",
     "id",
     "service",
@@ -295,14 +341,18 @@ const FIELDS: [&str; 11] = [
     "on",
     "tariff",
     "charge",
+    "top_up",
+    "grant",
+    "valid",
     "tax_category",
     "tax_jurisdiction",
 ];
-const KINDS: [(&str, PostingKind); 4] = [
+const KINDS: [(&str, PostingKind); 5] = [
     ("one_off", PostingKind::OneOff),
     ("credit", PostingKind::Credit),
     ("deposit", PostingKind::Deposit),
     ("deposit_return", PostingKind::DepositReturn),
+    ("top_up", PostingKind::TopUp),
 ];
 /// How the line of a charge that names no tariff calls its tariff.
 pub const POSTED: &str = "posted";

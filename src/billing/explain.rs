@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
+use super::allowance::{Carry, Member, share};
 use super::facts::UsageEntry;
-use super::lines::{AdjustmentShape, PartShape, StoredLine, TaxShape, TierShape};
+use super::groups::{member_of, rollover};
+use super::lines::{AdjustmentShape, GrantBasis, PartShape, PoolMember, StoredLine, TaxShape, TierShape};
 use super::measure::first_digest;
 use super::parts::{Metered, meter, zone_of};
 use super::price::{AdjustmentKind, Granted, Measure, Priced, price_with};
@@ -27,6 +29,9 @@ pub struct Explanation {
     /// Whom a count line counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counted: Option<super::count::CountList>,
+    /// How a shared allowance came to what the item uses of it, computed anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedShape>,
     /// The item's whole price so far, recomputed.
     pub recomputed: Recomputed,
     /// What earlier lines of the item had charged.
@@ -55,6 +60,47 @@ pub struct EntryShape {
     pub sessions: i64,
 }
 
+/// A shared allowance from the ledger entries of all that share it.
+#[derive(Debug, Clone, Serialize)]
+pub struct SharedShape {
+    pub members: Vec<MemberShape>,
+    /// What was carried into the period, by the lines of the period before.
+    pub carried_in: String,
+    pub top_ups: Vec<TopUpShape>,
+    pub available: String,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct MemberShape {
+    /// External ids.
+    pub account: String,
+    pub service: String,
+    pub own: String,
+    pub quantity: String,
+    pub used: String,
+    /// Ledger entries up to this sequence count.
+    pub watermark: i64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct TopUpShape {
+    pub id: String,
+    pub amount: String,
+    pub left_before: String,
+    pub used: String,
+}
+
+/// What the store still has of everything a shared allowance was computed from.
+#[derive(Debug, Clone, Default)]
+pub struct PoolGround {
+    /// By the places of the members: the charge's tariff, and the service's ledger entries that touch the period.
+    pub members: Vec<(Tariff, Vec<UsageEntry>)>,
+    /// What the lines of the period before carry on.
+    pub before: Carry,
+    /// The top-ups the line names, as they are stored, in the unit of its charge.
+    pub grants: Vec<GrantBasis>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Recomputed {
     pub quantity_raw: String,
@@ -73,18 +119,26 @@ pub struct Recomputed {
 }
 
 /// Explains a line. `entries` are the service's ledger entries of the period up to the line's watermark; `before` is the
-/// item's line before this one.
+/// item's line before this one; `pool` what others that share its allowance had. Without it what the line says it was given
+/// is believed.
 pub fn explain(
     stored: &StoredLine,
     before: Option<&StoredLine>,
     tariff: &Tariff,
     own_amount: Option<Exact>,
     entries: &[UsageEntry],
+    pool: Option<&PoolGround>,
 ) -> Result<Explanation, RunError> {
     let basis = &stored.basis;
     let unknown = || RunError::UnknownVersion { tariff: tariff.id.clone(), version: tariff.version };
     let charge = tariff.charge(&stored.line.charge).ok_or_else(unknown)?;
-    let Whole { priced, quantity_raw, metered, amount, taxes } = whole(stored, tariff, charge, own_amount, entries)?;
+    let shared = match pool {
+        Some(ground) => shared_anew(stored, tariff, entries, ground)?,
+        None => None,
+    };
+    let granted = shared.as_ref().map(|shared| shared.used);
+    let whole = whole(stored, tariff, charge, own_amount, entries, granted)?;
+    let Whole { priced, quantity_raw, metered, amount, taxes } = whole;
     let digest = metered.as_ref().map(|metered| metered.counted.digest.clone());
     let parts: Vec<PartShape> = metered.iter().flat_map(|metered| &metered.parts).map(PartShape::of).collect();
     let rounding = tariff.rounding;
@@ -98,6 +152,11 @@ pub fn explain(
         }
     };
     compare("tariff digest", stored.line.tariff.digest.clone(), tariff.digest.clone());
+    if let Some(shared) = &shared {
+        let kept = basis.granted.map_or(Exact::ZERO, |granted| granted.0);
+        compare("what of a shared allowance is used", kept.to_string(), shared.used.to_string());
+        shared.differences.iter().for_each(|(what, line, now)| compare(what, line.clone(), now.clone()));
+    }
     compare("quantity_raw", basis.quantity_raw.to_string(), quantity_raw.to_string());
     compare("amount_exact", basis.amount_exact.0.to_string(), priced.amount.to_string());
     compare("amount so far", Money::new(basis.amount_minor, tariff.currency).to_string(), amount.to_string());
@@ -128,6 +187,7 @@ pub fn explain(
         tariff: tariff.document.clone(),
         entries: entries.iter().filter(|entry| covered(entry, &basis.coverage)).map(EntryShape::of).collect(),
         counted: None,
+        shared: shared.map(|shared| shared.shape),
         recomputed: Recomputed::of(&Whole { priced, quantity_raw, metered, amount, taxes })?,
         issued_before: issued_before.to_string(),
         differences,
@@ -139,7 +199,7 @@ pub fn explain(
 pub fn recomputed_from(stored: &StoredLine, tariff: &Tariff, entries: &[UsageEntry]) -> Result<Recomputed, RunError> {
     let unknown = || RunError::UnknownVersion { tariff: tariff.id.clone(), version: tariff.version };
     let charge = tariff.charge(&stored.line.charge).ok_or_else(unknown)?;
-    let whole = whole(stored, tariff, charge, own_amount(stored, tariff), entries)?;
+    let whole = whole(stored, tariff, charge, own_amount(stored, tariff), entries, None)?;
     Ok(Recomputed { usage_digest: None, ..Recomputed::of(&whole)? })
 }
 
@@ -153,6 +213,102 @@ pub fn own_amount(stored: &StoredLine, tariff: &Tariff) -> Option<Exact> {
     let paid: Exact = step.map_or(Some(Exact::ZERO), |step| step.amount_exact.parse().ok())?;
     let each = paid.checked_div(Exact::from_int(i128::from(stored.basis.times.max(1)))).ok()?;
     (each != recurring.amount).then_some(each)
+}
+
+/// What of a shared allowance an item uses, computed anew.
+struct SharedAnew {
+    used: Exact,
+    shape: SharedShape,
+    /// What differs: name, in the line, now.
+    differences: Vec<(String, String, String)>,
+}
+
+/// Shares the allowance of the line's period out again, from everybody's ledger entries. `None`: it is the item's own, or
+/// the line is of a program that did not say with whom it was shared.
+fn shared_anew(
+    stored: &StoredLine,
+    tariff: &Tariff,
+    entries: &[UsageEntry],
+    ground: &PoolGround,
+) -> Result<Option<SharedAnew>, RunError> {
+    let (Some(pool), Some(usage)) = (&stored.basis.pool, &stored.line.usage) else { return Ok(None) };
+    let alone = PoolMember {
+        account: None,
+        service: stored.line.service.clone().unwrap_or_default(),
+        tariff: tariff.id.clone(),
+        version: tariff.version,
+        coverage: stored.basis.coverage.clone(),
+        share: stored.basis.share,
+        watermark: usage.watermark,
+    };
+    let own = [(tariff.clone(), entries.to_vec())];
+    let (said, known): (&[PoolMember], &[(Tariff, Vec<UsageEntry>)]) = match pool.members.is_empty() {
+        true => (std::slice::from_ref(&alone), &own),
+        false => (&pool.members, &ground.members),
+    };
+    let zone = zone_of(&stored.line.period.timezone)?;
+    let mut members = Vec::with_capacity(said.len());
+    let mut rolls = None;
+    for (member, (tariff, entries)) in said.iter().zip(known) {
+        let unknown = || RunError::UnknownVersion { tariff: member.tariff.clone(), version: member.version };
+        let charge = tariff.charge(&stored.line.charge).ok_or_else(unknown)?;
+        let ChargeKind::Usage(usage) = &charge.kind else { return Err(unknown()) };
+        rolls = rollover(usage).or(rolls);
+        if member.coverage.is_empty() {
+            members.push(Member { own: Exact::ZERO, quantity: Exact::ZERO });
+            continue;
+        }
+        let until = entries.partition_point(|entry| entry.sequence <= member.watermark);
+        let metered = meter(charge, usage, &zone, &member.coverage, &entries[..until])?;
+        let measure = Measure { share: member.share.0, ..Measure::whole(metered.quantity, metered.events) };
+        members.push(member_of(usage, &measure)?);
+    }
+    let usable: Vec<_> = pool.grants.iter().map(GrantBasis::usable).collect();
+    let shared = share(&pool.before, pool.period, rolls, &members, &usable)?;
+    let mut differences = Vec::new();
+    if pool.before != ground.before.clone().or_nothing() {
+        let said = |carry: &Carry| serde_json::to_string(carry).unwrap_or_default();
+        differences.push((
+            "what was carried in".to_owned(),
+            said(&pool.before),
+            said(&ground.before.clone().or_nothing()),
+        ));
+    }
+    for grant in &pool.grants {
+        let stored = ground.grants.iter().find(|stored| stored.id == grant.id);
+        if stored.is_none_or(|stored| stored != grant) {
+            let now = stored.map_or("nothing".to_owned(), |stored| stored.amount.0.to_string());
+            differences.push((format!("top-up {}", grant.id), grant.amount.0.to_string(), now));
+        }
+    }
+    if let Some(carry) = stored.basis.carry.as_ref().filter(|carry| **carry != shared.carry) {
+        let said = |carry: &Carry| serde_json::to_string(carry).unwrap_or_default();
+        differences.push(("what is carried on".to_owned(), said(carry), said(&shared.carry)));
+    }
+    let shape = |(member, (counted, used)): (&PoolMember, (&Member, &Exact))| MemberShape {
+        account: member.account.clone().unwrap_or_else(|| stored.line.account.clone()),
+        service: member.service.clone(),
+        own: counted.own.to_string(),
+        quantity: counted.quantity.to_string(),
+        used: used.to_string(),
+        watermark: member.watermark,
+    };
+    let top_up = |bucket: &super::allowance::Bucket| match &bucket.source {
+        super::allowance::Source::Grant(id) => {
+            let amount = usable.iter().find(|grant| grant.id == *id).map_or(Exact::ZERO, |grant| grant.amount);
+            let (left_before, used) = (bucket.amount.to_string(), bucket.used.to_string());
+            Some(TopUpShape { id: id.clone(), amount: amount.to_string(), left_before, used })
+        }
+        _ => None,
+    };
+    let shape = SharedShape {
+        members: said.iter().zip(members.iter().zip(&shared.used)).map(shape).collect(),
+        carried_in: shared.carried_in.to_string(),
+        top_ups: shared.buckets.iter().filter_map(top_up).collect(),
+        available: shared.available.to_string(),
+    };
+    let used = shared.used.get(pool.place).copied().unwrap_or(Exact::ZERO);
+    Ok(Some(SharedAnew { used, shape, differences }))
 }
 
 /// An item's whole price so far.
@@ -170,8 +326,9 @@ fn whole(
     charge: &Charge,
     own_amount: Option<Exact>,
     entries: &[UsageEntry],
+    granted: Option<Exact>,
 ) -> Result<Whole, RunError> {
-    let (priced, quantity_raw, metered) = recompute(stored, tariff, charge, own_amount, entries)?;
+    let (priced, quantity_raw, metered) = recompute(stored, tariff, charge, own_amount, entries, granted)?;
     let rounding = tariff.rounding;
     let amount = Money::round(priced.amount, tariff.currency, rounding.places, rounding.mode)?;
     let taxes = levy(&TaxesDue::of(tariff, charge, exemption(stored)).paid, amount, rounding)?;
@@ -203,6 +360,7 @@ fn recompute(
     charge: &Charge,
     own_amount: Option<Exact>,
     entries: &[UsageEntry],
+    granted: Option<Exact>,
 ) -> Result<(Priced, i64, Option<Metered>), RunError> {
     let basis = &stored.basis;
     let own = match (&charge.kind, own_amount) {
@@ -227,7 +385,7 @@ fn recompute(
         apart: metered.as_ref().map_or(Exact::ZERO, |metered| metered.apart),
         events: metered.as_ref().map_or(0, |metered| metered.events),
         share: basis.share.0,
-        granted: basis.granted.map(|granted| granted.0),
+        granted: granted.or(basis.granted.map(|granted| granted.0)),
         cycle_index: basis.cycle_index,
     };
     let mut raw = metered.as_ref().map_or(fixed, |metered| metered.raw);

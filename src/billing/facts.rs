@@ -7,7 +7,7 @@ use super::calendar::BillCycle;
 use super::charges::PostedCharge;
 use super::count::Census;
 use super::lines::{ItemKey, StoredLine};
-use super::tariff::{Scope, Tariff};
+use super::tariff::{Pool, Scope, Tariff};
 use crate::usage::Fingerprint;
 use crate::vocabulary::{Date, Exact, Period, Timestamp};
 
@@ -25,6 +25,14 @@ pub struct AccountFacts {
     pub services: Vec<ServiceFacts>,
     /// Charges that were posted for it.
     pub posted: Vec<PostedCharge>,
+    /// Top-ups that were posted for it, on this cycle, in the order they came.
+    pub grants: Vec<Grant>,
+    /// The parent it had from an instant on, in order; before the first it had none.
+    pub parents: Vec<(Timestamp, Option<String>)>,
+    /// Where it stands among accounts that share an allowance.
+    pub place: i64,
+    /// The other accounts that share an allowance with it, as of the same moment; theirs have none in turn.
+    pub relatives: Vec<AccountFacts>,
     /// Lines of earlier batches, for this cycle, in any order; of periods that ended by `lines_since` perhaps not all, where
     /// the run does not look back.
     pub issued: Vec<StoredLine>,
@@ -36,6 +44,34 @@ pub struct AccountFacts {
     pub watermark: i64,
     /// Since when all of this but usage, posted charges and lines surely is as it is. `None`: nobody knows.
     pub unchanged_since: Option<Timestamp>,
+}
+
+impl AccountFacts {
+    /// Whose family the account was of: its parent's, or its own.
+    pub fn head_at(&self, at: Timestamp) -> &str {
+        let known = self.parents.iter().rev().find(|(from, _)| *from <= at);
+        known.and_then(|(_, parent)| parent.as_deref()).unwrap_or(&self.account)
+    }
+}
+
+/// A top-up: allowance beside the period's own, for as long as it may be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// As the posted charge is called that it came with.
+    pub id: String,
+    /// Whose allowance it was made for; who leaves that leaves it there.
+    pub pool: Pool,
+    /// Of a pool over a family: whose.
+    pub head: Option<String>,
+    /// External id of the service it was posted for.
+    pub service: String,
+    /// Id of the usage charge.
+    pub charge: String,
+    /// Octets, seconds or sessions.
+    pub amount: i64,
+    pub from: Timestamp,
+    /// The end of the last period it may be used in; `None`: until it is used up.
+    pub until: Option<Timestamp>,
 }
 
 /// What one service, or one add-on of a service, is billed for.

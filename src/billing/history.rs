@@ -39,7 +39,7 @@ pub fn billed(
     };
     let earliest = pushed_at.checked_sub((i64::from(backdate_days) * 24).hours()).unwrap_or(Timestamp::MIN);
     let begins = match latest.billing_from {
-        Some(on) => cycle.midnight(on)?.max(earliest),
+        Some(on) => Some(cycle.midnight(on)?.max(earliest)),
         None => started_at(service, first, *pushed_at),
     };
     let ends = latest.billing_until.map(|on| cycle.midnight(on)).transpose()?;
@@ -52,7 +52,7 @@ pub fn billed(
     let common = ServiceFacts {
         id: service.id.clone(),
         times: 1,
-        began_at: Some(begins),
+        began_at: begins,
         promos,
         tax_jurisdiction: latest.tax_jurisdiction.clone(),
         ..ServiceFacts::default()
@@ -108,13 +108,13 @@ pub fn billed(
     Ok(billed)
 }
 
-/// Without a date a service bills from its first push; one that was pushed pending, from when it no longer was.
-fn started_at(service: &ServiceHistory, first: &Recorded, pushed_at: Timestamp) -> Timestamp {
+/// Without a date a service bills from its first push; one that was pushed pending, from when it no longer was. `None`:
+/// it is pending still.
+fn started_at(service: &ServiceHistory, first: &Recorded, pushed_at: Timestamp) -> Option<Timestamp> {
     if first.status != Status::Pending {
-        return pushed_at;
+        return Some(pushed_at);
     }
-    let active = service.facts.iter().find(|(_, facts)| facts.status != Status::Pending);
-    active.map_or(Timestamp::MAX, |(at, _)| *at)
+    service.facts.iter().find(|(_, facts)| facts.status != Status::Pending).map(|(at, _)| *at)
 }
 
 fn addons(service: &ServiceHistory) -> Vec<(String, u32)> {
@@ -225,7 +225,8 @@ fn price_overrides(service: &ServiceHistory, cycle: &BillCycle) -> Result<Vec<Pr
 struct Timeline<'h> {
     service: &'h ServiceHistory,
     plans: &'h PlanTariffs,
-    begins: Timestamp,
+    /// `None`: it has not begun.
+    begins: Option<Timestamp>,
     ends: Option<Timestamp>,
     /// Only the time in which a hold of this kind stops billing; `None`: only the time in which none does.
     during: Option<HoldKind>,
@@ -240,7 +241,8 @@ impl Timeline<'_> {
 
     /// Cuts time wherever anything can change, asks what is billed in each part, and joins equal neighbours.
     fn cut_at(&self, more: &[Timestamp], plan_at: &PlanAt<'_>) -> Vec<Stretch> {
-        let mut cuts: Vec<Timestamp> = vec![self.begins];
+        let Some(begins) = self.begins else { return Vec::new() };
+        let mut cuts: Vec<Timestamp> = vec![begins];
         cuts.extend(self.ends);
         cuts.extend(more);
         cuts.extend(self.plans.iter().skip(1).map(|(at, _)| *at));
@@ -251,7 +253,7 @@ impl Timeline<'_> {
                 cuts.extend(hold.until);
             }
         }
-        cuts.retain(|at| *at >= self.begins);
+        cuts.retain(|at| *at >= begins);
         cuts.sort();
         cuts.dedup();
         let mut stretches: Vec<Stretch> = Vec::new();
@@ -267,7 +269,7 @@ impl Timeline<'_> {
     }
 
     fn tariff_at(&self, at: Timestamp, plan_at: &PlanAt<'_>) -> Option<String> {
-        if at < self.begins || self.ends.is_some_and(|ends| ends <= at) {
+        if self.ends.is_some_and(|ends| ends <= at) {
             return None;
         }
         let facts = in_force(&self.service.facts, at)?;
@@ -323,6 +325,7 @@ mod tests {
             bill_cycle: "c1".to_owned(),
             status: Status::Active,
             tax_exempt: crate::account::TaxExempt::default(),
+            parent: None,
             tax_jurisdiction: None,
             lines: Vec::new(),
             billing_from: None,
@@ -497,8 +500,8 @@ mod tests {
         let pending = Recorded { status: Status::Pending, ..recorded("a") };
         let facts = vec![("2026-11-05T00:00:00Z", pending.clone()), ("2026-11-09T00:00:00Z", recorded("a"))];
         assert_eq!(shown(facts, 400), ["tariff-a 2026-11-09T00:00:00Z open"]);
-        let still = shown(vec![("2026-11-05T00:00:00Z", pending)], 400);
-        assert!(still.iter().all(|stretch| stretch.starts_with("tariff-a 9999-")), "at the end of time: {still:?}");
+        assert_eq!(shown(vec![("2026-11-05T00:00:00Z", pending.clone())], 400), Vec::<String>::new());
+        assert_eq!(facts_of(vec![("2026-11-05T00:00:00Z", pending)])[0].began_at, None);
     }
 
     #[test]

@@ -12,16 +12,19 @@ use super::count::Tally;
 use super::coverage::{self, BilledPart, Edges, Piece};
 use super::deposit::deposits;
 use super::facts::{AccountFacts, KnownVersion, PriceOverride, RunContext, ServiceFacts, TariffBook, UsageEntry};
+use super::groups::{Sharing, grants_of};
 use super::lines::{ItemKey, StoredLine};
 use super::offer;
 use super::price::Granted;
-use super::run::RunError;
-use super::tariff::{Charge, ChargeKind, Proration, Recurring, Timing};
+use super::run::{RunError, shares_with_others};
+use super::tariff::{Charge, ChargeKind, Pool, Proration, Recurring, Timing};
 use crate::vocabulary::{Exact, Period, Timestamp, hex};
 
 /// One charge of one service in one period.
 pub struct Item<'r> {
     pub key: ItemKey,
+    /// Place in the family that is rated together.
+    pub account: usize,
     pub service: usize,
     pub version: &'r KnownVersion,
     pub charge: &'r Charge,
@@ -71,8 +74,17 @@ impl Item<'_> {
     }
 }
 
+/// The items of all these accounts, account by account.
+pub fn items_of<'r>(family: &'r [AccountFacts], context: &'r RunContext) -> Result<Vec<Item<'r>>, RunError> {
+    let mut found = Vec::new();
+    for (account, facts) in family.iter().enumerate() {
+        found.extend(items(facts, context)?.into_iter().map(|item| Item { account, ..item }));
+    }
+    Ok(found)
+}
+
 /// Every item of the account that is due or was billed, in the order of the invoice.
-pub fn items<'r>(facts: &'r AccountFacts, context: &'r RunContext) -> Result<Vec<Item<'r>>, RunError> {
+fn items<'r>(facts: &'r AccountFacts, context: &'r RunContext) -> Result<Vec<Item<'r>>, RunError> {
     let issued = Issued::of(facts);
     let settled = settled_before(facts, context)?;
     let mut found: Found<'r> = BTreeMap::new();
@@ -202,8 +214,11 @@ pub fn looks_back(facts: &AccountFacts, context: &RunContext) -> Result<bool, Ru
 /// Whoever lets another thing move what an account is billed tells of it in `unchanged_since`, or says no here.
 fn settled_before(facts: &AccountFacts, context: &RunContext) -> Result<Option<Timestamp>, RunError> {
     let Some(unchanged) = facts.unchanged_since else { return Ok(None) };
-    // Other accounts are counted anew; what was held back is looked at again in every run.
-    if facts.services.iter().any(|service| service.census.is_some()) || !facts.held.is_empty() {
+    // Other accounts are counted anew, and use what is shared with them; a top-up is used in whatever period needs it; what
+    // was held back is looked at again in every run.
+    let counts = facts.services.iter().any(|service| service.census.is_some());
+    let shares = !facts.grants.is_empty() || shares_with_others(facts, &context.tariffs);
+    if counts || shares || !facts.held.is_empty() {
         return Ok(None);
     }
     let before = context.cycle.previous(&context.period)?;
@@ -472,6 +487,10 @@ fn build<'r>(
         }
         _ => None,
     };
+    let topped = match &charge.kind {
+        ChargeKind::Usage(usage) => topped(facts, service, charge, usage, period),
+        _ => Vec::new(),
+    };
     let inputs = |engine: u32| {
         let mut text = inputs_text(engine, version, &coverage, share, cycle_index, facts.tax_exempt, service.times);
         if let Some(amount) = own_amount {
@@ -480,6 +499,9 @@ fn build<'r>(
         // Said only where it is so: what was billed without must find its inputs unchanged.
         for granted in &granted {
             text.push_str(&format!("|{} {}", granted.discount, granted.part));
+        }
+        for grant in &topped {
+            text.push_str(&format!("|top-up {}", grant.id));
         }
         if !facts.exempt_from.is_empty() {
             text.push_str(&format!("|exempt {}", facts.exempt_from.join(" ")));
@@ -493,6 +515,7 @@ fn build<'r>(
     // A newer program compares an older line in the older form.
     let then = lines.map(|(_, last)| last.basis.engine).filter(|engine| *engine != context.causes.engine).map(inputs);
     Ok(Item {
+        account: 0,
         service: index,
         version,
         charge,
@@ -513,6 +536,26 @@ fn build<'r>(
         asked: lines.is_some() && (facts.held.contains(&key) || context.causes.rerate == Some(period.start)),
         key,
     })
+}
+
+/// The account's top-ups that count for an item: a new one is a cause. One that another account of the family posted is a
+/// cause there, and moves the others with it.
+fn topped<'r>(
+    facts: &'r AccountFacts,
+    service: &ServiceFacts,
+    charge: &Charge,
+    usage: &super::tariff::Usage,
+    period: &Period,
+) -> Vec<&'r super::facts::Grant> {
+    let sharing = match usage.pool() {
+        Pool::Service => Sharing::Service(0, &service.id),
+        Pool::Account => Sharing::Account(0),
+        Pool::Parent => {
+            let last = period.end.checked_sub(1.microsecond()).unwrap_or(period.end);
+            Sharing::Family(facts.head_at(last))
+        }
+    };
+    grants_of(std::slice::from_ref(facts), sharing, &charge.id, period)
 }
 
 fn cycle_index(service: &ServiceFacts, period: &Period, context: &RunContext) -> Result<u32, RunError> {

@@ -3,10 +3,13 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::allowance::Carry;
+use super::allowance::{Bucket, Carry, Source, Usable};
+use super::calendar::BillCycle;
 use super::charges::PostedBasis;
+use super::groups::NO_END;
 use super::parts::Part;
 use super::price::{Adjustment, Granted, PricedTier};
+use super::run::RunError;
 use super::tax::TaxAmount;
 use crate::vocabulary::{Exact, ExactError, Period, Timestamp, hex};
 
@@ -99,9 +102,43 @@ pub struct AllowanceShape {
     pub carried_in: String,
     /// What this item uses of everything.
     pub used: String,
+    /// All there was for all that share it: their own, carried and topped up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available: Option<String>,
+    /// What they left of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<String>,
     /// What is carried on by all that share it; it stands on the last of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried_on: Option<String>,
+    /// What there was, in the order in which it is used up; it stands on the last of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<BucketShape>,
+}
+
+/// A part of an allowance that expires by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketShape {
+    pub kind: BucketKind,
+    /// The posted charge of a top-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// When it expires; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    pub quantity: String,
+    pub used: String,
+    pub left: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BucketKind {
+    /// Left from earlier periods.
+    Carried,
+    /// The period's own.
+    Included,
+    TopUp,
 }
 
 /// The usage of one class and window, or the calls to one destination: Σ `quantity_raw` is what was counted, Σ `weight` × `quantity` what the model
@@ -224,6 +261,9 @@ pub struct Basis {
     /// What is carried on; on the last of the items that share it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carry: Option<Carry>,
+    /// Where `granted` comes from; lines of older programs do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolBasis>,
     /// Digest of everything above the amounts: without a new cause there is no correction.
     pub inputs: String,
 }
@@ -258,6 +298,83 @@ impl GrantedShape {
 
     pub fn granted(&self) -> Granted {
         Granted { discount: self.discount.clone(), part: self.part.0 }
+    }
+}
+
+/// What an allowance that is shared was computed from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolBasis {
+    /// The number of the period.
+    pub period: i64,
+    /// What was carried into the period.
+    pub before: Carry,
+    /// Top-ups that could be used in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<GrantBasis>,
+    /// The item's place among the members.
+    #[serde(default)]
+    pub place: usize,
+    /// All that share it, in the order in which they are served; none: the item alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<PoolMember>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantBasis {
+    pub id: String,
+    /// The number of the last period it may be used in; `None`: it does not expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<i64>,
+    pub amount: Ratio,
+}
+
+/// One that shares an allowance, as the line's run saw it; what it used follows from its ledger entries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolMember {
+    /// External id; `None`: the line's own account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// External id.
+    pub service: String,
+    pub tariff: String,
+    pub version: u32,
+    pub coverage: Vec<(Timestamp, Timestamp)>,
+    pub share: Ratio,
+    /// Of its account's ledger.
+    pub watermark: i64,
+}
+
+impl PoolMember {
+    /// As a line of `account` keeps it.
+    pub fn seen_from(&self, account: &str) -> Self {
+        Self { account: self.account.clone().filter(|other| other != account), ..self.clone() }
+    }
+}
+
+impl GrantBasis {
+    pub fn of(usable: &Usable) -> Self {
+        let until = Some(usable.until).filter(|until| *until != NO_END);
+        Self { id: usable.id.clone(), until, amount: Ratio(usable.amount) }
+    }
+
+    pub fn usable(&self) -> Usable {
+        Usable { id: self.id.clone(), until: self.until.unwrap_or(NO_END), amount: self.amount.0 }
+    }
+}
+
+impl BucketShape {
+    pub fn of(bucket: &Bucket, cycle: &BillCycle) -> Result<Self, RunError> {
+        let (kind, id) = match &bucket.source {
+            Source::Carried => (BucketKind::Carried, None),
+            Source::Own => (BucketKind::Included, None),
+            Source::Grant(id) => (BucketKind::TopUp, Some(id.clone())),
+        };
+        let until = match bucket.until {
+            NO_END => None,
+            until => Some(cycle.period(until)?.end),
+        };
+        let (quantity, used) = (bucket.amount.to_string(), bucket.used.to_string());
+        Ok(Self { kind, id, until, quantity, used, left: bucket.left()?.to_string() })
     }
 }
 

@@ -92,6 +92,7 @@ pub fn sum_suffices(charge: &Usage) -> bool {
         minimum: _,
         maximum: _,
         prorate_tiers: _,
+        prepaid: _,
     } = charge;
     !matches!(meter, Meter::Calls | Meter::PeakBps95) && is_undivided(charge)
 }

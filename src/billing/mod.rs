@@ -2,8 +2,8 @@
 //! database, no clock.
 //!
 //! `calendar` cuts time into periods, `tariff` reads prices, `price` and `tax` price one quantity, `ladder` the usual one
-//! faster; `items` finds what a
-//! run has to look at, `groups` and `allowance` what items share, `coverage`, `measure` and `parts` what is billed of it,
+//! faster; `items` finds what a run has to look at, `groups`, `allowance` and `top_up` what items share, `coverage`,
+//! `measure` and `parts` what is billed of it,
 //! `offer`, `deposit`, `count` and `charges` what is special about some, and `run` makes the lines. `balance` and
 //! `thresholds` look at a period that runs, `explain` and `shared` at a line that was made.
 
@@ -22,7 +22,7 @@ pub mod explain;
 pub mod facts;
 #[cfg(test)]
 mod golden;
-mod groups;
+pub mod groups;
 pub mod history;
 #[cfg(test)]
 mod invariants;
@@ -45,6 +45,7 @@ pub mod tariff;
 pub mod tax;
 pub mod tax_batch;
 pub mod thresholds;
+pub mod top_up;
 pub mod view;
 mod wide;
 pub mod window;

@@ -102,6 +102,7 @@ mod tests {
         assert_eq!(kind(&bill(beyond, 0, 0)), None);
         assert_eq!(kind(&bill(beyond, beyond, 1)), None);
         assert_eq!(kind(&bill(beyond, i128::from(i64::MAX) * 2, 1)), Some("high_bill"));
+        assert_eq!(kind(&bill(5_000, 0, 2)), None, "three times nothing is no measure");
     }
 
     #[test]

@@ -116,10 +116,11 @@ fn f8_tenths_add_up_to_tenths() {
 fn f9_a_million_lines_add_up_to_the_cent() {
     let usd: Currency = "USD".parse().expect("USD");
     let exact: Exact = "24.33315068".parse().expect("a decimal");
-    let (mut sum, mut rounded) = (Exact::ZERO, Money::zero(usd));
+    let thousand = |one: Exact| (0..1_000).try_fold(Exact::ZERO, |sum, _| sum.checked_add(one)).expect("in range");
+    let sum = thousand(thousand(exact));
+    let (mut rounded, line) = (Money::zero(usd), Money::new(2433, usd));
     for _ in 0..1_000_000 {
-        sum = sum.checked_add(exact).expect("in range");
-        rounded = rounded.checked_add(Money::new(2433, usd)).expect("in range");
+        rounded = rounded.checked_add(line).expect("in range");
     }
     assert_eq!((sum.to_string().as_str(), rounded.minor), ("24333150.68", 2_433_000_000));
 }

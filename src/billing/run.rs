@@ -8,22 +8,22 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use super::allowance::Carry;
+use super::allowance::{Bucket, Carry, Shared, Source};
 use super::calendar::CalendarError;
 use super::charges::PostedBasis;
 use super::count::CountList;
-use super::facts::{AccountFacts, PeriodSum, RunContext};
-use super::groups::{Step, chains, due, issued_carry, share_step};
-use super::items::{Item, items};
+use super::facts::{AccountFacts, PeriodSum, RunContext, TariffBook};
+use super::groups::{Chain, Step, chains, due, issued_carry, share_step};
+use super::items::{Item, items_of};
 pub use super::items::{lines_since, looked_at_everywhere, looks_back};
 use super::lines::{
-    AdjustmentShape, AllowanceShape, Basis, CountShape, GrantedShape, ItemKey, Line, LineKind, PartShape, Ratio,
-    StoredLine, TariffRef, TaxShape, TaxSum, TierShape, UsageShape, line_id,
+    AdjustmentShape, AllowanceShape, Basis, BucketShape, CountShape, GrantBasis, GrantedShape, ItemKey, Line, LineKind,
+    PartShape, PoolBasis, PoolMember, Ratio, StoredLine, TariffRef, TaxShape, TaxSum, TierShape, UsageShape, line_id,
 };
 use super::measure::{count_sum, sum_suffices};
 use super::parts::{Metered, meter, metered_sum};
 use super::price::{AdjustmentKind, Measure, Priced, price_with};
-use super::tariff::{Charge, ChargeKind, Counted as CountedWhat, Recurring, TaxLevel, Unit};
+use super::tariff::{Charge, ChargeKind, Counted as CountedWhat, Pool, Recurring, Tariff, TaxLevel, Unit};
 use super::tax::{Exemption, TaxAmount, TaxesDue, levy, levy_exact};
 use super::tax_batch;
 use crate::usage::Fingerprint;
@@ -59,6 +59,15 @@ pub enum RunError {
     Posted { id: String, why: String },
     #[error("tenant {0} is none of whose parent this one is; its subscribers cannot be counted")]
     NoChild(String),
+    #[error(
+        "charge {charge} is shared by the accounts of {head}, and {account} is not billed on the same cycle; put all of them \
+         on one, or take the pool out of its tariff"
+    )]
+    OtherCycle { head: String, account: String, charge: String },
+    #[error("charge {charge} shares an allowance among tariffs that count it in different units; give all of them one")]
+    PoolUnits { charge: String },
+    #[error("it shares an allowance with an account that cannot be rated: {why}")]
+    Relative { why: String },
     #[error("the account has more open periods than a run bills at once")]
     TooManyPeriods,
 }
@@ -106,6 +115,8 @@ pub enum HeldReason {
 /// Usage that must be in the facts before the account can be rated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageNeed {
+    /// Index into the family; 0 of an account alone.
+    pub account: usize,
     /// Index into `AccountFacts::services`.
     pub service: usize,
     pub period: Period,
@@ -113,12 +124,17 @@ pub struct UsageNeed {
 
 /// Which ledger entries `lines` wants, given facts whose `usage` holds at least the entries beyond `looked_at_everywhere`.
 pub fn usage_needed(facts: &AccountFacts, context: &RunContext) -> Result<Vec<UsageNeed>, RunError> {
-    let items = items(facts, context)?;
-    let due = due(&items, &chains(&items));
+    usage_needed_of(std::slice::from_ref(facts), context)
+}
+
+/// As `usage_needed`, of accounts that are rated together.
+pub fn usage_needed_of(family: &[AccountFacts], context: &RunContext) -> Result<Vec<UsageNeed>, RunError> {
+    let items = items_of(family, context)?;
+    let due = due(&items, &chains(family, &items, context)?);
     let mut needs: Vec<UsageNeed> = Vec::new();
-    let needy = |item: &Item<'_>| item.is_usage() && whole_sum(facts, item).is_none();
+    let needy = |item: &Item<'_>| item.is_usage() && whole_sum(&family[item.account], item).is_none();
     for (item, _) in items.iter().zip(due).filter(|(item, due)| *due && needy(item)) {
-        let need = UsageNeed { service: item.service, period: item.period.clone() };
+        let need = UsageNeed { account: item.account, service: item.service, period: item.period.clone() };
         if !needs.contains(&need) {
             needs.push(need);
         }
@@ -126,38 +142,102 @@ pub fn usage_needed(facts: &AccountFacts, context: &RunContext) -> Result<Vec<Us
     Ok(needs)
 }
 
-/// The account's lines of the run.
+/// The account's lines of the run, with its relatives at its side.
 pub fn lines(facts: &AccountFacts, context: &RunContext) -> Result<RunResult, RunError> {
-    let items = items(facts, context)?;
-    let chains = chains(&items);
+    if facts.relatives.is_empty() {
+        let mut found = rate_together(std::slice::from_ref(facts), context)?;
+        return Ok(found.pop().unwrap_or_default());
+    }
+    let (family, own) = family_of(facts);
+    lines_of(&family, context).into_iter().nth(own).expect("one result for each account")
+}
+
+/// The account among its relatives, in their order, and its place there.
+pub fn family_of(facts: &AccountFacts) -> (Vec<AccountFacts>, usize) {
+    let mut family = facts.relatives.clone();
+    family.push(AccountFacts { relatives: Vec::new(), ..facts.clone() });
+    family.sort_by_key(|one| one.place);
+    let own = family.iter().position(|one| one.place == facts.place).unwrap_or(0);
+    (family, own)
+}
+
+/// The lines of accounts that share an allowance, in their order. An account that cannot be rated stops those that share
+/// one with others, and only them.
+pub fn lines_of(family: &[AccountFacts], context: &RunContext) -> Vec<Result<RunResult, RunError>> {
+    let error = match rate_together(family, context) {
+        Ok(found) => return found.into_iter().map(Ok).collect(),
+        Err(error) => error,
+    };
+    if let [_] = family {
+        return vec![Err(error)];
+    }
+    let alone = |facts: &AccountFacts| match shares_with_others(facts, &context.tariffs) {
+        true => Err(error.clone()),
+        false => lines(facts, context),
+    };
+    family.iter().map(alone).collect()
+}
+
+/// Whether anything the account is billed for shares an allowance with other accounts.
+pub fn shares_with_others(facts: &AccountFacts, tariffs: &TariffBook) -> bool {
+    let stretches = facts.services.iter().flat_map(|service| service.stretches.iter().chain(&service.elsewhere));
+    stretches.into_iter().any(|stretch| {
+        let versions = tariffs.get(&stretch.tariff).map(Vec::as_slice).unwrap_or_default();
+        versions.iter().any(|version| pools_over_accounts(&version.tariff))
+    })
+}
+
+/// Whether a charge of the tariff shares its allowance with other accounts.
+pub fn pools_over_accounts(tariff: &Tariff) -> bool {
+    let over = |charge: &Charge| matches!(&charge.kind, ChargeKind::Usage(usage) if usage.pool() == Pool::Parent);
+    tariff.charges.iter().any(over)
+}
+
+fn rate_together(family: &[AccountFacts], context: &RunContext) -> Result<Vec<RunResult>, RunError> {
+    let items = items_of(family, context)?;
+    let chains = chains(family, &items, context)?;
     let due = due(&items, &chains);
     let mut found: Vec<Option<Change>> = items.iter().map(|_| None).collect();
-    for chain in &chains {
-        // What the step before has left; `None`: it is not rated now, and its lines tell.
-        let mut carry: Option<Carry> = None;
-        for step in chain {
-            if !step.members.iter().any(|index| due[*index]) {
-                carry = None;
-                continue;
-            }
-            let before = carry.take().unwrap_or_else(|| issued_carry(facts, &items, step));
-            carry = rate_step(facts, context, &items, step, &before, &mut found)?;
+    for_each_step(family, context, &items, (&chains, &due), &mut |step, rated| {
+        let mut stands = true;
+        for (index, rated) in step.members.iter().zip(rated) {
+            let item = &items[*index];
+            let change = changed(&family[item.account], context, item, &rated)?;
+            stands &= change.as_ref().is_none_or(|change| change.reason.is_none());
+            found[*index] = change;
         }
-    }
-    let shared: Vec<usize> = chains.iter().flatten().flat_map(|step| step.members.iter().copied()).collect();
-    for (index, item) in items.iter().enumerate().filter(|(index, _)| due[*index] && !shared.contains(index)) {
+        Ok(stands)
+    })?;
+    let mut shared = vec![false; items.len()];
+    chains.iter().flat_map(|chain| &chain.steps).flat_map(|step| &step.members).for_each(|index| shared[*index] = true);
+    for (index, item) in items.iter().enumerate().filter(|(index, _)| due[*index] && !shared[*index]) {
+        let facts = &family[item.account];
         let rated = measured(facts, context, item).and_then(|measured| rate(facts, item, measured, None));
         found[index] = changed(facts, context, item, &rated.map_err(|error| error.of(item))?)?;
     }
+    let mut of_accounts: Vec<Vec<(Item<'_>, Change)>> = family.iter().map(|_| Vec::new()).collect();
+    for (item, change) in items.into_iter().zip(found) {
+        if let Some(change) = change {
+            of_accounts[item.account].push((item, change));
+        }
+    }
+    family.iter().zip(of_accounts).map(|(facts, found)| result_of(facts, context, found)).collect()
+}
+
+/// The lines of one account, less what its tenant's policy holds back.
+fn result_of(
+    facts: &AccountFacts,
+    context: &RunContext,
+    found: Vec<(Item<'_>, Change)>,
+) -> Result<RunResult, RunError> {
     // Small corrections of an account are added up: together they may be worth a line each.
     let mut small: BTreeMap<Currency, Money> = BTreeMap::new();
-    for change in found.iter().flatten().filter(|change| change.reason == Some(HeldReason::TooSmall)) {
+    for (_, change) in found.iter().filter(|(_, change)| change.reason == Some(HeldReason::TooSmall)) {
         let sum = small.entry(change.amount.currency).or_insert(Money::zero(change.amount.currency));
         *sum = sum.checked_add(change.amount)?;
     }
     let mut result = RunResult::default();
-    for (item, change) in items.into_iter().zip(found) {
-        let Some(Change { line, amount, reason }) = change else { continue };
+    for (item, Change { line, amount, reason }) in found {
         let enough = |reason: &HeldReason| match (reason, small.get(&amount.currency)) {
             (HeldReason::TooSmall, Some(sum)) => is_small(context, *sum).map(|small| !small),
             _ => Ok(false),
@@ -176,35 +256,94 @@ pub fn lines(facts: &AccountFacts, context: &RunContext) -> Result<RunResult, Ru
     Ok(result)
 }
 
-/// Rates the items of one period that share an allowance. Gives what is carried on; `None`: what they changed is held
-/// back, so that what was issued stands.
-fn rate_step(
-    facts: &AccountFacts,
+/// Rates the periods of shared allowances in which something is due, each with what the one before it carries on. `take`
+/// says whether what it was given stands; what is held back does not, and what was issued is carried on instead.
+pub fn for_each_step(
+    family: &[AccountFacts],
     context: &RunContext,
     items: &[Item<'_>],
-    step: &Step,
-    before: &Carry,
-    found: &mut [Option<Change>],
-) -> Result<Option<Carry>, RunError> {
-    let measured: Vec<Measured> =
-        step.members.iter().map(|index| measured(facts, context, &items[*index])).collect::<Result<_, _>>()?;
+    (chains, due): (&[Chain<'_>], &[bool]),
+    take: &mut dyn FnMut(&Step<'_>, Vec<Rated>) -> Result<bool, RunError>,
+) -> Result<(), RunError> {
+    for chain in chains {
+        // What the step before has left; `None`: it is not rated now, and its lines tell.
+        let mut carry: Option<Carry> = None;
+        for step in &chain.steps {
+            if !step.members.iter().any(|index| due[*index]) {
+                carry = None;
+                continue;
+            }
+            let before = carry.take().unwrap_or_else(|| issued_carry(family, items, chain, step));
+            let (shared, rated) = rate_step(family, context, items, step, before.or_nothing())?;
+            carry = take(step, rated)?.then_some(shared.carry);
+        }
+    }
+    Ok(())
+}
+
+/// Rates the items of one period that share an allowance.
+fn rate_step(
+    family: &[AccountFacts],
+    context: &RunContext,
+    items: &[Item<'_>],
+    step: &Step<'_>,
+    before: Carry,
+) -> Result<(Shared, Vec<Rated>), RunError> {
+    let measured: Vec<Measured> = step
+        .members
+        .iter()
+        .map(|index| measured(&family[items[*index].account], context, &items[*index]))
+        .collect::<Result<_, _>>()?;
     let measures: Vec<&Measure> = measured.iter().map(|measured| &measured.measure).collect();
-    let shared = share_step(items, step, &measures, before, context)?;
-    let last = step.members.last().copied();
-    let mut stands = true;
-    for ((index, measured), used) in step.members.iter().zip(measured).zip(&shared.used) {
-        let grant = Grant {
+    let (shared, usable) = share_step(items, step, &measures, &before, context)?;
+    // An allowance of nothing is no bucket.
+    let there = |bucket: &&Bucket| !bucket.amount.is_zero() || matches!(bucket.source, Source::Grant(_));
+    let buckets = shared.buckets.iter().filter(there).map(|bucket| BucketShape::of(bucket, &context.cycle));
+    let buckets: Vec<BucketShape> = buckets.collect::<Result<_, RunError>>()?;
+    let members = pool_members(family, items, step);
+    let mut rated = Vec::with_capacity(measured.len());
+    for (place, ((index, measured), used)) in step.members.iter().zip(measured).zip(&shared.used).enumerate() {
+        let item = &items[*index];
+        let is_last = place + 1 == step.members.len();
+        let allotment = Allotment {
             used: *used,
             carried_in: shared.carried_in,
-            carry: (Some(*index) == last).then(|| shared.carry.clone()),
+            available: shared.available,
+            wanted: shared.wanted,
+            buckets: if is_last { buckets.clone() } else { Vec::new() },
+            carry: is_last.then(|| shared.carry.clone()),
+            pool: PoolBasis {
+                period: shared.carry.period,
+                before: before.clone(),
+                grants: usable.iter().map(GrantBasis::of).collect(),
+                place,
+                members: members.iter().map(|member| member.seen_from(&family[item.account].account)).collect(),
+            },
         };
-        let item = &items[*index];
-        let rated = rate(facts, item, measured, Some(grant)).map_err(|error| error.of(item))?;
-        let change = changed(facts, context, item, &rated)?;
-        stands &= change.as_ref().is_none_or(|change| change.reason.is_none());
-        found[*index] = change;
+        let one = rate(&family[item.account], item, measured, Some(allotment));
+        rated.push(one.map_err(|error| error.of(item))?);
     }
-    Ok(stands.then_some(shared.carry))
+    Ok((shared, rated))
+}
+
+/// Who shares an allowance in a period, as a line keeps it; nobody where there is only one.
+fn pool_members(family: &[AccountFacts], items: &[Item<'_>], step: &Step<'_>) -> Vec<PoolMember> {
+    if step.members.len() < 2 {
+        return Vec::new();
+    }
+    let member = |index: &usize| {
+        let item = &items[*index];
+        PoolMember {
+            account: Some(family[item.account].account.clone()),
+            service: item.key.service.clone(),
+            tariff: item.key.tariff.clone(),
+            version: item.key.version,
+            coverage: item.coverage.clone(),
+            share: Ratio(item.share),
+            watermark: family[item.account].watermark,
+        }
+    };
+    step.members.iter().map(member).collect()
 }
 
 /// A line an item wants, and why policy might hold it back.
@@ -235,11 +374,17 @@ struct Measured {
 
 /// What an item uses of an allowance that is not its own alone.
 #[derive(Debug, Clone)]
-pub struct Grant {
+pub struct Allotment {
     pub used: Exact,
     pub carried_in: Exact,
+    /// All there was for all that share it, and what they used, within that or not.
+    pub available: Exact,
+    pub wanted: Exact,
+    /// On the last item of a period.
+    pub buckets: Vec<BucketShape>,
     /// On the last item of a period.
     pub carry: Option<Carry>,
+    pub pool: PoolBasis,
 }
 
 /// An item's whole price so far.
@@ -247,7 +392,7 @@ pub struct Rated {
     pub metered: Option<Metered>,
     pub quantity_raw: i64,
     pub priced: Priced,
-    pub grant: Option<Grant>,
+    pub allotment: Option<Allotment>,
     pub amount: Money,
     pub taxes: Vec<TaxAmount>,
     /// The taxes before rounding, where they are rounded over the batch.
@@ -292,10 +437,15 @@ pub fn rate_alone(facts: &AccountFacts, context: &RunContext, item: &Item<'_>) -
 }
 
 /// Rates an item from nothing: price, one rounding, taxes.
-fn rate(facts: &AccountFacts, item: &Item<'_>, measured: Measured, grant: Option<Grant>) -> Result<Rated, RunError> {
+fn rate(
+    facts: &AccountFacts,
+    item: &Item<'_>,
+    measured: Measured,
+    allotment: Option<Allotment>,
+) -> Result<Rated, RunError> {
     let tariff = &item.version.tariff;
     let Measured { metered, quantity_raw, measure } = measured;
-    let measure = Measure { granted: grant.as_ref().map(|grant| grant.used), ..measure };
+    let measure = Measure { granted: allotment.as_ref().map(|allotment| allotment.used), ..measure };
     let charge = own_charge(item);
     let mut priced = match item.coverage.is_empty() {
         true => Priced::nothing(),
@@ -311,7 +461,7 @@ fn rate(facts: &AccountFacts, item: &Item<'_>, measured: Measured, grant: Option
         TaxLevel::Line => None,
         TaxLevel::Batch => Some(levy_exact(&due.paid, amount.exact())?),
     };
-    Ok(Rated { metered, quantity_raw, priced, grant, amount, taxes, taxes_exact })
+    Ok(Rated { metered, quantity_raw, priced, allotment, amount, taxes, taxes_exact })
 }
 
 /// The sum of the item's period, where it says as much as the entries: the period is billed as a whole.
@@ -347,11 +497,15 @@ fn difference(
         Some(exact) => tax_batch::exact_before(before, &sum.id, tariff_currency(item)) != exact.0,
     });
     let raw_change = rated.quantity_raw - before.map_or(0, |before| before.quantity_raw);
-    let grant = rated.grant.as_ref();
+    let allotment = rated.allotment.as_ref();
     let allowance_moved = before.is_some_and(|before| {
-        let carry = grant.and_then(|grant| grant.carry.as_ref());
-        let used = before.granted.is_some_and(|granted| Some(granted.0) != grant.map(|grant| grant.used));
-        used || (carry.is_some() && before.carry.as_ref() != carry)
+        let used = before.granted.is_some_and(|granted| Some(granted.0) != allotment.map(|now| now.used));
+        // What was billed before it shared anything carried nothing on.
+        let carries = |carry: &Carry| match &before.carry {
+            Some(before) => before != carry,
+            None => !carry.is_empty(),
+        };
+        used || allotment.and_then(|now| now.carry.as_ref()).is_some_and(carries)
     });
     if before.is_some() && change.minor == 0 && raw_change == 0 && !tax_moved && !allowance_moved {
         return Ok(None);
@@ -393,7 +547,7 @@ fn difference(
             .or_else(|| item.charge.tags.jurisdiction.clone()),
         currency: tariff.currency.to_string(),
         corrects: item.original.map(str::to_owned),
-        allowance: grant.map(|grant| allowance_shape(&priced, grant)).transpose()?,
+        allowance: allotment.map(|allotment| allowance_shape(&priced, allotment)).transpose()?,
         parts: rated.metered.iter().flat_map(|metered| &metered.parts).map(PartShape::of).collect(),
         usage: rated.metered.as_ref().map(|metered| UsageShape {
             watermark: facts.watermark,
@@ -432,20 +586,25 @@ fn difference(
         amount_exact: Ratio(total_exact),
         amount_minor: rated.amount.minor,
         taxes: taxes.into_iter().map(|(sum, _)| sum).collect(),
-        granted: grant.map(|grant| Ratio(grant.used)),
-        carry: grant.and_then(|grant| grant.carry.clone()),
+        granted: allotment.map(|allotment| Ratio(allotment.used)),
+        carry: allotment.and_then(|allotment| allotment.carry.clone()),
+        pool: allotment.map(|allotment| allotment.pool.clone()),
         inputs: item.inputs.clone(),
     };
     Ok(Some(StoredLine { line, basis }))
 }
 
-fn allowance_shape(priced: &Priced, grant: &Grant) -> Result<AllowanceShape, ExactError> {
+fn allowance_shape(priced: &Priced, allotment: &Allotment) -> Result<AllowanceShape, ExactError> {
     let carried = |carry: &Carry| carry.left.iter().try_fold(Exact::ZERO, |sum, left| sum.checked_add(left.amount.0));
+    let taken = allotment.available.min(allotment.wanted);
     Ok(AllowanceShape {
         own: priced.allowance.unwrap_or(Exact::ZERO).to_string(),
-        carried_in: grant.carried_in.to_string(),
-        used: grant.used.to_string(),
-        carried_on: grant.carry.as_ref().map(carried).transpose()?.map(|sum| sum.to_string()),
+        carried_in: allotment.carried_in.to_string(),
+        used: allotment.used.to_string(),
+        available: Some(allotment.available.to_string()),
+        left: Some(allotment.available.checked_sub(taken)?.to_string()),
+        carried_on: allotment.carry.as_ref().map(carried).transpose()?.map(|sum| sum.to_string()),
+        buckets: allotment.buckets.clone(),
     })
 }
 

@@ -1,7 +1,8 @@
 //! The figures of a shared allowance as the lines of its members keep them, so that what each of them may use can be computed
 //! again, by us and by others.
 //!
-//! In: a line and the lines of its account. Out: who shared with it, what each had and used, what was carried there.
+//! In: a line and the lines of its account. Out: who shared with it, what each had and used, what was carried there. Top-ups
+//! and what several accounts share are not among them: `explain` computes those.
 
 use serde::Serialize;
 
@@ -102,7 +103,7 @@ fn figures(
 ) -> Result<SharedFigures, ExactError> {
     let own: Vec<Member> =
         members.iter().map(|(line, allowance)| member(line, *allowance)).collect::<Result<_, _>>()?;
-    let shared = share(&carried, period, rollover, &own)?;
+    let shared = share(&carried, period, rollover, &own, &[])?;
     let told = members.iter().map(|(line, _)| line.basis.granted.map(|granted| granted.0));
     let same_use = told.eq(shared.used.iter().copied().map(Some));
     let on = members.last().and_then(|(line, _)| line.basis.carry.clone()).unwrap_or_default();

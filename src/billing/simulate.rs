@@ -65,12 +65,12 @@ pub fn with_tariff(context: &RunContext, tariff: &Tariff) -> RunContext {
 
 /// Which ledger entries `period_lines` wants of an account.
 pub fn period_usage_needed(facts: &AccountFacts, context: &RunContext) -> Result<Vec<UsageNeed>, RunError> {
-    usage_needed(&unissued(facts), &of_period(context))
+    usage_needed(&unissued(facts, context), &of_period(context))
 }
 
 /// Every line the context's period has, as if none had been issued.
 pub fn period_lines(facts: &AccountFacts, context: &RunContext) -> Result<Vec<StoredLine>, RunError> {
-    let found = lines(&unissued(facts), &of_period(context))?.lines;
+    let found = lines(&unissued(facts, context), &of_period(context))?.lines;
     Ok(found.into_iter().filter(|line| line.line.period == context.period).collect())
 }
 
@@ -236,8 +236,19 @@ pub fn put_usage(facts: &mut AccountFacts, service: usize, mut entries: Vec<Usag
     facts.services[service].usage = entries;
 }
 
-fn unissued(facts: &AccountFacts) -> AccountFacts {
-    AccountFacts { issued: Vec::new(), ..facts.clone() }
+/// As if nothing of the period had been issued. What earlier periods carry into it stays.
+fn unissued(facts: &AccountFacts, context: &RunContext) -> AccountFacts {
+    let earlier = |stored: &&StoredLine| carries_into(stored, context);
+    AccountFacts {
+        issued: facts.issued.iter().filter(earlier).cloned().collect(),
+        relatives: facts.relatives.iter().map(|relative| unissued(relative, context)).collect(),
+        ..facts.clone()
+    }
+}
+
+/// Whether a line says what an earlier period carries into the context's.
+pub fn carries_into(stored: &StoredLine, context: &RunContext) -> bool {
+    stored.basis.carry.is_some() && stored.line.period.start < context.period.start
 }
 
 /// No period before the context's own.

@@ -9,12 +9,18 @@
 //! account moves the bound above what was used (more allowance, another proration), the threshold is armed again and what
 //! it did is undone; a bound that moves down tells nothing twice. Only the tariff in force acts: after a change of plan the
 //! old tariff's restrictions end, and the new tariff counts from its own first day.
+//!
+//! A percentage is of everything there is: where an allowance is shared, rolled over or topped up, of what all that share it
+//! have together, against what all of them use. A quantity is of the service's own use. A prepaid charge is used up when
+//! nothing is there at all, used or not. No member of a pool of n can bring the pool over a bound before one of them has
+//! used an n-th of what is missing: that is how far each is from it, so that nobody adds up a pool for every record.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::facts::{AccountFacts, RunContext};
-use super::items::{Item, of_period};
-use super::run::{RunError, rate_alone};
+use super::facts::{AccountFacts, Grant, RunContext, ServiceFacts, TariffBook};
+use super::groups::{chains, due, is_shared};
+use super::items::{Item, items_of, of_period};
+use super::run::{RunError, for_each_step, rate_alone};
 use super::tariff::{ChargeKind, Direction, Level, Meter, PartPrice, Threshold, ThresholdAction, ThresholdAt, Usage};
 use crate::account::Treatment;
 use crate::vocabulary::{Exact, ExactError, Timestamp};
@@ -22,6 +28,8 @@ use crate::vocabulary::{Exact, ExactError, Timestamp};
 /// How a service stands to one threshold of its tariff.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
+    /// Place in the family; 0 of an account alone.
+    pub account: usize,
     /// Index into `AccountFacts::services`.
     pub service: usize,
     pub key: ThresholdKey,
@@ -32,6 +40,8 @@ pub struct Standing {
     pub bound: Exact,
     pub used: Exact,
     pub unit: &'static str,
+    /// A prepaid charge's end: reached also where nothing was used and nothing is there.
+    pub stops: bool,
     /// What must at least come to the service's totals before it can be crossed.
     pub distance: Distance,
 }
@@ -76,6 +86,113 @@ pub struct Verdict<'s> {
     pub rearmed: Vec<&'s Standing>,
     /// What holds the service until the period ends.
     pub treatments: BTreeSet<Treatment>,
+}
+
+/// How far a service is from whatever a threshold may stand at, its own and those of whom it shares an allowance with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    pub account: usize,
+    /// Index into `AccountFacts::services`.
+    pub service: usize,
+    pub distance: Distance,
+}
+
+/// Whether anything a service's thresholds may stand at depends on more than the service's own use in the period: other
+/// services, earlier periods, top-ups.
+pub fn depends_on_others(service: &ServiceFacts, grants: &[Grant], tariffs: &TariffBook) -> bool {
+    let mut charges = service
+        .stretches
+        .iter()
+        .flat_map(|stretch| tariffs.get(&stretch.tariff).map(Vec::as_slice).unwrap_or_default())
+        .flat_map(|version| &version.tariff.charges);
+    let is_topped = |id: &str| grants.iter().any(|grant| grant.charge == id);
+    charges.any(|charge| matches!(&charge.kind, ChargeKind::Usage(usage) if is_shared(usage) || is_topped(&charge.id)))
+}
+
+/// As `standings`, of accounts whose allowances are more than each item's own, with all usage that a run of the context's
+/// period needs; and how far each service that takes part is from the nearest.
+///
+/// **Errors**: as `standings`.
+pub fn shared_standings(
+    family: &[AccountFacts],
+    context: &RunContext,
+    at: Timestamp,
+) -> Result<(Vec<Standing>, Vec<Reach>), RunError> {
+    let items = items_of(family, context)?;
+    let chains = chains(family, &items, context)?;
+    let due = due(&items, &chains);
+    // What there is and what was used of it, by item; and the steps of the period.
+    let mut pools: BTreeMap<usize, (Exact, Exact)> = BTreeMap::new();
+    let mut steps: Vec<Vec<usize>> = Vec::new();
+    for_each_step(family, context, &items, (&chains, &due), &mut |step, rated| {
+        if step.period.start == context.period.start {
+            let quantities = rated.iter().filter_map(|rated| rated.metered.as_ref()).map(|metered| metered.quantity);
+            let used = quantities.clone().try_fold(Exact::ZERO, Exact::checked_add)?;
+            let there = rated.iter().filter_map(|rated| rated.allotment.as_ref()).map(|allotment| allotment.available);
+            let there = there.last().unwrap_or(Exact::ZERO);
+            pools.extend(step.members.iter().map(|index| (*index, (there, used))));
+            steps.push(step.members.clone());
+        }
+        Ok(true)
+    })?;
+    let mut found: Vec<Standing> = Vec::new();
+    let mut missing: BTreeMap<usize, Exact> = BTreeMap::new();
+    for (index, item) in items.iter().enumerate().filter(|(_, item)| item.period.start == context.period.start) {
+        let ChargeKind::Usage(usage) = &item.charge.kind else { continue };
+        let in_force = item.coverage.iter().any(|(from, until)| *from <= at && at < *until);
+        let thresholds = &item.version.tariff.thresholds;
+        let mut own = thresholds.iter().filter(|threshold| threshold.meter == item.charge.id).peekable();
+        if !in_force || own.peek().is_none() {
+            continue;
+        }
+        let rated = rate_alone(&family[item.account], context, item)?;
+        let quantity = rated.metered.as_ref().map_or(Exact::ZERO, |metered| metered.quantity);
+        for threshold in own {
+            let pool = pools.get(&index).filter(|_| matches!(threshold.at, ThresholdAt::Percent(_)));
+            let standing = match pool {
+                Some((there, used)) => {
+                    let Some(bound) = bound_of(threshold, Some(*there))? else { continue };
+                    Standing { distance: Distance::default(), ..standing(item, usage, threshold, bound, *used)? }
+                }
+                None => {
+                    let Some(bound) = bound_of(threshold, rated.priced.allowance)? else { continue };
+                    standing(item, usage, threshold, bound, quantity)?
+                }
+            };
+            if pool.is_some() && !standing.is_crossed() {
+                let more = standing.bound.checked_sub(standing.used)?;
+                let known = missing.entry(index).or_insert(more);
+                *known = more.min(*known);
+            }
+            let same = |other: &&mut Standing| {
+                (other.account, other.service) == (standing.account, standing.service) && other.key == standing.key
+            };
+            match found.iter_mut().find(same) {
+                Some(same) => same.actions.extend(standing.actions),
+                None => found.push(standing),
+            }
+        }
+    }
+    let mut reaches: BTreeMap<(usize, usize), Distance> = BTreeMap::new();
+    for standing in &found {
+        let reach = reaches.entry((standing.account, standing.service)).or_default();
+        // What is crossed and has acted keeps nobody waiting.
+        let ahead = if standing.is_crossed() { Distance::default() } else { standing.distance };
+        *reach = reach.nearer(ahead);
+    }
+    for members in &steps {
+        let least = members.iter().filter_map(|index| missing.get(index)).copied().reduce(Exact::min);
+        let count = Exact::from_int(members.len().max(1) as i128);
+        for index in members {
+            let (item, ChargeKind::Usage(usage)) = (&items[*index], &items[*index].charge.kind) else { continue };
+            let reach = reaches.entry((item.account, item.service)).or_default();
+            if let Some(least) = least {
+                *reach = reach.nearer(distance(usage, least.checked_div(count)?)?);
+            }
+        }
+    }
+    let reach = |((account, service), distance): ((usize, usize), Distance)| Reach { account, service, distance };
+    Ok((found, reaches.into_iter().map(reach).collect()))
 }
 
 /// Every threshold of the tariffs in force at `at`, of all services, in the context's period.
@@ -142,7 +259,7 @@ pub fn nearest(standings: &[Standing]) -> Distance {
 
 impl Standing {
     pub fn is_crossed(&self) -> bool {
-        self.used >= self.bound && !self.used.is_zero()
+        self.used >= self.bound && (self.stops || !self.used.is_zero())
     }
 
     pub fn notifies(&self) -> bool {
@@ -172,6 +289,7 @@ fn standing(
 ) -> Result<Standing, RunError> {
     let tariff = &item.version.tariff;
     Ok(Standing {
+        account: item.account,
         service: item.service,
         key: ThresholdKey { tariff: tariff.id.clone(), meter: threshold.meter.clone(), at: text_of(threshold, usage) },
         version: tariff.version,
@@ -179,6 +297,7 @@ fn standing(
         bound,
         used,
         unit: usage.unit.as_str(),
+        stops: usage.prepaid && is_all(threshold),
         distance: distance(usage, bound.checked_sub(used)?)?,
     })
 }
@@ -192,6 +311,10 @@ fn bound_of(threshold: &Threshold, allowance: Option<Exact>) -> Result<Option<Ex
         }
         (ThresholdAt::Percent(_), None) => Ok(None),
     }
+}
+
+fn is_all(threshold: &Threshold) -> bool {
+    matches!(threshold.at, ThresholdAt::Percent(percent) if percent >= Exact::from_int(100))
 }
 
 fn text_of(threshold: &Threshold, usage: &Usage) -> String {
@@ -446,8 +569,160 @@ do = ["disconnect"]
         assert_eq!(nearest(&found), Distance { seconds: Some(79 * 3600), ..Distance::default() });
     }
 
+    const POOLED: &str = r#"
+id = "t"
+version = 1
+currency = "USD"
+effective_from = "2026-01-01"
+[[charge]]
+id = "data"
+type = "usage"
+meter = "octets"
+direction = "sum"
+unit = "GB"
+allowance = { amount = "100", pool = "account" }
+model = "standard"
+unit_amount = "1"
+[[threshold]]
+at = "80%"
+meter = "data"
+do = ["notify"]
+[[threshold]]
+at = "100%"
+meter = "data"
+do = ["disconnect"]
+[[threshold]]
+at = "90 GB"
+meter = "data"
+do = ["notify"]
+"#;
+
+    fn of_two(usage: [Vec<UsageEntry>; 2]) -> AccountFacts {
+        let [first, second] = usage;
+        let mut facts = facts(&ALL_TIME, first);
+        let other = ServiceFacts { id: "s2".to_owned(), usage: second, ..facts.services[0].clone() };
+        facts.services.push(other);
+        facts
+    }
+
+    fn shared_of(facts: &AccountFacts, context: &RunContext) -> (Vec<Standing>, Vec<Reach>) {
+        shared_standings(std::slice::from_ref(facts), context, at(NOW)).expect("rated")
+    }
+
+    fn topped(gigabytes: i64) -> Grant {
+        Grant {
+            id: "ch_1".to_owned(),
+            pool: crate::billing::tariff::Pool::Account,
+            head: None,
+            service: "s1".to_owned(),
+            charge: "data".to_owned(),
+            amount: gigabytes * 1_000_000_000,
+            from: at("2026-11-02T00:00:00Z"),
+            until: None,
+        }
+    }
+
+    #[test]
+    fn percentage_of_a_pool_is_of_what_all_of_it_have_and_use() {
+        let context = context(&[POOLED]);
+        let mut facts = of_two([vec![used(3, 95)], vec![used(4, 70)]]);
+        let (found, reaches) = shared_of(&facts, &context);
+        let shown: Vec<String> =
+            found.iter().map(|one| format!("{} {} {} of {}", one.service, one.key.at, one.used, one.bound)).collect();
+        assert_eq!(
+            shown,
+            [
+                "0 80% 165 of 160",
+                "0 100% 165 of 200",
+                "0 90 GB 95 of 90",
+                "1 80% 165 of 160",
+                "1 100% 165 of 200",
+                "1 90 GB 70 of 90"
+            ]
+        );
+        // 35 are missing in the pool, half of them for each; the second needs 20 for its own bound.
+        let away: Vec<Option<i64>> = reaches.iter().map(|reach| reach.distance.octets).collect();
+        assert_eq!(away, [Some(17_500_000_000), Some(17_500_000_000)]);
+        assert_eq!(words(&decide(&found[..3], &[])), "crossed [80% 90 GB] rearmed [] holds []");
+        // A top-up moves what is a percentage, and arms it again.
+        facts.grants = vec![topped(20)];
+        let (found, _) = shared_of(&facts, &context);
+        assert_eq!(words(&decide(&found[..3], &[mark("80%", 160, false)])), "crossed [90 GB] rearmed [80%] holds []");
+    }
+
+    #[test]
+    fn prepaid_service_stops_with_its_last_bucket_and_goes_on_with_the_next() {
+        let prepaid = "id = \"t\"\nversion = 1\ncurrency = \"USD\"\neffective_from = \"2026-01-01\"\n[[charge]]\n\
+            id = \"data\"\ntype = \"usage\"\nmeter = \"octets\"\ndirection = \"sum\"\nunit = \"GB\"\nprepaid = true\n";
+        let context = context(&[prepaid]);
+        let verdict = |usage: Vec<UsageEntry>, gigabytes: &[i64], marks: &[Mark]| {
+            let mut facts = facts(&ALL_TIME, usage);
+            let grant = |(index, amount): (usize, &i64)| Grant {
+                id: format!("ch_{index}"),
+                pool: crate::billing::tariff::Pool::Service,
+                ..topped(*amount)
+            };
+            facts.grants = gigabytes.iter().enumerate().map(grant).collect();
+            let (found, _) = shared_of(&facts, &context);
+            words(&decide(&found, marks))
+        };
+        assert_eq!(verdict(Vec::new(), &[], &[]), "crossed [100%] rearmed [] holds [block]", "nothing is there");
+        assert_eq!(verdict(Vec::new(), &[10], &[mark("100%", 0, false)]), "crossed [] rearmed [100%] holds []");
+        assert_eq!(
+            verdict(vec![used(3, 11)], &[10], &[mark("100%", 0, true)]),
+            "crossed [100%] rearmed [] holds [block]"
+        );
+        let stopped = [mark("100%", 10, false)];
+        assert_eq!(verdict(vec![used(3, 11)], &[10], &stopped), "crossed [] rearmed [] holds [block]");
+        assert_eq!(verdict(vec![used(3, 11)], &[10, 5], &stopped), "crossed [] rearmed [100%] holds []");
+        // Too small a top-up for what was used beyond the last one.
+        assert_eq!(verdict(vec![used(3, 16)], &[10, 5], &stopped), "crossed [] rearmed [] holds [block]");
+    }
+
     proptest! {
         #![proptest_config(crate::vocabulary::cases(2_000))]
+
+        /// As below, for two services that share an allowance: whoever looks when one of them has grown by its distance
+        /// sees what both cross as soon as they do.
+        #[test]
+        fn looking_when_a_guard_of_the_pool_says_so_misses_nothing(
+            reports in prop::collection::vec((0usize..2, 0i64..60_000_000_000), 1..30),
+            extra in 0i64..50,
+        ) {
+            let context = context(&[POOLED]);
+            let mut usage: [Vec<UsageEntry>; 2] = Default::default();
+            let mut always: [Vec<Mark>; 2] = Default::default();
+            let mut guarded: [Vec<Mark>; 2] = Default::default();
+            let mut guards: [Option<i64>; 2] = [None; 2];
+            let mut totals = [0i64; 2];
+            for (index, (service, octets)) in reports.into_iter().enumerate() {
+                let sequence = i64::try_from(index).expect("few");
+                usage[service].push(UsageEntry { sequence, in_octets: 0, out_octets: octets, ..used(3, 0) });
+                totals[service] += octets;
+                let mut facts = of_two(usage.clone());
+                facts.grants.extend((extra > 0).then(|| topped(extra)));
+                let (found, reaches) = shared_of(&facts, &context);
+                let cross = |marks: &mut [Vec<Mark>; 2]| {
+                    for (place, marks) in marks.iter_mut().enumerate() {
+                        let own: Vec<Standing> = found.iter().filter(|one| one.service == place).cloned().collect();
+                        let crossed = decide(&own, marks).crossed.into_iter();
+                        let new: Vec<Mark> = crossed
+                            .map(|one| Mark { key: one.key.clone(), bound: one.bound, rearmed: false })
+                            .collect();
+                        marks.extend(new);
+                    }
+                };
+                cross(&mut always);
+                if guards[service].is_none_or(|guard| totals[service] >= guard) {
+                    cross(&mut guarded);
+                    for reach in &reaches {
+                        let away = reach.distance.octets.unwrap_or(i64::MAX);
+                        guards[reach.service] = Some(totals[reach.service].saturating_add(away));
+                    }
+                }
+                prop_assert_eq!(&always, &guarded);
+            }
+        }
 
         /// Whoever looks only when the totals have grown by the distance told sees every threshold as soon as it is
         /// crossed, and each once: the same marks as whoever looks after every report.

@@ -12,7 +12,7 @@ use super::exit::{CliError, Exit};
 use super::pack::{self, Pack};
 use super::replayed::{self, from_journal};
 use crate::billing::explain::Explanation;
-use crate::billing::lines::Line;
+use crate::billing::lines::{BucketKind, Line};
 use crate::store::billing::{LineFilter, lines};
 use crate::store::ledger::LedgerEntry;
 use crate::store::rating::{LineGround, line_ground};
@@ -255,6 +255,22 @@ pub fn text(explanation: &Explanation) -> String {
         out.push_str(&format!(
             "    shared allowance: own {}, from earlier periods {}, used here {}{on}\n",
             shared.own, shared.carried_in, shared.used
+        ));
+        for bucket in &shared.buckets {
+            let name = match (&bucket.kind, &bucket.id) {
+                (BucketKind::TopUp, Some(id)) => format!("top-up {id}"),
+                (BucketKind::Carried, _) => "carried over".to_owned(),
+                _ => "of the period".to_owned(),
+            };
+            let until = bucket.until.map_or("used up".to_owned(), |until| until.to_string());
+            let (quantity, used, left) = (&bucket.quantity, &bucket.used, &bucket.left);
+            out.push_str(&format!("      {name}: {quantity}, used {used}, left {left}, until {until}\n"));
+        }
+    }
+    for member in explanation.shared.iter().flat_map(|shared| &shared.members) {
+        out.push_str(&format!(
+            "      {}/{}: own {}, counted {}, given {}\n",
+            member.account, member.service, member.own, member.quantity, member.used
         ));
     }
     for tier in &now.tiers {

@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use crate::vocabulary::hex;
 use crate::mediation::{Facts, Profile, WriteFault, Written};
 use crate::outgoing::Answer;
 use crate::store::billing::{self, BatchRow, LineFilter, Place};
@@ -19,6 +18,7 @@ use crate::store::events::Event;
 use crate::store::outlets::files::{self, FileRow};
 use crate::store::{Store, StoreError};
 use crate::vocabulary::Timestamp;
+use crate::vocabulary::hex;
 
 /// Where a tenant's closed batches are written to.
 #[derive(Debug, Clone)]

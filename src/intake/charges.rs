@@ -1,5 +1,6 @@
-//! Charges posted for an account over HTTP: one-off charges, credits, deposits and their return. Each is stored once and
-//! billed by the next run of the account's cycle that closes the period of its day.
+//! Charges posted for an account over HTTP: one-off charges, credits, deposits and their return, top-ups. Each is stored
+//! once and billed by the next run of the account's cycle that closes the period of its day. A top-up counts at once, and
+//! what had stopped without it goes on.
 
 use axum::Json;
 use axum::extract::State;
@@ -16,13 +17,17 @@ use super::caller::{CHARGERS, Caller, READERS};
 use super::idempotency::{Once, again};
 use super::problem::Problem;
 use super::request::{Asked, At, Document, cursor, limit, page};
-use crate::billing::charges::{PostedCharge, Posting};
+use crate::billing::calendar::BillCycle;
+use crate::billing::charges::{PostedCharge, Posting, PostingKind};
+use crate::billing::facts::TariffBook;
+use crate::billing::top_up::{NewGrant, new_grant};
 use crate::catalog::Catalog;
 use crate::store::accounts::AccountRow;
 use crate::store::charges::{self, NewCharge, PostedRow};
+use crate::store::grants::{self, For, GrantRow};
 use crate::store::rating::posted_by;
-use crate::store::{Tx, accounts, audit, catalog};
-use crate::vocabulary::{Date, Fault, Timestamp};
+use crate::store::{Tx, accounts, audit, catalog, thresholds};
+use crate::vocabulary::{Date, Fault, Timestamp, to_micros};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(post, list))
@@ -36,13 +41,14 @@ struct ChargeQuery {
     cursor: Option<String>,
 }
 
-/// Posts a charge: `type` is one_off, credit, deposit or deposit_return; `amount` is of one piece and above zero. With an
-/// `id` of its own, or an Idempotency-Key, it is safe to repeat.
+/// Posts a charge: `type` is one_off, credit, deposit, deposit_return or top_up; `amount` is of one piece and above zero. A
+/// top-up names a `top_up` of its service's tariff, or a usage `charge` and how much of it to `grant`. With an `id` of its
+/// own, or an Idempotency-Key, it is safe to repeat.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/accounts/{id}/charges",
     params(("tenant" = String, Path), ("id" = String, Path), ("source" = Option<String>, Query),
         ("Idempotency-Key" = Option<String>, Header)),
     request_body(content = serde_json::Value, description = "type, amount, quantity, id, service, description, on, tariff, \
-        charge, tax_category, tax_jurisdiction"),
+        charge, top_up, grant, valid, tax_category, tax_jurisdiction"),
     responses((status = 201, description = "The stored charge"), (status = 200, description = "It was there already"),
         (status = 404, description = "No such account"), (status = 409, description = "The id has another charge"),
         (status = 422, description = "Every fault")))]
@@ -72,11 +78,12 @@ async fn post(
             let detail = format!("Charge {id:?} of this account was posted before with other content.");
             return Err(Problem::conflict("charge-reused", "Charge id reused", detail));
         }
-        return Ok(Json(shown(&known)).into_response());
+        let granted = granted_by(&mut tx, std::slice::from_ref(&known)).await?;
+        return Ok(Json(shown(&known, granted.first())).into_response());
     }
     let now = app.clock.now();
     let in_force = catalog::in_force(&mut tx, tenant).await?.ok_or_else(Problem::not_found)?.catalog;
-    let on = checked(&mut tx, (&posting, faults), &row, &in_force, now).await?;
+    let (on, granting) = checked(&mut tx, (&posting, faults), &row, &in_force, now).await?;
     let new = NewCharge {
         tenant,
         account_id: row.id,
@@ -87,7 +94,10 @@ async fn post(
         posted_by: &caller.actor,
     };
     let id = charges::insert(&mut tx, &new, now).await?;
-    let answer = shown(&PostedRow {
+    if let Some(granting) = &granting {
+        grant(&mut tx, id, &row, granting, &in_force, now).await?;
+    }
+    let stored = PostedRow {
         id,
         cycle: row.document.bill_cycle.clone(),
         on,
@@ -95,7 +105,9 @@ async fn post(
         posting: posting.clone(),
         posted_by: caller.actor.clone(),
         created_at: now,
-    });
+    };
+    let granted = granted_by(&mut tx, std::slice::from_ref(&stored)).await?;
+    let answer = shown(&stored, granted.first());
     let detail = json!({ "charge": answer["id"], "type": posting.kind, "amount": posting.amount });
     let entry = audit::Entry {
         tenant: Some(tenant),
@@ -111,14 +123,54 @@ async fn post(
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
-/// Checks what a charge names, beside the faults it has by itself, and gives its day.
+/// A top-up that can be granted.
+struct Granting {
+    service_id: i64,
+    service: String,
+    tariff: String,
+    new: NewGrant,
+}
+
+/// Writes what a top-up grants, and has the service looked at, which may have stopped without it.
+async fn grant(
+    tx: &mut Tx,
+    charge_id: i64,
+    row: &AccountRow,
+    granting: &Granting,
+    in_force: &Catalog,
+    now: Timestamp,
+) -> Result<(), Problem> {
+    let whose = For {
+        charge_id,
+        account_id: row.id,
+        cycle: &row.document.bill_cycle,
+        service: &granting.service,
+        tariff: &granting.tariff,
+        head: row.document.parent.as_deref().unwrap_or(&row.external_id),
+    };
+    grants::insert(tx, &whose, &granting.new).await?;
+    let cycle = in_force.cycles.get(&row.document.bill_cycle).map(|cycle| &cycle.calendar);
+    let period = cycle.and_then(|cycle| cycle.period_at(now).ok());
+    if let Some(period) = period {
+        thresholds::ask_one(tx, granting.service_id, to_micros(period.start)).await?;
+    }
+    Ok(())
+}
+
+/// What these posted charges have granted, those that are top-ups.
+async fn granted_by(tx: &mut Tx, rows: &[PostedRow]) -> Result<Vec<GrantRow>, Problem> {
+    let top_ups = rows.iter().filter(|row| row.posting.kind == PostingKind::TopUp);
+    Ok(grants::these(tx, &top_ups.map(|row| row.id).collect::<Vec<_>>()).await?)
+}
+
+/// Checks what a charge names, beside the faults it has by itself, and gives its day and what it grants.
 async fn checked(
     tx: &mut Tx,
     (posting, mut faults): (&Posting, Vec<Fault>),
     row: &AccountRow,
     in_force: &Catalog,
     now: Timestamp,
-) -> Result<Date, Problem> {
+) -> Result<(Date, Option<Granting>), Problem> {
     let mut fault = |pointer: &str, detail: String| faults.push(Fault { pointer: pointer.to_owned(), detail });
     let cycle = in_force.cycles.get(&row.document.bill_cycle).map(|cycle| &cycle.calendar);
     let today = cycle.map_or_else(|| now.to_zoned(in_force.zone.clone()).date(), |cycle| cycle.day_of(now));
@@ -134,6 +186,22 @@ async fn checked(
         fault("/service", format!("{service:?} is no service of this account"));
     }
     let book = catalog::tariff_book(tx, &row.tenant).await?;
+    if posting.kind == PostingKind::TopUp {
+        let granting = match cycle {
+            Some(cycle) if faults.is_empty() => granting(tx, posting, row, (in_force, cycle, &book), on, now).await?,
+            Some(_) => Err(Vec::new()),
+            None => {
+                Err(vec![Fault { pointer: "/type".to_owned(), detail: "the account has no bill cycle".to_owned() }])
+            }
+        };
+        return match granting {
+            Ok(granting) => Ok((on, Some(granting))),
+            Err(more) => {
+                faults.extend(more);
+                Err(Problem::invalid(faults))
+            }
+        };
+    }
     let base = posting.tariff.as_ref().and_then(|name| posted_by(&book, name, on, now));
     match &posting.tariff {
         Some(name) if base.is_none() => fault("/tariff", format!("there is no tariff {name:?}")),
@@ -144,7 +212,48 @@ async fn checked(
         }
         _ => {}
     }
-    if faults.is_empty() { Ok(on) } else { Err(Problem::invalid(faults)) }
+    if faults.is_empty() { Ok((on, None)) } else { Err(Problem::invalid(faults)) }
+}
+
+/// What a top-up grants: of the service it names, or of the only one it can be for, by the tariff of its plan.
+async fn granting(
+    tx: &mut Tx,
+    posting: &Posting,
+    row: &AccountRow,
+    (in_force, cycle, book): (&Catalog, &BillCycle, &TariffBook),
+    on: Date,
+    now: Timestamp,
+) -> Result<Result<Granting, Vec<Fault>>, Problem> {
+    let mut found = Vec::new();
+    let mut faults = Vec::new();
+    for service in accounts::services(tx, row.id).await?.into_iter().filter(|service| service.ended_at.is_none()) {
+        if posting.service.as_ref().is_some_and(|name| *name != service.external_id) {
+            continue;
+        }
+        let tariff = in_force.plans.get(&service.plan).and_then(|plan| plan.tariff.clone());
+        let base = tariff.as_ref().and_then(|name| posted_by(book, name, on, now));
+        let Some(base) = base else { continue };
+        match new_grant(posting, base, cycle, on) {
+            Ok(new) => found.push(Granting {
+                service_id: service.id,
+                service: service.external_id,
+                tariff: base.id.clone(),
+                new,
+            }),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    let refused =
+        |pointer: &str, detail: &str| Ok(Err(vec![Fault { pointer: pointer.to_owned(), detail: detail.to_owned() }]));
+    match (found.pop(), found.is_empty()) {
+        (Some(granting), true) => Ok(Ok(granting)),
+        (Some(_), false) => refused("/service", "is required: several services of the account could be topped up"),
+        (None, _) if faults.is_empty() => refused("/service", "no service of the account has a tariff"),
+        (None, _) => {
+            faults.dedup();
+            Ok(Err(faults))
+        }
+    }
 }
 
 /// Charges posted for an account, in the order they came.
@@ -166,18 +275,33 @@ async fn list(
     let row = accounts::find(&mut tx, &key).await?.ok_or_else(Problem::not_found)?;
     let rows = charges::list(&mut tx, row.id, after, limit).await?;
     let last = rows.last().map(|row| row.id.to_string());
-    Ok(Json(page(rows.iter().map(shown).collect(), limit, last)))
+    let granted = granted_by(&mut tx, &rows).await?;
+    let of = |row: &PostedRow| granted.iter().find(|known| known.grant.id == charges::public_id(row.id));
+    Ok(Json(page(rows.iter().map(|row| shown(row, of(row))).collect(), limit, last)))
 }
 
-fn shown(row: &PostedRow) -> Value {
-    json!({
+fn shown(row: &PostedRow, granted: Option<&GrantRow>) -> Value {
+    let mut shown = json!({
         "id": charges::public_id(row.id),
         "charge": row.posting,
         "cycle": row.cycle,
         "on": row.on,
         "posted_by": row.posted_by,
         "created_at": row.created_at,
-    })
+    });
+    if let Some(GrantRow { grant, tariff, price }) = granted {
+        // Octets, seconds or sessions; to be used in all of the billing periods from the one of its day to its end.
+        shown["granted"] = json!({
+            "service": grant.service,
+            "tariff": tariff,
+            "charge": grant.charge,
+            "amount": grant.amount.to_string(),
+            "price": price.map(|price| price.to_string()),
+            "from": grant.from,
+            "until": grant.until,
+        });
+    }
+    shown
 }
 
 const MOST_DAYS_AHEAD: i64 = 400;

@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
-use crate::vocabulary::hex;
 use crate::mediation::{PROFILE_MAX, Profile, shipped, shipped_names};
+use crate::vocabulary::hex;
 use crate::vocabulary::{Cidr, Fault, Secret, SourceId, TenantId};
 
 /// What the configuration says about billing systems.

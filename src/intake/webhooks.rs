@@ -18,11 +18,11 @@ use super::caller::{ADMINS, Caller, OPERATORS, READERS};
 use super::idempotency::{Once, again};
 use super::problem::Problem;
 use super::request::{Asked, At, Document, PageQuery, cursor, limit, page};
-use crate::vocabulary::hex;
 use crate::outgoing::{SigningKey, Target};
 use crate::store::events::{self, EventType, NewEvent};
 use crate::store::outlets::{self, Change, DeliveryRow, NewOutlet, OutletKind, OutletRow, REPLAY_MAX, Replayed};
 use crate::store::{StoreError, Tx, audit};
+use crate::vocabulary::hex;
 use crate::vocabulary::{Faults, Secret, Timestamp};
 
 pub(super) fn routes() -> OpenApiRouter<App> {

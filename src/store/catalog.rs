@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{StoreError, Tx, audit, blast, domains, follow, on};
 use crate::billing::facts::{KnownVersion, TariffBook};
 use crate::billing::history::PlanTariffs;
-use crate::billing::tariff::Tariff;
+use crate::billing::tariff::{ChargeKind, Pool, Tariff};
 use crate::catalog::{Bundle, Catalog, Effect, compare, read};
 use crate::vocabulary::{Fault, Timestamp, from_micros, to_micros};
 
@@ -117,12 +117,26 @@ pub async fn tariff_book(tx: &mut Tx, tenant: &str) -> Result<TariffBook, StoreE
     Ok(book)
 }
 
-/// The plans of the catalog in force of whose tariff some version has thresholds.
+/// The plans of the catalog in force of whose tariff some version has thresholds, or shares an allowance with one that
+/// has.
 pub async fn plans_with_thresholds(tx: &mut Tx, tenant: &str) -> Result<Vec<String>, StoreError> {
     let Some(in_force) = in_force(tx, tenant).await? else { return Ok(Vec::new()) };
     let book = tariff_book(tx, tenant).await?;
+    let versions = || book.values().flatten().map(|known| &known.tariff);
+    // What others use of a pool may cross a threshold of one of them.
+    let pooled = |tariff: &Tariff, id: &str| {
+        let usage = tariff.charge(id).map(|charge| &charge.kind);
+        matches!(usage, Some(ChargeKind::Usage(usage)) if usage.pool() != Pool::Service)
+    };
+    let watched: BTreeSet<&str> = versions()
+        .flat_map(|tariff| tariff.thresholds.iter().map(move |threshold| (tariff, threshold.meter.as_str())))
+        .filter(|(tariff, meter)| pooled(tariff, meter))
+        .map(|(_, meter)| meter)
+        .collect();
+    let may_cross =
+        |tariff: &Tariff| !tariff.thresholds.is_empty() || watched.iter().any(|meter| pooled(tariff, meter));
     let has_any = |tariff: &String| {
-        book.get(tariff).is_some_and(|versions| versions.iter().any(|known| !known.tariff.thresholds.is_empty()))
+        book.get(tariff).is_some_and(|versions| versions.iter().any(|known| may_cross(&known.tariff)))
     };
     Ok(in_force
         .catalog

@@ -108,7 +108,7 @@ pub async fn named(tx: &mut Tx, account_id: i64, external_id: &str) -> Result<Op
 
 /// The one of an id as its line and the API name it.
 pub async fn of_id(tx: &mut Tx, account_id: i64, id: &str) -> Result<Option<PostedRow>, StoreError> {
-    let Some(id) = id.strip_prefix(PUBLIC).and_then(|number| number.parse::<i64>().ok()) else { return Ok(None) };
+    let Some(id) = row_of(id) else { return Ok(None) };
     let row: Option<Row> = on!(tx, c => sqlx::query_as(OF_ID).bind(account_id).bind(id).fetch_optional(c).await)?;
     row.map(PostedRow::try_from).transpose()
 }
@@ -116,6 +116,11 @@ pub async fn of_id(tx: &mut Tx, account_id: i64, id: &str) -> Result<Option<Post
 /// Id of a posted charge, as its line and the API name it.
 pub fn public_id(id: i64) -> String {
     format!("{PUBLIC}{id}")
+}
+
+/// The row of a posted charge by its id.
+pub(super) fn row_of(id: &str) -> Option<i64> {
+    id.strip_prefix(PUBLIC)?.parse().ok()
 }
 
 const PUBLIC: &str = "ch_";

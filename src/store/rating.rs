@@ -9,18 +9,24 @@ use thiserror::Error;
 use super::accounts::FactsRow;
 use super::billing::{self as rows, BilledAccount, IssuedLine, Wanted};
 use super::charges::PostedRow;
-use super::{StoreError, Tx, accounts, catalog, census, charges, held, ledger, ledger_totals};
-use crate::account::TaxExempt;
+use super::grants::GrantRow;
+use super::{StoreError, Tx, accounts, catalog, census, charges, families, grants, held, ledger, ledger_totals};
+use crate::account::{Status, TaxExempt};
+use crate::billing::allowance::Carry;
 use crate::billing::calendar::CalendarError;
-use crate::billing::charges::{PostedCharge, tariff_of_line};
+use crate::billing::charges::{PostedCharge, Posting, PostingKind, tariff_of_line};
 use crate::billing::count::{Census, CountList};
-use crate::billing::explain::{Explanation, explain as explained, own_amount};
+use crate::billing::explain::{Explanation, PoolGround, explain as explained, own_amount};
 use crate::billing::facts::{
     AccountFacts, Causes, KnownVersion, RunContext, ServiceFacts, TariffBook, UsageEntry, Wholesale,
 };
+use crate::billing::groups::newer;
 use crate::billing::history::{PlanTariffs, ServiceHistory, billed};
-use crate::billing::lines::{ItemKey, StoredLine};
-use crate::billing::run::{RunError, lines_since, looked_at_everywhere, looks_back, usage_needed};
+use crate::billing::lines::{GrantBasis, ItemKey, PoolBasis, Ratio, StoredLine};
+use crate::billing::run::{
+    RunError, UsageNeed, lines_since, looked_at_everywhere, looks_back, pools_over_accounts, shares_with_others,
+    usage_needed, usage_needed_of,
+};
 use crate::billing::shared::{SharedFigures, shared_figures};
 use crate::billing::tariff::{ChargeKind, Tariff};
 use crate::billing::{account_wide, wholesale};
@@ -74,7 +80,8 @@ pub async fn context(
     })
 }
 
-/// One account's facts, with the usage its items need. The inner error stops this account only.
+/// One account's facts, with the usage its items need, and its relatives where it shares an allowance with them. The inner
+/// error stops this account only.
 pub async fn facts(
     tx: &mut Tx,
     account: &BilledAccount,
@@ -82,18 +89,67 @@ pub async fn facts(
     context: &RunContext,
     plans: &PlanTariffs,
 ) -> Result<Result<AccountFacts, RunError>, StoreError> {
-    let found = facts_of(tx, std::slice::from_ref(account), tenant, context, plans).await?;
-    Ok(found.into_iter().next().expect("one result for each account"))
+    let family = relatives(tx, tenant, account, context).await?;
+    let found = facts_of(tx, std::slice::from_ref(&family), tenant, context, plans).await?;
+    Ok(beside_relatives(&family, account.id, found))
 }
 
-/// The facts of many accounts with a handful of statements, in the order of the accounts.
+/// The accounts that may share an allowance with one, itself among them; one alone where no tariff says so.
+pub(super) async fn relatives(
+    tx: &mut Tx,
+    tenant: &str,
+    account: &BilledAccount,
+    context: &RunContext,
+) -> Result<Vec<BilledAccount>, StoreError> {
+    let families = units_of(tx, tenant, std::slice::from_ref(account), context).await?;
+    Ok(families.into_iter().next().unwrap_or_else(|| vec![account.clone()]))
+}
+
+/// The families of these accounts where a tariff shares an allowance among accounts; each alone where none does.
+pub async fn units_of(
+    tx: &mut Tx,
+    tenant: &str,
+    accounts: &[BilledAccount],
+    context: &RunContext,
+) -> Result<Vec<Vec<BilledAccount>>, StoreError> {
+    let pooled = context.tariffs.values().flatten().any(|version| pools_over_accounts(&version.tariff));
+    match pooled {
+        true => families::of(tx, tenant, accounts).await,
+        false => Ok(accounts.iter().map(|account| vec![account.clone()]).collect()),
+    }
+}
+
+/// One account's facts with those of its relatives, which were read with it.
+fn beside_relatives(
+    family: &[BilledAccount],
+    account_id: i64,
+    found: Vec<Result<AccountFacts, RunError>>,
+) -> Result<AccountFacts, RunError> {
+    let (mut own, mut relatives) = (None, Vec::new());
+    for (account, facts) in family.iter().zip(found) {
+        match facts {
+            facts if account.id == account_id => own = Some(facts),
+            Ok(facts) => relatives.push(facts),
+            // Whoever shares something with it was told so when it was read.
+            Err(_) => {}
+        }
+    }
+    let mut own = own.expect("an account is one of its family")?;
+    own.relatives = relatives;
+    Ok(own)
+}
+
+/// The facts of many accounts with a handful of statements, in their order. `units` are read at one moment and rated
+/// together: an account that cannot be read stops those of its unit that share an allowance with others.
 pub async fn facts_of(
     tx: &mut Tx,
-    accounts: &[BilledAccount],
+    units: &[Vec<BilledAccount>],
     tenant: &str,
     context: &RunContext,
     plans: &PlanTariffs,
 ) -> Result<Vec<Result<AccountFacts, RunError>>, StoreError> {
+    let accounts: Vec<BilledAccount> = units.iter().flatten().cloned().collect();
+    let accounts = accounts.as_slice();
     let ids: Vec<i64> = accounts.iter().map(|account| account.id).collect();
     let mut stored: HashMap<i64, Stored> = ids.iter().map(|id| (*id, Stored::default())).collect();
     for (account, service, external_id) in accounts::service_ids(tx, &ids).await? {
@@ -115,6 +171,9 @@ pub async fn facts_of(
     for (account, row) in charges::of_accounts(tx, &ids, &context.cycle.id).await? {
         stored.entry(account).or_default().take(row, |one, row| one.posted.push(row));
     }
+    for (account, row) in grants::of_accounts(tx, &ids, &context.cycle.id).await? {
+        stored.entry(account).or_default().take(row, |one, row| one.grants.push(row));
+    }
     for (account, services) in counted(tx, accounts, tenant, context).await? {
         stored.entry(account).or_default().take_counted(services);
     }
@@ -126,7 +185,8 @@ pub async fn facts_of(
             gather(account, stored, services, tenant, context)
         })
         .collect();
-    read_usage(tx, &mut found, context, &[]).await?;
+    let sizes: Vec<usize> = units.iter().map(Vec::len).collect();
+    read_usage(tx, &mut found, &sizes, context, &[]).await?;
     Ok(found.into_iter().map(|one| one.map(|one| one.facts)).collect())
 }
 
@@ -162,6 +222,7 @@ struct Stored {
     issued: IssuedLines,
     held: BTreeSet<ItemKey>,
     posted: Vec<PostedRow>,
+    grants: Vec<GrantRow>,
     /// What it pays for the subscribers of tenants.
     counted: Vec<ServiceFacts>,
     watermark: i64,
@@ -190,12 +251,12 @@ impl Stored {
 }
 
 /// An account's facts, and the row of each of its services.
-struct Gathered {
-    account_id: i64,
-    facts: AccountFacts,
+pub(super) struct Gathered {
+    pub account_id: i64,
+    pub facts: AccountFacts,
     /// Some of its lines of long ago are left out.
     partial: bool,
-    rows: Vec<i64>,
+    pub rows: Vec<i64>,
     /// Rows of services whose sums may be of another cycle's periods.
     moved: BTreeSet<i64>,
 }
@@ -204,7 +265,7 @@ struct Gathered {
 fn gather(
     account: &BilledAccount,
     stored: Stored,
-    Services { exempt, mut services, mut rows, mut moved, changed_at }: Services,
+    Services { exempt, parents, mut services, mut rows, mut moved, changed_at }: Services,
     tenant: &str,
     context: &RunContext,
 ) -> Result<Gathered, RunError> {
@@ -212,7 +273,7 @@ fn gather(
         return Err(error);
     }
     services.extend(stored.counted);
-    let posted = posted(&stored.posted, context)?;
+    let posted = posted(&stored.posted, &stored.grants, context)?;
     services.extend(posted.iter().map(PostedCharge::facts));
     services.extend(account_wide(&services, &context.tariffs));
     if account.bill_cycle != context.cycle.id {
@@ -226,6 +287,10 @@ fn gather(
         tax_exempt: exempt.is_all(),
         exempt_from: exempt.taxes().to_vec(),
         posted,
+        grants: stored.grants.into_iter().map(|row| row.grant).collect(),
+        parents,
+        place: account.id,
+        relatives: Vec::new(),
         services,
         issued: stored.issued.lines,
         looked: stored.issued.looked,
@@ -246,6 +311,8 @@ fn unchanged_since(changed_at: Option<Timestamp>, context: &RunContext) -> Optio
 /// What an account's services are billed for, without usage.
 pub(super) struct Services {
     pub exempt: TaxExempt,
+    /// The account's parent from an instant on, in order.
+    pub parents: Vec<(Timestamp, Option<String>)>,
     pub services: Vec<ServiceFacts>,
     /// The row of each.
     pub rows: Vec<i64>,
@@ -276,9 +343,16 @@ fn services(
     let mut histories: BTreeMap<i64, ServiceHistory> = BTreeMap::new();
     let mut tax_exempt = (Timestamp::MIN, TaxExempt::default());
     let changed_at = rows.iter().map(|row| row.from_at).max();
+    let mut parents: BTreeMap<Timestamp, (bool, Option<String>)> = BTreeMap::new();
     for row in rows {
         if row.from_at >= tax_exempt.0 {
             tax_exempt = (row.from_at, row.facts.tax_exempt.clone());
+        }
+        // A service that ends keeps what its account was; the others know better.
+        let lives = row.facts.status != Status::Terminated;
+        let parent = parents.entry(row.from_at).or_insert((lives, row.facts.parent.clone()));
+        if lives && !parent.0 {
+            *parent = (lives, row.facts.parent.clone());
         }
         let Some(id) = ids.get(&row.service_id) else { continue };
         let history =
@@ -296,38 +370,57 @@ fn services(
         rows.extend(std::iter::repeat_n(*row, found.len()));
         services.extend(found);
     }
-    Ok(Services { exempt: tax_exempt.1, services, rows, moved, changed_at })
+    let parents = parents.into_iter().map(|(from, (_, parent))| (from, parent)).collect();
+    Ok(Services { exempt: tax_exempt.1, parents, services, rows, moved, changed_at })
 }
 
-/// Adds the usage that the items need. `pending`: ledger entries that are not written yet, with their service, numbered on
-/// from the ledger's last.
+/// What is known of an account whose running period is looked at.
+pub(super) struct Running {
+    pub account: BilledAccount,
+    pub services: Services,
+    pub issued: IssuedLines,
+    pub posted: Vec<PostedRow>,
+    pub grants: Vec<GrantRow>,
+    /// Ledger entries that are not written yet, with their service, numbered on from the ledger's last.
+    pub pending: Vec<(i64, UsageEntry)>,
+}
+
+/// Adds the usage that the items of a family need.
 pub(super) async fn complete(
     tx: &mut Tx,
-    account: &BilledAccount,
+    family: Vec<Running>,
     tenant: &str,
     context: &RunContext,
-    services: Services,
-    (issued, posted): (IssuedLines, Vec<PostedRow>),
-    pending: &[(i64, UsageEntry)],
-) -> Result<Result<AccountFacts, RunError>, StoreError> {
-    let written = ledger::last_sequences(tx, &[account.id]).await?.get(&account.id).copied().unwrap_or(0);
-    let held = held::keys_of(tx, &[account.id], &context.cycle.id).await?.into_iter().map(|(_, key)| key).collect();
-    let watermark = pending.iter().map(|(_, entry)| entry.sequence).fold(written, i64::max);
-    let mut stored = Stored { issued, held, posted, watermark, ..Stored::default() };
-    for (_, services) in counted(tx, std::slice::from_ref(account), tenant, context).await? {
-        stored.take_counted(services);
+) -> Result<Vec<Result<Gathered, RunError>>, StoreError> {
+    let size = family.len();
+    let ids: Vec<i64> = family.iter().map(|one| one.account.id).collect();
+    let written = ledger::last_sequences(tx, &ids).await?;
+    let held = held::keys_of(tx, &ids, &context.cycle.id).await?;
+    let mut pending = Vec::new();
+    let mut found = Vec::with_capacity(size);
+    for one in family {
+        let written = written.get(&one.account.id).copied().unwrap_or(0);
+        let watermark = one.pending.iter().map(|(_, entry)| entry.sequence).fold(written, i64::max);
+        let own = held.iter().filter(|(account, _)| *account == one.account.id);
+        let held = own.map(|(_, key)| key.clone()).collect();
+        let Running { account, services, issued, posted, grants, pending: more } = one;
+        let mut stored = Stored { issued, held, posted, grants, watermark, ..Stored::default() };
+        for (_, services) in counted(tx, std::slice::from_ref(&account), tenant, context).await? {
+            stored.take_counted(services);
+        }
+        found.push(gather(&account, stored, services, tenant, context));
+        pending.extend(more);
     }
-    let mut one = [gather(account, stored, services, tenant, context)];
-    read_usage(tx, &mut one, context, pending).await?;
-    let [one] = one;
-    Ok(one.map(|one| one.facts))
+    read_usage(tx, &mut found, &[size], context, &pending).await?;
+    Ok(found)
 }
 
 /// First the sums that were kept, or what is new since the last run, then everything of the periods that turn out to need
-/// their entries. `pending` is of the one account there is.
+/// their entries. `units`: how many accounts are rated together, one after the other. `pending` is not written yet.
 async fn read_usage(
     tx: &mut Tx,
     found: &mut [Result<Gathered, RunError>],
+    units: &[usize],
     context: &RunContext,
     pending: &[(i64, UsageEntry)],
 ) -> Result<(), StoreError> {
@@ -339,7 +432,7 @@ async fn read_usage(
         take_pending(one, pending, context);
     }
     read_back(tx, found, context).await?;
-    read_periods(tx, found, context).await
+    read_periods(tx, found, units, context).await
 }
 
 /// Every line of the accounts of which a run looks at periods of long ago.
@@ -444,21 +537,42 @@ async fn census_of(tx: &mut Tx, tenant: &str) -> Result<Result<Arc<Census>, RunE
 }
 
 /// The charges that were posted for an account and that this cycle bills.
-fn posted(rows: &[PostedRow], context: &RunContext) -> Result<Vec<PostedCharge>, RunError> {
+fn posted(rows: &[PostedRow], granted: &[GrantRow], context: &RunContext) -> Result<Vec<PostedCharge>, RunError> {
     let mut found = Vec::with_capacity(rows.len());
     for row in rows {
         let id = charges::public_id(row.id);
         let failed = |why: String| RunError::Posted { id: id.clone(), why };
-        let base = match &row.posting.tariff {
+        let posting = match row.posting.kind {
+            PostingKind::TopUp => {
+                let granted = granted.iter().find(|known| known.grant.id == id);
+                let granted = granted.ok_or_else(|| failed("what it granted is not stored".to_owned()))?;
+                // What costs nothing has no line.
+                let Some(posting) = priced(&row.posting, granted) else { continue };
+                posting
+            }
+            _ => row.posting.clone(),
+        };
+        let base = match &posting.tariff {
             Some(name) => {
                 let base = posted_by(&context.tariffs, name, row.on, row.created_at);
                 Some(base.ok_or_else(|| failed(format!("there is no tariff {name}")))?)
             }
             None => None,
         };
-        found.push(PostedCharge::of(&id, &row.posting, row.on, base, row.currency, row.created_at).map_err(failed)?);
+        found.push(PostedCharge::of(&id, &posting, row.on, base, row.currency, row.created_at).map_err(failed)?);
     }
     Ok(found)
+}
+
+/// A top-up as the charge it is: its price, by the tariff of its service.
+fn priced(posting: &Posting, granted: &GrantRow) -> Option<Posting> {
+    Some(Posting {
+        amount: Some(granted.price?.to_string()),
+        tariff: Some(granted.tariff.clone()),
+        charge: Some(granted.grant.charge.clone()),
+        service: Some(granted.grant.service.clone()),
+        ..posting.clone()
+    })
 }
 
 /// The version of a tariff by which a charge is priced: of those known when it was posted the one in force on its day, and
@@ -530,13 +644,20 @@ async fn read_late(tx: &mut Tx, metered: &mut [&mut Gathered]) -> Result<(), Sto
 async fn read_periods(
     tx: &mut Tx,
     found: &mut [Result<Gathered, RunError>],
+    units: &[usize],
     context: &RunContext,
 ) -> Result<(), StoreError> {
     let mut wanted = Vec::new();
     let mut places = Vec::new();
-    for (index, slot) in found.iter_mut().enumerate() {
+    let mut needed = Vec::new();
+    let mut first = 0;
+    for size in units {
+        needed.extend(needed_of_unit(&mut found[first..first + size], context));
+        first += size;
+    }
+    for ((index, slot), needs) in found.iter_mut().enumerate().zip(needed) {
         let Ok(one) = slot else { continue };
-        match usage_needed(&one.facts, context) {
+        match needs {
             Ok(needs) => {
                 for need in needs {
                     wanted.push(Wanted {
@@ -563,6 +684,43 @@ async fn read_periods(
     Ok(())
 }
 
+/// What each account of a unit needs.
+fn needed_of_unit(
+    unit: &mut [Result<Gathered, RunError>],
+    context: &RunContext,
+) -> Vec<Result<Vec<UsageNeed>, RunError>> {
+    if let [one] = unit {
+        return vec![one.as_ref().map_err(Clone::clone).and_then(|one| usage_needed(&one.facts, context))];
+    }
+    let mut stopped =
+        unit.iter().find_map(|one| one.as_ref().err()).map(|why| RunError::Relative { why: why.to_string() });
+    if stopped.is_none() {
+        // Borrowed for a moment: they stand side by side only here.
+        let mut family: Vec<AccountFacts> =
+            unit.iter_mut().flatten().map(|one| std::mem::take(&mut one.facts)).collect();
+        let needs = usage_needed_of(&family, context);
+        for one in unit.iter_mut().flatten().rev() {
+            one.facts = family.pop().expect("one for each account");
+        }
+        match needs {
+            Ok(needs) => {
+                let mut found: Vec<Vec<UsageNeed>> = unit.iter().map(|_| Vec::new()).collect();
+                needs.into_iter().for_each(|need| found[need.account].push(need));
+                return found.into_iter().map(Ok).collect();
+            }
+            Err(error) => stopped = Some(error),
+        }
+    }
+    let alone = |one: &Result<Gathered, RunError>| {
+        let one = one.as_ref().map_err(Clone::clone)?;
+        match &stopped {
+            Some(error) if shares_with_others(&one.facts, &context.tariffs) => Err(error.clone()),
+            _ => usage_needed(&one.facts, context),
+        }
+    };
+    unit.iter().map(alone).collect()
+}
+
 /// A line with all that it was made from.
 #[derive(Debug, Clone)]
 pub struct LineGround {
@@ -581,12 +739,15 @@ pub struct LineGround {
     pub posted: Option<PostedRow>,
     /// The figures of an allowance that it shares.
     pub shared: Option<SharedFigures>,
+    /// What a shared allowance was made from, where the line says so.
+    pub pool: Option<PoolGround>,
 }
 
 impl LineGround {
     pub fn explain(&self) -> Result<Explanation, RunError> {
         let own = own_amount(&self.stored, &self.tariff);
-        let mut explanation = explained(&self.stored, self.before.as_ref(), &self.tariff, own, &self.entries)?;
+        let (before, pool) = (self.before.as_ref(), self.pool.as_ref());
+        let mut explanation = explained(&self.stored, before, &self.tariff, own, &self.entries, pool)?;
         if let Some(count) = &self.stored.line.count
             && !self.counted.as_ref().is_some_and(|list| count.is_of(list))
         {
@@ -642,7 +803,76 @@ pub async fn line_ground(tx: &mut Tx, tenant: Option<&str>, id: &str) -> Result<
         Some(_) => charges::of_id(tx, account_id, &line.charge).await?,
         None => None,
     };
-    Ok(Some(LineGround { account_id, service_id, stored, before, tariff, entries, counted, posted, shared }))
+    let pool = match &stored.basis.pool {
+        Some(pool) => Some(pool_ground(tx, account_id, &stored, pool, &tariff, (&book, &issued)).await?),
+        None => None,
+    };
+    Ok(Some(LineGround { account_id, service_id, stored, before, tariff, entries, counted, posted, shared, pool }))
+}
+
+/// What the store has of those a line shared its allowance with, of the lines before it, and of the top-ups it names.
+async fn pool_ground(
+    tx: &mut Tx,
+    account_id: i64,
+    stored: &StoredLine,
+    pool: &PoolBasis,
+    tariff: &Tariff,
+    (book, issued): (&TariffBook, &[StoredLine]),
+) -> Result<PoolGround, RatingError> {
+    let line = &stored.line;
+    let mut accounts_of: BTreeMap<&str, (i64, Vec<StoredLine>)> = BTreeMap::new();
+    accounts_of.insert(&line.account, (account_id, issued.to_vec()));
+    let mut members = Vec::with_capacity(pool.members.len());
+    for member in &pool.members {
+        let name = member.account.as_deref().unwrap_or(&line.account);
+        if !accounts_of.contains_key(name) {
+            let id = accounts::row_of(tx, &line.tenant, &stored.basis.source, name).await?;
+            let id = id.ok_or_else(|| RunError::Unreadable(format!("account {name} of its allowance is gone")))?;
+            accounts_of.insert(name, (id, rows::issued(tx, id, &line.cycle).await?));
+        }
+        let account = accounts_of[name].0;
+        let unknown = || RunError::UnknownVersion { tariff: member.tariff.clone(), version: member.version };
+        let versions = book.get(&member.tariff).map(Vec::as_slice).unwrap_or_default();
+        let version = versions.iter().find(|known| known.tariff.version == member.version).ok_or_else(unknown)?;
+        let services = accounts::services(tx, account).await?;
+        let service = services.into_iter().find(|row| row.external_id == member.service);
+        let entries = match service {
+            Some(service) => rows::usage_of_period(tx, account, service.id, &line.period, member.watermark).await?,
+            None => Vec::new(),
+        };
+        members.push((version.tariff.clone(), entries));
+    }
+    // The lines of the period before, as they stood when this line was made.
+    let pooled = match tariff.charge(&line.charge).map(|charge| &charge.kind) {
+        Some(ChargeKind::Usage(usage)) => usage.pool() != crate::billing::tariff::Pool::Service,
+        _ => false,
+    };
+    let mut newest: Option<&StoredLine> = None;
+    for other in accounts_of.values().flat_map(|(_, issued)| issued) {
+        let of_chain = other.line.charge == line.charge && (pooled || other.line.service == line.service);
+        let earlier = other.line.period.start < line.period.start && other.line.created_at <= line.created_at;
+        if of_chain && earlier {
+            newest = newer(newest, other);
+        }
+    }
+    let before = newest.and_then(|line| line.basis.carry.clone()).unwrap_or_else(Carry::default);
+    let ids: Vec<i64> = pool.grants.iter().filter_map(|grant| charges::row_of(&grant.id)).collect();
+    let unit = match tariff.charge(&line.charge).map(|charge| &charge.kind) {
+        Some(ChargeKind::Usage(usage)) => usage.unit_size(),
+        _ => 1,
+    };
+    let calendar = catalog::in_force(tx, &line.tenant).await?;
+    let calendar = calendar.and_then(|known| known.catalog.cycles.get(&line.cycle).map(|cycle| cycle.calendar.clone()));
+    let mut granted = Vec::new();
+    for row in grants::these(tx, &ids).await? {
+        let amount = crate::vocabulary::Exact::ratio(i128::from(row.grant.amount), i128::from(unit));
+        let until = match (&calendar, row.grant.until) {
+            (Some(cycle), Some(until)) => Some(crate::billing::groups::last_period(cycle, until)?),
+            _ => None,
+        };
+        granted.push(GrantBasis { id: row.grant.id, until, amount: Ratio(amount.map_err(RunError::from)?) });
+    }
+    Ok(PoolGround { members, before, grants: granted })
 }
 
 /// Facts that are not a service's have no usage.

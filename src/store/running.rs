@@ -3,7 +3,7 @@
 //!
 //! Prices are remembered by the version of the catalog, for whoever asks often.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::ToSpan;
@@ -11,15 +11,18 @@ use jiff::ToSpan;
 use super::billing::{self as rows, BilledAccount};
 use super::charges::PostedRow;
 use super::cycles::{self, Timetable};
+use super::grants::GrantRow;
 use super::ledger::Cutting;
-use super::rating::{IssuedLines, RatingError, Services, complete, services_of};
+use super::rating::{IssuedLines, RatingError, Running, Services, complete, relatives, services_of};
 use super::thresholds::{Look, Totals};
-use super::{StoreError, Tx, catalog, charges, ledger, on, thresholds};
+use super::{StoreError, Tx, catalog, charges, grants, ledger, on, thresholds};
 use crate::billing::balance::{Balance, balance as balanced};
 use crate::billing::facts::{AccountFacts, Causes, RunContext, TariffBook, UsageEntry};
 use crate::billing::history::PlanTariffs;
 use crate::billing::run::{RunError, lines};
-use crate::billing::thresholds::{Standing, standings as standing};
+use crate::billing::thresholds::{
+    Distance, Standing, depends_on_others, nearest, shared_standings, standings as standing,
+};
 use crate::catalog::Catalog;
 use crate::usage::Cuts;
 use crate::vocabulary::{Period, Timestamp, from_micros};
@@ -54,7 +57,22 @@ pub enum Judged {
         standings: Vec<Standing>,
         /// Totals that are at most what the standings were counted from.
         totals: Totals,
+        /// What must come to them before anything can be crossed.
+        distance: Distance,
+        /// Those it shares an allowance with.
+        others: Vec<Other>,
     },
+}
+
+/// A service that shares an allowance with the one that is looked at.
+#[derive(Debug)]
+pub struct Other {
+    pub account_id: i64,
+    pub service_id: i64,
+    pub facts_id: i64,
+    pub totals: Totals,
+    pub distance: Distance,
+    pub standings: Vec<Standing>,
 }
 
 const VERSION: &str = "SELECT catalog_version FROM tenant WHERE id = $1";
@@ -134,21 +152,20 @@ pub async fn balance(
     let no_cycle = || RatingError::NoCycle { tenant: tenant.to_owned(), cycle: cycle.to_owned() };
     let mut context = prices.context(cycle, now, now).ok_or_else(no_cycle)??;
     context.closures = rows::closures(tx, tenant, cycle).await?;
-    let services = services_of(tx, account.id, &context, &prices.plans).await??;
-    // All of them: which tariffs are needed is known only with them.
-    let mut issued = IssuedLines::default();
-    for (_, line) in rows::issued_of(tx, &[account.id], cycle, Timestamp::MIN).await? {
-        issued.take(line?);
-    }
-    let billed = issued.lines.iter().map(|line| line.line.tariff.id.as_str());
-    let posted = charges::of_accounts(tx, &[account.id], cycle).await?;
-    let posted: Vec<PostedRow> = posted.into_iter().map(|(_, row)| row).collect::<Result<_, _>>()?;
-    let named = posted.iter().filter_map(|row| row.posting.tariff.as_deref());
-    let agreed = prices.catalog.wholesale.iter().map(|agreed| agreed.tariff.as_str());
-    context.tariffs = prices.tariffs(billed.chain(tariffs_of(&services)).chain(named).chain(agreed));
+    let own = services_of(tx, account.id, &context, &prices.plans).await??;
     let until = context.period.end.min(now);
-    let pending = pending(tx, prices, account.id, until, &context).await?;
-    let facts = complete(tx, account, tenant, &context, services, (issued, posted), &pending).await??;
+    let family = family(tx, prices, account, own, &mut context, until).await?;
+    let mut found = Vec::with_capacity(family.len());
+    for one in complete(tx, family, tenant, &context).await? {
+        found.push(one.map(|one| one.facts));
+    }
+    let place = found.iter().position(|one| one.as_ref().is_ok_and(|facts| facts.place == account.id));
+    let mut facts = match place {
+        Some(place) => found.remove(place)?,
+        // What stops it is said of it, or of whom it shares an allowance with.
+        None => return Err(found.into_iter().find_map(Result::err).unwrap_or(RunError::TooManyPeriods).into()),
+    };
+    facts.relatives = found.into_iter().flatten().collect();
     let found = lines(&facts, &context)?.lines;
     Ok(balanced(&facts.account, facts.watermark, &context, &found))
 }
@@ -168,8 +185,21 @@ pub async fn standings(tx: &mut Tx, prices: &Prices, look: &Look, now: Timestamp
         Err(error) => return Ok(Judged::Unratable { period, error }),
     };
     context.tariffs = prices.tariffs(tariffs_of(&services));
+    let last = period.end.checked_sub(1.microsecond()).unwrap_or(period.end);
+    let at = now.min(last).max(period.start);
+    let own = services
+        .rows
+        .iter()
+        .zip(&services.services)
+        .position(|(row, service)| *row == look.service_id && service.addon.is_none());
+    let Some(own) = own else { return Ok(Judged::Gone) };
+    let granted = grants::of_accounts(tx, &[look.account_id], &look.cycle).await?;
+    let granted = granted.into_iter().map(|(_, row)| row.map(|row| row.grant)).collect::<Result<Vec<_>, _>>()?;
+    if depends_on_others(&services.services[own], &granted, &context.tariffs) {
+        return shared(tx, prices, look, (services, context), at).await;
+    }
     let totals = thresholds::totals(tx, look.service_id, look.period_start_at).await?;
-    let Services { exempt, services, rows, .. } = services;
+    let Services { exempt, services, .. } = services;
     let mut facts = AccountFacts {
         tenant: look.tenant.clone(),
         source: look.source.clone(),
@@ -179,21 +209,127 @@ pub async fn standings(tx: &mut Tx, prices: &Prices, look: &Look, now: Timestamp
         services,
         ..AccountFacts::default()
     };
-    let own =
-        rows.iter().zip(&facts.services).position(|(row, service)| *row == look.service_id && service.addon.is_none());
-    let Some(own) = own else { return Ok(Judged::Gone) };
     let written = rows::usage_of_period(tx, look.account_id, look.service_id, &period, i64::MAX).await?;
     let pending = pending(tx, prices, look.account_id, period.end, &context).await?;
     let mine = pending.into_iter().filter(|(service, _)| *service == look.service_id).map(|(_, entry)| entry);
     facts.services[own].usage = written.into_iter().chain(mine).collect();
-    let last = period.end.checked_sub(1.microsecond()).unwrap_or(period.end);
-    match standing(&facts, &context, now.min(last).max(period.start)) {
+    match standing(&facts, &context, at) {
         Ok(mut standings) => {
             standings.retain(|standing| standing.service == own);
-            Ok(Judged::Known { period, standings, totals })
+            let distance = nearest(&standings);
+            Ok(Judged::Known { period, standings, totals, distance, others: Vec::new() })
         }
         Err(error) => Ok(Judged::Unratable { period, error }),
     }
+}
+
+/// As `standings`, of a service whose allowance is more than its own of the period.
+async fn shared(
+    tx: &mut Tx,
+    prices: &Prices,
+    look: &Look,
+    (services, mut context): (Services, RunContext),
+    at: Timestamp,
+) -> Result<Judged, StoreError> {
+    let period = context.period.clone();
+    let tenant = prices.catalog.tenant.as_str();
+    context.closures = rows::closures(tx, tenant, &look.cycle).await?;
+    // The period is looked at whatever was issued of it.
+    context.causes.rerate = Some(period.start);
+    let account = BilledAccount {
+        id: look.account_id,
+        source: look.source.clone(),
+        external_id: look.account.clone(),
+        bill_cycle: look.cycle.clone(),
+    };
+    let family = match family(tx, prices, &account, services, &mut context, period.end).await {
+        Ok(family) => family,
+        Err(RatingError::Store(error)) => return Err(error),
+        Err(RatingError::Run(error)) => return Ok(Judged::Unratable { period, error }),
+        Err(other) => return Err(StoreError::Database(other.to_string())),
+    };
+    // Of the same moment as the usage: guards must not promise more than was counted.
+    let members: Vec<i64> = family.iter().flat_map(|one| one.services.rows.iter().copied()).collect();
+    let places = thresholds::places(tx, &members, look.period_start_at).await?;
+    let mut found = Vec::with_capacity(family.len());
+    for one in complete(tx, family, tenant, &context).await? {
+        match one {
+            Ok(one) => found.push((one.account_id, one.rows, one.facts)),
+            Err(error) => return Ok(Judged::Unratable { period, error }),
+        }
+    }
+    let facts: Vec<AccountFacts> = found.iter_mut().map(|(_, _, facts)| std::mem::take(facts)).collect();
+    let (standings, reaches) = match shared_standings(&facts, &context, at) {
+        Ok(found) => found,
+        Err(error) => return Ok(Judged::Unratable { period, error }),
+    };
+    let mut others: BTreeMap<i64, Other> = BTreeMap::new();
+    let row_of = |account: usize, service: usize| (found[account].0, found[account].1[service]);
+    for reach in &reaches {
+        let (account_id, service_id) = row_of(reach.account, reach.service);
+        let place = places.get(&service_id).copied().unwrap_or_default();
+        let (facts_id, totals, distance) = (place.facts_id, place.totals(), reach.distance);
+        let standings = Vec::new();
+        others.insert(service_id, Other { account_id, service_id, facts_id, totals, distance, standings });
+    }
+    for standing in standings {
+        let (_, service_id) = row_of(standing.account, standing.service);
+        if let Some(other) = others.get_mut(&service_id) {
+            other.standings.push(standing);
+        }
+    }
+    let own = others.remove(&look.service_id);
+    let totals = places.get(&look.service_id).copied().unwrap_or_default().totals();
+    let (standings, distance) = own.map(|own| (own.standings, own.distance)).unwrap_or_default();
+    Ok(Judged::Known { period, standings, totals, distance, others: others.into_values().collect() })
+}
+
+/// What is known of an account and of those that may share an allowance with it, in their order; the tariffs of all are
+/// put into the context.
+async fn family(
+    tx: &mut Tx,
+    prices: &Prices,
+    account: &BilledAccount,
+    own: Services,
+    context: &mut RunContext,
+    until: Timestamp,
+) -> Result<Vec<Running>, RatingError> {
+    let cycle = context.cycle.id.clone();
+    let tenant = prices.catalog.tenant.as_str();
+    context.tariffs = prices.tariffs(tariffs_of(&own));
+    let members = relatives(tx, tenant, account, context).await?;
+    let (mut own, mut found) = (Some(own), Vec::with_capacity(members.len()));
+    for member in members {
+        let is_own = member.id == account.id;
+        let services = match own.take_if(|_| is_own) {
+            Some(services) => services,
+            None => services_of(tx, member.id, context, &prices.plans).await??,
+        };
+        // All of them: which tariffs are needed is known only with them.
+        let mut issued = IssuedLines::default();
+        for (_, line) in rows::issued_of(tx, &[member.id], &cycle, Timestamp::MIN).await? {
+            issued.take(line?);
+        }
+        let posted = charges::of_accounts(tx, &[member.id], &cycle).await?;
+        let posted: Vec<PostedRow> = posted.into_iter().map(|(_, row)| row).collect::<Result<_, _>>()?;
+        let granted = grants::of_accounts(tx, &[member.id], &cycle).await?;
+        let grants: Vec<GrantRow> = granted.into_iter().map(|(_, row)| row).collect::<Result<_, _>>()?;
+        found.push(Running { account: member, services, issued, posted, grants, pending: Vec::new() });
+    }
+    let mut named: BTreeSet<&str> = BTreeSet::new();
+    for one in &found {
+        named.extend(tariffs_of(&one.services));
+        named.extend(one.services.services.iter().flat_map(|service| &service.elsewhere).map(|at| at.tariff.as_str()));
+        named.extend(one.issued.lines.iter().map(|line| line.line.tariff.id.as_str()));
+        named.extend(one.posted.iter().filter_map(|row| row.posting.tariff.as_deref()));
+        named.extend(one.grants.iter().map(|row| row.tariff.as_str()));
+    }
+    named.extend(prices.catalog.wholesale.iter().map(|agreed| agreed.tariff.as_str()));
+    context.tariffs = prices.tariffs(named);
+    for one in &mut found {
+        one.pending = pending(tx, prices, one.account.id, until, context).await?;
+    }
+    Ok(found)
 }
 
 fn tariffs_of(services: &Services) -> impl Iterator<Item = &str> {

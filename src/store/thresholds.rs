@@ -4,6 +4,8 @@
 //! the catalog and for the service's newest facts; with any other it counts as missing. So nobody who changes an account
 //! or a catalog has to know of guards.
 
+use std::collections::HashMap;
+
 use sqlx::FromRow;
 
 use super::many::{Many, Of};
@@ -47,6 +49,25 @@ pub struct Totals {
     pub out_octets: i64,
     pub seconds: i64,
     pub sessions: i64,
+}
+
+/// Where a service stands in a period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromRow)]
+pub struct Place {
+    pub service_id: i64,
+    /// The newest row of its facts.
+    pub facts_id: i64,
+    pub in_octets: i64,
+    pub out_octets: i64,
+    pub seconds: i64,
+    pub sessions: i64,
+}
+
+impl Place {
+    pub fn totals(&self) -> Totals {
+        let Self { in_octets, out_octets, seconds, sessions, .. } = *self;
+        Totals { in_octets, out_octets, seconds, sessions }
+    }
 }
 
 /// Until when a service need not be looked at again.
@@ -131,6 +152,21 @@ macro_rules! select_look {
 }
 const LOOKS: &str = select_look!("ORDER BY look.service_id, look.period_start_at LIMIT $1");
 const LOOK: &str = select_look!("WHERE look.service_id = $1 AND look.period_start_at = $2");
+static PLACES: Many<2> = Many::new(
+    [("service", Of::Integer), ("period", Of::Integer)],
+    "SELECT service.id AS service_id,
+            CAST(COALESCE((SELECT facts.id FROM service_history AS facts
+               WHERE facts.account_id = service.account_id AND facts.service_id = service.id
+               ORDER BY facts.from_at DESC, facts.id DESC LIMIT 1), 0) AS BIGINT) AS facts_id,
+            CAST(COALESCE(total.in_octets, 0) AS BIGINT) AS in_octets,
+            CAST(COALESCE(total.out_octets, 0) AS BIGINT) AS out_octets,
+            CAST(COALESCE(total.seconds, 0) AS BIGINT) AS seconds,
+            CAST(COALESCE(total.sessions, 0) AS BIGINT) AS sessions
+     FROM new JOIN service ON service.id = new.service
+          LEFT JOIN usage_total AS total ON total.service_id = service.id AND total.period_start_at = new.period",
+);
+const ASK_ONE: &str = "INSERT INTO threshold_look (service_id, period_start_at, asked) VALUES ($1, $2, 1)
+     ON CONFLICT (service_id, period_start_at) DO UPDATE SET asked = threshold_look.asked + 1";
 const DONE: &str = "DELETE FROM threshold_look WHERE service_id = $1 AND period_start_at = $2 AND asked = $3";
 const TOTALS: &str = "SELECT in_octets, out_octets, seconds, sessions FROM usage_total
      WHERE service_id = $1 AND period_start_at = $2";
@@ -226,6 +262,19 @@ pub async fn totals(tx: &mut Tx, service_id: i64, period_start_at: i64) -> Resul
     let found: Option<Totals> =
         on!(tx, c => sqlx::query_as(TOTALS).bind(service_id).bind(period_start_at).fetch_optional(c).await)?;
     Ok(found.unwrap_or_default())
+}
+
+/// Where services stand in a period: their newest facts and their totals.
+pub async fn places(tx: &mut Tx, services: &[i64], period_start_at: i64) -> Result<HashMap<i64, Place>, StoreError> {
+    let rows = services.iter().map(|id| [(*id).into(), period_start_at.into()]).collect();
+    let found: Vec<Place> = PLACES.fetch(tx, rows).await?;
+    Ok(found.into_iter().map(|place| (place.service_id, place)).collect())
+}
+
+/// Asks for a look at a service, whatever its guard says.
+pub async fn ask_one(tx: &mut Tx, service_id: i64, period_start_at: i64) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(ASK_ONE).bind(service_id).bind(period_start_at).execute(c).await.map(drop))?;
+    Ok(())
 }
 
 /// Says until when a service need not be looked at again.

@@ -429,6 +429,31 @@ fn session_knows_what_it_holds_and_what_only_the_journal_can_tell() {
 }
 
 #[test]
+fn state_comes_back_from_its_octets_as_it_was() {
+    let arrived =
+        |record: Record| Record { flags: RecordFlags { arrival_based: true, ..RecordFlags::default() }, ..record };
+    let giga = |record: Record| Record { gigawords: true, ..record };
+    let lives = [
+        vec![start(0), interim(300, 300, 50)],
+        vec![giga(start(0)), giga(interim(300, 300, 50)), giga(stop(600, 600, 70))],
+        vec![arrived(interim(300, 300, 50)), arrived(interim(600, 600, 60))],
+        (1..=30).map(|i| interim(300 * i, 300 * i.unsigned_abs(), 10 * i.unsigned_abs())).collect(),
+    ];
+    for records in lives {
+        for gigawords in [false, true] {
+            let facts = FoldFacts { gigawords, ..FACTS };
+            let mut state = SessionState::new(&facts);
+            for record in &records {
+                state.fold(record, &facts).expect("fits");
+                assert_eq!(SessionState::decode(&state.encode()).expect("own octets"), state);
+            }
+            state.close_if_rebooted(Some(at(20_000)));
+            assert_eq!(SessionState::decode(&state.encode()).expect("own octets"), state);
+        }
+    }
+}
+
+#[test]
 fn usage_without_an_owner_is_kept_by_the_hour_only_after_three_weeks() {
     let three_weeks = 2_016 * 900;
     let lived = |seconds: i64| fold_all(&[start(0), interim(seconds, seconds as u64, 5)]).states.remove(0);

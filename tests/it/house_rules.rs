@@ -19,8 +19,7 @@ const FLOOR_1: &[(&str, &[&str])] = &[
     ("outgoing", &[]),
 ];
 /// Services never import one another.
-const FLOOR_3: &[&str] =
-    &["intake", "collector", "provisioner", "nas_control", "biller", "custodian", "dispatcher"];
+const FLOOR_3: &[&str] = &["intake", "collector", "provisioner", "nas_control", "biller", "custodian", "dispatcher"];
 
 /// What a room may import besides the vocabulary; `None`: it is not on the map.
 fn may_import(room: &str) -> Option<Vec<&'static str>> {

@@ -47,6 +47,7 @@ mod outlets;
 mod packs;
 mod ports;
 mod power;
+mod prepaid;
 mod privacy;
 mod quarantine;
 mod radsec;

@@ -41,9 +41,9 @@ fn journey(site: &Site, turned: &Site) {
             assert_eq!(text(&found), text(&expected), "chunks of {chunk}, {threads} threads");
         }
     }
-    // Where the records came in another order the ledger counts its entries otherwise; nothing else tells.
+    // Where the records came in another order the ledger has other entries, corrections among them; nothing else tells.
     let found = lines(turned, now, Pace { chunk: 7, threads: 2 });
-    assert_eq!(text(&without_digest(found)), text(&without_digest(expected)));
+    assert_eq!(text(&without_entries(found)), text(&without_entries(expected)));
 }
 
 /// Accounts and their records, in order or from the end, some of them twice.
@@ -113,9 +113,10 @@ fn lines(site: &Site, now: Timestamp, pace: Pace) -> BTreeMap<String, Value> {
     })
 }
 
-fn without_digest(mut lines: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
-    for line in lines.values_mut().filter(|line| line["usage"].is_object()) {
-        line["usage"]["digest"] = Value::Null;
+/// The lines without what they say of the ledger's entries: how many there are, up to which one, and their digest.
+fn without_entries(mut lines: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    for line in lines.values_mut() {
+        line["usage"] = Value::Null;
     }
     lines
 }

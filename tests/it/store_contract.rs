@@ -3,16 +3,21 @@
 use lastmile::account::Account;
 use lastmile::biller::{Kept, Order, close_period};
 use lastmile::billing::calendar::{BillCycle, Every};
+use lastmile::billing::charges::Posting;
 use lastmile::billing::facts::{PeriodSum, UsageEntry};
 use lastmile::billing::run::lines;
+use lastmile::billing::tariff::Pool;
+use lastmile::billing::top_up::NewGrant;
 use lastmile::catalog::{self, Bundle};
 use lastmile::store::accounts::{self, ServiceChange, Written};
 use lastmile::store::billing::BilledAccount;
+use lastmile::store::charges::{self, NewCharge};
 use lastmile::store::events::{self, EventFilter, EventType, NewEvent};
+use lastmile::store::grants::{self, For};
 use lastmile::store::journal::{self, JournalEntry};
 use lastmile::store::ledger::{self, Cause, NewEntry};
 use lastmile::store::sessions::Owner;
-use lastmile::store::{Store, StoreConfig, StoreError, catalog as catalogs, ledger_totals, nas, rating};
+use lastmile::store::{Store, StoreConfig, StoreError, Tx, catalog as catalogs, families, ledger_totals, nas, rating};
 use lastmile::usage::{Amount, LedgerBucket};
 use lastmile::vocabulary::{AccountKey, Clock, Timestamp, Zone, from_micros, to_micros};
 
@@ -40,6 +45,8 @@ contract!(
     sums_kept_with_the_ledger_are_the_sums_of_its_entries,
     cycle_an_account_left_bills_its_own_months_usage_alone,
     usage_that_comes_months_late_corrects_its_period_once,
+    accounts_that_ever_had_a_parent_in_common_are_one_family,
+    a_posted_charge_grants_once,
 );
 
 async fn migrations_run_once(store: Store) {
@@ -344,6 +351,116 @@ async fn usage_that_comes_months_late_corrects_its_period_once(store: Store) {
     assert_eq!(close("06", "2026-07-03T00:00:00Z").await, []);
     use_in("01", 2).await;
     assert_eq!(close("06", "2026-07-04T00:00:00Z").await, [line("01", "2.00", true)], "what was seen is known");
+}
+
+/// An account with one service, for whoever needs its row; the service's row beside it.
+async fn account_of(tx: &mut Tx, id: &str, parent: Option<&str>, now: Timestamp) -> (i64, i64) {
+    let key = AccountKey {
+        tenant: "acme".parse().expect("a tenant"),
+        source: "default".parse().expect("a source"),
+        external_id: id.to_owned(),
+    };
+    let document = serde_json::json!({"status": "active", "kind": "person", "bill_cycle": "month"});
+    let document: Account = serde_json::from_value(document).expect("an account");
+    let written = Written { key: &key, id: None, document: &document, etag: "1", source_revision: None, wake_at: None };
+    let account = accounts::write(tx, &[written], now).await.expect("written")[0];
+    let rows = accounts::change_services(tx, &[under(account, parent)], now).await.expect("written");
+    (account, rows[&(account, "s1".to_owned())])
+}
+
+fn under(account: i64, parent: Option<&str>) -> ServiceChange {
+    let facts = serde_json::json!(
+        {"type": "internet", "plan": "res", "bill_cycle": "month", "status": "active", "parent": parent}
+    );
+    ServiceChange::new(account, "s1", serde_json::from_value(facts).expect("facts")).expect("a change")
+}
+
+async fn applied(tx: &mut Tx, now: Timestamp) {
+    let read = catalog::read(&Bundle::single("catalog.toml", TWO_CYCLES)).expect("a catalog");
+    let assessed = catalogs::assess(tx, &read, now).await.expect("assessed");
+    catalogs::apply(tx, &read, assessed, false, "test", now).await.expect("applied");
+}
+
+async fn accounts_that_ever_had_a_parent_in_common_are_one_family(store: Store) {
+    let mut tx = store.write().await.expect("a transaction");
+    applied(&mut tx, at(0)).await;
+    let mut rows = Vec::new();
+    // P is a head itself, Q is none of our accounts; E is alone.
+    for (id, parent) in
+        [("A", Some("P")), ("B", Some("P")), ("E", None), ("P", None), ("C", Some("Q")), ("F", Some("R"))]
+    {
+        rows.push(account_of(&mut tx, id, parent, at(1)).await);
+    }
+    let all = |rows: &[(i64, i64)]| -> Vec<BilledAccount> {
+        let names = ["A", "B", "E", "P", "C", "F"];
+        let billed = |((id, _), name): (&(i64, i64), &str)| BilledAccount {
+            id: *id,
+            source: "default".to_owned(),
+            external_id: name.to_owned(),
+            bill_cycle: "month".to_owned(),
+        };
+        rows.iter().zip(names).map(billed).collect()
+    };
+    let accounts = all(&rows);
+    let names = |families: &[Vec<BilledAccount>]| -> Vec<String> {
+        families.iter().map(|one| one.iter().map(|account| account.external_id.as_str()).collect()).collect()
+    };
+    let found = families::of(&mut tx, "acme", &accounts).await.expect("families");
+    assert_eq!(names(&found), ["ABP", "E", "C", "F"]);
+    // B goes to another parent: its past stays with the first.
+    let moved = ServiceChange { id: Some(rows[1].1), ..under(rows[1].0, Some("Q")) };
+    accounts::change_services(&mut tx, &[moved], at(2)).await.expect("written");
+    for asked in [vec![accounts[0].clone()], vec![accounts[3].clone()], vec![accounts[4].clone()]] {
+        let found = families::of(&mut tx, "acme", &asked).await.expect("families");
+        assert_eq!(names(&found), ["ABPC"], "whoever is asked for");
+    }
+    assert_eq!(names(&families::of(&mut tx, "other", &accounts[2..3]).await.expect("families")), ["E"]);
+}
+
+async fn a_posted_charge_grants_once(store: Store) {
+    let mut tx = store.write().await.expect("a transaction");
+    applied(&mut tx, at(0)).await;
+    let (account, _) = account_of(&mut tx, "A", Some("P"), at(1)).await;
+    let posting: Posting =
+        serde_json::from_value(serde_json::json!({"type": "top_up", "charge": "data", "grant": "1 GB"})).expect("one");
+    let new = NewCharge {
+        tenant: "acme",
+        account_id: account,
+        cycle: "month",
+        on: "2026-06-01".parse().expect("a day"),
+        currency: "USD".parse().expect("USD"),
+        posting: &posting,
+        posted_by: "test",
+    };
+    let charge = charges::insert(&mut tx, &new, at(2)).await.expect("stored");
+    let whose = For { charge_id: charge, account_id: account, cycle: "month", service: "s1", tariff: "res", head: "P" };
+    let mut granted = NewGrant {
+        charge: "data".to_owned(),
+        pool: Pool::Parent,
+        amount: 1_000_000_000,
+        price: "9.99".parse().ok(),
+        from: at(3),
+        until: Some(at(9)),
+    };
+    grants::insert(&mut tx, &whose, &granted).await.expect("stored");
+    tx.commit().await.expect("stored");
+    let mut tx = store.write().await.expect("a transaction");
+    let again = grants::insert(&mut tx, &whose, &granted).await;
+    assert!(matches!(again, Err(StoreError::Conflict { .. })), "{again:?}");
+    tx.rollback().await.expect("undone");
+    // What cannot be is kept out by the table, too.
+    let mut tx = store.write().await.expect("a transaction");
+    let other = charges::insert(&mut tx, &new, at(2)).await.expect("stored");
+    granted.amount = 0;
+    assert!(grants::insert(&mut tx, &For { charge_id: other, ..whose }, &granted).await.is_err());
+    tx.rollback().await.expect("undone");
+    let mut tx = store.read().await.expect("a transaction");
+    let found = grants::of_accounts(&mut tx, &[account], "month").await.expect("a list");
+    let [(owner, Ok(row))] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((*owner, row.grant.head.as_deref(), row.grant.amount), (account, Some("P"), 1_000_000_000));
+    assert_eq!((row.grant.from, row.grant.until, row.price), (at(3), Some(at(9)), "9.99".parse().ok()));
+    assert_eq!(grants::of_accounts(&mut tx, &[account], "quarter").await.expect("a list"), []);
+    assert_eq!(grants::these(&mut tx, &[charge]).await.expect("a list"), [row.clone()]);
 }
 
 async fn lanes_are_separate(store: Store) {

@@ -13,8 +13,8 @@ use crate::harness::inside::Inside;
 use crate::harness::radiusd;
 use crate::harness::{postgres, run, wait_for};
 
-const SOON: Duration = Duration::from_secs(60);
-const GB: u64 = 1_000_000_000;
+pub const SOON: Duration = Duration::from_secs(60);
+pub const GB: u64 = 1_000_000_000;
 
 /// One monthly cycle; a plan of 10 GB that tells at 80 %, throttles at 10 GB and blocks at 20, and the plans it meets.
 const CATALOG: &str = r#"
@@ -101,7 +101,7 @@ fn internet(number: u32) -> Value {
 }
 
 /// Whatever answers the API: a process, or the daemon inside this one.
-trait Api {
+pub trait Api {
     fn ask(&self, key: &str, method: &str, path: &str, body: Option<&Value>) -> Answer;
 }
 
@@ -139,14 +139,14 @@ fn applied(api: &impl Api, key: &str, number: u32) {
 }
 
 /// Treatments of the holds that follow from use.
-fn holds(api: &impl Api, key: &str, number: u32) -> Vec<String> {
+pub fn holds(api: &impl Api, key: &str, number: u32) -> Vec<String> {
     let account = account(api, key, number);
     let holds = account["operator_holds"].as_array().cloned().unwrap_or_default();
     let own = holds.iter().filter(|hold| hold["placed_by"] == "usage");
     own.map(|hold| hold["treatment"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-fn report(port: u16, number: u32, kind: &str, seconds: u64, octets: u64) {
+pub fn report(port: u16, number: u32, kind: &str, seconds: u64, octets: u64) {
     let (high, low) = (octets >> 32, octets & 0xffff_ffff);
     let report = format!(
         "User-Name = \"user{number}@acme\"\nAcct-Session-Id = \"s{number}\"\nAcct-Status-Type = {kind}\n\
@@ -158,7 +158,7 @@ fn report(port: u16, number: u32, kind: &str, seconds: u64, octets: u64) {
 }
 
 /// (type, subject, what of the threshold) of the events of use and holds; the numbers of all must have no gap.
-fn events(api: &impl Api, key: &str) -> Vec<String> {
+pub fn events(api: &impl Api, key: &str) -> Vec<String> {
     let (mut found, mut cursor, mut count) = (Vec::new(), "0".to_owned(), 0);
     loop {
         let page = api.ask(key, "GET", &format!("acme/events?limit=3&cursor={cursor}"), None).json();
@@ -181,7 +181,7 @@ fn events(api: &impl Api, key: &str) -> Vec<String> {
     }
 }
 
-fn tells(site: &Site, coa: &str) {
+pub fn tells(site: &Site, coa: &str) {
     site.edit("identity = \"nas-identifier\"", &format!("identity = \"nas-identifier\"\ncoa = {{ {coa} }}"));
 }
 
@@ -486,7 +486,7 @@ fn of_lines(run: &Value, period: &str) -> Items {
 }
 
 /// A run's lines without what tells when and in which batch they were made.
-fn bare(run: &Value) -> Vec<Value> {
+pub fn bare(run: &Value) -> Vec<Value> {
     let mut lines = run["lines"].as_array().expect("lines").clone();
     for line in &mut lines {
         line.as_object_mut().expect("a line").retain(|key, _| key != "batch" && key != "created_at");

@@ -70,6 +70,7 @@ fn recorded(plan: &str) -> Recorded {
         bill_cycle: "c1".to_owned(),
         status: Status::Active,
         tax_exempt: TaxExempt::default(),
+        parent: None,
         tax_jurisdiction: None,
         lines: Vec::new(),
         billing_from: None,
@@ -205,6 +206,17 @@ fn deposit_is_taken_once_untaxed_and_given_back_at_the_end() {
     facts.issued = issued;
     // What was taken comes back, not what the version of today would take.
     assert_eq!(shown(&close(&mut facts, &january)), ["s1 modem 2027-01-01 deposit -50.00"]);
+}
+
+#[test]
+fn service_that_is_still_pending_costs_nothing_and_stops_no_bill() {
+    let keys = format!("{ACCESS}[[charge]]\nid = \"box\"\ntype = \"deposit\"\namount = \"50.00\"\n");
+    let context = context("2026-11", vec![version("res", 1, &keys)]);
+    let pending = Recorded { status: Status::Pending, ..recorded("res") };
+    let rows = vec![vec![("2026-11-01", recorded("res"))], vec![("2026-11-01", pending)]];
+    let lines = close(&mut account(rows, &context), &context);
+    let charges: Vec<&str> = lines.iter().map(|line| line.line.charge.as_str()).collect();
+    assert_eq!(charges, ["access", "box"], "of the other one alone: {:?}", shown(&lines));
 }
 
 #[test]

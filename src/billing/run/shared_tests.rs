@@ -7,8 +7,10 @@ use proptest::prelude::*;
 
 use super::tests::{at, close, context, entry, facts, run, summary, total, version};
 use super::*;
-use crate::billing::explain::explain;
+use crate::billing::explain::{PoolGround, explain};
+use crate::billing::facts::Grant;
 use crate::billing::facts::{PeriodSum, ServiceFacts, Stretch, UsageEntry};
+use crate::billing::groups::{last_period, newer};
 use crate::vocabulary::Timestamp;
 
 /// A tariff with one usage charge `data` of these keys.
@@ -29,30 +31,91 @@ fn rated_by(period: &str, keys: &str) -> RunContext {
     context
 }
 
+/// So many minutes later: no two runs are made at one moment.
+fn later(mut context: RunContext, minutes: usize) -> RunContext {
+    context.now = Timestamp::from_second(context.now.as_second() + 60 * minutes as i64).expect("in range");
+    context
+}
+
 fn of_data(lines: &[StoredLine]) -> Vec<String> {
     summary(lines).into_iter().filter(|line| line.starts_with("data")).collect()
 }
 
 /// Every line recomputes to itself from the ledger entries up to its watermark.
 fn explained(facts: &AccountFacts, context: &RunContext) -> Vec<String> {
+    explained_of(std::slice::from_ref(facts), context)
+}
+
+/// As `explained`, of accounts that share an allowance.
+fn explained_of(family: &[AccountFacts], context: &RunContext) -> Vec<String> {
     let mut differences = Vec::new();
-    for stored in facts.issued.iter().filter(|stored| stored.line.usage.is_some()) {
-        let before = facts
-            .issued
-            .iter()
-            .find(|other| other.item() == stored.item() && other.basis.revision + 1 == stored.basis.revision);
-        let service = facts.services.iter().find(|service| Some(&service.id) == stored.line.service.as_ref());
-        let watermark = stored.line.usage.as_ref().map_or(0, |usage| usage.watermark);
-        let entries: Vec<UsageEntry> = service
-            .into_iter()
-            .flat_map(|service| &service.usage)
-            .filter(|entry| entry.sequence <= watermark)
-            .cloned()
-            .collect();
-        let tariff = &context.tariffs[&stored.line.tariff.id][0].tariff;
-        differences.extend(explain(stored, before, tariff, None, &entries).expect("recomputed").differences);
+    for facts in family {
+        for stored in facts.issued.iter().filter(|stored| stored.line.usage.is_some()) {
+            let before = facts
+                .issued
+                .iter()
+                .find(|other| other.item() == stored.item() && other.basis.revision + 1 == stored.basis.revision);
+            let watermark = stored.line.usage.as_ref().map_or(0, |usage| usage.watermark);
+            let service = stored.line.service.clone().unwrap_or_default();
+            let entries = entries_of(facts, &service, watermark);
+            let tariff = &context.tariffs[&stored.line.tariff.id][0].tariff;
+            let ground = stored.basis.pool.as_ref().map(|pool| ground_of(family, facts, stored, pool, context));
+            let found = explain(stored, before, tariff, None, &entries, ground.as_ref());
+            differences.extend(found.expect("recomputed").differences);
+        }
     }
     differences
+}
+
+fn entries_of(facts: &AccountFacts, service: &str, watermark: i64) -> Vec<UsageEntry> {
+    let own = facts.services.iter().filter(|known| known.id == service).flat_map(|known| &known.usage);
+    own.filter(|entry| entry.sequence <= watermark).cloned().collect()
+}
+
+/// What the store would have of it.
+fn ground_of(
+    family: &[AccountFacts],
+    facts: &AccountFacts,
+    stored: &StoredLine,
+    pool: &PoolBasis,
+    context: &RunContext,
+) -> PoolGround {
+    let account = |name: &Option<String>| match name {
+        Some(name) => family.iter().find(|facts| facts.account == *name).expect("a relative"),
+        None => facts,
+    };
+    let member = |member: &PoolMember| {
+        let tariff = context.tariffs[&member.tariff][0].tariff.clone();
+        (tariff, entries_of(account(&member.account), &member.service, member.watermark))
+    };
+    let tariff = &context.tariffs[&stored.line.tariff.id][0].tariff;
+    let ChargeKind::Usage(usage) = &tariff.charge(&stored.line.charge).expect("its charge").kind else {
+        panic!("a usage charge")
+    };
+    let pooled = usage.pool();
+    let mut newest = None;
+    for other in family.iter().flat_map(|facts| &facts.issued) {
+        let own = pooled == Pool::Parent || other.line.account == stored.line.account;
+        let of_chain = own && (pooled != Pool::Service || other.line.service == stored.line.service);
+        let earlier = other.line.period.start < stored.line.period.start;
+        if of_chain && earlier && other.line.created_at <= stored.line.created_at {
+            newest = newer(newest, other);
+        }
+    }
+    let granted = family
+        .iter()
+        .flat_map(|facts| &facts.grants)
+        .filter(|grant| pool.grants.iter().any(|named| named.id == grant.id));
+    let basis = |grant: &Grant| GrantBasis {
+        id: grant.id.clone(),
+        until: grant.until.map(|until| last_period(&context.cycle, until).expect("in range")),
+        amount: Ratio(Exact::ratio(i128::from(grant.amount), i128::from(usage.unit_size())).expect("in range")),
+    };
+    PoolGround {
+        members: pool.members.iter().map(member).collect(),
+        before: newest.and_then(|line: &StoredLine| line.basis.carry.clone()).unwrap_or_default(),
+        grants: granted.map(basis).collect(),
+    }
 }
 
 const GB: i64 = 1_000_000_000;
@@ -146,7 +209,7 @@ fn unused_allowance_rolls_over_and_late_usage_moves_it_on() {
     // 60 more in August leave 10: September has 110 and 120 to bill, October its own 100 alone.
     facts.services[0].usage.push(entry(4, "2026-08-21T15:00:00Z", 60 * GB));
     facts.watermark = 4;
-    let context = rated_by("2026-10-15", &octets(ROLLOVER));
+    let context = later(rated_by("2026-10-15", &octets(ROLLOVER)), 1);
     let late = of_data(&close(&mut facts, &context));
     assert_eq!(
         late,
@@ -168,6 +231,29 @@ fn sums_of(entries: &[UsageEntry], context: &RunContext) -> BTreeMap<Timestamp, 
         sums.entry(period.start).or_default().count(entry);
     }
     sums
+}
+
+#[test]
+fn share_of_a_pool_that_changes_below_a_cent_is_kept_on_a_line() {
+    let context = rated_by(
+        "2026-10-15",
+        &octets("allowance = { amount = \"100\", pool = \"account\" }").replace("\"1\"", "\"0.05\""),
+    );
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    let mut other = facts.services[0].clone();
+    other.id = "2".to_owned();
+    facts.services.push(other);
+    facts.services[0].usage = vec![entry(1, "2026-10-20T15:00:00Z", 150 * GB)];
+    facts.services[1].usage = vec![entry(2, "2026-10-20T15:00:00Z", 60 * GB)];
+    facts.watermark = 2;
+    close(&mut facts, &context);
+    // Service 2 uses 10 MB more of its own: service 1 has so much less, 0.0005, and no cent changes.
+    facts.services[1].usage.push(entry(3, "2026-10-21T15:00:00Z", GB / 100));
+    facts.watermark = 3;
+    let lines = close(&mut facts, &context);
+    assert_eq!(of_data(&lines), ["data 2026-10-15 adjustment 0 0.00", "data 2026-10-15 adjustment 0.01 0.00"]);
+    assert_eq!(lines[0].line.allowance_used, "-0.01");
+    assert_eq!(explained(&facts, &context), Vec::<String>::new());
 }
 
 #[test]
@@ -337,8 +423,270 @@ fn peak_is_the_percentile_of_the_billed_time() {
     assert_eq!(of_data(&run(&facts, &context)), ["data 2026-10-15 usage 0 0.00"]);
 }
 
+fn grant(id: &str, gigabytes: i64, from: &str, until: Option<&str>) -> Grant {
+    Grant {
+        id: id.to_owned(),
+        pool: Pool::Service,
+        head: None,
+        service: "1".to_owned(),
+        charge: "data".to_owned(),
+        amount: gigabytes * GB,
+        from: at(from),
+        until: until.map(at),
+    }
+}
+
+/// What a line's allowance was made of.
+fn buckets(stored: &StoredLine) -> Vec<String> {
+    let shape = stored.line.allowance.as_ref().expect("a shared allowance");
+    let bucket = |bucket: &BucketShape| {
+        let name = bucket.id.clone().unwrap_or_else(|| format!("{:?}", bucket.kind).to_lowercase());
+        format!("{name} {} of {}", bucket.used, bucket.quantity)
+    };
+    shape.buckets.iter().map(bucket).collect()
+}
+
+#[test]
+fn top_up_is_used_when_the_periods_own_is_and_lives_on_to_its_end() {
+    let keys = octets("allowance = { amount = \"100\" }");
+    let mut facts = facts("2026-08-15T05:00:00Z");
+    facts.services[0].usage = vec![
+        entry(1, "2026-08-20T15:00:00Z", 130 * GB),
+        entry(2, "2026-09-20T15:00:00Z", 115 * GB),
+        entry(3, "2026-10-20T15:00:00Z", 108 * GB),
+    ];
+    facts.watermark = 3;
+    // Posted when August's usage was there already; it ends with the period that begins in September.
+    facts.grants = vec![grant("ch_1", 50, "2026-09-10T05:00:00Z", Some("2026-10-15T05:00:00Z"))];
+    let mut issued = Vec::new();
+    for period in ["2026-08-15", "2026-09-15", "2026-10-15"] {
+        issued.extend(of_data(&close(&mut facts, &rated_by(period, &keys))));
+    }
+    assert_eq!(
+        issued,
+        ["data 2026-08-15 usage 130 0.00", "data 2026-09-15 usage 115 0.00", "data 2026-10-15 usage 108 8.00"]
+    );
+    let lines: Vec<&StoredLine> = facts.issued.iter().filter(|line| line.line.charge == "data").collect();
+    assert_eq!(buckets(lines[0]), ["included 100 of 100", "ch_1 30 of 50"]);
+    assert_eq!(buckets(lines[1]), ["included 100 of 100", "ch_1 15 of 20"]);
+    assert!(lines[2].line.allowance.is_none(), "it has expired");
+    assert_eq!(explained(&facts, &rated_by("2026-10-15", &keys)), Vec::<String>::new());
+    // Another amount in the store than the line was made with explains it no more.
+    facts.grants[0].amount += GB;
+    assert!(!explained(&facts, &rated_by("2026-10-15", &keys)).is_empty());
+}
+
+#[test]
+fn late_usage_takes_a_top_up_away_from_the_later_periods() {
+    let keys = octets("");
+    let mut facts = facts("2026-09-15T05:00:00Z");
+    facts.services[0].usage =
+        vec![entry(1, "2026-09-20T15:00:00Z", 10 * GB), entry(2, "2026-10-20T15:00:00Z", 35 * GB)];
+    facts.watermark = 2;
+    facts.grants = vec![grant("ch_1", 50, "2026-09-16T05:00:00Z", None)];
+    for period in ["2026-09-15", "2026-10-15"] {
+        close(&mut facts, &rated_by(period, &keys));
+    }
+    assert_eq!(total(&facts, "data"), 0);
+    facts.services[0].usage.push(entry(3, "2026-09-21T15:00:00Z", 20 * GB));
+    facts.watermark = 3;
+    let context = later(rated_by("2026-10-15", &keys), 1);
+    let late = close(&mut facts, &context);
+    // 30 are used in September, so that October has 20 for its 35.
+    assert_eq!(of_data(&late), ["data 2026-09-15 adjustment 20 0.00", "data 2026-10-15 adjustment 0 15.00"]);
+    assert!(of_data(&close(&mut facts, &context)).is_empty());
+    assert_eq!(explained(&facts, &context), Vec::<String>::new());
+}
+
+#[test]
+fn top_up_that_comes_after_the_bill_gives_the_difference_back() {
+    let keys = octets("allowance = { amount = \"100\" }");
+    let mut facts = facts("2026-09-15T05:00:00Z");
+    facts.services[0].usage = vec![entry(1, "2026-09-20T15:00:00Z", 130 * GB)];
+    facts.watermark = 1;
+    assert_eq!(of_data(&close(&mut facts, &rated_by("2026-09-15", &keys))), ["data 2026-09-15 usage 130 30.00"]);
+    facts.grants = vec![grant("ch_1", 20, "2026-10-10T05:00:00Z", Some("2026-10-15T05:00:00Z"))];
+    let context = rated_by("2026-10-15", &keys);
+    let lines = close(&mut facts, &context);
+    assert_eq!(of_data(&lines)[0], "data 2026-09-15 credit 0 -20.00");
+    assert!(of_data(&close(&mut facts, &context)).is_empty());
+    assert_eq!(explained(&facts, &context), Vec::<String>::new());
+}
+
+#[test]
+fn prepaid_charge_bills_nothing_beyond_what_is_there() {
+    let keys = "meter = \"octets\"\ndirection = \"sum\"\nunit = \"GB\"\nprepaid = true";
+    let context = rated_by("2026-10-15", keys);
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    facts.services[0].usage = vec![entry(1, "2026-10-20T15:00:00Z", 12 * GB)];
+    facts.watermark = 1;
+    facts.grants = vec![grant("ch_1", 10, "2026-10-20T05:00:00Z", None)];
+    let lines = close(&mut facts, &context);
+    assert_eq!(of_data(&lines), ["data 2026-10-15 usage 12 0.00"]);
+    assert_eq!((lines[0].line.allowance_used.as_str(), buckets(&lines[0])), ("10", vec!["ch_1 10 of 10".to_owned()]));
+    // What was used beyond it is taken from the next top-up of the period.
+    facts.grants.push(grant("ch_2", 5, "2026-10-21T05:00:00Z", None));
+    let lines = close(&mut facts, &context);
+    assert_eq!(buckets(&lines[0]), ["ch_1 10 of 10", "ch_2 2 of 5"]);
+    assert_eq!(lines[0].line.allowance.as_ref().and_then(|shape| shape.left.clone()).as_deref(), Some("3"));
+    assert_eq!(explained(&facts, &context), Vec::<String>::new());
+}
+
+const FAMILY: &str = "allowance = { amount = \"100\", pool = \"parent\" }";
+
+/// Two accounts under the head "P", which has no service of its own here.
+fn family(from: &str) -> Vec<AccountFacts> {
+    let one = |number: i64| AccountFacts {
+        account: format!("A{number}"),
+        parents: vec![(Timestamp::MIN, Some("P".to_owned()))],
+        place: number,
+        ..facts(from)
+    };
+    vec![one(1), one(2)]
+}
+
+fn close_all(family: &mut [AccountFacts], context: &RunContext) -> Vec<Vec<String>> {
+    let found = super::lines_of(family, context);
+    let mut shown = Vec::new();
+    for (facts, found) in family.iter_mut().zip(found) {
+        let lines = found.expect("an account that can be rated").lines;
+        shown.push(of_data(&lines));
+        facts.issued.extend(lines);
+    }
+    shown
+}
+
+#[test]
+fn accounts_of_a_parent_share_an_allowance_and_late_usage_of_one_corrects_the_other() {
+    let context = rated_by("2026-10-15", &octets(FAMILY));
+    let mut family = family("2026-10-15T05:00:00Z");
+    family[0].services[0].usage = vec![entry(1, "2026-10-20T15:00:00Z", 150 * GB)];
+    family[1].services[0].usage = vec![entry(1, "2026-10-20T15:00:00Z", 70 * GB)];
+    family.iter_mut().for_each(|facts| facts.watermark = 1);
+    let before = family.clone();
+    let billed = close_all(&mut family, &context);
+    assert_eq!(billed, [vec!["data 2026-10-15 usage 150 20.00"], vec!["data 2026-10-15 usage 70 0.00"]]);
+    // The same beside its relatives, one account at a time, in whatever order they are given.
+    for own in 0..2 {
+        let mut alone = before[own].clone();
+        alone.relatives = before.iter().filter(|facts| facts.place != alone.place).cloned().collect();
+        let lines = super::lines(&alone, &context).expect("rated").lines;
+        assert_eq!(lines, family[own].issued);
+    }
+    family[1].services[0].usage.push(entry(2, "2026-10-21T15:00:00Z", 20 * GB));
+    family[1].watermark = 2;
+    let late = close_all(&mut family, &context);
+    assert_eq!(late, [vec!["data 2026-10-15 adjustment 0 20.00"], vec!["data 2026-10-15 adjustment 20 0.00"]]);
+    assert_eq!(close_all(&mut family, &context), [Vec::<String>::new(), Vec::new()]);
+    assert_eq!(explained_of(&family, &context), Vec::<String>::new());
+    // A ledger of the other that says otherwise does not explain the line of the one.
+    family[1].services[0].usage[0].out_octets -= GB;
+    let faults = explained_of(&family[..], &context);
+    assert!(faults.iter().any(|fault| fault.contains("shared allowance")), "{faults:?}");
+}
+
+#[test]
+fn who_has_another_parent_or_none_shares_nothing() {
+    let context = rated_by("2026-10-15", &octets(FAMILY));
+    let mut family = family("2026-10-15T05:00:00Z");
+    family[0].services[0].usage = vec![entry(1, "2026-10-20T15:00:00Z", 150 * GB)];
+    family[0].watermark = 1;
+    // It left in the middle of the period: what it was at the end of the period counts.
+    family[1].parents.push((at("2026-10-25T05:00:00Z"), None));
+    let billed = close_all(&mut family, &context);
+    assert_eq!(billed, [vec!["data 2026-10-15 usage 150 50.00"], vec!["data 2026-10-15 usage 0 0.00"]]);
+}
+
+#[test]
+fn family_with_an_account_on_another_cycle_is_stopped_and_nobody_else() {
+    let mut context = rated_by("2026-10-15", &octets(FAMILY));
+    context.tariffs.insert(
+        "own".to_owned(),
+        vec![version(&priced("own", &octets("allowance = { amount = \"1\" }")), "2026-01-01T00:00:00Z")],
+    );
+    let mut family = family("2026-10-15T05:00:00Z");
+    let mut third = family[1].clone();
+    (third.account, third.place) = ("A3".to_owned(), 3);
+    third.services[0].stretches[0].tariff = "own".to_owned();
+    family.push(third);
+    let moved = &mut family[1].services[0];
+    moved.elsewhere = std::mem::take(&mut moved.stretches);
+    let found = super::lines_of(&family, &context);
+    let stopped = |found: &Result<RunResult, RunError>| matches!(found, Err(RunError::OtherCycle { account, .. }) if account == "A2");
+    assert!(stopped(&found[0]) && stopped(&found[1]), "{found:?}");
+    assert_eq!(of_data(&found[2].as_ref().expect("it shares nothing").lines), ["data 2026-10-15 usage 0 0.00"]);
+}
+
 proptest! {
     #![proptest_config(crate::vocabulary::cases(1_000))]
+
+    /// Billing at any sequence of watermarks and top-ups adds up to rating everything at once, for services, accounts and
+    /// families, in any order of the accounts' list; and every line explains itself from everybody's entries.
+    #[test]
+    fn topped_up_pools_telescope(
+        used in prop::collection::vec((0i64..90_000_000_000, 0i64..91, 0usize..2), 1..12),
+        granted in prop::collection::vec((1i64..60, 0i64..91, prop::option::of(0usize..3), 0usize..2), 0..4),
+        cuts in prop::collection::btree_set(0usize..12, 0..4),
+        pool in prop::sample::select(vec!["service", "account", "parent"]),
+        rolls in any::<bool>(),
+    ) {
+        let rollover = if rolls { ", rollover = { max = \"15\", expires_cycles = 2 }" } else { "" };
+        let keys = octets(&format!("allowance = {{ amount = \"20\", pool = \"{pool}\", prorate = true{rollover} }}"));
+        let start = at("2026-08-15T05:00:00Z").as_second();
+        let day = |day: i64| Timestamp::from_second(start + day * 86_400).expect("in range").to_string();
+        let entries: Vec<(usize, UsageEntry)> = used
+            .iter()
+            .enumerate()
+            .map(|(index, (octets, on, owner))| (*owner, entry(index as i64 + 1, &day(*on), *octets)))
+            .collect();
+        let ends = ["2026-09-15T05:00:00Z", "2026-10-15T05:00:00Z", "2026-11-15T06:00:00Z"];
+        let kind = match pool {
+            "service" => Pool::Service,
+            "account" => Pool::Account,
+            _ => Pool::Parent,
+        };
+        let top_ups: Vec<(usize, Grant)> = granted
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, on, until, _))| until.is_none_or(|until| at(&day(*on)) < at(ends[until])))
+            .map(|(index, (gigabytes, on, until, owner))| {
+                let new = grant(&format!("ch_{index}"), *gigabytes, &day(*on), until.map(|until| ends[until]));
+                (*owner, Grant { pool: kind, head: (pool == "parent").then(|| "P".to_owned()), ..new })
+            })
+            .collect();
+        let fill = |family: &mut [AccountFacts], count: usize, all: bool| {
+            for (place, facts) in family.iter_mut().enumerate() {
+                let own = entries[..count].iter().filter(|(owner, _)| *owner == place);
+                facts.services[0].usage = own.map(|(_, entry)| entry.clone()).collect();
+                facts.watermark = count as i64;
+                // The last one comes with the last usage.
+                let known = if all { top_ups.len() } else { top_ups.len().saturating_sub(1) };
+                let own = top_ups[..known].iter().filter(|(owner, _)| *owner == place);
+                facts.grants = own.map(|(_, grant)| grant.clone()).collect();
+            }
+        };
+        let periods = ["2026-08-15", "2026-09-15", "2026-10-15"];
+        let sum = |family: &[AccountFacts]| family.iter().map(|facts| total(facts, "data")).sum::<i64>();
+        let mut once = family("2026-08-15T05:00:00Z");
+        fill(&mut once, entries.len(), true);
+        for period in periods {
+            close_all(&mut once, &rated_by(period, &keys));
+        }
+        let mut parts = family("2026-08-15T05:00:00Z");
+        let ends = cuts.into_iter().filter(|cut| *cut < entries.len()).chain([entries.len()]);
+        for (place, end) in ends.enumerate() {
+            fill(&mut parts, end, end == entries.len());
+            let first = if place == 0 { 0 } else { periods.len() - 1 };
+            for period in &periods[first..] {
+                close_all(&mut parts, &later(rated_by(period, &keys), place));
+            }
+        }
+        prop_assert_eq!(sum(&parts), sum(&once));
+        let context = rated_by("2026-10-15", &keys);
+        prop_assert_eq!(close_all(&mut parts, &context).concat(), Vec::<String>::new(), "a repeated run");
+        prop_assert_eq!(explained_of(&once, &context), Vec::<String>::new());
+        prop_assert_eq!(explained_of(&parts, &context), Vec::<String>::new());
+    }
 
     /// Billing at any sequence of watermarks adds up to rating everything at once, also where allowance is shared by
     /// services and carried from period to period.

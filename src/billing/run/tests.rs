@@ -295,6 +295,30 @@ fn nothing_is_billed_further_back_than_the_backdate_limit() {
 }
 
 #[test]
+fn late_usage_of_a_billed_period_beyond_the_limit_is_billed_and_of_one_that_was_not_is_none() {
+    let mut facts = facts("2026-06-15T05:00:00Z");
+    for period in ["2026-08-15", "2026-09-15"] {
+        let mut context = context(period);
+        context.backdate_days = 40;
+        close(&mut facts, &context);
+    }
+    let late =
+        vec![entry(1, "2026-08-20T10:00:00Z", 150_000_000_000), entry(2, "2026-06-20T10:00:00Z", 150_000_000_000)];
+    facts.watermark = 2;
+    let mut context = context("2026-12-15");
+    context.backdate_days = 40;
+    let found = |facts: &AccountFacts| {
+        let lines = summary(&run(facts, &context));
+        lines.into_iter().filter(|line| line.contains("2026-08") || line.contains("2026-06")).collect::<Vec<String>>()
+    };
+    facts.services[0].usage.clone_from(&late);
+    assert_eq!(found(&facts), ["data 2026-08-15 adjustment 150 2.50"], "by its entries");
+    facts.services[0].sums = Some(sums(&late, &context));
+    facts.services[0].usage.clear();
+    assert_eq!(found(&facts), ["data 2026-08-15 adjustment 150 2.50"], "by the sums of its periods");
+}
+
+#[test]
 fn period_that_ended_where_the_limit_lies_is_beyond_it() {
     let starts = |backdate_days: u32| {
         let mut context = context("2026-08-15");
@@ -453,6 +477,20 @@ fn sums(entries: &[UsageEntry], context: &RunContext) -> BTreeMap<Timestamp, Per
         sums.entry(start).or_default().count(entry);
     }
     sums
+}
+
+#[test]
+fn sum_of_a_period_says_nothing_of_a_part_of_it() {
+    let context = context("2026-10-15");
+    let mut facts = facts("2026-11-01T05:00:00Z");
+    let entries = vec![entry(1, "2026-10-20T10:00:00Z", 500_000_000), entry(2, "2026-11-02T10:00:00Z", 3_000_000_000)];
+    facts.services[0].sums = Some(sums(&entries, &context));
+    facts.services[0].usage = entries;
+    facts.watermark = 2;
+    assert_eq!(usage_needed(&facts, &context).expect("in range").len(), 1);
+    let lines = run(&facts, &context);
+    let line = &lines.iter().find(|line| line.line.charge == "data").expect("usage").line;
+    assert_eq!((line.quantity_raw.as_str(), line.usage.as_ref().map(|usage| usage.records)), ("3000000000", Some(1)));
 }
 
 #[test]

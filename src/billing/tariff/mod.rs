@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 pub use read::read_section;
-pub use unit::{Meter, Unit};
+pub use unit::{Measured, Meter, Unit};
 
 use super::ladder::Ladder;
 pub use super::window::Window;
@@ -37,6 +37,8 @@ pub struct Tariff {
     /// In the order in which they are levied.
     pub taxes: Vec<Tax>,
     pub thresholds: Vec<Threshold>,
+    /// What can be bought beside the allowances.
+    pub top_ups: Vec<TopUp>,
     /// The canonical text: what is stored, and what the digest is of.
     pub document: String,
     /// SHA-256 of the canonical text, in hexadecimal: (id, version) names one digest for ever.
@@ -210,6 +212,8 @@ pub struct Usage {
     pub maximum: Option<Exact>,
     /// Bounds, flat amounts, minimum and maximum follow the billed part of the period.
     pub prorate_tiers: bool,
+    /// Nothing is billed beyond what is there: the service stops when it is used up.
+    pub prepaid: bool,
 }
 
 /// Which octets count: up is from the subscriber, `Max` the larger sum of the two.
@@ -273,6 +277,34 @@ pub enum Pool {
     Service,
     /// All services of the account whose tariff has a pooled charge of the same id.
     Account,
+    /// As `Account`, over all accounts that have the same parent, and that parent.
+    Parent,
+}
+
+/// Allowance that can be bought by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopUp {
+    pub id: String,
+    /// Id of a usage charge.
+    pub charge: String,
+    /// In the unit of the charge; whole octets, seconds or sessions.
+    pub amount: Exact,
+    /// `None`: it costs nothing.
+    pub price: Option<Exact>,
+    pub valid: Validity,
+}
+
+/// How long a top-up may be used. Always to the end of the billing period in which that time ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Validity {
+    /// Until it is used up.
+    Always,
+    /// The period it is made for, and so many after it.
+    Cycles(u32),
+    /// So many days from the day it is made for.
+    Days(u32),
+    /// Up to a day, which is not included.
+    Until(Date),
 }
 
 /// How unused allowance is carried into later periods.
@@ -491,7 +523,13 @@ impl Usage {
             minimum: None,
             maximum: None,
             prorate_tiers: false,
+            prepaid: false,
         }
+    }
+
+    /// Who shares its allowance.
+    pub fn pool(&self) -> Pool {
+        self.allowance.map_or(Pool::Service, |allowance| allowance.pool)
     }
 
     /// Octets, seconds, sessions or bits per second in one unit.

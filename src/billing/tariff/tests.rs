@@ -60,7 +60,7 @@ fn faults_are_all_named_with_their_place() {
 fn what_cannot_be_rated_is_refused_with_a_reason() {
     let standard = "model = \"standard\"\nunit_amount = \"1\"\n";
     for (keys, word) in [
-        ("allowance = { amount = \"1\", pool = \"parent\" }", "parent"),
+        ("allowance = { amount = \"1\", pool = \"street\" }", "parent"),
         (
             "windows = [{ id = \"n\", days = \"mon-sun\", from = \"01:05\", to = \"07:00\", weight = \"0\" }]",
             "quarter hour",
@@ -76,6 +76,8 @@ fn what_cannot_be_rated_is_refused_with_a_reason() {
         let found = faults(&usage(&format!("{standard}{keys}")));
         assert!(found.len() == 1 && found[0].contains(word), "{keys}: {found:?}");
     }
+    let prepaid = faults(&usage(&format!("{standard}prepaid = true")));
+    assert!(prepaid.len() == 2 && prepaid.iter().all(|fault| fault.contains("prepaid")), "{prepaid:?}");
     let peak = usage(standard).replace("\"octets\"", "\"peak_bps_95\"");
     assert!(faults(&peak)[0].contains("peak_bps_95"));
 }
@@ -118,4 +120,32 @@ fn prices_that_exact_arithmetic_cannot_hold_are_refused() {
 #[test]
 fn unit_amount_as_a_float_is_refused() {
     assert!(faults(&usage("model = \"standard\"\nunit_amount = 0.05"))[0].contains("decimals as strings"));
+}
+
+#[test]
+fn prepaid_charge_stops_at_its_end_and_top_ups_are_read() {
+    let head = "id = \"t\"\nversion = 1\ncurrency = \"USD\"\neffective_from = \"2026-01-01\"\n[[charge]]\nid = \"data\"\n\
+                type = \"usage\"\nmeter = \"octets\"\ndirection = \"sum\"\nunit = \"GB\"\nprepaid = true\n";
+    let actions = |more: &str| -> Vec<ThresholdAction> {
+        let tariff = Tariff::read("t.toml", &format!("{head}{more}")).expect("a sound tariff");
+        tariff.thresholds.into_iter().flat_map(|threshold| threshold.actions).collect()
+    };
+    assert_eq!(actions(""), [ThresholdAction::Disconnect]);
+    let slow = "[[threshold]]\nat = \"100%\"\nmeter = \"data\"\ndo = [\"throttle:slow\"]\n";
+    assert_eq!(actions(slow), [ThresholdAction::Throttle("slow".to_owned())]);
+    let top_up = |keys: &str| Tariff::read("t.toml", &format!("{head}[[top_up]]\nid = \"boost\"\n{keys}\n"));
+    let read = top_up("charge = \"data\"\namount = \"50\"\nprice = \"9.99\"\nvalid = \"30d\"").expect("sound");
+    let boost = &read.top_ups[0];
+    assert_eq!((boost.amount, boost.valid), (Exact::from_int(50), Validity::Days(30)));
+    for (keys, place, word) in [
+        ("charge = \"voice\"\namount = \"50\"", "t.toml:14:10", "there is no usage charge `voice`"),
+        ("charge = \"data\"\namount = \"0.0000000001\"", "t.toml:15:10", "a whole number"),
+        ("charge = \"data\"\namount = \"1\"\nvalid = \"for ever\"", "t.toml:16:9", "none of"),
+        ("charge = \"data\"\namount = \"1\"\nprice = \"0\"", "t.toml:16:9", "above zero"),
+        ("charge = \"data\"", "t.toml:12:1", "`amount`"),
+    ] {
+        let faults = top_up(keys).expect_err("a fault");
+        let text: Vec<String> = faults.iter().map(|fault| format!("{} {}", fault.pointer, fault.detail)).collect();
+        assert!(text.iter().any(|text| text.starts_with(place) && text.contains(word)), "{keys}: {text:?}");
+    }
 }

@@ -80,7 +80,7 @@ def main():
     if before:
         check("the item of the line before", line_id(line, basis, basis["revision"] - 1), before["line"]["id"])
     tariff, charge = the_price(line, basis)
-    know_every_term(tariff, charge)
+    know_every_term(tariff, charge, basis)
     coverage = [(micros(a), micros(b)) for a, b in basis["coverage"]]
     entries = the_ledger(line, basis, charge, coverage) if line["usage"] else []
     measured = the_quantity(line, basis, charge, coverage, entries)
@@ -170,7 +170,7 @@ def the_price(line, basis):
     return {"rounding": tariff.get("rounding", {}), "tax": taxes}, {"id": line["charge"], "type": kind, "amount": sign + amount}
 
 
-def know_every_term(tariff, charge):
+def know_every_term(tariff, charge, basis):
     unknown = [f"charge {term}" for term in set(charge) - TERMS["charge"] - TERMS.get(charge["type"], set())]
     tables = [(name, charge[name]) for name in ("quantize", "block", "allowance") if name in charge]
     tables += [(name, row) for name in ("windows", "rates", "tiers") for row in charge.get(name, [])]
@@ -180,6 +180,8 @@ def know_every_term(tariff, charge):
     tables += [("rounding", tariff.get("rounding", {}))]
     unknown += [f"{name} {term}" for name, table in tables for term in set(table) - TERMS[name]]
     unknown += [f"type {charge['type']}"] if charge["type"] not in TERMS else []
+    unknown += ["allowance shared by several accounts"] if charge.get("allowance", {}).get("pool") == "parent" else []
+    unknown += ["top-ups"] if (basis.get("pool") or {}).get("grants") else []
     if unknown:
         print("this program does not compute these terms of the tariff:", ", ".join(sorted(unknown)))
         sys.exit(2)

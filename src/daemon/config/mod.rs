@@ -29,8 +29,8 @@ pub use notify::{Notify, Sms, Smtp};
 
 use crate::collector::{CertificateName, RadSecSettings};
 use crate::dhcp::Options;
-use crate::intake::sources::SourceSettings;
 use crate::dispatcher::Export;
+use crate::intake::sources::SourceSettings;
 use crate::provisioner::PasswordStorage;
 use crate::provisioner::cmts::Cmts;
 use crate::provisioner::doveadm::Doveadm;

@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use super::wake::{Quiet, reassess};
 use super::{Done, Ground, Stop};
 use crate::account::{Hold, HoldBilling, HoldKind, Treatment};
-use crate::billing::thresholds::{Mark, Standing, Verdict, decide, nearest};
+use crate::billing::thresholds::{Mark, Standing, Verdict, decide};
 use crate::provision::OperatorHold;
 use crate::store::accounts::{self, AccountRow};
 use crate::store::events::{EventType, Told};
 use crate::store::holds::{self, HoldRow};
-use crate::store::running::{self, Judged};
+use crate::store::running::{self, Judged, Other};
 use crate::store::thresholds::{self, Crossed, Guard, Look};
 use crate::store::{StoreError, Tx, audit, fold};
 use crate::vocabulary::{Period, Timestamp};
@@ -72,23 +72,60 @@ pub(super) async fn look(
             thresholds::done(tx, &look).await?;
             Ok(nothing())
         }
-        Judged::Known { period, standings, totals } => {
+        Judged::Known { period, standings, totals, distance, others } => {
             let marks = thresholds::marks(tx, service_id, period_start_at).await?;
             let verdict = decide(&standings, &marks);
             let told = mark(tx, &row, &look, &period, &verdict, now).await?;
             let changed = now < period.end && restrict(tx, ground, &row, &look, &period, &verdict, now).await?;
             // The hold itself is among the service's facts.
             let facts_id = thresholds::look(tx, service_id, period_start_at).await?.map_or(0, |look| look.facts_id);
-            let distance = nearest(&standings);
-            let guard = Guard { catalog_version: prices.version, facts_id, totals, distance };
-            thresholds::put_guard(tx, service_id, &period, &guard).await?;
+            let own = Guard { catalog_version: prices.version, facts_id, totals, distance };
+            let mut guards = guards_of(&others, prices.version);
+            guards.push((service_id, own));
+            // All in one order, whoever writes them.
+            guards.sort_by_key(|(service_id, _)| *service_id);
+            for (service_id, guard) in &guards {
+                thresholds::put_guard(tx, *service_id, &period, guard).await?;
+            }
             thresholds::done(tx, &look).await?;
+            for service_id in crossed_of(tx, &others, period_start_at).await? {
+                thresholds::ask_one(tx, service_id, period_start_at).await?;
+            }
             for (kind, payload) in told {
                 tell(tx, &row, &look, kind, payload, now);
             }
             Ok(done(changed))
         }
     }
+}
+
+/// Until when those need not be looked at that share an allowance with a service.
+pub(in crate::intake) fn guards_of(others: &[Other], catalog_version: i64) -> Vec<(i64, Guard)> {
+    let guard = |other: &Other| Guard {
+        catalog_version,
+        facts_id: other.facts_id,
+        totals: other.totals,
+        distance: other.distance,
+    };
+    others.iter().map(|other| (other.service_id, guard(other))).collect()
+}
+
+/// Those of them that have crossed something, or no longer stand beyond it: each is looked at by itself, under the lock of
+/// its own account.
+pub(in crate::intake) async fn crossed_of(
+    tx: &mut Tx,
+    others: &[Other],
+    period_start_at: i64,
+) -> Result<Vec<i64>, StoreError> {
+    let mut found = Vec::new();
+    for other in others.iter().filter(|other| !other.standings.is_empty()) {
+        let marks = thresholds::marks(tx, other.service_id, period_start_at).await?;
+        let verdict = decide(&other.standings, &marks);
+        if !verdict.crossed.is_empty() || !verdict.rearmed.is_empty() {
+            found.push(other.service_id);
+        }
+    }
+    Ok(found)
 }
 
 /// Whether `look` would do more than put a guard there.

@@ -13,8 +13,8 @@ use crate::intake::catalogs::TenantCatalog;
 use crate::provision::{self, Basis, ElementDesired, ElementKind, OperatorHold};
 use crate::store::accounts::{self, AccountRow};
 use crate::store::elements::ElementRow;
-use crate::store::{StoreError, Tx, audit, elements, follow, jobs, secrets};
-use crate::vocabulary::{TenantId, Timestamp};
+use crate::store::{StoreError, Tx, audit, elements, follow, jobs, secrets, thresholds};
+use crate::vocabulary::{TenantId, Timestamp, to_micros};
 
 /// Something of the account changed by itself: its closing is due, a hold began or ended, a service begins.
 pub(super) async fn wake(account_id: i64, tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Done, Stop> {
@@ -48,7 +48,22 @@ pub(super) async fn wake(account_id: i64, tx: &mut Tx, ground: &Ground, now: Tim
     }
     let ended = end_holds(tx, &row, now).await?;
     reassess(tx, &row, ground, ended.as_ref(), now).await?;
+    if ended.is_some() {
+        ask_of_new_period(tx, &row, ground, now).await?;
+    }
     Ok(done)
+}
+
+/// What held a service in the period before may be so in the new one from its first moment: a prepaid service without a
+/// bucket left is not served again until its first record.
+async fn ask_of_new_period(tx: &mut Tx, row: &AccountRow, ground: &Ground, now: Timestamp) -> Result<(), StoreError> {
+    let Some(prices) = ground.prices.of(tx, &row.tenant).await? else { return Ok(()) };
+    let cycle = prices.catalog.cycles.get(&row.document.bill_cycle).map(|cycle| &cycle.calendar);
+    let Some(period) = cycle.and_then(|cycle| cycle.period_at(now).ok()) else { return Ok(()) };
+    for service in accounts::services(tx, row.id).await?.iter().filter(|service| service.ended_at.is_none()) {
+        thresholds::ask_one(tx, service.id, to_micros(period.start)).await?;
+    }
+    Ok(())
 }
 
 /// What changes only because restrictions of use begin or end: it costs no modem a boot.

@@ -23,11 +23,11 @@ use super::deeds::ingest::{Ingest, Input, NewInput};
 use super::desk::Desk;
 use super::problem::Problem;
 use super::sources::Shelved;
-use crate::vocabulary::hex;
 use crate::mediation::{Outcome, Profile};
 use crate::store::ingest::{Tally, Way, place};
 use crate::store::{Sealer, StoreError};
 use crate::telemetry::{Heartbeat, Outcome as OutcomeLabel};
+use crate::vocabulary::hex;
 use crate::vocabulary::{SourceId, TenantId, Timestamp};
 
 pub use wire::Listening;

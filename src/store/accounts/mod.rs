@@ -59,6 +59,7 @@ macro_rules! select_account {
     };
 }
 
+const ROW_OF: &str = "SELECT id FROM account WHERE tenant = $1 AND source = $2 AND external_id = $3";
 const FIND: &str = select_account!("WHERE tenant = $1 AND source = $2 AND external_id = $3");
 const FIND_LOCKED: &str = select_account!("WHERE tenant = $1 AND source = $2 AND external_id = $3 FOR UPDATE");
 macro_rules! these_accounts {
@@ -176,6 +177,16 @@ pub async fn these_locked(tx: &mut Tx, keys: &[&AccountKey]) -> Result<Vec<Accou
         keys.iter().map(|key| [key.tenant.as_str().into(), key.source.as_str().into(), (&key.external_id).into()]);
     let rows: Vec<Row> = statement.fetch(tx, rows.collect()).await?;
     rows.into_iter().map(AccountRow::try_from).collect()
+}
+
+/// The row of an account, closed or not.
+pub(super) async fn row_of(
+    tx: &mut Tx,
+    tenant: &str,
+    source: &str,
+    external_id: &str,
+) -> Result<Option<i64>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_scalar(ROW_OF).bind(tenant).bind(source).bind(external_id).fetch_optional(c).await)?)
 }
 
 /// An account by its row.

@@ -1,11 +1,11 @@
 //! The services of accounts, and the history of their facts that billing reads.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::json;
 use crate::account::{ServiceFacts, ServiceType, Status};
 use crate::store::many::{Many, Of};
-use crate::store::{StoreError, Tx, on, sessions, thresholds};
+use crate::store::{StoreError, Tx, families, on, sessions, thresholds};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// One service as stored.
@@ -191,6 +191,11 @@ pub async fn change_services(
         facts.push([id.into(), change.account_id.into(), at.into(), (&change.detail).into()]);
     }
     INSERT_FACTS.execute(tx, facts).await?;
+    let parents = changes.iter().filter_map(|change| Some((change.account_id, change.facts.parent.as_deref()?)));
+    let parents: BTreeSet<(i64, &str)> = parents.collect();
+    if !parents.is_empty() {
+        families::note(tx, &parents).await?;
+    }
     let known: Vec<i64> = changes.iter().filter_map(|change| change.id).collect();
     thresholds::ask_again(tx, &known, now).await?;
     Ok(rows)

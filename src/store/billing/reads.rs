@@ -1,6 +1,6 @@
 //! What a bill run reads of accounts: who is billed, what they were billed, which entries of the ledger are wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::{instant, parsed};
@@ -26,6 +26,17 @@ const ACCOUNTS: &str = "SELECT id, source, external_id, bill_cycle FROM account
             (SELECT 1 FROM line WHERE line.account_id = account.id AND line.cycle = $3)
             OR EXISTS (SELECT 1 FROM left_cycle WHERE left_cycle.account_id = account.id AND left_cycle.cycle = $3))
      ORDER BY id LIMIT $4";
+const BILLED_OF_SQLITE: &str =
+    "SELECT account.id FROM json_each($1) AS key CROSS JOIN account ON account.id = key.value
+     WHERE account.bill_cycle = $2 OR EXISTS
+            (SELECT 1 FROM line WHERE line.account_id = account.id AND line.cycle = $2)
+        OR EXISTS (SELECT 1 FROM left_cycle WHERE left_cycle.account_id = account.id AND left_cycle.cycle = $2)
+     ORDER BY account.id";
+const BILLED_OF_POSTGRES: &str = "SELECT id FROM account
+     WHERE id = ANY($1) AND (bill_cycle = $2 OR EXISTS
+            (SELECT 1 FROM line WHERE line.account_id = account.id AND line.cycle = $2)
+        OR EXISTS (SELECT 1 FROM left_cycle WHERE left_cycle.account_id = account.id AND left_cycle.cycle = $2))
+     ORDER BY id";
 const COUNT_ACCOUNTS: &str = "SELECT COUNT(*) FROM account WHERE tenant = $1 AND (bill_cycle = $2 OR EXISTS
      (SELECT 1 FROM left_cycle WHERE left_cycle.account_id = account.id AND left_cycle.cycle = $2))";
 const ISSUED: &str = "SELECT line.document FROM line JOIN batch ON batch.id = line.batch
@@ -91,6 +102,19 @@ pub async fn accounts(
     limit: i64,
 ) -> Result<Vec<BilledAccount>, StoreError> {
     Ok(on!(tx, c => sqlx::query_as(ACCOUNTS).bind(tenant).bind(after).bind(cycle).bind(limit).fetch_all(c).await)?)
+}
+
+/// Those of these accounts that are, or were, billed on a cycle.
+pub async fn billed_of(tx: &mut Tx, cycle: &str, ids: &[i64]) -> Result<HashSet<i64>, StoreError> {
+    let found: Vec<i64> = match tx {
+        Tx::Sqlite(held) => {
+            sqlx::query_scalar(BILLED_OF_SQLITE).bind(json(&ids)).bind(cycle).fetch_all(&mut *held.transaction).await?
+        }
+        Tx::Postgres(transaction) => {
+            sqlx::query_scalar(BILLED_OF_POSTGRES).bind(ids).bind(cycle).fetch_all(&mut **transaction).await?
+        }
+    };
+    Ok(found.into_iter().collect())
 }
 
 pub async fn count_accounts(tx: &mut Tx, tenant: &str, cycle: &str) -> Result<i64, StoreError> {

@@ -14,12 +14,12 @@ use std::collections::BTreeSet;
 use super::bound;
 use super::{
     Apply, Audience, Charge, ChargeKind, Discount, LineRounding, Proration, Recurring, RefundOnEnd, Scope, Tariff,
-    TaxLevel, TaxTags, Threshold, Timing, digest,
+    TaxLevel, TaxTags, Threshold, Timing, TopUp, digest,
 };
 use crate::account::HoldKind;
 use crate::vocabulary::{Currency, Date, Exact, Rounding, Section, Value};
 use count::count;
-use terms::{discount, taxes, threshold};
+use terms::{discount, stops, taxes, threshold, top_up};
 use usage::usage;
 
 /// Reads the keys of one tariff; `canonical` is their canonical text. `None` when a fault was noted in the section.
@@ -45,6 +45,10 @@ pub fn read_section(mut section: Section<'_>, canonical: String) -> Option<Tarif
     let taxes = taxes(&mut section, &names, tax_level);
     let thresholds: Vec<Option<Threshold>> =
         section.sections("threshold").into_iter().map(|item| threshold(item, &charges)).collect();
+    let top_ups: Vec<Option<TopUp>> =
+        section.sections("top_up").into_iter().map(|item| top_up(item, &charges)).collect();
+    let top_ups = top_ups.into_iter().collect::<Option<Vec<TopUp>>>();
+    top_up_ids(&mut section, top_ups.as_deref().unwrap_or_default());
     let charges = charges.into_iter().collect::<Option<Vec<Charge>>>();
     let discounts = discounts.into_iter().collect::<Option<Vec<Discount>>>();
     discount_ids(&mut section, discounts.as_deref().unwrap_or_default());
@@ -63,6 +67,8 @@ pub fn read_section(mut section: Section<'_>, canonical: String) -> Option<Tarif
         charge.tags.jurisdiction = charge.tags.jurisdiction.take().or_else(|| jurisdiction.clone());
     }
     let (rounding, tax_level) = rounding?;
+    let mut thresholds = thresholds.into_iter().collect::<Option<Vec<Threshold>>>()?;
+    thresholds.extend(stops(&charges, &thresholds));
     Some(Tariff {
         id: id?,
         version: u32::try_from(version?).ok()?,
@@ -76,7 +82,8 @@ pub fn read_section(mut section: Section<'_>, canonical: String) -> Option<Tarif
         charges,
         discounts: discounts?,
         taxes: taxes?,
-        thresholds: thresholds.into_iter().collect::<Option<Vec<Threshold>>>()?,
+        thresholds,
+        top_ups: top_ups?,
         digest: digest(&canonical),
         document: canonical,
     })
@@ -110,6 +117,14 @@ fn optional_tag(section: &mut Section<'_>, key: &'static str) -> Option<Option<S
         return None;
     }
     Some(Some(text.to_owned()))
+}
+
+fn top_up_ids(section: &mut Section<'_>, top_ups: &[TopUp]) {
+    for (index, top_up) in top_ups.iter().enumerate() {
+        if top_ups[..index].iter().any(|other| other.id == top_up.id) {
+            section.fault(format!("top-up `{}` is there twice", top_up.id));
+        }
+    }
 }
 
 fn discount_ids(section: &mut Section<'_>, discounts: &[Discount]) {

@@ -1,13 +1,14 @@
-//! Reads what is laid on charges: discounts, taxes, and thresholds of their use.
+//! Reads what is laid on charges: discounts, taxes, thresholds of their use, and top-ups.
 
 use super::usage::step_of;
-use super::{decimal, identifier, optional, optional_tag, places_of};
+use super::{decimal, identifier, optional, optional_tag, places_of, positive};
 use crate::account::Treatment;
 use crate::billing::tariff::unit::Measured;
 use crate::billing::tariff::{
     Charge, ChargeKind, Condition, Discount, DiscountKind, Tax, TaxLevel, Threshold, ThresholdAction, ThresholdAt,
-    Usage,
+    TopUp, Usage, Validity,
 };
+use crate::billing::top_up::{takes_top_ups, whole};
 use crate::vocabulary::{Exact, Section, Value};
 
 pub(super) fn discount(mut section: Section<'_>, index: usize, charges: &[String]) -> Option<Discount> {
@@ -204,7 +205,9 @@ fn threshold_at(place: &Value<'_>, usage: &Usage) -> Option<ThresholdAt> {
         return step_of(place, measured, usage.unit).map(ThresholdAt::Quantity);
     };
     match percent.parse::<Exact>() {
-        Ok(percent) if percent > Exact::ZERO && usage.allowance.is_some() => Some(ThresholdAt::Percent(percent)),
+        Ok(percent) if percent > Exact::ZERO && (usage.allowance.is_some() || usage.prepaid) => {
+            Some(ThresholdAt::Percent(percent))
+        }
         Ok(percent) if percent > Exact::ZERO => {
             place.fault("the charge has no allowance to take a percentage of");
             None
@@ -214,6 +217,54 @@ fn threshold_at(place: &Value<'_>, usage: &Usage) -> Option<ThresholdAt> {
             None
         }
     }
+}
+
+/// A prepaid charge ends the service when it is used up, unless a threshold of its own at 100 % says what else.
+pub(super) fn stops(charges: &[Charge], thresholds: &[Threshold]) -> Vec<Threshold> {
+    let all = ThresholdAt::Percent(Exact::from_int(100));
+    let prepaid = charges.iter().filter(|charge| matches!(&charge.kind, ChargeKind::Usage(usage) if usage.prepaid));
+    let said = |id: &str| thresholds.iter().any(|threshold| threshold.meter == id && threshold.at == all);
+    let stop =
+        |charge: &Charge| Threshold { at: all, meter: charge.id.clone(), actions: vec![ThresholdAction::Disconnect] };
+    prepaid.filter(|charge| !said(&charge.id)).map(stop).collect()
+}
+
+pub(super) fn top_up(mut section: Section<'_>, charges: &[Option<Charge>]) -> Option<TopUp> {
+    let id = section.required("id").and_then(|value| identifier(&value));
+    let meter = section.required("charge");
+    let place = section.required("amount");
+    let price = match section.value("price") {
+        Some(value) => positive(Some(value)).map(Some),
+        None => Some(None),
+    };
+    let valid = match section.value("valid") {
+        Some(value) => value.parse(),
+        None => Some(Validity::Always),
+    };
+    section.finish();
+    let meter = meter?;
+    let name = meter.text()?;
+    let usage = charges.iter().flatten().find(|charge| charge.id == name).and_then(|charge| match &charge.kind {
+        ChargeKind::Usage(usage) => Some(usage),
+        _ => None,
+    });
+    let Some(usage) = usage else {
+        if charges.iter().all(Option::is_some) {
+            meter.fault(format!("there is no usage charge `{name}` in this tariff"));
+        }
+        return None;
+    };
+    if !takes_top_ups(usage) {
+        meter.fault("only octets, seconds and sessions can be topped up");
+        return None;
+    }
+    let place = place?;
+    let amount = positive(Some(place.clone()))?;
+    if let Err(why) = whole(amount, usage.unit_size()) {
+        place.fault(why);
+        return None;
+    }
+    Some(TopUp { id: id?, charge: name.to_owned(), amount, price: price?, valid: valid? })
 }
 
 fn action(value: &Value<'_>) -> Option<ThresholdAction> {

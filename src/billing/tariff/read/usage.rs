@@ -40,13 +40,25 @@ pub(super) fn usage(section: &mut Section<'_>) -> Option<Usage> {
         Some(value) => allowance(&value).map(Some),
         None => Some(None),
     };
+    let prepaid = optional(section, "prepaid", false, |value| value.flag());
+    let is_prepaid = prepaid == Some(true);
+    // What costs nothing beyond what is there has no price to say.
+    let priceless = match is_prepaid {
+        true => refuse(section, PREPAID_HAS_NO, "a prepaid charge, which bills nothing beyond what is there"),
+        false => Some(()),
+    };
     let apart = match meter {
+        Some(Meter::Calls | Meter::PeakBps95) if is_prepaid => {
+            section.fault("only octets, seconds and sessions can be prepaid");
+            None
+        }
         Some(Meter::Calls) => refuse(section, CALLS_HAVE_NO, "calls, which are rated one by one"),
         Some(Meter::PeakBps95) => refuse(section, PEAKS_HAVE_NO, "a peak rate, which is one number"),
         _ => refuse(section, &["rates", "increments"], "anything but calls"),
     };
     let (model, blocks) = match meter {
         Some(Meter::Calls) => (rates(section).map(Model::Rates), false),
+        _ if is_prepaid => (Some(Model::Standard { unit_amount: Exact::ZERO }), false),
         _ => model(section)?,
     };
     let block = match section.value("block").filter(|_| meter != Some(Meter::Calls)) {
@@ -73,6 +85,7 @@ pub(super) fn usage(section: &mut Section<'_>) -> Option<Usage> {
         return None;
     }
     apart?;
+    priceless?;
     Some(Usage {
         meter: meter?,
         direction: direction?,
@@ -87,6 +100,7 @@ pub(super) fn usage(section: &mut Section<'_>) -> Option<Usage> {
         minimum: minimum?.filter(|minimum| !minimum.is_zero()),
         maximum: maximum?,
         prorate_tiers: prorate_tiers?,
+        prepaid: prepaid?,
     })
 }
 
@@ -190,11 +204,9 @@ fn allowance(value: &Value<'_>) -> Option<Allowance> {
     let amount = decimal(section.required("amount"));
     let prorate = optional(&mut section, "prorate", false, |value| value.flag());
     let pool = match section.value("pool") {
-        Some(value) if value.text() == Some("parent") => {
-            value.fault("an allowance pooled over the accounts of a parent cannot be rated by this release");
-            None
+        Some(value) => {
+            value.choice(&[("service", Pool::Service), ("account", Pool::Account), ("parent", Pool::Parent)])
         }
-        Some(value) => value.choice(&[("service", Pool::Service), ("account", Pool::Account)]),
         None => Some(Pool::Service),
     };
     let rollover = match section.value("rollover") {
@@ -341,6 +353,21 @@ const MODEL_KEYS: &[(&str, &[ModelKind])] = &[
 ];
 const CALLS_HAVE_NO: &[&str] = &["model", "allowance", "windows", "classes", "quantize", "block", "proration"];
 const PEAKS_HAVE_NO: &[&str] = &["windows", "classes", "rates", "increments"];
+const PREPAID_HAS_NO: &[&str] = &[
+    "model",
+    "unit_amount",
+    "tiers",
+    "charge_flat_at_zero",
+    "package_size",
+    "package_amount",
+    "free_units",
+    "rate",
+    "fixed_amount",
+    "block",
+    "minimum",
+    "maximum",
+    "proration",
+];
 const LEVELS: &[(&str, Level)] = &[("cycle", Level::Cycle), ("day", Level::Day), ("session", Level::Session)];
 const METERS: &[(&str, Meter)] = &[
     ("octets", Meter::Octets),
