@@ -236,7 +236,7 @@ impl Worker {
             && self.unrecorded.done.len() < WINDOW
             && self.lent_at.elapsed() + LEFT_LEAST < LENT_FOR
         {
-            let Some(held) = self.order.take() else { break };
+            let Some(held) = self.order.pop() else { break };
             let now = self.ground.clock.now();
             if self.way.only_once() {
                 let entry = entry(&held, "sending", held.attempts + 1);

@@ -111,7 +111,7 @@ impl<T> Order<T> {
     }
 
     /// The next event that may be sent now. Its subject rests until the attempt was told.
-    pub fn take(&mut self) -> Option<Held<T>> {
+    pub fn pop(&mut self) -> Option<Held<T>> {
         let subject = self.ready.pop_front()?;
         self.chains.get_mut(&subject).and_then(VecDeque::pop_front)
     }
@@ -167,10 +167,10 @@ mod tests {
         for (sequence, subject) in [(1, "a"), (2, "b"), (3, "a"), (4, "c")] {
             assert_eq!(order.take(sequence, subject, ()), None);
         }
-        let first = order.take().expect("one");
-        assert_eq!((first.sequence, order.take().map(|held| held.sequence)), (1, Some(2)));
-        assert_eq!(order.take().map(|held| held.sequence), Some(4), "3 waits for 1");
-        assert_eq!(order.take(), None);
+        let first = order.pop().expect("one");
+        assert_eq!((first.sequence, order.pop().map(|held| held.sequence)), (1, Some(2)));
+        assert_eq!(order.pop().map(|held| held.sequence), Some(4), "3 waits for 1");
+        assert_eq!(order.pop(), None);
         let behind = order.failed(&first.subject);
         assert_eq!(behind.iter().map(|held| held.sequence).collect::<Vec<_>>(), [3]);
         assert_eq!(order.position(), 0, "nothing is recorded yet");
@@ -179,7 +179,7 @@ mod tests {
         assert!(order.take(5, "a", ()).is_some(), "it goes behind");
         order.take_listed(1, "a", 1, ());
         order.take_listed(1, "a", 1, ());
-        let again = order.take().expect("the one of the list");
+        let again = order.pop().expect("the one of the list");
         assert_eq!((again.sequence, again.attempts, again.listed), (1, 1, true));
         order.ended(&again.subject);
         order.recorded([1, 5]);
@@ -215,7 +215,7 @@ mod tests {
                     order.take_listed(sequence, &subject, attempts, failures[sequence as usize - 1]);
                 }
                 while under_way.len() < room {
-                    match order.take() { Some(held) => under_way.push(held), None => break }
+                    match order.pop() { Some(held) => under_way.push(held), None => break }
                 }
                 if under_way.is_empty() {
                     if next == subjects.len() && list.is_empty() { break; }

@@ -15,13 +15,13 @@ fn billed() -> (StoredLine, Tariff, Vec<UsageEntry>) {
 }
 
 fn differences(line: &StoredLine, tariff: &Tariff, entries: &[UsageEntry]) -> Vec<String> {
-    explain(line, None, tariff, None, entries).expect("recomputed").differences
+    explain(line, None, tariff, None, entries, None).expect("recomputed").differences
 }
 
 #[test]
 fn line_recomputes_to_itself_with_all_it_was_made_from() {
     let (line, tariff, entries) = billed();
-    let explained = explain(&line, None, &tariff, None, &entries).expect("recomputed");
+    let explained = explain(&line, None, &tariff, None, &entries, None).expect("recomputed");
     assert_eq!(explained.differences, Vec::<String>::new());
     assert_eq!((explained.issued_before.as_str(), explained.share.as_str()), ("0.00", "0.83870967741935483870"));
     assert_eq!(explained.rounding, "HalfUp, 2 decimal places");
@@ -71,9 +71,9 @@ fn correction_is_explained_against_the_line_before() {
     facts.watermark = 2;
     let second = close(&mut facts, &context).remove(0);
     let tariff = &context.tariffs["res-100"][0].tariff;
-    let explained = explain(&second, Some(&first), tariff, None, &facts.services[0].usage).expect("recomputed");
+    let explained = explain(&second, Some(&first), tariff, None, &facts.services[0].usage, None).expect("recomputed");
     assert_eq!((explained.differences, explained.issued_before.as_str()), (Vec::new(), "2.50"));
-    let alone = explain(&second, None, tariff, None, &facts.services[0].usage).expect("recomputed");
+    let alone = explain(&second, None, tariff, None, &facts.services[0].usage, None).expect("recomputed");
     assert_eq!(alone.differences, ["amount is 0.50 in the line and 3.00 recomputed"]);
 }
 
@@ -92,7 +92,7 @@ fn entries_are_shown_that_lie_in_the_billed_time() {
         instant(7, "2026-10-20T04:59:59Z"),
         instant(8, "2026-11-15T06:00:00Z"),
     ]);
-    let explained = explain(&line, None, &tariff, None, &entries).expect("recomputed");
+    let explained = explain(&line, None, &tariff, None, &entries, None).expect("recomputed");
     let shown: Vec<i64> = explained.entries.iter().map(|entry| entry.sequence).collect();
     assert_eq!(shown, [1, 3, 5, 6]);
     assert_eq!((explained.entries[0].out_octets, explained.entries[0].seconds), (150_000_000_000, 3600));
@@ -112,8 +112,8 @@ fn own_price_is_read_back_from_the_line() {
     let lines = close(&mut facts, &context);
     assert_eq!(own_amount(&lines[0], tariff), Some(amount));
     assert_eq!(own_amount(&lines[1], tariff), None, "usage has no amount of its own");
-    let explained = explain(&lines[0], None, tariff, Some(amount), &[]).expect("recomputed");
+    let explained = explain(&lines[0], None, tariff, Some(amount), &[], None).expect("recomputed");
     assert_eq!(explained.differences, Vec::<String>::new());
     assert_eq!(explained.recomputed.quantity_raw, "3");
-    assert!(!explain(&lines[0], None, tariff, None, &[]).expect("recomputed").differences.is_empty());
+    assert!(!explain(&lines[0], None, tariff, None, &[], None).expect("recomputed").differences.is_empty());
 }
