@@ -256,6 +256,9 @@ fn result_of(
     Ok(result)
 }
 
+/// Takes what a step was rated at, and says whether it stands.
+type TakeStep<'t> = &'t mut dyn FnMut(&Step<'_>, Vec<Rated>) -> Result<bool, RunError>;
+
 /// Rates the periods of shared allowances in which something is due, each with what the one before it carries on. `take`
 /// says whether what it was given stands; what is held back does not, and what was issued is carried on instead.
 pub fn for_each_step(
@@ -263,7 +266,7 @@ pub fn for_each_step(
     context: &RunContext,
     items: &[Item<'_>],
     (chains, due): (&[Chain<'_>], &[bool]),
-    take: &mut dyn FnMut(&Step<'_>, Vec<Rated>) -> Result<bool, RunError>,
+    take: TakeStep<'_>,
 ) -> Result<(), RunError> {
     for chain in chains {
         // What the step before has left; `None`: it is not rated now, and its lines tell.

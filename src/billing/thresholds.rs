@@ -128,8 +128,9 @@ pub fn shared_standings(
         if step.period.start == context.period.start {
             let quantities = rated.iter().filter_map(|rated| rated.metered.as_ref()).map(|metered| metered.quantity);
             let used = quantities.clone().try_fold(Exact::ZERO, Exact::checked_add)?;
-            let there = rated.iter().filter_map(|rated| rated.allotment.as_ref()).map(|allotment| allotment.available);
-            let there = there.last().unwrap_or(Exact::ZERO);
+            let mut there =
+                rated.iter().filter_map(|rated| rated.allotment.as_ref()).map(|allotment| allotment.available);
+            let there = there.next_back().unwrap_or(Exact::ZERO);
             pools.extend(step.members.iter().map(|index| (*index, (there, used))));
             steps.push(step.members.clone());
         }

@@ -12,7 +12,6 @@ use super::charges::PostedRow;
 use super::grants::GrantRow;
 use super::{StoreError, Tx, accounts, catalog, census, charges, families, grants, held, ledger, ledger_totals};
 use crate::account::{Status, TaxExempt};
-use crate::billing::allowance::Carry;
 use crate::billing::calendar::CalendarError;
 use crate::billing::charges::{PostedCharge, Posting, PostingKind, tariff_of_line};
 use crate::billing::count::{Census, CountList};
@@ -855,7 +854,7 @@ async fn pool_ground(
             newest = newer(newest, other);
         }
     }
-    let before = newest.and_then(|line| line.basis.carry.clone()).unwrap_or_else(Carry::default);
+    let before = newest.and_then(|line| line.basis.carry.clone()).unwrap_or_default();
     let ids: Vec<i64> = pool.grants.iter().filter_map(|grant| charges::row_of(&grant.id)).collect();
     let unit = match tariff.charge(&line.charge).map(|charge| &charge.kind) {
         Some(ChargeKind::Usage(usage)) => usage.unit_size(),

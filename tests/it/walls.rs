@@ -63,6 +63,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET /accounts/{id}/timeline", TRACERS),
     row("GET /audit", ADMINS),
     row("GET /batches", EVERYBODY),
+    row("GET /batches/{id}", EVERYBODY),
+    row("GET /batches/{id}/lines", EVERYBODY),
     row("POST /batches/{id}/ack", BILLERS),
     row("POST /batches/{id}/approve", BILLERS),
     row("POST /batches/{id}/discard", BILLERS),
@@ -79,7 +81,14 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET /events", EVERYBODY),
     row("GET /exceptions", EVERYBODY),
     asked("GET /find", EVERYBODY, "q=eve"),
+    row("GET /held", EVERYBODY),
+    row("GET /held/{held}", EVERYBODY),
+    row("POST /held/{held}/release", OPERATORS),
+    row("POST /held/{held}/drop", OPERATORS),
     row("GET /held-corrections", EVERYBODY),
+    row("GET /ingests", EVERYBODY),
+    row("GET /ingests/{ingest}", EVERYBODY),
+    row("POST /ingests/{ingest}/replay", HANDLERS),
     row("GET /invoice-lines", EVERYBODY),
     row("GET /invoice-lines/{id}/explain", EVERYBODY),
     row("GET /jobs", EVERYBODY),
@@ -96,8 +105,27 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET /sessions", EVERYBODY),
     row("GET /sessions/{session}", EVERYBODY),
     row("POST /sessions/{session}/disconnect", OPERATORS),
+    row("GET /sources", EVERYBODY),
     asked("GET /subscriber-counts", EVERYBODY, "on=2026-11-15"),
+    row("GET /webhooks", EVERYBODY),
+    told("POST /webhooks", ADMINS, r#"{"url": "https://8.8.8.8/hook"}"#),
+    row("GET /webhooks/{id}", EVERYBODY),
+    told("PATCH /webhooks/{id}", ADMINS, r#"{"state": "disabled"}"#),
+    row("DELETE /webhooks/{id}", ADMINS),
+    row("POST /webhooks/{id}/rotate", ADMINS),
+    row("GET /webhooks/{id}/deliveries", EVERYBODY),
+    told("POST /webhooks/{id}/replay", OPERATORS, r#"{"dead": true}"#),
+    row("POST /webhooks/{id}/test", OPERATORS),
     asked("GET /who", TRACERS, "address=10.0.0.7"),
+];
+
+/// Routes whose last word is a name and no id, so that another tenant's is not absent: a profile is everybody's, and whoever
+/// posts to one proves itself as the profile asks; a source is one of the caller's own by whatever name.
+const BY_NAME: [&str; 4] = [
+    "HEAD /ingest/{profile}",
+    "POST /ingest/{profile}",
+    "GET /sources/{source}/observations",
+    "POST /sources/{source}/epoch",
 ];
 
 /// An account is made by naming it: with another tenant's id it becomes one of the caller's own.
@@ -134,7 +162,7 @@ impl Walls {
         let own = walls.fill_only("acme", &admin, "00:11:22:0a:0a:01");
         assert_eq!(own.len(), walls.theirs.len());
         let nothing = |place: &str| match place {
-            "{job}" | "{rollout}" | "{session}" => "999999999",
+            "{job}" | "{rollout}" | "{session}" | "{held}" | "{ingest}" => "999999999",
             "{mac}" => "00:11:22:0f:0f:0f",
             _ => "nobody-9",
         };
@@ -186,6 +214,7 @@ impl Walls {
         let checked = api("POST", "bill-checks", Some(&period));
         let rollout = api("POST", "rollouts", Some(&json!({ "macs": [mac], "mode": "next_boot", "reason": tenant })));
         let jobs = api("GET", "jobs", None);
+        let hook = api("POST", "webhooks", Some(&json!({ "url": "https://8.8.8.8/hook" })));
         let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("no id in {value}")).to_owned();
         [
             ("/accounts/{id}", account.clone()),
@@ -199,6 +228,10 @@ impl Walls {
             ("/devices/{mac}", mac.to_owned()),
             ("/rollouts/{rollout}", text(&rollout["id"])),
             ("/sessions/{session}", session.to_string()),
+            ("/webhooks/{id}", text(&hook["id"])),
+            // Nothing came in by a profile and nothing was held: these are ids of nothing.
+            ("/held/{held}", "1".to_owned()),
+            ("/ingests/{ingest}", "1".to_owned()),
         ]
         .map(|(place, id)| (place.to_owned(), id))
         .into()
@@ -237,7 +270,7 @@ fn every_route_has_its_row_and_every_row_a_route() {
     let _daemon = site.start();
     let document = http::request(site.http_port, "GET", "/openapi.json", &[], None).expect("an answer").json();
     let routes = routes(&document);
-    let rows: BTreeSet<String> = ROWS.iter().map(|row| row.route.to_owned()).collect();
+    let rows: BTreeSet<String> = ROWS.iter().map(|row| row.route).chain(BY_NAME).map(str::to_owned).collect();
     assert_eq!(rows, routes.keys().cloned().collect::<BTreeSet<_>>(), "say in ROWS who may call a route");
 }
 
