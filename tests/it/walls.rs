@@ -192,7 +192,8 @@ impl Walls {
             answer.json()
         };
         api("PUT", &format!("accounts/{account}"), Some(&document));
-        let credit = json!({ "type": "credit", "id": format!("{tenant}-credit"), "amount": "500.00" });
+        let credit =
+            json!({ "type": "credit", "id": format!("{tenant}-credit"), "amount": "500.00", "on": start.to_string() });
         api("POST", &format!("accounts/{account}/charges"), Some(&credit));
         let session = format!("{tenant}-session");
         let report = Report {
