@@ -71,10 +71,13 @@ do = ["notify"]
 "#;
 
 fn push(api: &impl Api, key: &str, number: u32, plan: &str, parent: Option<&str>) {
+    // Since the month began, so that no line is of an earlier one.
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let month = today.first_of_month().to_string();
     let body = json!({
         "status": "active", "bill_cycle": "c1", "parent": parent,
         "services": [{
-            "id": format!("{number}-1"), "type": "internet", "plan": plan, "billing_from": "2026-01-01",
+            "id": format!("{number}-1"), "type": "internet", "plan": plan, "billing_from": month,
             "radius": {"username": format!("user{number}@acme"), "password": "pw"}
         }]
     });
@@ -193,10 +196,7 @@ fn prepaid(site: Site) {
         (&price["kind"], &price["amount"], &price["tax"][0]["amount"]),
         (&json!("one_off"), &json!("5.00"), &json!("0.50"))
     );
-    let data = lines
-        .iter()
-        .find(|line| line["charge"] == "data" && line["period"] == closed["period"])
-        .unwrap_or_else(|| panic!("{closed:#}"));
+    let data = of(&json!("data"));
     assert_eq!(
         (&data["quantity"], &data["allowance_used"], &data["amount"]),
         (&json!("21"), &json!("20.5"), &json!("0.00"))
@@ -310,15 +310,14 @@ fn family(site: Site) {
         .as_array()
         .expect("lines")
         .iter()
-        .filter(|line| line["period"] == closed["period"])
         .map(|line| [&line["account"], &line["amount"]].map(|text| text.as_str().unwrap_or_default().to_owned()).into())
         .collect();
     let expected = [("1", "0.00"), ("2", "3.00"), ("3", "7.00"), ("4", "13.00")];
     assert_eq!(amounts, expected.map(|(account, amount)| (account.to_owned(), amount.to_owned())), "{closed:#}");
-    assert_eq!(explained(&site, &closed) % 4, 0, "each period of the year has a line of each");
+    assert_eq!(explained(&site, &closed), 4);
 
     // At the tariff of today the period comes to the same.
-    let period = closed["period"]["start"].as_str().expect("a start")[..10].to_owned();
+    let period = closed["lines"][0]["period"]["start"].as_str().expect("a start")[..10].to_owned();
     let tariff = site.path("family.toml");
     let text = CATALOG.split("[[tariff]]").nth(2).expect("the family's").replace("[[tariff.", "[[");
     std::fs::write(&tariff, text).expect("a file");
