@@ -293,11 +293,14 @@ fn no_role_reaches_another_tenant_by_any_route_method_or_id() {
     let walls = Walls::over(Site::sqlite());
     let document = http::request(walls.site.http_port, "GET", "/openapi.json", &[], None).expect("an answer").json();
     let routes = routes(&document);
-    // How far its modem and login are moves by itself.
+    // How far its modem and login are, and which deeds are sealed, moves by itself.
     let still = |mut value: Value| {
-        for account in value["items"].as_array_mut().into_iter().flatten() {
-            for service in account["services"].as_array_mut().into_iter().flatten() {
+        for item in value["items"].as_array_mut().into_iter().flatten() {
+            for service in item["services"].as_array_mut().into_iter().flatten() {
                 service["provisioning"] = Value::Null;
+            }
+            if item["action"].is_string() {
+                item["sequence"] = Value::Null;
             }
         }
         let told = value["items"].as_array_mut();
