@@ -371,6 +371,8 @@ fn pack_of_every_kind_of_usage_verifies_without_us_and_one_change_does_not() {
             plant("line.json", "\"calls\": 1", "\"calls\": 2", "destination"),
         ]
     });
+    let audit = site.lastmile(&["--json", "audit", "verify"]);
+    assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
     daemon.stop();
 }
 
