@@ -78,6 +78,7 @@ pub mod nas_control;
 pub mod provision;
 pub mod provisioner;
 pub mod radius;
+pub mod reconcile;
 pub mod store;
 pub mod telemetry;
 pub mod tftp;

@@ -18,7 +18,7 @@ mod text;
 mod walk;
 
 pub use decide::{Conditions, Decision, Stored, Tags, decide};
-pub use digest::{SecretDigests, content_tag};
+pub use digest::{SecretDigests, content_tag, in_order};
 pub use facts::ServiceFacts;
 pub use hold::{Hold, HoldBilling, HoldError, HoldKind, Treatment};
 pub use known::{

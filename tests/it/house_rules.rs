@@ -15,6 +15,7 @@ const FLOOR_1: &[(&str, &[&str])] = &[
     ("billing", &["account", "usage"]),
     ("catalog", &["account", "billing", "docsis", "provision"]),
     ("mediation", &["account"]),
+    ("reconcile", &["account", "mediation"]),
 ];
 /// Services never import one another.
 const FLOOR_3: &[&str] = &["intake", "collector", "provisioner", "nas_control", "biller"];
