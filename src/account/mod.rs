@@ -6,6 +6,7 @@ mod facts;
 mod hold;
 pub mod json;
 mod known;
+mod lineage;
 mod model;
 mod parse;
 mod parse_service;
@@ -24,6 +25,7 @@ pub use hold::{Hold, HoldBilling, HoldError, HoldKind, Treatment};
 pub use known::{
     DEFAULT_GARDEN_GROUP, Known, KnownPlan, QuarantineDays, RadiusProfile, ReplyValues, ServiceType, ServiceTypeError,
 };
+pub use lineage::{loop_of, roll_up};
 pub use model::{
     Account, Addon, Address, Device, Due, MAILBOX_PASSWORD, Mailbox, Moment, NextCycle, PriceOverride, Promo, Pushed,
     RADIUS_PASSWORD, Radius, Scheduled, ScheduledAt, SecretChange, Service, Sip, Status, TaxExempt, VoiceLine,

@@ -22,6 +22,7 @@ mod event;
 mod exception;
 mod exit;
 mod export;
+mod handshake;
 mod import;
 mod job;
 mod journal;
@@ -33,6 +34,7 @@ mod nas;
 mod pack;
 mod profile;
 mod quarantine;
+mod reconcile;
 mod record;
 mod replayed;
 mod rollout;
@@ -42,6 +44,7 @@ mod session_control;
 mod shell;
 mod simulate;
 mod tariff;
+mod tree;
 mod usage;
 mod who;
 
@@ -125,6 +128,11 @@ pub enum Command {
     /// Show invoice lines and how they were computed.
     #[command(subcommand)]
     Line(line::LineCommand),
+    /// The hash by which two companies know that their books say the same.
+    #[command(subcommand)]
+    Handshake(handshake::HandshakeCommand),
+    /// Compare a billing system's list of all its accounts with ours, and perhaps apply the plan.
+    Reconcile(Box<reconcile::ReconcileCommand>),
     /// Source profiles: how billing systems write accounts and want their lines.
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
@@ -235,6 +243,8 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Restore { file } => backup::restore(&file, context),
         Command::Audit(command) => audit::run(command, context).await,
         Command::Journal(command) => journal::run(command, context).await,
+        Command::Handshake(command) => handshake::run(command, context).await,
+        Command::Reconcile(command) => reconcile::run(*command, context).await,
         Command::Record(command) => record::run(command, context).await,
         Command::Completions { shell } => shell::completions(shell, context),
         Command::Man => shell::man(context),

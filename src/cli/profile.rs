@@ -284,7 +284,7 @@ fn write(
 }
 
 /// A profile by its file or shipped name; `None`: its faults have been told.
-fn read_profile(name: &str) -> Result<Option<Profile>, CliError> {
+pub(super) fn read_profile(name: &str) -> Result<Option<Profile>, CliError> {
     let path = Path::new(name);
     if !path.exists()
         && let Some(profile) = Profile::named(name)

@@ -20,6 +20,7 @@ use super::view;
 use super::writer::Refusal;
 use crate::account::{Conditions, Hold, HoldBilling, HoldKind, Moment, Tags, merge, operator_hold, parse};
 use crate::store::accounts::{self, AccountRow};
+use crate::store::jobs::LANE_SINGLE;
 use crate::telemetry::Outcome;
 use crate::vocabulary::{AccountKey, Fault, Timestamp};
 
@@ -99,6 +100,7 @@ async fn push(
             pushed,
             conditions: conditions.clone(),
             catalog_version: catalog.version,
+            lane: LANE_SINGLE,
         }));
         match app.writer.perform(deed).await {
             Ok(done) => return Ok(done),
@@ -199,6 +201,7 @@ async fn delete(
         effective,
         source_revision: query.source_revision,
         conditions: conditions(&headers)?,
+        lane: LANE_SINGLE,
     });
     let outcome = app.writer.perform(deed).await.map_err(refused);
     count(&app, &outcome);

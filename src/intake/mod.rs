@@ -15,6 +15,7 @@ mod deeds;
 mod devices;
 mod events;
 mod exceptions;
+mod handshake;
 mod health;
 pub mod idempotency;
 mod jobs;
@@ -25,6 +26,7 @@ pub mod request;
 pub mod rollouts;
 mod serve;
 mod sessions;
+pub mod syncs;
 mod thresholds;
 mod usage;
 mod view;
@@ -89,7 +91,9 @@ fn router(app: App) -> Router {
         .merge(devices::routes())
         .merge(events::routes())
         .merge(exceptions::routes())
+        .merge(handshake::routes())
         .merge(sessions::routes())
+        .merge(syncs::routes())
         .merge(quarantine::routes())
         .merge(rollouts::routes())
         .merge(usage::routes())

@@ -17,7 +17,7 @@ use super::deeds::Ground;
 use super::keyring::{Keyring, RateLimit};
 use super::rollouts::Network;
 use super::writer::{Writer, WriterTasks};
-use super::{App, router, thresholds, waker};
+use super::{App, router, syncs, thresholds, waker};
 use crate::store::Store;
 use crate::store::running::PriceBook;
 use crate::telemetry::{Heartbeat, Heartbeats, Metrics};
@@ -48,6 +48,7 @@ pub struct Intake {
     writing: WriterTasks,
     waking: Heartbeat,
     looking: Heartbeat,
+    reconciling: Heartbeat,
 }
 
 /// Changes a running service's settings.
@@ -83,6 +84,7 @@ impl Intake {
         let (writer, writing) = Writer::new(&store, &clock, &ground, jobs, hearts);
         let waking = hearts.register("account waker");
         let looking = hearts.register("thresholds");
+        let reconciling = hearts.register("reconciliations");
         Ok(Self {
             app: App {
                 store,
@@ -99,6 +101,7 @@ impl Intake {
             writing,
             waking,
             looking,
+            reconciling,
         })
     }
 
@@ -132,6 +135,7 @@ impl Intake {
         let writing = tokio::spawn(self.writing.run());
         let waker = tokio::spawn(waker::run(self.app.clone(), self.waking));
         let looker = tokio::spawn(thresholds::run(self.app.clone(), self.looking));
+        let reconciler = tokio::spawn(syncs::run(self.app.clone(), self.reconciling));
         let service = router(self.app).into_make_service();
         let served = match self.tls {
             None => {
@@ -145,6 +149,7 @@ impl Intake {
         waiter.abort();
         waker.abort();
         looker.abort();
+        reconciler.abort();
         // With the last request gone the queues close, and the writer ends when they are empty.
         let _ = tokio::time::timeout(DRAIN, writing).await;
         Ok(served?)

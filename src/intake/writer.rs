@@ -339,6 +339,7 @@ mod tests {
             effective: None,
             source_revision: None,
             conditions: Conditions::default(),
+            lane: crate::store::jobs::LANE_SINGLE,
         };
         assert!(matches!(writer.perform(Deed::Close(unknown)).await, Err(Refusal::Problem(_))));
         assert!(called().await.is_err(), "nothing changed, nobody is called");

@@ -177,9 +177,7 @@ pub fn classify(id: &str, told: &Told, stored: Option<&Ours>) -> Verdict {
         }
         Told::Nothing => living.map_or_else(Verdict::default, |ours| gone(id, ours)),
         Told::Rows(rows) => {
-            let mut rows: Vec<(&Theirs, Option<String>)> =
-                rows.iter().map(|row| (row, (rows.len() > 1).then(|| row.content()))).collect();
-            rows.sort_by_key(|(row, content)| (std::cmp::Reverse(row.source_revision), content.clone()));
+            let rows = in_turn(rows);
             let Some(((first, content), others)) = rows.split_first() else { return Verdict::default() };
             let mut verdict = match living {
                 Some(ours) => both(id, first, ours),
@@ -198,6 +196,26 @@ pub fn classify(id: &str, told: &Told, stored: Option<&Ours>) -> Verdict {
             verdict
         }
     }
+}
+
+impl Told {
+    /// The row that counts.
+    pub fn first(&self) -> Option<&Theirs> {
+        match self {
+            Told::Rows(rows) => in_turn(rows).first().map(|(row, _)| *row),
+            _ => None,
+        }
+    }
+}
+
+/// Rows of one account, the one that counts first, each with its content where there are several.
+fn in_turn(rows: &[Theirs]) -> Vec<(&Theirs, Option<String>)> {
+    let mut turns: Vec<(&Theirs, Option<String>)> =
+        rows.iter().map(|row| (row, (rows.len() > 1).then(|| row.content()))).collect();
+    turns.sort_by(|(row, content), (other, against)| {
+        other.source_revision.cmp(&row.source_revision).then_with(|| content.cmp(against))
+    });
+    turns
 }
 
 /// They do not name it.
@@ -226,7 +244,8 @@ fn both(id: &str, theirs: &Theirs, ours: &Ours) -> Verdict {
     let unlike = |class: Class| if fresh.is_some() { Class::InFlight } else { class };
     let (we, they) = (ours.account(), theirs.account());
     let mut findings = Vec::with_capacity(1 + they.services.len());
-    let differs = if without_services(we, they) { Vec::new() } else { differences(&document(we), &document(they)) };
+    // Most are alike; only what is not is taken apart.
+    let differs = if we == they { Vec::new() } else { differences(&document(we), &document(they)) };
     let class = if differs.is_empty() { Class::Matched } else { unlike(Class::Mismatch) };
     findings.push(Finding { there: 1, differences: differs, ..subscriber(id, class, Some(ours)) });
     let names: BTreeSet<&str> = we.services.iter().chain(&they.services).map(|service| service.id.as_str()).collect();
@@ -308,40 +327,6 @@ fn ours_alone(id: &str, ours: &Ours, class: Class) -> Vec<Finding> {
         ..subscriber(id, class, Some(ours))
     };
     ours.account.services.iter().map(finding).collect()
-}
-
-fn without_services(one: &Account, other: &Account) -> bool {
-    let Account {
-        status,
-        kind,
-        name,
-        email,
-        phone,
-        language,
-        tax_exempt,
-        billing_address,
-        parent,
-        tier_label,
-        bill_cycle,
-        holds,
-        devices,
-        services: _,
-        tags,
-    } = one;
-    *status == other.status
-        && *kind == other.kind
-        && *name == other.name
-        && *email == other.email
-        && *phone == other.phone
-        && *language == other.language
-        && *tax_exempt == other.tax_exempt
-        && *billing_address == other.billing_address
-        && *parent == other.parent
-        && *tier_label == other.tier_label
-        && *bill_cycle == other.bill_cycle
-        && *holds == other.holds
-        && *devices == other.devices
-        && *tags == other.tags
 }
 
 fn document(account: &Account) -> Value {

@@ -15,16 +15,20 @@
 
 mod classify;
 mod differ;
+mod documents;
 mod money;
 mod plan;
 mod report;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod wholesale;
 
 pub use classify::{Action, Class, Finding, Kind, Ours, Theirs, Told, Verdict, classify};
 pub use differ::Difference;
+pub use documents::{Document, Documents, named};
 pub use money::{Effect, Rate, effects};
 pub use plan::{Guard, Plan, Proof};
 pub use report::{KindRow, LISTED_MAX, PlanSummary, Report, Ring, RingClass, WholesaleCount};
 pub use tally::{Cell, Invariant, Sums, Tally};
+pub use wholesale::{Counting, Filter};

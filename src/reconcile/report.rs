@@ -155,7 +155,8 @@ impl Report {
         line(format_args!("{:<10}{:<24}{:<12}{heading}", "SERVICE", "PLAN", "STATUS"));
         for KindRow { kind, cell } in &self.kinds {
             let delta = i128::from(cell.ours) - i128::from(cell.theirs);
-            let name = format!("{:<10}{:<24}{:<12}", kind.service_type, kind.plan, kind.status);
+            let (service_type, status) = (kind.service_type.as_str(), kind.status.as_str());
+            let name = format!("{service_type:<10}{:<24}{status:<12}", kind.plan);
             line(format_args!("{name}{:>11}{:>11}{:>11}{delta:>+11}", cell.theirs, cell.ours, cell.billed));
         }
         if !self.effects.is_empty() {

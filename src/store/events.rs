@@ -19,6 +19,8 @@ pub enum EventType {
     InvoiceBatchClosed,
     HoldPlaced,
     HoldLifted,
+    /// Another company's list was compared with ours.
+    ReconcileCompleted,
 }
 
 /// An event on its way into the store.
@@ -71,6 +73,7 @@ impl EventType {
             EventType::InvoiceBatchClosed => "invoice_batch.closed",
             EventType::HoldPlaced => "hold.placed",
             EventType::HoldLifted => "hold.lifted",
+            EventType::ReconcileCompleted => "reconcile.completed",
         }
     }
 }

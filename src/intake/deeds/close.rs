@@ -9,7 +9,7 @@ use crate::intake::catalogs::TenantCatalog;
 use crate::intake::problem::Problem;
 use crate::provision::{self, Basis};
 use crate::store::accounts::{self, AccountRow};
-use crate::store::{StoreError, Tx, audit, elements, holders, jobs, secrets};
+use crate::store::{StoreError, Tx, audit, elements, holders, secrets};
 use crate::vocabulary::{TenantId, Timestamp};
 
 pub(super) async fn close(asked: &Close, tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Done, Stop> {
@@ -40,7 +40,8 @@ pub(super) async fn close(asked: &Close, tx: &mut Tx, ground: &Ground, now: Time
             entry("account.close-later", json!({ "close_at": close_at, "source_revision": newest }))
         }
         None => {
-            finish(tx, &row, &asked.key.tenant, catalog.known.quarantine, newest, now).await?;
+            let closing = Closing { quarantine: catalog.known.quarantine, source_revision: newest, lane: asked.lane };
+            finish(tx, &row, &asked.key.tenant, closing, now).await?;
             entry("account.close", json!({ "source_revision": newest }))
         }
     };
@@ -65,13 +66,20 @@ pub(super) async fn close(asked: &Close, tx: &mut Tx, ground: &Ground, now: Time
     Ok(Done { status: 202, etag: None, body, outcome: "closed" })
 }
 
+/// What a closing goes by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Closing {
+    pub quarantine: QuarantineDays,
+    pub source_revision: Option<i64>,
+    pub lane: i64,
+}
+
 /// Closes an account for good: history ends, what it held is free, its elements must go, its secrets are forgotten.
 pub(super) async fn finish(
     tx: &mut Tx,
     row: &AccountRow,
     tenant: &TenantId,
-    quarantine: QuarantineDays,
-    source_revision: Option<i64>,
+    Closing { quarantine, source_revision, lane }: Closing,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     accounts::close(tx, row.id, source_revision, now).await?;
@@ -85,7 +93,7 @@ pub(super) async fn finish(
     }
     accounts::change_services(tx, &changes, now).await?;
     holders::release_all(tx, row.id, tenant.as_str(), quarantine, now).await?;
-    elements::settle(tx, tenant.as_str(), row.id, &[], jobs::LANE_SINGLE, now).await?;
+    elements::settle(tx, tenant.as_str(), row.id, &[], lane, now).await?;
     secrets::remove_all(tx, row.id).await?;
     Ok(())
 }

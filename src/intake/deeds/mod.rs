@@ -3,6 +3,7 @@
 
 mod close;
 mod holding;
+mod lineage;
 mod push;
 mod service;
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod tests;
 pub(super) mod threshold;
 mod wake;
 
+pub(super) use push::digest as secret_digest;
 use serde_json::Value;
 
 use super::catalogs::Catalogs;
@@ -58,6 +60,8 @@ pub struct Push {
     pub conditions: Conditions,
     /// Version of the catalog it was checked against.
     pub catalog_version: i64,
+    /// Of the jobs that follow.
+    pub lane: i64,
 }
 
 #[derive(Debug)]
@@ -68,6 +72,8 @@ pub struct Close {
     pub effective: Option<crate::account::Moment>,
     pub source_revision: Option<i64>,
     pub conditions: Conditions,
+    /// Of the jobs that follow.
+    pub lane: i64,
 }
 
 /// A service, who wants something of it, and the request's idempotency.

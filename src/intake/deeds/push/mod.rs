@@ -13,7 +13,7 @@ use std::sync::Arc;
 use draft::{Draft, Known, apart, draft, holdings};
 use serde_json::json;
 
-use super::{Done, Ground, Push, Stop, holding, service_changes};
+use super::{Done, Ground, Push, Stop, holding, lineage, service_changes};
 use crate::account::{Account, Decision, Pushed, SecretChange, SecretDigests, Stored, content_tag, decide};
 use crate::intake::catalogs::TenantCatalog;
 use crate::intake::problem::Problem;
@@ -23,7 +23,7 @@ use crate::store::accounts::{self, AccountRow, Written};
 use crate::store::elements::{After, ElementRow, Settling, Standing};
 use crate::store::holders::Refused;
 use crate::store::secrets::{self, Put, SecretPlace};
-use crate::store::{Sealer, StoreError, Tx, audit, elements, exceptions, follow, jobs};
+use crate::store::{Sealer, StoreError, Tx, audit, elements, exceptions, follow};
 use crate::vocabulary::{AccountKey, TenantId, Timestamp, Zone, hex};
 
 /// What became of a push; `None`: it is not its turn yet.
@@ -204,7 +204,7 @@ async fn write(
             turns[draft.considered.place] = Some(Err(Stop::Declined(problem)));
         }
     }
-    let drafts = free;
+    let drafts = keep_trees(free, turns, tx).await?;
     if drafts.is_empty() {
         return Ok(());
     }
@@ -214,6 +214,28 @@ async fn write(
         turns[place] = Some(Ok(done(draft, id, &after, &known.jobs, now)));
     }
     Ok(())
+}
+
+/// Refuses those whose parent would stand under them.
+async fn keep_trees<'a>(drafts: Vec<Draft<'a>>, turns: &mut [Turn], tx: &mut Tx) -> Result<Vec<Draft<'a>>, StoreError> {
+    let refused = lineage::refused(tx, &moves(&drafts)).await?;
+    let mut kept = Vec::with_capacity(drafts.len());
+    for (draft, refused) in drafts.into_iter().zip(refused) {
+        match refused {
+            None => kept.push(draft),
+            Some(problem) => turns[draft.considered.place] = Some(Err(Stop::Declined(problem))),
+        }
+    }
+    Ok(kept)
+}
+
+fn moves<'d>(drafts: &'d [Draft<'_>]) -> Vec<lineage::Move<'d>> {
+    let of = |draft: &'d Draft<'_>| lineage::Move {
+        key: draft.key(),
+        before: draft.considered.row.as_ref().and_then(|row| row.document.parent.as_deref()),
+        parent: draft.account().parent.as_deref(),
+    };
+    drafts.iter().map(of).collect()
 }
 
 /// Writes what follows from pushes that touch nothing in common. Returns the accounts' rows and their elements.
@@ -238,6 +260,7 @@ async fn write_drafts(
         })
         .collect();
     let ids = accounts::write(tx, &written, now).await?;
+    lineage::write(tx, &moves(drafts)).await?;
     for draft in drafts {
         if let Some(row) =
             draft.considered.row.as_ref().filter(|row| row.document.bill_cycle != draft.account().bill_cycle)
@@ -273,7 +296,7 @@ async fn write_drafts(
             tenant: draft.key().tenant.as_str(),
             account_id: *id,
             desired: &draft.desired,
-            lane: jobs::LANE_SINGLE,
+            lane: draft.considered.asked.lane,
             bulk: None,
         })
         .collect();
@@ -409,7 +432,7 @@ fn digests_after(before: &SecretDigests, pushed: &Pushed, key: &AccountKey, seal
 }
 
 /// A keyed hash bound to the secret's place: equal passwords of two people do not look equal.
-fn digest(change: &SecretChange, key: &AccountKey, sealer: &Sealer) -> Option<String> {
+pub(in crate::intake) fn digest(change: &SecretChange, key: &AccountKey, sealer: &Sealer) -> Option<String> {
     let secret = change.value.as_ref()?;
     let label = format!("secret\u{0}{}\u{0}{}\u{0}{}", accounts::subject(key), change.service, change.field);
     Some(hex(&sealer.keyed_hash(&label, secret.expose().as_bytes())[..16]))
