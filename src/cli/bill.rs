@@ -58,6 +58,8 @@ pub enum BillCommand {
         #[arg(long)]
         tenant: String,
     },
+    /// What each level of a source's trees costs: its own lines of a period, and those of all below it.
+    Rollup(super::tree::RollupArguments),
     /// Corrections that the tenant's policy keeps off the invoices.
     Held {
         #[arg(long)]
@@ -105,6 +107,7 @@ pub async fn run(command: BillCommand, context: &Context) -> Result<Exit, CliErr
         BillCommand::Approve { batch, by } => bill_month::approve(&batch, by, context).await,
         BillCommand::Discard { batch } => bill_month::discard(&batch, context).await,
         BillCommand::List { tenant } => bill_month::list(&tenant, context).await,
+        BillCommand::Rollup(asked) => super::tree::sums(asked, context).await,
         BillCommand::Held { tenant, cycle } => bill_month::held(&tenant, cycle.as_deref(), context).await,
         BillCommand::Rerate { of, approve } => rerate(of, approve, context).await,
         BillCommand::Compare { file, of, columns } => bill_compare::run(&file, of, &columns, context).await,
