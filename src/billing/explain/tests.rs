@@ -24,7 +24,7 @@ fn line_recomputes_to_itself_with_all_it_was_made_from() {
     let explained = explain(&line, None, &tariff, None, &entries, None).expect("recomputed");
     assert_eq!(explained.differences, Vec::<String>::new());
     assert_eq!((explained.issued_before.as_str(), explained.share.as_str()), ("0.00", "0.83870967741935483870"));
-    assert_eq!(explained.rounding, "HalfUp, 2 decimal places");
+    assert_eq!(explained.rounding, "half_up, 2 decimal places");
     assert_eq!((explained.coverage[0].from, explained.coverage.len()), (at("2026-10-20T05:00:00Z"), 1));
     let recomputed = explained.recomputed;
     assert_eq!((recomputed.quantity_raw.as_str(), recomputed.quantity.as_str()), ("150000000000", "150"));

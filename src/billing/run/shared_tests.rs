@@ -279,7 +279,9 @@ fn carried_allowance_that_changes_is_kept_on_a_line_of_its_own_and_reaches_the_l
     // 45 GB more of August: 5 are left, September uses as much as before and 15 of its own: 85 go on, 185 for October.
     facts.services[0].usage.push(entry(4, "2026-08-21T15:00:00Z", 45 * GB));
     facts.watermark = 4;
-    let context = rated_by("2026-10-15", &octets(&rollover));
+    let mut context = rated_by("2026-10-15", &octets(&rollover));
+    let hour = jiff::SignedDuration::from_hours(1);
+    context.now = context.now.checked_add(hour).expect("an instant");
     assert_eq!(
         of_data(&close(&mut facts, &context)),
         [
@@ -291,6 +293,7 @@ fn carried_allowance_that_changes_is_kept_on_a_line_of_its_own_and_reaches_the_l
     // 40 GB more of October, 5 of them beyond its 185.
     facts.services[0].usage.push(entry(5, "2026-10-21T15:00:00Z", 40 * GB));
     facts.watermark = 5;
+    context.now = context.now.checked_add(hour).expect("an instant");
     assert_eq!(of_data(&close(&mut facts, &context)), ["data 2026-10-15 adjustment 40 5.00"]);
     assert_eq!(of_data(&run(&facts, &context)), Vec::<String>::new());
     assert_eq!(explained(&facts, &context), Vec::<String>::new());

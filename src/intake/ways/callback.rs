@@ -24,7 +24,8 @@ pub fn parse(url: &str) -> Result<(String, u16, String), String> {
     let rest = url.strip_prefix("http://").ok_or("must begin with http://; for TLS put a proxy of yours in between")?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !host.ends_with(']') || authority.starts_with('[') && !port.contains(']') => {
+        // An IPv6 address has colons of its own, within brackets.
+        Some((host, port)) if !port.contains(']') => {
             (host, port.parse().map_err(|_| "has a port that is no number".to_owned())?)
         }
         _ => (authority, DEFAULT_PORT),
