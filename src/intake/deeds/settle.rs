@@ -9,6 +9,7 @@ use super::{Close, Done, Ground, Push, Settle, Stop};
 use crate::account::{Conditions, Moment, parse};
 use crate::intake::problem::Problem;
 use crate::store::breaker::{self, HeldChange, Waiting};
+use crate::store::jobs::LANE_SINGLE;
 use crate::store::{StoreError, Tx, accounts, audit, exceptions};
 use crate::vocabulary::Timestamp;
 
@@ -63,6 +64,7 @@ async fn release(
                 conditions: Conditions::default(),
                 origin: held.origin.clone(),
                 released: true,
+                lane: LANE_SINGLE,
             };
             close(&deed, tx, ground, now).await
         }
@@ -85,6 +87,7 @@ async fn release(
                 catalog_version: catalog.version,
                 origin: held.origin.clone(),
                 released: true,
+                lane: LANE_SINGLE,
             };
             let mut one = push_all(&[&deed], tx, ground, now).await?;
             one.pop().unwrap_or_else(|| Err(Problem::internal().into()))

@@ -122,6 +122,9 @@ impl Applying<'_> {
                     source_revision: None,
                     conditions: only_as(&tag),
                     lane: LANE_BULK,
+                    origin: None,
+                    // A plan has a guard of its own.
+                    released: true,
                 });
                 deeds.push((id, deed));
             }
@@ -209,6 +212,9 @@ impl Applying<'_> {
             conditions,
             catalog_version,
             lane: LANE_BULK,
+            origin: None,
+            // A plan has a guard of its own.
+            released: true,
         }))
     }
 

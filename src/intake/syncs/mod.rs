@@ -105,7 +105,13 @@ impl Reconciler {
     /// For a process that serves nothing else. Its writer ends with it.
     pub fn alone(store: Store, clock: Clock) -> Self {
         let catalogs = Catalogs::default();
-        let ground = Ground { sealer: store.sealer().clone(), catalogs: catalogs.clone(), prices: Default::default() };
+        let ground = Ground {
+            sealer: store.sealer().clone(),
+            catalogs: catalogs.clone(),
+            prices: Default::default(),
+            sources: Default::default(),
+            memory: Default::default(),
+        };
         let jobs: Arc<Notify> = Arc::default();
         let (writer, tasks) = Writer::new(&store, &clock, &ground, &jobs, &Heartbeats::new());
         tokio::spawn(tasks.run());
