@@ -105,7 +105,7 @@ impl Tree {
 
     /// The hash of everything. 64 hexadecimal digits.
     pub fn root(&self) -> String {
-        hex(&hash(&self.rows, 0))
+        hex(hash(&self.rows, 0))
     }
 
     /// The node of a path. `None`: that is no path of hexadecimal digits.
@@ -117,7 +117,7 @@ impl Tree {
         let rows = self.below(path);
         let mut node = Node {
             path: path.to_owned(),
-            hash: hex(&hash(rows, path.len())),
+            hash: hex(hash(rows, path.len())),
             rows: rows.len() as u64,
             children: Vec::new(),
             items: Vec::new(),
@@ -130,7 +130,7 @@ impl Tree {
                 .map(|digit| {
                     let path = format!("{path}{}", char::from(*digit));
                     let rows = self.below(&path);
-                    Child { hash: hex(&hash(rows, path.len())), rows: rows.len() as u64, path }
+                    Child { hash: hex(hash(rows, path.len())), rows: rows.len() as u64, path }
                 })
                 .collect();
         }
@@ -178,7 +178,7 @@ impl Tree {
 /// Where a line stands: its service's place, whatever its plan, status and day.
 fn place(line: &str) -> Option<String> {
     let end = line.match_indices('\t').nth(2)?.0;
-    Some(hex(&Sha256::digest(&line.as_bytes()[..end])))
+    Some(hex(Sha256::digest(&line.as_bytes()[..end])))
 }
 
 fn hash(rows: &[(String, String)], depth: usize) -> [u8; 32] {

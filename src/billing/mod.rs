@@ -22,8 +22,6 @@ pub mod explain;
 pub mod facts;
 #[cfg(test)]
 mod golden;
-#[cfg(test)]
-mod golden;
 pub mod groups;
 pub mod handshake;
 pub mod history;

@@ -194,7 +194,7 @@ fn manifest(path: &Path, snapshot: &Path) -> Result<Manifest, CliError> {
             length => digest.update(&chunk[..length]),
         }
     }
-    let found = hex(&digest.finalize());
+    let found = hex(digest.finalize());
     if !manifest.sha256.eq_ignore_ascii_case(&found) {
         return Err(CliError::failed(format!(
             "the manifest is of another list: it says sha256 {}, this one has {found}",

@@ -147,7 +147,7 @@ impl Theirs {
                 hash.update(part.as_bytes());
             }
         }
-        crate::vocabulary::hex(&hash.finalize())
+        crate::vocabulary::hex(hash.finalize())
     }
 }
 
@@ -337,9 +337,12 @@ fn document(account: &Account) -> Value {
     document
 }
 
+/// Digests of the secrets a list names, by (service, field); `None`: it takes one away.
+type NamedSecrets = BTreeMap<(String, String), Option<String>>;
+
 fn service_differences(
     (we, here, kept): (&Account, &Service, &SecretDigests),
-    (they, there, named): (&Account, &Service, &BTreeMap<(String, String), Option<String>>),
+    (they, there, named): (&Account, &Service, &NamedSecrets),
 ) -> Vec<Difference> {
     let (own, their) = (we.status_of(here), they.status_of(there));
     let mut found = if here == there { Vec::new() } else { differences(&json!(here), &json!(there)) };

@@ -95,7 +95,7 @@ impl Plan {
         for step in steps {
             hash.update(step);
         }
-        hex(&hash.finalize())
+        hex(hash.finalize())
     }
 
     /// Closings and services taken away.

@@ -105,7 +105,7 @@ pub async fn cut(tx: &mut Tx, keys: &[&AccountKey]) -> Result<(), StoreError> {
 
 /// An account and everything below it, at most `levels` down, level by level.
 pub async fn below(tx: &mut Tx, key: &AccountKey, levels: i64, limit: i64) -> Result<Vec<Node>, StoreError> {
-    type Row = (String, Option<String>, i64, Option<i64>, Option<String>, i64);
+    type Row<C = i64> = (String, Option<String>, i64, Option<i64>, Option<String>, C);
     let statement = match tx {
         Tx::Sqlite(_) => BELOW_SQLITE,
         Tx::Postgres(_) => BELOW_POSTGRES,
@@ -116,7 +116,7 @@ pub async fn below(tx: &mut Tx, key: &AccountKey, levels: i64, limit: i64) -> Re
             query.bind(&key.external_id).bind(levels).bind(limit).fetch_all(&mut *held.transaction).await?
         }
         Tx::Postgres(transaction) => {
-            let rows: Vec<(String, Option<String>, i64, Option<i64>, Option<String>, i32)> = sqlx::query_as(statement)
+            let rows: Vec<Row<i32>> = sqlx::query_as(statement)
                 .bind(key.tenant.as_str())
                 .bind(key.source.as_str())
                 .bind(&key.external_id)

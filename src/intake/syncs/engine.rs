@@ -460,7 +460,7 @@ impl<'a> Comparison<'a> {
         self.digests.sort_unstable();
         let mut digest = Sha256::new();
         self.digests.iter().for_each(|one| digest.update(one));
-        let ours_digest = hex(&digest.finalize());
+        let ours_digest = hex(digest.finalize());
         let guard = Guard::new(tally.subscribers.ours, used, order.allow_deletions);
         let plan = PlanSummary {
             hash: self.plan.hash(order.tenant.as_str(), order.source.as_str(), &self.proof),

@@ -254,7 +254,7 @@ impl Seen {
         let repeated = self.ids.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
         let mut digest = Sha256::new();
         self.records.iter().for_each(|record| digest.update(record));
-        Survey { records: self.records.len() as u64, digest: hex(&digest.finalize()), completeness, repeated }
+        Survey { records: self.records.len() as u64, digest: hex(digest.finalize()), completeness, repeated }
     }
 }
 
