@@ -106,7 +106,7 @@ impl Context {
 
     /// Prints the answer "no" for a person on stderr and gives the exit code for it.
     pub fn not_found(&self, message: &str) -> Exit {
-        eprintln!("{message}");
+        eprintln!("{}", super::exit::visible(message));
         Exit::No
     }
 }

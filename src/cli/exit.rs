@@ -62,6 +62,18 @@ impl<E: Error + Send + Sync + 'static> From<E> for CliError {
     }
 }
 
+/// A text so that a terminal shows it and does nothing else: what was read from elsewhere may be among it.
+pub fn visible(text: &str) -> String {
+    let safe = |letter: &char| !letter.is_control() || matches!(letter, '\n' | '\t');
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, letter| {
+        match safe(&letter) {
+            true => shown.push(letter),
+            false => shown.extend(letter.escape_default()),
+        }
+        shown
+    })
+}
+
 /// Whether the error, or what caused it, is a database that cannot be used now.
 fn database_down(error: &(dyn Error + 'static)) -> bool {
     error.downcast_ref::<StoreError>().is_some_and(StoreError::is_unavailable)
@@ -85,6 +97,12 @@ fn sentence(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_only_shown() {
+        assert_eq!(visible("id \u{1b}[2J\u{7}\n\ttwo é\r"), "id \\u{1b}[2J\\u{7}\n\ttwo é\\r");
+    }
+
     use crate::biller::{ApprovalError, BillerError};
     use crate::store::rating::RatingError;
 

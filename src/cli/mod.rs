@@ -239,7 +239,7 @@ pub fn main() -> ExitCode {
     match runtime.block_on(run(cli.command, &context)) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("lastmile: {}", error.message);
+            eprintln!("lastmile: {}", exit::visible(&error.message));
             error.exit.into()
         }
     }

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::context::Context;
-use super::exit::{CliError, Exit};
+use super::exit::{CliError, Exit, visible};
 use crate::account::json;
 use crate::mediation::{Change, Completeness, Facts, Outcome, PROFILE_MAX, Profile, Refusal, shipped, shipped_names};
 
@@ -90,7 +90,7 @@ fn check(profile: &str, sample: &Path, limit: usize, raw: bool, context: &Contex
         match (room, context.json) {
             (false, _) => {}
             (true, true) => records.push(document(&outcome, raw)),
-            (true, false) => context.print(&text(&outcome, raw)?)?,
+            (true, false) => context.print(&visible(&text(&outcome, raw)?))?,
         }
     }
     spinner.finish_and_clear();
