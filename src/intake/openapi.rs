@@ -27,6 +27,8 @@ pub fn document(declared: Value) -> Value {
     document["components"]["securitySchemes"] = json!({ "key": { "type": "http", "scheme": "bearer" } });
     for (path, methods) in document["paths"].as_object_mut().into_iter().flatten() {
         let below_tenant = path.starts_with("/v1/");
+        // What senders try an address with; it says nothing.
+        methods.as_object_mut().map(|methods| methods.remove("head"));
         for (method, operation) in methods.as_object_mut().into_iter().flatten() {
             let route = format!("{} {path}", method.to_uppercase());
             if below_tenant {

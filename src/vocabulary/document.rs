@@ -44,8 +44,12 @@ impl TomlFile {
     /// The table of the text; `None` when it is no TOML, with the faults noted.
     pub fn read(&self) -> Option<Spanned<DeTable<'_>>> {
         let (table, errors) = DeTable::parse_recoverable(&self.text);
-        for error in &errors {
+        for error in errors.iter().take(SYNTAX_FAULTS_MAX) {
             self.fault(error.span().unwrap_or(0..0).start, error.message());
+        }
+        // A file of another kind has a fault on each of its lines.
+        if errors.len() > SYNTAX_FAULTS_MAX {
+            self.fault_of_file(format!("has {} more such faults; it may be no TOML", errors.len() - SYNTAX_FAULTS_MAX));
         }
         errors.is_empty().then_some(table)
     }
@@ -304,6 +308,9 @@ fn kind(value: &DeValue<'_>) -> &'static str {
         DeValue::Table(_) => "a table",
     }
 }
+
+/// Faults of the syntax that are told of one file.
+const SYNTAX_FAULTS_MAX: usize = 50;
 
 #[cfg(test)]
 mod tests {

@@ -266,7 +266,7 @@ fn one_line_without_an_end_and_rows_without_number_take_bounded_memory() {
     let mut wrong = Vec::new();
     let mut out = std::io::BufWriter::new(std::fs::File::create(&file).expect("a file"));
     let chunk = vec![b'a'; 1 << 20];
-    for _ in 0..if is_long() { 1024 } else { 64 } {
+    for _ in 0..if is_long() { 1024 } else { 512 } {
         out.write_all(&chunk).expect("room on the disk");
     }
     out.flush().expect("room on the disk");

@@ -93,7 +93,7 @@ fn what_takes_too_much_away_waits_until_an_operator_decides() {
         let patched = api.daemon.api(&api.key, "PATCH", path, Some(&json!({ "status": "terminated" })));
         assert_eq!(patched.status, 202, "{}", patched.body);
         let mut secret = of(6, "suspended", 2);
-        secret["services"][0]["radius"]["password"] = "a new one, 4711".into();
+        secret["services"][0]["radius"]["password"] = "a new zebra".into();
         assert_eq!(api.put(6, &secret).status, 202);
         for number in 3..7 {
             assert_eq!(api.status(number), "active", "a{number} is as it was");
@@ -104,7 +104,7 @@ fn what_takes_too_much_away_waits_until_an_operator_decides() {
         let listed = api.held();
         assert_eq!(listed.len(), 4, "{listed:#?}");
         assert_eq!((listed[0]["account"].clone(), listed[0]["times"].clone()), (json!("a3"), json!(2)));
-        assert!(!json!(listed).to_string().contains("4711"), "nothing of what is sealed is shown");
+        assert!(!json!(listed).to_string().contains("zebra"), "nothing of what is sealed is shown");
         let told = api.get("exceptions?kind=changes-held");
         assert_eq!(told["items"].as_array().map(Vec::len), Some(1), "{told:#}");
         wait_for("the gauge tells", SOON, || {

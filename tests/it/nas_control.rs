@@ -325,7 +325,10 @@ fn many_are_paced_and_an_operator_is_not_kept_waiting() {
     const SESSIONS: u32 = 60;
     let nas = FakeNas::start(NAS_SECRET, Scripted::Ack);
     let coa = format!("address = \"127.0.0.1\", port = {}, per_second = 10", nas.port);
-    let isp = Isp::over(Site::sqlite(), &coa);
+    let site = Site::sqlite();
+    // So many suspensions at once would wait for an operator.
+    site.edit("[log]", "[[source]]\ntenant = \"acme\"\nbreaker = { percent = 100 }\n[log]");
+    let isp = Isp::over(site, &coa);
     for number in 1..=SESSIONS + 1 {
         let body = internet(number);
         isp.daemon.api(&isp.push, "PUT", &format!("acme/accounts/{number}"), Some(&body));

@@ -157,7 +157,7 @@ pub fn report(port: u16, number: u32, kind: &str, seconds: u64, octets: u64) {
     assert!(answer.contains("Received Accounting-Response"), "{answer}");
 }
 
-/// (type, subject, what of the threshold) of the events of use and holds; the numbers of all must have no gap.
+/// (type, subject, what of the threshold) of the events of use, holds and batches; the numbers of all must have no gap.
 pub fn events(api: &impl Api, key: &str) -> Vec<String> {
     let (mut found, mut cursor, mut count) = (Vec::new(), "0".to_owned(), 0);
     loop {
@@ -171,7 +171,7 @@ pub fn events(api: &impl Api, key: &str) -> Vec<String> {
             count += 1;
             assert_eq!(event["sequence"], json!(count), "no gap: {event}");
             let (kind, subject) = (event["type"].as_str().expect("a type"), event["subject"].as_str().expect("one"));
-            if !kind.starts_with("usage.") && !kind.starts_with("hold.") {
+            if !["usage.", "hold.", "invoice_batch."].iter().any(|of| kind.starts_with(of)) {
                 continue;
             }
             let what = event["data"]["at"].as_str().or(event["data"]["hold"]["treatment"].as_str()).unwrap_or_default();

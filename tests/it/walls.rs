@@ -121,12 +121,8 @@ pub(crate) const ROWS: &[Row] = &[
 
 /// Routes whose last word is a name and no id, so that another tenant's is not absent: a profile is everybody's, and whoever
 /// posts to one proves itself as the profile asks; a source is one of the caller's own by whatever name.
-const BY_NAME: [&str; 4] = [
-    "HEAD /ingest/{profile}",
-    "POST /ingest/{profile}",
-    "GET /sources/{source}/observations",
-    "POST /sources/{source}/epoch",
-];
+const BY_NAME: [&str; 3] =
+    ["POST /ingest/{profile}", "GET /sources/{source}/observations", "POST /sources/{source}/epoch"];
 
 /// An account is made by naming it: with another tenant's id it becomes one of the caller's own.
 const CREATES: &str = "PUT /accounts/{id}";
@@ -192,7 +188,8 @@ impl Walls {
             answer.json()
         };
         api("PUT", &format!("accounts/{account}"), Some(&document));
-        let credit = json!({ "type": "credit", "id": format!("{tenant}-credit"), "amount": "500.00" });
+        let credit =
+            json!({ "type": "credit", "id": format!("{tenant}-credit"), "amount": "500.00", "on": start.to_string() });
         api("POST", &format!("accounts/{account}/charges"), Some(&credit));
         let session = format!("{tenant}-session");
         let report = Report {
@@ -296,7 +293,24 @@ fn no_role_reaches_another_tenant_by_any_route_method_or_id() {
     let walls = Walls::over(Site::sqlite());
     let document = http::request(walls.site.http_port, "GET", "/openapi.json", &[], None).expect("an answer").json();
     let routes = routes(&document);
-    let theirs = |path: &str| walls.daemon.api(&walls.keys["theirs"], "GET", &format!("zzother/{path}"), None).body;
+    // How far its modem and login are, and which deeds are sealed, moves by itself.
+    let still = |mut value: Value| {
+        for item in value["items"].as_array_mut().into_iter().flatten() {
+            for service in item["services"].as_array_mut().into_iter().flatten() {
+                service["provisioning"] = Value::Null;
+            }
+            if item["action"].is_string() {
+                item["sequence"] = Value::Null;
+            }
+        }
+        let told = value["items"].as_array_mut();
+        told.into_iter().for_each(|told| told.retain(|one| !one["type"].to_string().contains("service.")));
+        value.to_string()
+    };
+    let theirs = |path: &str| {
+        let answer = walls.daemon.api(&walls.keys["theirs"], "GET", &format!("zzother/{path}"), None);
+        still(serde_json::from_str(&answer.body).unwrap_or_else(|_| json!(answer.body)))
+    };
     let watched = [
         "accounts",
         "sessions",
