@@ -225,9 +225,9 @@ mod tests {
     fn hashes_of_small_trees_are_what_the_format_says() {
         let sha = |octets: &[u8]| -> [u8; 32] { Sha256::digest(octets).into() };
         let one = line(1, 0);
-        assert_eq!(tree(&[]).root(), hex(&sha(&[1])));
+        assert_eq!(tree(&[]).root(), hex(sha(&[1])));
         let leaf = sha(&[&[0], one.as_bytes()].concat());
-        assert_eq!(tree(&[one]).root(), hex(&sha(&[&[1], leaf.as_slice()].concat())));
+        assert_eq!(tree(&[one]).root(), hex(sha(&[&[1], leaf.as_slice()].concat())));
         let many = tree(&(0..40).map(|number| line(number, 0)).collect::<Vec<_>>());
         let children = many.node("").expect("the root").children;
         assert_eq!((children.len(), children.iter().map(|child| child.rows).sum::<u64>()), (16, 40));
@@ -237,7 +237,7 @@ mod tests {
                 (0..64).step_by(2).map(|at| u8::from_str_radix(&child.hash[at..at + 2], 16).expect("hex"))
             })
             .collect();
-        assert_eq!(many.root(), hex(&sha(&[&[2], parts.as_slice()].concat())));
+        assert_eq!(many.root(), hex(sha(&[&[2], parts.as_slice()].concat())));
         assert_eq!(many.node("xyz"), None);
     }
 

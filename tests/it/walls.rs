@@ -25,6 +25,7 @@ const TRACERS: &[&str] = &["csr", "operator", "admin"];
 const CHARGERS: &[&str] = &["push", "csr", "billing", "admin"];
 const BILLERS: &[&str] = &["billing", "admin"];
 const ADMINS: &[&str] = &["admin"];
+const SENDERS: &[&str] = &["push", "operator", "admin"];
 
 /// Who may call a route, with which query and body a call is complete.
 pub(crate) struct Row {
@@ -81,6 +82,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET /events", EVERYBODY),
     row("GET /exceptions", EVERYBODY),
     asked("GET /find", EVERYBODY, "q=eve"),
+    row("GET /handshake", EVERYBODY),
+    row("GET /handshake/descend", EVERYBODY),
     row("GET /held", EVERYBODY),
     row("GET /held/{held}", EVERYBODY),
     row("POST /held/{held}/release", OPERATORS),
@@ -107,6 +110,12 @@ pub(crate) const ROWS: &[Row] = &[
     row("POST /sessions/{session}/disconnect", OPERATORS),
     row("GET /sources", EVERYBODY),
     asked("GET /subscriber-counts", EVERYBODY, "on=2026-11-15"),
+    row("GET /syncs", EVERYBODY),
+    told("POST /syncs", SENDERS, r#"{"id": "1", "status": "active", "bill_cycle": "c15"}"#),
+    row("GET /syncs/{id}", EVERYBODY),
+    row("GET /syncs/{id}/plan", EVERYBODY),
+    row("GET /syncs/{id}/report", EVERYBODY),
+    told("POST /syncs/{id}/apply", SENDERS, r#"{"plan": "0"}"#),
     row("GET /webhooks", EVERYBODY),
     told("POST /webhooks", ADMINS, r#"{"url": "https://8.8.8.8/hook"}"#),
     row("GET /webhooks/{id}", EVERYBODY),
@@ -128,7 +137,8 @@ const BY_NAME: [&str; 3] =
 const CREATES: &str = "PUT /accounts/{id}";
 
 /// Routes of a service that a key bound to another source must not find either, by the ids in them.
-const OF_A_SOURCE: [&str; 6] = ["{id}/services", "{account}", "/accounts/{id}", "{job}", "{mac}", "{session}"];
+const OF_A_SOURCE: [&str; 7] =
+    ["{id}/services", "{account}", "/accounts/{id}", "{job}", "{mac}", "{session}", "/syncs/{id}"];
 
 pub(crate) struct Walls {
     pub site: Site,
@@ -206,13 +216,19 @@ impl Walls {
             let listed = api("GET", "sessions", None);
             listed["items"][0]["id"].as_i64()
         });
+        let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("no id in {value}")).to_owned();
         let run = api("POST", "bill-runs", Some(&json!({ "cycle": "c15" })));
         let period = json!({ "cycle": "c15" });
         let checked = api("POST", "bill-checks", Some(&period));
         let rollout = api("POST", "rollouts", Some(&json!({ "macs": [mac], "mode": "next_boot", "reason": tenant })));
         let jobs = api("GET", "jobs", None);
+        let mut listed = document.clone();
+        listed["id"] = json!(account);
+        let sync = text(&api("POST", "syncs", Some(&listed))["id"]);
+        wait_for("the list is compared", SOON, || {
+            (api("GET", &format!("syncs/{sync}"), None)["state"] == "planned").then_some(())
+        });
         let hook = api("POST", "webhooks", Some(&json!({ "url": "https://8.8.8.8/hook" })));
-        let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("no id in {value}")).to_owned();
         [
             ("/accounts/{id}", account.clone()),
             ("/accounts/{account}", account),
@@ -225,6 +241,7 @@ impl Walls {
             ("/devices/{mac}", mac.to_owned()),
             ("/rollouts/{rollout}", text(&rollout["id"])),
             ("/sessions/{session}", session.to_string()),
+            ("/syncs/{id}", sync),
             ("/webhooks/{id}", text(&hook["id"])),
             // Nothing came in by a profile and nothing was held: these are ids of nothing.
             ("/held/{held}", "1".to_owned()),
@@ -401,7 +418,7 @@ fn a_key_of_one_source_reaches_no_other_source() {
                     wrong.push(format!("{} as {role}: {} {}", row.route, found.status, found.body));
                 }
             }
-            if ["GET /accounts", "GET /jobs", "GET /devices", "GET /sessions"].contains(&row.route) {
+            if ["GET /accounts", "GET /jobs", "GET /devices", "GET /sessions", "GET /syncs"].contains(&row.route) {
                 let found = walls.call(Some(key), "acme", row, &own, "");
                 if found.json()["items"] != json!([]) {
                     wrong.push(format!("{} as {role} lists another source's: {}", row.route, found.body));
@@ -427,6 +444,7 @@ impl Walls {
         ids.insert("/jobs/{job}".to_owned(), first("jobs"));
         ids.insert("/sessions/{session}".to_owned(), first("sessions"));
         ids.insert("/devices/{mac}".to_owned(), "00:11:22:0a:0a:01".to_owned());
+        ids.insert("/syncs/{id}".to_owned(), first("syncs"));
         ids
     }
 }
