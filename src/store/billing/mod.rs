@@ -408,10 +408,9 @@ pub async fn tenant_of(tx: &mut Tx, id: &str) -> Result<Option<String>, StoreErr
 
 /// Visible lines.
 pub async fn lines(tx: &mut Tx, filter: &LineFilter) -> Result<Vec<StoredLine>, StoreError> {
-    if let Some((source, account)) = &filter.under {
-        return lines_under(tx, filter, source, account).await;
-    }
-    let rows: Vec<String> = on!(tx, c => sqlx::query_scalar(LINES)
+    let statement = if filter.under.is_some() { LINES_UNDER } else { LINES };
+    let rows: Vec<String> = on!(tx, c => {
+        let query = sqlx::query_scalar(statement)
         .bind(&filter.tenant)
         .bind(&filter.cycle)
         .bind(i64::from(filter.period_start.is_some()))
@@ -421,33 +420,13 @@ pub async fn lines(tx: &mut Tx, filter: &LineFilter) -> Result<Vec<StoredLine>, 
         .bind(&filter.batch)
         .bind(filter.after.as_deref().unwrap_or(""))
         .bind(filter.limit)
-        .bind(i64::from(filter.drafts && filter.batch.is_some()))
-        .fetch_all(c)
-        .await)?;
-    rows.iter().map(|document| parsed(document)).collect()
-}
-
-async fn lines_under(
-    tx: &mut Tx,
-    filter: &LineFilter,
-    source: &str,
-    account: &str,
-) -> Result<Vec<StoredLine>, StoreError> {
-    let rows: Vec<String> = on!(tx, c => sqlx::query_scalar(LINES_UNDER)
-        .bind(&filter.tenant)
-        .bind(&filter.cycle)
-        .bind(i64::from(filter.period_start.is_some()))
-        .bind(filter.period_start.map_or(0, to_micros))
-        .bind(i64::from(filter.account_id.is_some()))
-        .bind(filter.account_id.unwrap_or(0))
-        .bind(&filter.batch)
-        .bind(filter.after.as_deref().unwrap_or(""))
-        .bind(filter.limit)
-        .bind(i64::from(filter.drafts && filter.batch.is_some()))
-        .bind(source)
-        .bind(account)
-        .fetch_all(c)
-        .await)?;
+        .bind(i64::from(filter.drafts && filter.batch.is_some()));
+        let query = match &filter.under {
+            Some((source, account)) => query.bind(source).bind(account),
+            None => query,
+        };
+        query.fetch_all(c).await
+    })?;
     rows.iter().map(|document| parsed(document)).collect()
 }
 
