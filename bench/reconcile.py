@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""What a reconciliation costs: time, CPU and the most memory of one list against as many accounts as are stored.
+"""What a reconciliation costs: time, CPU and the most memory of one list against as many accounts as are stored, by the
+command line and sent to the daemon (`POST /syncs`: until it is planned), and what it does to accounting meanwhile.
 
-usage: bench/reconcile.py [--accounts N] [--rounds R] [--database sqlite|postgres|both] [--no-build]
+usage: bench/reconcile.py [--accounts N] [--rounds R] [--database sqlite|postgres|both] [--rate REPORTS] [--no-build]
 
 Of N accounts 1 % differ: half of those have another plan, a quarter is missing on each side. The stored accounts are copies
 of one that came through the API; the list is in another order. Each round is checked: the counts must be exactly these.
 Starts every server itself on loopback ports and ends it by its pid.
 """
-import argparse, json, os, pathlib, random, socket, sqlite3, statistics, subprocess, tempfile, time
+import argparse, contextlib, json, os, pathlib, random, socket, sqlite3, statistics, subprocess, tempfile, time
 import http.client
 
 import accounting
@@ -27,11 +28,13 @@ def main():
     parser.add_argument("--accounts", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--database", choices=["sqlite", "postgres", "both"], default="both")
+    parser.add_argument("--rate", type=int, default=2000)
     parser.add_argument("--no-build", action="store_true")
     options = parser.parse_args()
     if not options.no_build:
-        subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", "lastmile"], cwd=ROOT, check=True)
-    print(f"{'database':<12}{'accounts':>10}{'list MB':>9}{'seconds':>9}{'CPU s':>8}{'MB':>7}{'findings':>10}")
+        subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", "lastmile", "--example", "accounting_load"],
+                       cwd=ROOT, check=True)
+    print(f"{'database':<12}{'way':<10}{'accounts':>10}{'list MB':>9}{'seconds':>9}{'CPU s':>8}{'MB':>7}{'findings':>10}")
     with tempfile.TemporaryDirectory(prefix="lastmile-bench-") as folder:
         os.chmod(folder, 0o755)
         folder = pathlib.Path(folder)
@@ -45,11 +48,16 @@ def main():
                 site = Site(folder, url)
                 fill(site, cluster, options.accounts)
                 rounds = [measure(site, snapshot, wanted) for _ in range(options.rounds)]
+                sent, alone, meanwhile = send(site, snapshot, wanted, options.rate)
             finally:
                 if cluster:
                     cluster.stop()
-            seconds, cpu, memory, findings = (statistics.median(column) for column in zip(*rounds))
-            print(f"{name:<12}{options.accounts:>10}{size:>9.0f}{seconds:>9.1f}{cpu:>8.1f}{memory:>7.0f}{findings:>10.0f}")
+            for way, row in ("command", [statistics.median(column) for column in zip(*rounds)]), ("sent", sent):
+                seconds, cpu, memory, findings = row
+                print(f"{name:<12}{way:<10}{options.accounts:>10}{size:>9.0f}{seconds:>9.1f}{cpu:>8.1f}{memory:>7.0f}{findings:>10.0f}")
+            for what, told in ("alone", alone), ("while the list is sent and compared", meanwhile):
+                print(f"  accounting at {options.rate:,}/s {what}: p50 {told['p50_ms']:.2f} ms, p99 {told['p99_ms']:.2f} ms, "
+                      f"{told['acked_per_second']:,.0f}/s answered", flush=True)
 
 
 def account(number):
@@ -93,37 +101,56 @@ class Site:
         key.write_text("0123456789abcdef" * 4)
         key.chmod(0o600)
         (folder / "catalog.toml").write_text(CATALOG)
+        self.radius = accounting.free_port(socket.SOCK_DGRAM)
         self.config.write_text(
-            f'[database]\nurl = "{url}"\n[secrets]\nkey_file = "{key}"\n[api]\nlisten = "127.0.0.1:{self.port}"\n')
+            f'[database]\nurl = "{url}"\n[secrets]\nkey_file = "{key}"\n[api]\nlisten = "127.0.0.1:{self.port}"\n'
+            f'[radius]\naccounting = ["127.0.0.1:{self.radius}"]\n[[radius.nas]]\nname = "bench"\naddress = "127.0.0.0/8"\n'
+            f'secret = "{accounting.SECRET}"\nidentity = "nas-identifier"\n[log]\nlevel = "error"\n')
         self.run("migrate")
         self.run("catalog", "apply", str(folder / "catalog.toml"))
+        self.key = json.loads(self.run("--json", "key", "create", "--tenant", "bench", "--role", "admin").stdout)["key"]
 
     def run(self, *arguments, check=True):
         command = [str(TARGET / "release" / "lastmile"), "--config", str(self.config), *arguments]
         return subprocess.run(command, check=check, capture_output=True, text=True)
 
-    def push(self, number):
-        key = json.loads(self.run("--json", "key", "create", "--tenant", "bench", "--role", "admin").stdout)["key"]
+    @contextlib.contextmanager
+    def daemon(self):
         with open(self.folder / "log", "a") as log:
             daemon = subprocess.Popen([str(TARGET / "release" / "lastmile"), "--config", str(self.config), "serve"],
                                       stdout=log, stderr=log)
         try:
-            for _ in range(300):
-                try:
-                    connection = http.client.HTTPConnection("127.0.0.1", self.port)
-                    connection.request("PUT", f"/v1/tenants/bench/accounts/{number}", json.dumps(account(number)),
-                                       {"Authorization": f"Bearer {key}", "Content-Type": "application/json"})
-                    answer = connection.getresponse()
-                    answer.read()
-                    if answer.status == 201:
-                        return
-                except OSError:
-                    pass
-                time.sleep(0.1)
-            raise SystemExit("the daemon did not take the account")
+            accounting.wait_for_http(self.port, 0.1)
+            yield daemon
         finally:
             daemon.terminate()
             daemon.wait()
+
+    def ask(self, method, path, body=None, wanted=200):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection.request(method, f"/v1/tenants/bench/{path}", body, {"Authorization": f"Bearer {self.key}"})
+        answer = connection.getresponse()
+        text = answer.read()
+        if answer.status != wanted:
+            raise SystemExit(f"{method} {path}: {answer.status} {text[:500]}")
+        return json.loads(text)
+
+    def push(self):
+        """The account that is copied, and users of another source for accounting."""
+        with self.daemon():
+            self.ask("PUT", "accounts/1", json.dumps(account(1)), 201)
+            for number in range(accounting.SUBSCRIBERS):
+                document = account(number)
+                document["services"][0]["radius"] = {"username": f"user{number}@bench"}
+                self.ask("PUT", f"accounts/{number}?source=users", json.dumps(document), 201)
+
+    def load(self, rate, seconds, seed):
+        # Five reports a session.
+        return subprocess.Popen(
+            [TARGET / "release/examples/accounting_load", "--target", f"127.0.0.1:{self.radius}", "--secret", accounting.SECRET,
+             "--rate", str(rate), "--sessions", str(rate * seconds // 5), "--users", str(accounting.SUBSCRIBERS),
+             "--user-pattern", "user{}@bench", "--sockets", "4", "--window", "512", "--seed", str(seed)],
+            stdout=subprocess.PIPE, text=True)
 
 
 COPY = """
@@ -133,16 +160,17 @@ SELECT tenant, source, {text}, 1, NULL, status, bill_cycle,
        REPLACE(REPLACE(REPLACE(document, 'u1@', 'u' || {text} || '@'), '"1-1"', '"' || {text} || '-1"'),
                'ubscriber 1"', 'ubscriber ' || {text} || '"'),
        etag || {text}, created_at - 86400000000, updated_at - 86400000000
-FROM account JOIN numbers ON n > 1 WHERE external_id = '1';
-UPDATE account SET updated_at = updated_at - 86400000000 WHERE external_id = '1';
+FROM account JOIN numbers ON n > 1 WHERE source = 'default' AND external_id = '1';
+UPDATE account SET updated_at = updated_at - 86400000000 WHERE source = 'default' AND external_id = '1';
 UPDATE account SET document = REPLACE(REPLACE(document, '1 Main St', external_id || ' Main St'),
-    '"csr":"1"', '"csr":"' || (CAST(external_id AS INTEGER) % 97) || '"');
+    '"csr":"1"', '"csr":"' || (CAST(external_id AS INTEGER) % 97) || '"')
+WHERE source = 'default';
 DELETE FROM job;
 """
 
 
 def fill(site, cluster, count):
-    site.push(1)
+    site.push()
     if cluster:
         script = f"CREATE TEMP TABLE numbers AS SELECT generate_series(1, {count}) AS n;" + COPY.format(text="CAST(n AS TEXT)")
         cluster.sql(site.url.split("/")[3].split("?")[0], "-c", script + "ANALYZE account;")
@@ -166,13 +194,43 @@ def measure(site, snapshot, wanted):
     if os.waitstatus_to_exitcode(status) != 3:
         raise SystemExit(f"reconcile ended with {status}")
     found = json.loads(out.read_text())
-    plan = found["report"]["plan"]
-    got = {word: plan[word] for word in wanted}
+    check(found["report"], wanted)
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, len(found["items"])
+
+
+def check(report, wanted):
+    got = {word: report["plan"][word] for word in wanted}
     if got != wanted:
         raise SystemExit(f"expected {wanted}, found {got}")
-    if any(invariant["left"] != invariant["right"] for invariant in found["report"]["invariants"]):
+    if any(invariant["left"] != invariant["right"] for invariant in report["invariants"]):
         raise SystemExit("a sum does not hold")
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, len(found["items"])
+
+
+def send(site, snapshot, wanted, rate):
+    """The list sent to the daemon while accounting comes in, which came in alone before."""
+    told = lambda process: json.loads(process.communicate()[0].strip().splitlines()[-1])
+    with site.daemon() as daemon:
+        alone = told(site.load(rate, 10, 1))
+        accounted = cpu(daemon)
+        meanwhile = site.load(rate, 20, 2)
+        time.sleep(1)
+        begun = time.perf_counter()
+        with open(snapshot, "rb") as file:
+            sync = site.ask("POST", "syncs", file, 202)["id"]
+        while (found := site.ask("GET", f"syncs/{sync}"))["state"] == "received":
+            time.sleep(0.2)
+        seconds = time.perf_counter() - begun
+        check(found["report"], wanted)
+        told_meanwhile = told(meanwhile)
+        status = pathlib.Path(f"/proc/{daemon.pid}/status").read_text()
+        most = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+        sums = found["report"]
+        findings = sum(sums[of][word] for of in ("subscribers", "services") for word in ("mismatch", "missing_here", "missing_there"))
+        return (seconds, cpu(daemon) - accounted, most, findings), alone, told_meanwhile
+
+
+def cpu(process):
+    return accounting.cpu_of([process.pid])
 
 
 main()
