@@ -18,7 +18,7 @@
 //!      telemetry ───── counters and heartbeats every service keeps
 //!      tls ─────────── certificate files made into a server's settings
 //! ── 1 pure rooms ──── account ← provision    account, usage ← billing    usage ← radius
-//!                      account, billing ← catalog    account ← mediation
+//!                      account, billing ← catalog    account ← mediation ← reconcile
 //!                      audit: the chain as values    docsis, dhcp, tftp, outgoing; docsis â account, provision, catalog
 //!                      they decide everything and touch nothing: no socket, no SQL, no clock, no randomness
 //! ── 0 vocabulary ──── identifiers, addresses, rates, money, instants, secrets

@@ -1,7 +1,8 @@
 -- Another company's lists of its subscribers beside ours: what was sent (sealed), what was found, which plan was applied;
 -- and which account stands under which. Twin of sqlite/0021_reconcile.sql.
 
--- `said_complete`: who says that everybody is in it. `report` and `result` are JSON. `losses`: accounts closed and services
+-- `said_complete`: who says that everybody is in it; `told_records`: how many records a manifest tells of. `only_steps`: which
+-- steps are planned, all of them if it is not there. `report` and `result` are JSON. `losses`: accounts closed and services
 -- taken away by applying it. A daemon that dies at it leaves `claimed_until` behind.
 CREATE TABLE sync (
     id TEXT NOT NULL PRIMARY KEY,
@@ -9,6 +10,8 @@ CREATE TABLE sync (
     source TEXT NOT NULL,
     profile TEXT,
     said_complete TEXT,
+    told_records BIGINT,
+    only_steps TEXT,
     as_of_at BIGINT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('receiving', 'received', 'planned', 'applying', 'applied', 'failed')),
     octets BIGINT NOT NULL,

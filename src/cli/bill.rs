@@ -213,7 +213,10 @@ fn print(report: &Report, lines: &[Line], show: bool, context: &Context) -> Resu
     for total in &report.totals {
         context.print(&format!("  {} {} + tax {} = {}\n", total.currency, total.amount, total.tax, total.total))?;
     }
-    Ok(())
+    let mut handshakes: Vec<String> = lines.iter().filter_map(super::line::handshake).collect();
+    handshakes.sort();
+    handshakes.dedup();
+    handshakes.iter().try_for_each(|handshake| context.print(&format!("  {handshake}\n")))
 }
 
 /// Shows progress and keeps the lines where they are printed.
@@ -229,7 +232,8 @@ impl Watch for Seen {
         self.bar.set_position(done);
     }
     fn line(&mut self, line: &StoredLine) {
-        if !self.quiet {
+        // Of wholesale lines the hash is printed always.
+        if !self.quiet || line.line.count.is_some() {
             self.lines.push(line.line.clone());
         }
     }

@@ -50,6 +50,7 @@ mod session_control;
 mod shell;
 mod simulate;
 mod source;
+mod sync;
 mod tariff;
 mod tree;
 mod usage;
@@ -143,6 +144,9 @@ pub enum Command {
     Handshake(handshake::HandshakeCommand),
     /// Compare a billing system's list of all its accounts with ours, and perhaps apply the plan.
     Reconcile(Box<reconcile::ReconcileCommand>),
+    /// Reconciliations of before, also those of lists that came over HTTP or into a watched folder.
+    #[command(subcommand)]
+    Sync(sync::SyncCommand),
     /// Source profiles: how billing systems write accounts and want their lines.
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
@@ -284,6 +288,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Journal(command) => journal::run(command, context).await,
         Command::Handshake(command) => handshake::run(command, context).await,
         Command::Reconcile(command) => reconcile::run(*command, context).await,
+        Command::Sync(command) => sync::run(command, context).await,
         Command::Record(command) => record::run(command, context).await,
         Command::Completions { shell } => shell::completions(shell, context),
         Command::Man => shell::man(context),

@@ -15,7 +15,7 @@ use super::context::Context;
 use super::exit::{CliError, Exit};
 use super::profile::read_profile;
 use crate::intake::syncs::{Applied, Form, GRACE_SECONDS, Input, Order, Reconciler, SyncError};
-use crate::reconcile::{Finding, Report};
+use crate::reconcile::{Finding, Report, Steps};
 use crate::store::syncs::{self, NewSync};
 use crate::store::{Store, StoreError};
 use crate::vocabulary::{SourceId, TenantId, Timestamp, hex, parse_instant, to_micros};
@@ -51,13 +51,19 @@ pub struct ReconcileCommand {
     /// Accounts and services that may be taken away a day; absent: 25, or 2 % of the living accounts if that is more.
     #[arg(long, value_name = "N")]
     allow_deletions: Option<u64>,
+    /// Plan only these steps: create, update, close, with commas between.
+    #[arg(long, value_name = "STEPS")]
+    only: Option<Steps>,
+    /// List what is the same on both sides too.
+    #[arg(long)]
+    all: bool,
     /// How the report is written; `--json` means json.
     #[arg(long, value_enum)]
     format: Option<Format>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub enum Format {
     Text,
     Json,
     Csv,
@@ -109,6 +115,8 @@ pub async fn run(command: ReconcileCommand, context: &Context) -> Result<Exit, C
         said_complete: said,
         told_records: manifest.and_then(|manifest| manifest.records),
         allow_deletions: command.allow_deletions,
+        only: command.only.clone(),
+        with_matched: command.all,
         actor,
     };
     begin(&store, &order, command.profile.as_deref(), now).await?;
@@ -158,6 +166,8 @@ async fn begin(store: &Store, order: &Order, profile: Option<&str>, now: Timesta
         source: order.source.as_str(),
         profile,
         said_complete: order.said_complete.as_deref(),
+        told_records: order.told_records,
+        only: order.only.as_ref(),
         as_of: order.as_of,
         requested_by: &order.actor,
     };
@@ -211,20 +221,29 @@ async fn print(
     applied: Option<&Applied>,
     format: Format,
 ) -> Result<(), CliError> {
-    let written = write(store, order, report, applied, format).await;
-    match written {
+    show(store, &order.sync, report, applied, format).await?;
+    if let Some(applied) = applied {
+        tell_applied(applied);
+    } else if format == Format::Text && report.differs() {
+        eprintln!("To apply it: the same command with --apply {}", report.plan.hash);
+    }
+    Ok(())
+}
+
+/// Writes a report that is stored, with every finding.
+pub(super) async fn show(
+    store: &Store,
+    sync: &str,
+    report: &Report,
+    applied: Option<&Applied>,
+    format: Format,
+) -> Result<(), CliError> {
+    match write(store, sync, report, applied, format).await {
         // The reader has seen enough (`| head`).
         Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(Stopped::Output(error)) => Err(error.into()),
         Err(Stopped::Store(error)) => Err(error.into()),
-        Ok(()) => {
-            if let Some(applied) = applied {
-                tell_applied(applied);
-            } else if format == Format::Text && report.differs() {
-                eprintln!("To apply it: the same command with --apply {}", report.plan.hash);
-            }
-            Ok(())
-        }
+        Ok(()) => Ok(()),
     }
 }
 
@@ -258,7 +277,7 @@ fn tell_applied(applied: &Applied) {
 /// The report with every finding, a page at a time.
 async fn write(
     store: &Store,
-    order: &Order,
+    sync: &str,
     report: &Report,
     applied: Option<&Applied>,
     format: Format,
@@ -270,7 +289,7 @@ async fn write(
         Format::Json => write!(
             out,
             "{{\"sync\": {}, \"report\": {}, \"applied\": {}, \"items\": [",
-            json!(order.sync),
+            json!(sync),
             json!(report),
             json!(applied)
         )?,
@@ -279,7 +298,7 @@ async fn write(
     loop {
         let mut tx = store.read().await?;
         let place = after.as_ref().map(|(account, number)| (account.as_str(), *number));
-        let page = syncs::findings(&mut tx, &order.sync, None, place, PAGE).await?;
+        let page = syncs::findings(&mut tx, sync, None, place, PAGE).await?;
         tx.rollback().await?;
         let Some((number, last)) = page.last() else { break };
         after = Some((last.account.clone(), *number));

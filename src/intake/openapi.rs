@@ -68,7 +68,8 @@ fn complete(operation: &mut Value, answer: Option<&str>, body: Option<&str>) {
     }
     for (status, response) in responses {
         let empty = matches!(status.as_str(), "204" | "304");
-        for media in response["content"].as_object_mut().into_iter().flat_map(|content| content.values_mut()) {
+        let told = response.get_mut("content").and_then(Value::as_object_mut);
+        for media in told.into_iter().flat_map(|content| content.values_mut()) {
             if let Some(name) = answer.filter(|_| status.starts_with('2') && !media["schema"].is_null()) {
                 media["schema"] = reference(name);
             }

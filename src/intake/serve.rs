@@ -55,6 +55,7 @@ pub struct Intake {
     watching: Heartbeat,
     listening: Vec<Listening>,
     reconciling: Heartbeat,
+    listing: Heartbeat,
 }
 
 /// Changes a running service's settings.
@@ -100,6 +101,7 @@ impl Intake {
         let looking = hearts.register("thresholds");
         let watching = hearts.register("inboxes");
         let reconciling = hearts.register("reconciliations");
+        let listing = hearts.register("lists");
         Ok(Self {
             app: App {
                 store,
@@ -121,6 +123,7 @@ impl Intake {
             watching,
             listening: Vec::new(),
             reconciling,
+            listing,
         })
     }
 
@@ -168,6 +171,7 @@ impl Intake {
         let looker = tokio::spawn(thresholds::run(self.app.clone(), self.looking));
         let watcher = tokio::spawn(ways::run(self.app.clone(), self.listening, self.watching));
         let reconciler = tokio::spawn(syncs::run(self.app.clone(), self.reconciling));
+        let lister = tokio::spawn(syncs::watch(self.app.clone(), self.listing));
         let service = router(self.app).into_make_service_with_connect_info::<std::net::SocketAddr>();
         let served = match self.tls {
             None => {
@@ -183,6 +187,7 @@ impl Intake {
         looker.abort();
         watcher.abort();
         reconciler.abort();
+        lister.abort();
         // With the last request gone the queues close, and the writer ends when they are empty.
         let _ = tokio::time::timeout(DRAIN, writing).await;
         Ok(served?)

@@ -28,7 +28,7 @@ pub use classify::{Action, Class, Finding, Kind, Ours, Theirs, Told, Verdict, cl
 pub use differ::Difference;
 pub use documents::{Document, Documents, named};
 pub use money::{Effect, Rate, effects};
-pub use plan::{Guard, Plan, Proof};
+pub use plan::{Guard, Plan, Proof, Step, Steps};
 pub use report::{KindRow, LISTED_MAX, PlanSummary, Report, Ring, RingClass, WholesaleCount};
 pub use tally::{Cell, Invariant, Sums, Tally};
 pub use wholesale::{Counting, Filter};

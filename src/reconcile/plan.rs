@@ -1,6 +1,8 @@
 //! The plan: how many accounts would be made, changed and closed, under one hash, and how many closings are allowed.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -19,6 +21,20 @@ pub enum Proof {
     /// It is not what it says it is.
     Refuted(String),
 }
+
+/// What a plan can do to an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    Create,
+    Update,
+    Close,
+}
+
+/// The steps that are wanted, as `create,update`; absent: all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Steps(BTreeSet<Step>);
 
 /// What is to be done, added up step by step in any order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,6 +59,11 @@ pub struct Guard {
 }
 
 impl Plan {
+    /// An account that stays as it is, for this step is not wanted.
+    pub fn pass(&mut self, action: &Action) {
+        self.absent += u64::from(action.step() == Step::Close);
+    }
+
     pub fn add(&mut self, account: &str, action: &Action) {
         let mut hash = Sha256::new();
         let mut part = |text: &str| {
@@ -73,7 +94,7 @@ impl Plan {
 
     /// Accounts it closes: none, unless the snapshot is proven whole.
     pub fn deletes(&self, proof: &Proof) -> u64 {
-        if proof.is_proven() { self.absent } else { 0 }
+        if proof.is_proven() { self.deleting.len() as u64 } else { 0 }
     }
 
     pub fn is_empty(&self, proof: &Proof) -> bool {
@@ -117,6 +138,52 @@ impl Guard {
             if used > 0 { format!(", and {used} were taken away in the last 24 hours") } else { String::new() };
         (losses > 0 && losses.saturating_add(used) > allowed)
             .then(|| format!("the plan takes away {losses} accounts and services{before}; {allowed} a day are allowed"))
+    }
+}
+
+impl Action {
+    pub fn step(&self) -> Step {
+        match self {
+            Action::Create { .. } => Step::Create,
+            Action::Update { .. } => Step::Update,
+            Action::Delete { .. } => Step::Close,
+        }
+    }
+}
+
+impl Step {
+    const ALL: [Step; 3] = [Step::Create, Step::Update, Step::Close];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Step::Create => "create",
+            Step::Update => "update",
+            Step::Close => "close",
+        }
+    }
+}
+
+impl Steps {
+    pub fn holds(&self, step: Step) -> bool {
+        self.0.contains(&step)
+    }
+}
+
+impl FromStr for Steps {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let step = |word: &str| {
+            let found = Step::ALL.into_iter().find(|step| step.as_str() == word.trim());
+            found.ok_or_else(|| format!("{word:?} is no step; they are create, update, close"))
+        };
+        text.split(',').map(step).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for Steps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<&str> = self.0.iter().map(|step| step.as_str()).collect();
+        f.write_str(&words.join(","))
     }
 }
 

@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 use super::classify::{Class, Finding, Kind};
 use super::differ::Difference;
 use super::money::Effect;
-use super::plan::{Guard, Proof};
+use super::plan::{Guard, Proof, Step, Steps};
 use super::tally::{Cell, Invariant, Sums};
-use crate::vocabulary::{Date, Timestamp, hex};
+use crate::vocabulary::{Currency, Date, Timestamp, hex};
 
 /// What a reconciliation found; the single rows stand beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,9 @@ pub struct WholesaleCount {
     /// Counted on the line and not in the snapshot; and the other way round. At most `LISTED_MAX` each.
     pub only_counted: Vec<String>,
     pub only_theirs: Vec<String>,
+    /// What the line charges more than the snapshot's count would cost; `None`: the rule counts more than one day.
+    pub worth: Option<String>,
+    pub currency: Option<Currency>,
 }
 
 /// A difference beyond the two lists: between what is desired and what is there, or what is used.
@@ -96,6 +99,9 @@ pub struct PlanSummary {
     pub removes: u64,
     /// Accounts the snapshot does not name; they are closed only where it is proven whole.
     pub absent: u64,
+    /// The steps that were asked for; `None`: all.
+    #[serde(default)]
+    pub only: Option<Steps>,
     pub guard: Guard,
     /// Why it would not be applied as it is.
     pub refused: Option<String>,
@@ -178,6 +184,9 @@ impl Report {
                 "Wholesale line {} ({}, {} of {}): {} counted, {} in your list.",
                 count.line, count.charge, count.rule, count.days, count.counted, count.theirs
             ));
+            if let (Some(worth), Some(currency)) = (&count.worth, count.currency) {
+                line(format_args!("  The difference is worth {worth} {currency}, before taxes."));
+            }
             for (words, names) in
                 [("counted, not in your list", &count.only_counted), ("in your list, not counted", &count.only_theirs)]
             {
@@ -229,13 +238,18 @@ impl Report {
                 let _ = writeln!(text, "  {whose}{service}: {detail}");
             }
         }
-        let PlanSummary { hash, creates, updates, deletes, removes, absent, guard, refused } = &self.plan;
+        let PlanSummary { hash, creates, updates, deletes, removes, absent, only, guard, refused } = &self.plan;
         let _ = writeln!(
             text,
             "\nPlan {hash}:\n  {creates} accounts made, {updates} changed ({removes} services taken away), {deletes} closed."
         );
+        if let Some(only) = only {
+            let _ = writeln!(text, "  Only these steps were asked for: {only}.");
+        }
         if *absent > *deletes {
-            let _ = writeln!(text, "  {absent} accounts that your list does not name stay: it is not proven whole.");
+            let close = only.as_ref().is_none_or(|only| only.holds(Step::Close));
+            let why = if close { "it is not proven whole" } else { "closing was not asked for" };
+            let _ = writeln!(text, "  {absent} accounts that your list does not name stay: {why}.");
         }
         let _ = writeln!(
             text,

@@ -145,6 +145,18 @@ impl Tally {
 }
 
 impl Sums {
+    pub fn of(&self, class: Class) -> u64 {
+        match class {
+            Class::Matched => self.matched,
+            Class::Mismatch => self.mismatch,
+            Class::MissingHere => self.missing_here,
+            Class::MissingThere => self.missing_there,
+            Class::Duplicate => self.duplicate,
+            Class::InFlight => self.in_flight,
+            Class::Quarantined => self.quarantined,
+        }
+    }
+
     pub fn differ(&self) -> bool {
         self.mismatch + self.missing_here + self.missing_there + self.duplicate + self.quarantined > 0
     }

@@ -82,6 +82,8 @@ impl Counting {
             theirs: self.theirs,
             only_counted,
             only_theirs: self.only_theirs,
+            worth: None,
+            currency: None,
         }
     }
 }

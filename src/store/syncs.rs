@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::many::{Many, Of};
 use super::{StoreError, Tx, on};
-use crate::reconcile::{Class, Finding, Report};
+use crate::reconcile::{Class, Finding, Report, Steps};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// A reconciliation as it begins.
@@ -17,6 +17,10 @@ pub struct NewSync<'a> {
     pub profile: Option<&'a str>,
     /// Who says that everybody is in it.
     pub said_complete: Option<&'a str>,
+    /// How many records a manifest tells of.
+    pub told_records: Option<u64>,
+    /// The steps that are asked for; `None`: all.
+    pub only: Option<&'a Steps>,
     pub as_of: Timestamp,
     pub requested_by: &'a str,
 }
@@ -29,6 +33,8 @@ pub struct SyncRow {
     pub source: String,
     pub profile: Option<String>,
     pub said_complete: Option<String>,
+    pub told_records: Option<u64>,
+    pub only: Option<Steps>,
     pub as_of: Timestamp,
     /// `receiving`, `received`, `planned`, `applying`, `applied` or `failed`.
     pub state: String,
@@ -45,8 +51,11 @@ pub struct SyncRow {
 }
 
 const CREATE: &str = "INSERT INTO sync
-         (id, tenant, source, profile, said_complete, as_of_at, state, octets, requested_by, created_at)
-     VALUES ($1, $2, $3, $4, $5, $6, 'receiving', 0, $7, $8)";
+         (id, tenant, source, profile, said_complete, told_records, only_steps, as_of_at, state, octets, requested_by,
+          created_at)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'receiving', 0, $9, $10)";
+const CLEAR_PARTS: &str = "DELETE FROM sync_part WHERE sync = $1";
+const FORGET_ONE: &str = "DELETE FROM sync WHERE id = $1";
 const ADD_PART: &str = "INSERT INTO sync_part (sync, number, sealed) VALUES ($1, $2, $3)";
 const PART: &str = "SELECT sealed FROM sync_part WHERE sync = $1 AND number = $2";
 const RECEIVED: &str = "UPDATE sync SET state = 'received', octets = $2 WHERE id = $1 AND state = 'receiving'";
@@ -62,7 +71,7 @@ const FAILED: &str = "UPDATE sync SET state = 'failed', error = $2, claimed_unti
 macro_rules! select_sync {
     ($rest:literal) => {
         concat!(
-            "SELECT id, tenant, source, profile, said_complete, as_of_at, state, octets, report, plan_hash,
+            "SELECT id, tenant, source, profile, said_complete, told_records, only_steps, as_of_at, state, octets, report, plan_hash,
                     allow_deletions, result, error, requested_by, applied_by, created_at FROM sync ",
             $rest
         )
@@ -93,6 +102,8 @@ const FINDINGS: &str = "SELECT account, number, document FROM sync_finding
      ORDER BY account, number LIMIT $5";
 const LOSSES: &str = "SELECT CAST(COALESCE(SUM(losses), 0) AS BIGINT) FROM sync
      WHERE tenant = $1 AND source = $2 AND applied_at > $3";
+const ABANDON: &str = "UPDATE sync SET state = 'failed', error = 'it was never received whole'
+     WHERE state = 'receiving' AND created_at < $1";
 const FORGET_PARTS: &str = "DELETE FROM sync_part WHERE sync IN
      (SELECT id FROM sync WHERE created_at < $1 OR state IN ('applied', 'failed'))";
 const FORGET_FINDINGS: &str = "DELETE FROM sync_finding WHERE sync IN (SELECT id FROM sync WHERE created_at < $1)";
@@ -135,6 +146,8 @@ pub async fn create(tx: &mut Tx, new: &NewSync<'_>, now: Timestamp) -> Result<()
         .bind(new.source)
         .bind(new.profile)
         .bind(new.said_complete)
+        .bind(new.told_records.map(|told| i64::try_from(told).unwrap_or(i64::MAX)))
+        .bind(new.only.map(Steps::to_string))
         .bind(to_micros(new.as_of))
         .bind(new.requested_by)
         .bind(to_micros(now))
@@ -146,6 +159,20 @@ pub async fn create(tx: &mut Tx, new: &NewSync<'_>, now: Timestamp) -> Result<()
 /// Keeps a piece of what is sent; pieces count from 0.
 pub async fn add_part(tx: &mut Tx, id: &str, number: i64, sealed: &[u8]) -> Result<(), StoreError> {
     on!(tx, c => sqlx::query(ADD_PART).bind(id).bind(number).bind(sealed).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Forgets the pieces of one that is sent anew.
+pub async fn clear_parts(tx: &mut Tx, id: &str) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(CLEAR_PARTS).bind(id).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Forgets one that was being received.
+pub async fn forget_one(tx: &mut Tx, id: &str) -> Result<(), StoreError> {
+    for statement in [CLEAR_PARTS, FORGET_ONE] {
+        on!(tx, c => sqlx::query(statement).bind(id).execute(c).await.map(drop))?;
+    }
     Ok(())
 }
 
@@ -323,8 +350,10 @@ pub async fn losses(tx: &mut Tx, tenant: &str, source: &str, since: Timestamp) -
     Ok(u64::try_from(losses).unwrap_or(0))
 }
 
-/// Forgets everything of before an instant, and what was sent for those that are applied or failed.
-pub async fn forget(tx: &mut Tx, before: Timestamp) -> Result<(), StoreError> {
+/// Forgets everything of before an instant, and what was sent for those that are applied or failed; one whose receiving
+/// began before `abandoned_before` has failed.
+pub async fn forget(tx: &mut Tx, before: Timestamp, abandoned_before: Timestamp) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(ABANDON).bind(to_micros(abandoned_before)).execute(c).await.map(drop))?;
     for statement in [FORGET_PARTS, FORGET_FINDINGS, FORGET] {
         on!(tx, c => sqlx::query(statement).bind(to_micros(before)).execute(c).await.map(drop))?;
     }
@@ -419,6 +448,8 @@ struct Row {
     source: String,
     profile: Option<String>,
     said_complete: Option<String>,
+    told_records: Option<i64>,
+    only_steps: Option<String>,
     as_of_at: i64,
     state: String,
     octets: i64,
@@ -439,7 +470,10 @@ impl TryFrom<Row> for SyncRow {
         let corrupt = |column: &'static str| StoreError::Corrupt { table: "sync", column, id: row.id.clone() };
         let instant = |column: &'static str, at: i64| from_micros(at).ok_or_else(|| corrupt(column));
         let report = |text: &String| serde_json::from_str(text).map_err(|_| corrupt("report"));
+        let only = |text: &String| text.parse().map_err(|_| corrupt("only_steps"));
         Ok(Self {
+            only: row.only_steps.as_ref().map(only).transpose()?,
+            told_records: row.told_records.map(|told| u64::try_from(told).unwrap_or(0)),
             as_of: instant("as_of_at", row.as_of_at)?,
             created_at: instant("created_at", row.created_at)?,
             report: row.report.as_ref().map(report).transpose()?,

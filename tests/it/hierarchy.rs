@@ -14,12 +14,14 @@ const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn trees_have_no_loops_and_roll_up_on_sqlite() {
-    journey(&Site::sqlite());
+    journey(&Site::sqlite(), None);
 }
 
 #[test]
 fn trees_have_no_loops_and_roll_up_on_postgres() {
-    journey(&Site::postgres());
+    let site = Site::postgres();
+    let twin = site.twin();
+    journey(&site, Some(&twin));
 }
 
 fn account(id: &str, parent: Option<&str>, tier: &str) -> Value {
@@ -31,7 +33,7 @@ fn account(id: &str, parent: Option<&str>, tier: &str) -> Value {
     })
 }
 
-fn journey(site: &Site) {
+fn journey(site: &Site, twin: Option<&Site>) {
     site.prepare(CATALOG);
     let key = site.key("acme", "admin");
     let daemon = site.start();
@@ -80,7 +82,11 @@ fn journey(site: &Site) {
     assert!(text.contains("    shop  [site]"), "{text}");
 
     sums(site, &daemon, &key);
-    races(site, &daemon, &key);
+    let other = twin.map(Site::start);
+    races(site, [&daemon, other.as_ref().unwrap_or(&daemon)], &key);
+    if let Some(other) = other {
+        other.stop();
+    }
     daemon.stop();
 }
 
@@ -144,18 +150,18 @@ fn sums(site: &Site, daemon: &Daemon, key: &str) {
     assert_eq!(rollup(&["--under", "shop", "--levels", "0"])["items"].as_array().map(Vec::len), Some(1));
 }
 
-/// Two that want under each other at the same time: never both.
-fn races(site: &Site, daemon: &Daemon, key: &str) {
+/// Two that want under each other at the same time, at one daemon or at two: never both.
+fn races(site: &Site, daemons: [&Daemon; 2], key: &str) {
     let rounds = 12;
     for round in 0..rounds {
         let (one, other) = (format!("one{round}"), format!("other{round}"));
         for id in [&one, &other] {
-            let pushed = daemon.api(key, "PUT", &format!("acme/accounts/{id}"), Some(&bare(None)));
+            let pushed = daemons[0].api(key, "PUT", &format!("acme/accounts/{id}"), Some(&bare(None)));
             assert_eq!(pushed.status, 201, "{}", pushed.body);
         }
         let done = AtomicUsize::new(0);
         std::thread::scope(|scope| {
-            for (id, parent) in [(&one, &other), (&other, &one)] {
+            for (daemon, id, parent) in [(daemons[0], &one, &other), (daemons[1], &other, &one)] {
                 let done = &done;
                 scope.spawn(move || {
                     let pushed = daemon.api(key, "PUT", &format!("acme/accounts/{id}"), Some(&bare(Some(parent))));

@@ -12,8 +12,8 @@ use crate::account::{Account, Pushed, SecretDigests};
 use crate::intake::catalogs::TenantCatalog;
 use crate::intake::deeds::secret_digest;
 use crate::reconcile::{
-    Action, Class, Counting, Finding, Guard, Kind, KindRow, Ours, Plan, PlanSummary, Proof, Report, Tally, Theirs,
-    Told, Verdict, classify, effects,
+    Action, Class, Finding, Guard, Kind, KindRow, Ours, Plan, PlanSummary, Proof, Report, Tally, Theirs, Told, Verdict,
+    classify, effects,
 };
 use crate::store::accounts::{self, AccountRow};
 use crate::store::{audit, catalog, events, secrets, syncs};
@@ -116,7 +116,7 @@ pub(super) struct Comparison<'a> {
     seen: HashSet<i64>,
     digests: Vec<[u8; 16]>,
     findings: Vec<(i64, Finding)>,
-    counting: Vec<Counting>,
+    counting: Vec<facts::Charged>,
     keeping: Findings,
 }
 
@@ -276,7 +276,7 @@ impl<'a> Comparison<'a> {
         .await?;
         let mut wanted = Vec::new();
         for (key, rows, _, verdict) in decided {
-            let action = verdict.action.clone();
+            let action = self.wanted(&verdict);
             self.count(verdict);
             // Where several rows are planned they say the same; the newest is the one that was compared.
             let newest = rows.into_iter().flatten().max_by_key(|pushed| pushed.source_revision);
@@ -333,7 +333,7 @@ impl<'a> Comparison<'a> {
         self.wait_for_jobs(decided.iter_mut().map(|(_, id, verdict)| (&**id, &nothing, verdict)), &mut ours).await?;
         let mut closing = Vec::new();
         for (row, id, verdict) in decided {
-            let action = verdict.action.clone();
+            let action = self.wanted(&verdict);
             self.count(verdict);
             if let Some(action) = action {
                 let (tenant, source) = (self.order.tenant.clone(), self.order.source.clone());
@@ -393,7 +393,7 @@ impl<'a> Comparison<'a> {
             && let Some(first) = told.first()
         {
             let source = self.order.source.as_str();
-            self.counting.iter_mut().for_each(|counting| counting.told(source, id, first.account()));
+            self.counting.iter_mut().for_each(|charged| charged.counting.told(source, id, first.account()));
         }
         if let Some(ours) = stored.filter(|ours| !ours.closed) {
             self.tally.stored(ours.account());
@@ -421,13 +421,23 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
+    /// What is to be done about it, if that step is asked for.
+    fn wanted(&self, verdict: &Verdict) -> Option<Action> {
+        let wants = |action: &&Action| self.order.only.as_ref().is_none_or(|only| only.holds(action.step()));
+        verdict.action.as_ref().filter(wants).cloned()
+    }
+
     fn count(&mut self, verdict: Verdict) {
         if let (Some(action), Some(first)) = (&verdict.action, verdict.findings.first()) {
-            self.plan.add(&first.account, action);
+            match self.wanted(&verdict) {
+                Some(action) => self.plan.add(&first.account, &action),
+                None => self.plan.pass(action),
+            }
         }
         for (number, finding) in (0..).zip(verdict.findings) {
             self.tally.add(&finding);
-            if finding.class != Class::Matched && self.keeping == Findings::Kept {
+            let listed = finding.class != Class::Matched || self.order.with_matched;
+            if listed && self.keeping == Findings::Kept {
                 self.findings.push((number, finding));
             }
         }
@@ -469,6 +479,7 @@ impl<'a> Comparison<'a> {
             deletes: self.plan.deletes(&self.proof),
             removes: self.plan.removes,
             absent: self.plan.absent,
+            only: order.only.clone(),
             refused: guard.refusal(self.plan.losses(&self.proof)),
             guard,
         };
@@ -501,7 +512,10 @@ impl<'a> Comparison<'a> {
             kinds: tally.kinds.iter().map(|(kind, cell)| KindRow { kind: kind.clone(), cell: cell.clone() }).collect(),
             invariants: tally.invariants(),
             effects: effects(&tally.kinds, &facts::rates(&in_force.catalog, day))?,
-            wholesale: std::mem::take(&mut self.counting).into_iter().map(Counting::finish).collect(),
+            wholesale: std::mem::take(&mut self.counting)
+                .into_iter()
+                .map(facts::Charged::finish)
+                .collect::<Result<_, _>>()?,
             ring,
             plan,
         };

@@ -1,21 +1,51 @@
 //! What a report tells besides the two lists: whom wholesale lines counted, what plans cost, drift and usage of nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::ToSpan;
 
 use super::Order;
 use crate::billing::lines::StoredLine;
-use crate::billing::tariff::{Audience, ChargeKind, Counted, Scope};
+use crate::billing::price::{Measure, price};
+use crate::billing::tariff::{Audience, Charge, ChargeKind, CountRule, Counted, Scope, Tariff};
 use crate::catalog::Catalog;
-use crate::reconcile::{Counting, Filter, LISTED_MAX, Rate, Ring, RingClass};
+use crate::reconcile::{Counting, Filter, LISTED_MAX, Rate, Ring, RingClass, WholesaleCount};
+use crate::store::accounts::{self, AccountRow};
 use crate::store::fold::holders_of;
 use crate::store::{StoreError, Tx, catalog, census, drift, syncs, usage};
-use crate::vocabulary::{Date, Exact, Timestamp};
+use crate::vocabulary::{Date, Exact, Money, MoneyError, Rounding, Timestamp};
+
+/// Whom a wholesale line charges for, and by which price.
+#[derive(Debug)]
+pub(super) struct Charged {
+    pub counting: Counting,
+    tariff: Tariff,
+    charge: Charge,
+    /// The count is the number of names, so that another number has a price.
+    is_plain: bool,
+}
+
+impl Charged {
+    /// What was counted, beside the list, and what the difference is worth.
+    pub fn finish(self) -> Result<WholesaleCount, MoneyError> {
+        let mut count = self.counting.finish();
+        let cost = |number: u64| {
+            let measure = Measure::whole(Exact::from_int(i128::from(number)), number);
+            let priced = price(&self.tariff, &self.charge, &measure).map_err(|_| MoneyError::Overflow)?;
+            let currency = self.tariff.currency;
+            Money::round(priced.amount, currency, currency.minor_digits(), Rounding::HalfUp)
+        };
+        if self.is_plain {
+            count.worth = Some(cost(count.counted)?.checked_sub(cost(count.theirs)?)?.to_string());
+            count.currency = Some(self.tariff.currency);
+        }
+        Ok(count)
+    }
+}
 
 /// What the tenant's parent charges it for on issued lines of the period that holds the list's instant.
-pub(super) async fn counting(tx: &mut Tx, order: &Order) -> Result<Vec<Counting>, StoreError> {
-    let mut newest: BTreeMap<(String, String), Counting> = BTreeMap::new();
+pub(super) async fn counting(tx: &mut Tx, order: &Order) -> Result<Vec<Charged>, StoreError> {
+    let mut newest: BTreeMap<(String, String), Charged> = BTreeMap::new();
     for document in syncs::wholesale_lines(tx, order.tenant.as_str(), order.as_of).await? {
         let corrupt =
             |column| StoreError::Corrupt { table: "line", column, id: format!("a count of {}", order.tenant) };
@@ -29,11 +59,9 @@ pub(super) async fn counting(tx: &mut Tx, order: &Order) -> Result<Vec<Counting>
         let book = catalog::tariff_book(tx, &line.tenant).await?;
         let versions = book.get(&line.tariff.id).into_iter().flatten();
         let tariff = versions.map(|known| &known.tariff).find(|tariff| tariff.digest == line.tariff.digest);
-        let Some(ChargeKind::Count(count)) =
-            tariff.and_then(|tariff| tariff.charge(&line.charge)).map(|charge| &charge.kind)
-        else {
-            continue;
-        };
+        let charge = tariff.and_then(|tariff| Some((tariff, tariff.charge(&line.charge)?)));
+        let Some((tariff, charge)) = charge else { continue };
+        let ChargeKind::Count(count) = &charge.kind else { continue };
         let filter = Filter {
             services: count.what == Counted::Services,
             types: count.types.clone(),
@@ -44,7 +72,9 @@ pub(super) async fn counting(tx: &mut Tx, order: &Order) -> Result<Vec<Counting>
         let names = [line.id.as_str(), line.charge.as_str(), list.rule.as_str(), list.days.as_str()];
         let counting = Counting::new(names, filter, order.source.as_str(), members);
         // A correction counts anew: the newest line of a charge tells whom it charges for.
-        newest.insert((line.tariff.id.clone(), line.charge.clone()), counting);
+        let is_plain = matches!(count.rule, CountRule::ActiveOn(_) | CountRule::Any);
+        let charged = Charged { counting, tariff: tariff.clone(), charge: charge.clone(), is_plain };
+        newest.insert((line.tariff.id.clone(), line.charge.clone()), charged);
     }
     Ok(newest.into_values().collect())
 }
@@ -81,30 +111,11 @@ pub(super) async fn ring(tx: &mut Tx, order: &Order, catalog: &Catalog) -> Resul
     let limit = LISTED_MAX as i64;
     let (tenant, source) = (order.tenant.as_str(), order.source.as_str());
     let mut ring = Vec::new();
-    for found in drift::list(tx, Some(tenant), None, false, 0, limit).await? {
+    for found in drift::list(tx, (Some(tenant), Some(source)), None, false, 0, limit).await? {
         let detail = format!("{} {}: {}", found.kind, found.key, found.detail);
         ring.push(Ring { class: RingClass::BackendDrift, account: Some(found.account), service: None, detail });
     }
-    let orphans: Vec<usage::Unattributed> = usage::unattributed(tx, limit).await?;
-    let ours = |user: &str| {
-        let realm = user.rsplit_once('@').map(|(_, realm)| realm.to_lowercase());
-        realm.is_some_and(|realm| catalog.realms.contains(&realm))
-    };
-    let orphans: Vec<&usage::Unattributed> =
-        orphans.iter().filter(|orphan| orphan.user.as_deref().is_some_and(ours)).collect();
-    let names: Vec<&str> = orphans.iter().filter_map(|orphan| orphan.user.as_deref()).collect();
-    let holders = if names.is_empty() { Vec::new() } else { holders_of(tx, &names).await? };
-    for orphan in orphans {
-        let user = orphan.user.as_deref().unwrap_or_default();
-        let held = holders.iter().any(|holder| holder.value.eq_ignore_ascii_case(user));
-        let class = if held { RingClass::ZombieUsage } else { RingClass::OrphanUsage };
-        let octets = orphan.in_octets.saturating_add(orphan.out_octets);
-        let detail = format!(
-            "{user} behind {}: {} sessions, {octets} octets, {:.0} to {:.0}",
-            orphan.nas, orphan.sessions, orphan.first_at, orphan.last_at
-        );
-        ring.push(Ring { class, account: None, service: None, detail });
-    }
+    ring.extend(unowned(tx, order, catalog).await?);
     let since = order.as_of.checked_sub((LOOKED_BACK_DAYS * 24).hours()).unwrap_or(Timestamp::MIN);
     for zombie in syncs::zombies(tx, tenant, source, since, SLACK_SECONDS, limit).await? {
         let at = |at: Option<Timestamp>| at.map(|at| format!("{at:.0}")).unwrap_or_default();
@@ -117,6 +128,39 @@ pub(super) async fn ring(tx: &mut Tx, order: &Order, catalog: &Catalog) -> Resul
         );
         let (account, service) = (Some(zombie.account), Some(zombie.service));
         ring.push(Ring { class: RingClass::ZombieUsage, account, service, detail });
+    }
+    Ok(ring)
+}
+
+/// Usage of logins of the tenant's realms that is nobody's: of one that its last holder gave up, or that nobody ever held.
+async fn unowned(tx: &mut Tx, order: &Order, catalog: &Catalog) -> Result<Vec<Ring>, StoreError> {
+    let mut found = Vec::new();
+    for realm in &catalog.realms {
+        found.extend(usage::unattributed(tx, Some(realm), LISTED_MAX as i64).await?);
+    }
+    let names: Vec<&str> = found.iter().filter_map(|unowned| unowned.user.as_deref()).collect();
+    let holders = if names.is_empty() { Vec::new() } else { holders_of(tx, &names).await? };
+    // The oldest come first, so that the last one stays.
+    let last: HashMap<String, i64> =
+        holders.iter().map(|holder| (holder.value.to_lowercase(), holder.owner.account_id)).collect();
+    let ids: Vec<i64> = last.values().copied().collect();
+    let rows = if ids.is_empty() { Vec::new() } else { accounts::these_by_id(tx, &ids).await? };
+    let accounts: HashMap<i64, &AccountRow> = rows.iter().map(|row| (row.id, row)).collect();
+    let mut ring = Vec::with_capacity(found.len());
+    for unowned in &found {
+        let user = unowned.user.as_deref().unwrap_or_default();
+        let holder = last.get(&user.to_lowercase()).and_then(|id| accounts.get(id));
+        // What a login of another billing system did is in that one's report.
+        if holder.is_some_and(|row| row.tenant != order.tenant.as_str() || row.source != order.source.as_str()) {
+            continue;
+        }
+        let class = if holder.is_some() { RingClass::ZombieUsage } else { RingClass::OrphanUsage };
+        let octets = unowned.in_octets.saturating_add(unowned.out_octets);
+        let detail = format!(
+            "{user} behind {}: {} sessions, {octets} octets, {:.0} to {:.0}",
+            unowned.nas, unowned.sessions, unowned.first_at, unowned.last_at
+        );
+        ring.push(Ring { class, account: holder.map(|row| row.external_id.clone()), service: None, detail });
     }
     Ok(ring)
 }

@@ -9,6 +9,8 @@
 mod apply;
 mod engine;
 mod facts;
+mod folder;
+mod keep;
 mod read;
 mod routes;
 mod worker;
@@ -24,13 +26,17 @@ use super::deeds::Ground;
 use super::problem::Problem;
 use super::writer::Writer;
 use crate::mediation::Profile;
+use crate::reconcile::Steps;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Heartbeats;
 use crate::vocabulary::{Clock, SourceId, TenantId, Timestamp};
 
 pub use apply::Applied;
 pub use engine::Found;
+pub(super) use folder::run as watch;
 pub(super) use routes::routes;
+pub use routes::shown;
+pub use routes::text_of;
 pub(super) use worker::run;
 
 /// Reconciles lists, and applies plans.
@@ -59,6 +65,10 @@ pub struct Order {
     pub told_records: Option<u64>,
     /// Losses that are allowed a day; `None`: the usual.
     pub allow_deletions: Option<u64>,
+    /// The steps that are wanted; `None`: all.
+    pub only: Option<Steps>,
+    /// What matches is kept as a finding too.
+    pub with_matched: bool,
     pub actor: String,
 }
 

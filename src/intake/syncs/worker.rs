@@ -9,9 +9,10 @@ use jiff::ToSpan;
 use super::{Form, GRACE_SECONDS, Input, Order, Reconciler, SyncError};
 use crate::intake::App;
 use crate::mediation::Profile;
+use crate::reconcile::{Class, Report};
 use crate::store::StoreError;
 use crate::store::syncs::{self, SyncRow};
-use crate::telemetry::Heartbeat;
+use crate::telemetry::{Heartbeat, Kind};
 use crate::vocabulary::Timestamp;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -22,6 +23,8 @@ const CLAIM_SECONDS: i64 = 120;
 /// A thousand looks are about a quarter of an hour.
 const LOOKS_PER_CLEANING: u32 = 1000;
 const KEPT_DAYS: i64 = 35;
+/// A list that is received for as long does not come any more.
+const ABANDONED_DAYS: i64 = 1;
 
 /// Runs until it is dropped.
 pub async fn run(app: App, beat: Heartbeat) {
@@ -90,8 +93,10 @@ async fn one(app: &App, row: SyncRow) -> Result<(), SyncError> {
     let form = Arc::new(match &row.profile {
         None => Form::Documents,
         Some(name) => {
-            let profile = Profile::named(name);
-            Form::Profile(Box::new(profile.ok_or_else(|| SyncError::List(format!("no profile is called {name:?}")))?))
+            let shelved = app.sources.now().shelf.named(name);
+            let shelved = shelved.ok_or_else(|| SyncError::List(format!("no profile is called {name:?}")))?;
+            let profile = Profile::read(name, &shelved.text);
+            Form::Profile(Box::new(profile.map_err(|_| SyncError::List(format!("the profile {name:?} has faults")))?))
         }
     });
     let name = |error: crate::vocabulary::IdError| SyncError::List(error.to_string());
@@ -104,15 +109,32 @@ async fn one(app: &App, row: SyncRow) -> Result<(), SyncError> {
         as_of: row.as_of,
         grace_seconds: GRACE_SECONDS,
         said_complete: row.said_complete.clone(),
-        told_records: None,
+        told_records: row.told_records,
         allow_deletions: row.allow_deletions,
+        only: row.only,
+        with_matched: false,
         actor: actor.unwrap_or(row.requested_by),
     };
     let input = Input::Sent(row.id);
     let quiet = |_: &'static str, _: u64, _: u64| {};
     match row.plan_hash.filter(|_| applying) {
-        Some(hash) => desk.apply(&order, &input, &form, &hash, &quiet).await.map(drop),
-        None => desk.reconcile(&order, &input, &form, &quiet).await.map(drop),
+        Some(hash) => {
+            desk.apply(&order, &input, &form, &hash, &quiet).await?;
+        }
+        None => {
+            let found = desk.reconcile(&order, &input, &form, &quiet).await?;
+            count(app, &found.report);
+        }
+    }
+    Ok(())
+}
+
+/// Counts what was found by class.
+fn count(app: &App, report: &Report) {
+    for sums in [&report.subscribers, &report.services] {
+        for class in Class::ALL {
+            app.metrics.reconcile_findings.get_or_create(&Kind::new(class.as_str())).inc_by(sums.of(class));
+        }
     }
 }
 
@@ -133,8 +155,8 @@ async fn fail(app: &App, id: &str, error: &str) -> Result<(), StoreError> {
 }
 
 async fn forget(app: &App) -> Result<(), StoreError> {
-    let before = app.clock.now().checked_sub((KEPT_DAYS * 24).hours()).unwrap_or(Timestamp::MIN);
+    let ago = |days: i64| app.clock.now().checked_sub((days * 24).hours()).unwrap_or(Timestamp::MIN);
     let mut tx = app.store.write().await?;
-    syncs::forget(&mut tx, before).await?;
+    syncs::forget(&mut tx, ago(KEPT_DAYS), ago(ABANDONED_DAYS)).await?;
     tx.commit().await
 }
