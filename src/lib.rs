@@ -18,7 +18,7 @@
 //!      telemetry ───── counters and heartbeats every service keeps
 //!      tls ─────────── certificate files made into a server's settings
 //! ── 1 pure rooms ──── account ← provision    account, usage ← billing    usage ← radius
-//!                      account, billing ← catalog    account ← mediation
+//!                      account, billing ← catalog    account ← mediation ← reconcile
 //!                      audit: the chain as values    docsis, dhcp, tftp, outgoing; docsis â account, provision, catalog
 //!                      they decide everything and touch nothing: no socket, no SQL, no clock, no randomness
 //! ── 0 vocabulary ──── identifiers, addresses, rates, money, instants, secrets
@@ -45,6 +45,9 @@
 //!   it, in order, the fold: `radius` reads the record, `usage` folds it into its session, and sessions, ledger
 //!   entries, totals and the watermark are written in one transaction. Behind that the keeper seals, archives and drops
 //!   what the journal holds.
+//! - **Reconciliation**: `intake::syncs` reads another company's list twice, a batch beside the database's work → `reconcile`
+//!   classifies each account and service, adds both sides up and hashes the plan → what differs and the report are kept.
+//!   Applying compares anew; if it is still the plan, the same deeds as pushes follow, in the bulk lane.
 //! - **Import of calls** (CDR): `usage` reads lines of a switch → the store keeps each call once and writes it into the
 //!   ledger of whoever held its number.
 //! - **Import** (`detail`, `radacct`, SAMIS): `radius` and `docsis` read what was recorded elsewhere → `collector::import`
@@ -98,6 +101,7 @@ pub mod outgoing;
 pub mod provision;
 pub mod provisioner;
 pub mod radius;
+pub mod reconcile;
 pub mod store;
 pub mod telemetry;
 pub mod tftp;

@@ -15,19 +15,7 @@ pub type SecretDigests = BTreeMap<(String, String), String>;
 /// **Shape**: 32 hex digits, the value of a strong ETag without its quotes. The order of services, devices, lines,
 /// holds, aliases and addresses does not matter. A secret enters by its keyed hash.
 pub fn content_tag(account: &Account, secrets: &SecretDigests) -> String {
-    let mut sorted = account.clone();
-    sorted.devices.sort_by(|a, b| a.id.cmp(&b.id));
-    sorted.services.sort_by(|a, b| a.id.cmp(&b.id));
-    sorted.holds.sort_by_key(|hold| (hold.kind, hold.from, hold.until, hold.treatment.clone()));
-    for service in &mut sorted.services {
-        service.static_ips.sort();
-        service.lines.sort_by_key(|line| line.port);
-        service.addons.sort_by(|a, b| a.id.cmp(&b.id));
-        if let Some(mailbox) = &mut service.mailbox {
-            mailbox.aliases.sort();
-            mailbox.forward_to.sort();
-        }
-    }
+    let sorted = in_order(account.clone());
     let document = serde_json::to_vec(&sorted).expect("an account document has only string keys");
     let mut hash = Sha256::new();
     hash.update(&document);
@@ -38,4 +26,21 @@ pub fn content_tag(account: &Account, secrets: &SecretDigests) -> String {
         }
     }
     hex(&hash.finalize()[..16])
+}
+
+/// The account with every list whose order means nothing sorted, so that two that say the same are equal.
+pub fn in_order(mut account: Account) -> Account {
+    account.devices.sort_by(|a, b| a.id.cmp(&b.id));
+    account.services.sort_by(|a, b| a.id.cmp(&b.id));
+    account.holds.sort_by_key(|hold| (hold.kind, hold.from, hold.until, hold.treatment.clone()));
+    for service in &mut account.services {
+        service.static_ips.sort();
+        service.lines.sort_by_key(|line| line.port);
+        service.addons.sort_by(|a, b| a.id.cmp(&b.id));
+        if let Some(mailbox) = &mut service.mailbox {
+            mailbox.aliases.sort();
+            mailbox.forward_to.sort();
+        }
+    }
+    account
 }

@@ -7,6 +7,7 @@ mod hold;
 mod identity;
 pub mod json;
 mod known;
+mod lineage;
 mod losses;
 mod model;
 mod parse;
@@ -20,12 +21,13 @@ mod text;
 mod walk;
 
 pub use decide::{Conditions, Decision, Stored, Tags, decide};
-pub use digest::{SecretDigests, content_tag};
+pub use digest::{SecretDigests, content_tag, in_order};
 pub use facts::ServiceFacts;
 pub use hold::{Hold, HoldBilling, HoldError, HoldKind, Treatment};
 pub use known::{
     DEFAULT_GARDEN_GROUP, Known, KnownPlan, QuarantineDays, RadiusProfile, ReplyValues, ServiceType, ServiceTypeError,
 };
+pub use lineage::{loop_of, roll_up};
 pub use losses::{Loss, differences, losses};
 pub use model::{
     Account, Addon, Address, Device, Due, MAILBOX_PASSWORD, Mailbox, Moment, NextCycle, PriceOverride, Promo, Pushed,

@@ -11,7 +11,7 @@ use super::parts::Part;
 use super::price::{Adjustment, Granted, PricedTier};
 use super::run::RunError;
 use super::tax::TaxAmount;
-use crate::vocabulary::{Exact, ExactError, Period, Timestamp, hex};
+use crate::vocabulary::{Date, Exact, ExactError, Period, Timestamp, hex};
 
 /// One rated, immutable invoice line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,6 +199,17 @@ pub struct CountShape {
     pub days: String,
     pub members: u64,
     pub digest: String,
+    /// The hash by which the tenant proves that its books say the same of that day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake: Option<HandshakeShape>,
+}
+
+/// The root of `billing::handshake` over all sources of a tenant, at the end of a day of a time zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandshakeShape {
+    pub day: Date,
+    pub timezone: String,
+    pub root: String,
 }
 
 /// Where the quantity of a usage line comes from: the account's ledger up to `watermark`.

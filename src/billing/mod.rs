@@ -23,6 +23,7 @@ pub mod facts;
 #[cfg(test)]
 mod golden;
 pub mod groups;
+pub mod handshake;
 pub mod history;
 #[cfg(test)]
 mod invariants;

@@ -14,11 +14,13 @@ use super::charges::{NAMELESS, PostedBasis};
 use super::count::CountList;
 use super::facts::{AccountFacts, PeriodSum, RunContext, TariffBook};
 use super::groups::{Chain, Step, chains, due, issued_carry, share_step};
+use super::handshake::Tree;
 use super::items::{Item, items_of};
 pub use super::items::{lines_since, looked_at_everywhere, looks_back};
 use super::lines::{
-    AdjustmentShape, AllowanceShape, Basis, BucketShape, CountShape, GrantBasis, GrantedShape, ItemKey, Line, LineKind,
-    PartShape, PoolBasis, PoolMember, Ratio, StoredLine, TariffRef, TaxShape, TaxSum, TierShape, UsageShape, line_id,
+    AdjustmentShape, AllowanceShape, Basis, BucketShape, CountShape, GrantBasis, GrantedShape, HandshakeShape, ItemKey,
+    Line, LineKind, PartShape, PoolBasis, PoolMember, Ratio, StoredLine, TariffRef, TaxShape, TaxSum, TierShape,
+    UsageShape, line_id,
 };
 use super::measure::{count_sum, sum_suffices};
 use super::parts::{Metered, meter, metered_sum};
@@ -27,7 +29,7 @@ use super::tariff::{Charge, ChargeKind, Counted as CountedWhat, Pool, Recurring,
 use super::tax::{Exemption, TaxAmount, TaxesDue, levy, levy_exact};
 use super::tax_batch;
 use crate::usage::Fingerprint;
-use crate::vocabulary::{Currency, Exact, ExactError, Money, MoneyError, Period};
+use crate::vocabulary::{Currency, Date, Exact, ExactError, Money, MoneyError, Period};
 
 /// Why an account's bill stopped. The account has no lines in the batch, and somebody must look.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -563,6 +565,7 @@ fn difference(
             days: tally.list.days.clone(),
             members: tally.list.members.len() as u64,
             digest: tally.list.digest(),
+            handshake: handshake(facts, context, item, &tally.list.days),
         }),
         batch: context.batch.clone(),
         created_at: context.now,
@@ -712,6 +715,21 @@ fn is_small(context: &RunContext, change: Money) -> Result<bool, RunError> {
     let amount = change.exact();
     let size = if amount.is_negative() { amount.checked_neg()? } else { amount };
     Ok(context.corrections.min_amount.is_some_and(|least| size < least))
+}
+
+/// The hash of the counted tenant's services on the day that counts, else on the period's last one, once it is over.
+fn handshake(facts: &AccountFacts, context: &RunContext, item: &Item<'_>, days: &str) -> Option<HandshakeShape> {
+    let census = facts.services[item.service].census.as_ref()?;
+    let cycle = &context.cycle;
+    let last = item.period.end.checked_sub(jiff::Span::new().microseconds(1)).ok()?;
+    let day: Date = days.parse().ok().unwrap_or_else(|| cycle.day_of(last));
+    let end = cycle.midnight(day.tomorrow().ok()?).ok()?;
+    let at = end.checked_sub(jiff::Span::new().microseconds(1)).ok()?;
+    let shape = || {
+        let root = Tree::of(census, None, at, day).root();
+        HandshakeShape { day, timezone: cycle.timezone.clone(), root }
+    };
+    (end <= context.now).then(shape)
 }
 
 fn describe(facts: &AccountFacts, context: &RunContext, item: &Item<'_>, rated: &Rated) -> String {

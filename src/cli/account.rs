@@ -93,6 +93,13 @@ pub enum AccountCommand {
         #[arg(long)]
         by: Option<String>,
     },
+    /// Who stands under whom: below one account, or every tree of a source.
+    Tree {
+        /// The account at the top.
+        id: Option<String>,
+        #[command(flatten)]
+        of: super::tree::TreeArguments,
+    },
     /// What an account has used and owes of the period that runs, as a bill run would count it now.
     Balance(OneAccount),
 }
@@ -118,6 +125,7 @@ pub async fn run(command: AccountCommand, context: &Context) -> Result<Exit, Cli
         AccountCommand::List { tenant, source, closed, limit } => {
             list(&store, &tenant, source.as_ref(), closed, limit, context).await
         }
+        AccountCommand::Tree { id, of } => super::tree::show(id.as_deref(), &of, context).await,
         AccountCommand::Show(one) => show(&store, &one.key()?, context).await,
         AccountCommand::History(one) => history(&store, &one.key()?, context).await,
         AccountCommand::Balance(one) => balance(&store, &one.key()?, context).await,

@@ -58,6 +58,8 @@ pub enum BillCommand {
         #[arg(long)]
         tenant: String,
     },
+    /// What each level of a source's trees costs: its own lines of a period, and those of all below it.
+    Rollup(super::tree::RollupArguments),
     /// Corrections that the tenant's policy keeps off the invoices.
     Held {
         #[arg(long)]
@@ -105,6 +107,7 @@ pub async fn run(command: BillCommand, context: &Context) -> Result<Exit, CliErr
         BillCommand::Approve { batch, by } => bill_month::approve(&batch, by, context).await,
         BillCommand::Discard { batch } => bill_month::discard(&batch, context).await,
         BillCommand::List { tenant } => bill_month::list(&tenant, context).await,
+        BillCommand::Rollup(asked) => super::tree::sums(asked, context).await,
         BillCommand::Held { tenant, cycle } => bill_month::held(&tenant, cycle.as_deref(), context).await,
         BillCommand::Rerate { of, approve } => rerate(of, approve, context).await,
         BillCommand::Compare { file, of, columns } => bill_compare::run(&file, of, &columns, context).await,
@@ -210,7 +213,10 @@ fn print(report: &Report, lines: &[Line], show: bool, context: &Context) -> Resu
     for total in &report.totals {
         context.print(&format!("  {} {} + tax {} = {}\n", total.currency, total.amount, total.tax, total.total))?;
     }
-    Ok(())
+    let mut handshakes: Vec<String> = lines.iter().filter_map(super::line::handshake).collect();
+    handshakes.sort();
+    handshakes.dedup();
+    handshakes.iter().try_for_each(|handshake| context.print(&format!("  {handshake}\n")))
 }
 
 /// Shows progress and keeps the lines where they are printed.
@@ -226,7 +232,8 @@ impl Watch for Seen {
         self.bar.set_position(done);
     }
     fn line(&mut self, line: &StoredLine) {
-        if !self.quiet {
+        // Of wholesale lines the hash is printed always.
+        if !self.quiet || line.line.count.is_some() {
             self.lines.push(line.line.clone());
         }
     }

@@ -33,7 +33,7 @@ pub async fn run(command: DriftCommand, context: &Context) -> Result<Exit, CliEr
     match command {
         DriftCommand::List { tenant, all, limit } => {
             let mut tx = store.read().await?;
-            let listed = drift::list(&mut tx, tenant.as_deref(), None, all, 0, limit).await?;
+            let listed = drift::list(&mut tx, (tenant.as_deref(), None), None, all, 0, limit).await?;
             let open = listed.iter().any(|found| found.healed_at.is_none());
             if context.json {
                 context.print_json(&listed)?;

@@ -193,6 +193,13 @@ async fn entries_of(tx: &mut Tx, ground: &LineGround) -> Result<Vec<(LedgerEntry
     }
 }
 
+/// The hash by which both companies know that a wholesale line's books say the same.
+pub fn handshake(line: &Line) -> Option<String> {
+    let count = line.count.as_ref()?;
+    let shape = count.handshake.as_ref()?;
+    Some(format!("handshake of {} on {} ({}): {}", count.tenant, shape.day, shape.timezone, shape.root))
+}
+
 /// A line's computation for a person.
 pub fn text(explanation: &Explanation) -> String {
     let line = &explanation.line;
@@ -214,6 +221,9 @@ pub fn text(explanation: &Explanation) -> String {
         out.push_str(&format!("  billed from {} to {}\n", edge.from, edge.until));
     }
     out.push_str(&format!("  share of the period {}\n", explanation.share));
+    if let Some(handshake) = handshake(line) {
+        out.push_str(&format!("  {handshake}\n"));
+    }
     if let Some(usage) = &line.usage {
         out.push_str(&format!(
             "  {} ledger entries up to sequence {}, digest {}\n",

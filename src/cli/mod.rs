@@ -24,6 +24,7 @@ mod event;
 mod exception;
 mod exit;
 mod export;
+mod handshake;
 mod held;
 mod import;
 mod ingest;
@@ -39,6 +40,7 @@ mod pack;
 mod privacy;
 mod profile;
 mod quarantine;
+mod reconcile;
 mod record;
 mod replayed;
 mod rollout;
@@ -48,7 +50,9 @@ mod session_control;
 mod shell;
 mod simulate;
 mod source;
+mod sync;
 mod tariff;
+mod tree;
 mod usage;
 mod webhook;
 
@@ -135,6 +139,14 @@ pub enum Command {
     /// Show invoice lines and how they were computed.
     #[command(subcommand)]
     Line(line::LineCommand),
+    /// The hash by which two companies know that their books say the same.
+    #[command(subcommand)]
+    Handshake(handshake::HandshakeCommand),
+    /// Compare a billing system's list of all its accounts with ours, and perhaps apply the plan.
+    Reconcile(Box<reconcile::ReconcileCommand>),
+    /// Reconciliations of before, also those of lists that came over HTTP or into a watched folder.
+    #[command(subcommand)]
+    Sync(sync::SyncCommand),
     /// Source profiles: how billing systems write accounts and want their lines.
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
@@ -274,6 +286,9 @@ async fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Restore { file } => backup::restore(&file, context),
         Command::Audit(command) => audit::run(command, context).await,
         Command::Journal(command) => journal::run(command, context).await,
+        Command::Handshake(command) => handshake::run(command, context).await,
+        Command::Reconcile(command) => reconcile::run(*command, context).await,
+        Command::Sync(command) => sync::run(command, context).await,
         Command::Record(command) => record::run(command, context).await,
         Command::Completions { shell } => shell::completions(shell, context),
         Command::Man => shell::man(context),

@@ -109,7 +109,7 @@ async fn show(
 async fn list_unattributed(store: &Store, limit: i64, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
     let mut tx = store.read().await?;
-    let found = unattributed(&mut tx, limit).await?;
+    let found = unattributed(&mut tx, None, limit).await?;
     let mut parked = Vec::with_capacity(found.len());
     for rows in found.chunks(NAMES_AT_ONCE) {
         let names: Vec<&str> = rows.iter().filter_map(|row| row.user.as_deref()).collect();

@@ -20,6 +20,7 @@ use super::view;
 use super::writer::Refusal;
 use crate::account::{Conditions, Hold, HoldBilling, HoldKind, Moment, Tags, merge, operator_hold, parse};
 use crate::store::accounts::{self, AccountRow};
+use crate::store::jobs::LANE_SINGLE;
 use crate::telemetry::Outcome;
 use crate::vocabulary::{AccountKey, Fault, Timestamp};
 
@@ -103,6 +104,7 @@ async fn push(
             catalog_version: catalog.version,
             origin: None,
             released: false,
+            lane: LANE_SINGLE,
         }));
         match app.writer.perform(deed).await {
             Ok(done) => return Ok(done),
@@ -205,6 +207,7 @@ async fn delete(
         conditions: conditions(&headers)?,
         origin: None,
         released: false,
+        lane: LANE_SINGLE,
     });
     let outcome = app.writer.perform(deed).await.map_err(refused);
     count(&app, &outcome);

@@ -6,6 +6,7 @@
 mod drafts;
 mod orders;
 
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,9 +26,10 @@ use super::caller::{BILLERS, Caller, READERS};
 use super::idempotency::{Once, again};
 use super::problem::Problem;
 use super::request::{Asked, At, Document, limit, page};
+use crate::billing::lines::StoredLine;
 use crate::store::billing::{self, BatchRow, BilledAccount, LineFilter, Place};
 use crate::store::{Store, StoreError, Tx, accounts, audit, catalog, rating, running};
-use crate::vocabulary::{Timestamp, parse_instant};
+use crate::vocabulary::{AccountKey, SourceId, TenantId, Timestamp, parse_instant};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -184,6 +186,7 @@ struct LineQuery {
     cycle: Option<String>,
     period: Option<String>,
     account: Option<String>,
+    under: Option<String>,
     source: Option<String>,
     batch: Option<String>,
     /// Also when `batch` is still a draft.
@@ -194,11 +197,11 @@ struct LineQuery {
 }
 
 /// Invoice lines of closed batches, in the order in which the batches were closed: whoever goes on from `cursor` later misses
-/// none. `next` is null on the last page, `cursor` is always a place to go on from. With `drafts=true` also those of `batch` while it is a draft. `period` is the lines' own, by its first day, month or start.
+/// none; `under` takes an account with everything below it. `next` is null on the last page, `cursor` is always a place to go on from. With `drafts=true` also those of `batch` while it is a draft. `period` is the lines' own, by its first day, month or start.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/invoice-lines",
     params(("tenant" = String, Path), ("cycle" = Option<String>, Query), ("period" = Option<String>, Query),
-        ("account" = Option<String>, Query), ("source" = Option<String>, Query), ("batch" = Option<String>, Query),
-        ("drafts" = Option<bool>, Query), ("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query)),
+        ("account" = Option<String>, Query), ("under" = Option<String>, Query), ("source" = Option<String>, Query),
+        ("batch" = Option<String>, Query), ("drafts" = Option<bool>, Query), ("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query)),
     responses((status = 200, description = "A page of lines")))]
 async fn list_lines(
     State(app): State<App>,
@@ -221,6 +224,11 @@ async fn list_lines(
         let key = caller.account(query.source.as_deref(), id)?;
         filter.account_id = Some(accounts::find(&mut tx, &key).await?.ok_or_else(Problem::not_found)?.id);
     }
+    if let Some(id) = &query.under {
+        let key = caller.account(query.source.as_deref(), id)?;
+        accounts::find(&mut tx, &key).await?.ok_or_else(Problem::not_found)?;
+        filter.under = Some((key.source.to_string(), key.external_id));
+    }
     if let Some(name) = &query.period {
         filter.period_start = Some(match (parse_instant(name), &query.cycle) {
             (Some(start), _) => start,
@@ -235,7 +243,8 @@ async fn list_lines(
     if query.drafts {
         let lines = billing::lines(&mut tx, &filter).await?;
         let last = lines.last().map(|stored| stored.line.id.clone());
-        return Ok(Json(page(lines.iter().map(|stored| json!(stored.line)).collect(), limit, last)));
+        let items = with_tags(&mut tx, &lines.iter().collect::<Vec<_>>()).await?;
+        return Ok(Json(page(items, limit, last)));
     }
     let after: Place = match filter.after.take() {
         None => Place::default(),
@@ -243,9 +252,32 @@ async fn list_lines(
     };
     let lines = billing::pull(&mut tx, &filter, &after).await?;
     let last = lines.last().map_or_else(|| after.to_string(), |pulled| pulled.place.to_string());
-    let mut answer = page(lines.iter().map(|pulled| json!(pulled.stored.line)).collect(), limit, Some(last.clone()));
+    let items = with_tags(&mut tx, &lines.iter().map(|pulled| &pulled.stored).collect::<Vec<_>>()).await?;
+    let mut answer = page(items, limit, Some(last.clone()));
     answer["cursor"] = json!(last);
     Ok(Json(answer))
+}
+
+/// Lines with their accounts' tags, as they are now.
+async fn with_tags(tx: &mut Tx, lines: &[&StoredLine]) -> Result<Vec<Value>, Problem> {
+    let mut keys = BTreeSet::new();
+    for stored in lines {
+        let tenant = TenantId::parse(&stored.line.tenant).map_err(|_| Problem::internal())?;
+        let source = SourceId::parse(&stored.basis.source).map_err(|_| Problem::internal())?;
+        keys.insert(AccountKey { tenant, source, external_id: stored.line.account.clone() });
+    }
+    let rows = accounts::these(tx, &keys.iter().collect::<Vec<_>>()).await?;
+    let tags: HashMap<(&str, &str), _> =
+        rows.iter().map(|row| ((row.source.as_str(), row.external_id.as_str()), &row.document.tags)).collect();
+    let shown = lines.iter().map(|stored| {
+        let mut item = json!(stored.line);
+        let tags = tags.get(&(stored.basis.source.as_str(), stored.line.account.as_str()));
+        if let Some(tags) = tags.filter(|tags| !tags.is_empty()) {
+            item["tags"] = json!(tags);
+        }
+        item
+    });
+    Ok(shown.collect())
 }
 
 /// A line's whole computation from its ledger entries, recomputed and compared.

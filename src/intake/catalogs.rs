@@ -8,7 +8,7 @@ use crate::account::Known;
 use crate::billing::calendar::BillCycle;
 use crate::catalog::{self, Bundle};
 use crate::store::{Tx, accounts};
-use crate::vocabulary::TenantId;
+use crate::vocabulary::{TenantId, Zone};
 
 /// One version of a tenant's catalog, as far as accounts depend on it.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct TenantCatalog {
     pub known: Known,
     /// Bill cycles by id, for what is to change with the next one.
     pub cycles: BTreeMap<String, BillCycle>,
+    /// Of the tenant's days.
+    pub zone: Zone,
 }
 
 /// Versions of before that are kept read.
@@ -71,8 +73,7 @@ impl Catalogs {
             return Ok(known);
         }
         let document = accounts::catalog_document(tx, tenant, version).await?;
-        let (known, cycles) = document.as_deref().and_then(known).ok_or_else(Problem::internal)?;
-        let catalog = Arc::new(TenantCatalog { version, known, cycles });
+        let catalog = document.as_deref().and_then(|text| read(version, text)).ok_or_else(Problem::internal)?;
         let mut olds = self.olds();
         if olds.len() >= OLDS_KEPT {
             olds.clear();
@@ -91,11 +92,10 @@ impl Catalogs {
             return Ok(known);
         }
         let document = accounts::catalog_document(tx, tenant, version).await?;
-        let (known, cycles) = document.as_deref().and_then(known).ok_or_else(|| {
+        let catalog = document.as_deref().and_then(|text| read(version, text)).ok_or_else(|| {
             tracing::error!(%tenant, version, "The stored catalog cannot be read; pushes of this tenant are refused.");
             Problem::internal()
         })?;
-        let catalog = Arc::new(TenantCatalog { version, known, cycles });
         self.lock().insert(tenant.clone(), catalog.clone());
         Ok(catalog)
     }
@@ -110,9 +110,10 @@ fn locked<T>(map: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn known(document: &str) -> Option<(Known, BTreeMap<String, BillCycle>)> {
+fn read(version: i64, document: &str) -> Option<Arc<TenantCatalog>> {
     let bundle: Bundle = serde_json::from_str(document).ok()?;
     let catalog = catalog::read(&bundle).ok()?;
     let known = catalog.known();
-    Some((known, catalog.cycles.into_iter().map(|(id, cycle)| (id, cycle.calendar)).collect()))
+    let cycles = catalog.cycles.into_iter().map(|(id, cycle)| (id, cycle.calendar)).collect();
+    Some(Arc::new(TenantCatalog { version, known, cycles, zone: catalog.zone }))
 }

@@ -18,6 +18,7 @@ pub mod desk;
 mod devices;
 mod events;
 mod exceptions;
+mod handshake;
 mod health;
 pub mod held;
 mod history;
@@ -32,6 +33,7 @@ pub mod rollouts;
 mod serve;
 mod sessions;
 pub mod sources;
+pub mod syncs;
 pub mod systems;
 mod thresholds;
 mod usage;
@@ -109,7 +111,9 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .merge(events::routes())
         .merge(exceptions::routes())
         .merge(held::routes())
+        .merge(handshake::routes())
         .merge(sessions::routes())
+        .merge(syncs::routes())
         .merge(quarantine::routes())
         .merge(rollouts::routes())
         .merge(systems::routes())

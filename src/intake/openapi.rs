@@ -77,6 +77,12 @@ fn complete(operation: &mut Value, answer: Option<&str>, body: Option<&str>) {
     }
     for (status, response) in responses {
         let empty = matches!(status.as_str(), "204" | "304");
+        let told = response.get_mut("content").and_then(Value::as_object_mut);
+        for media in told.into_iter().flat_map(|content| content.values_mut()) {
+            if let Some(name) = answer.filter(|_| status.starts_with('2') && !media["schema"].is_null()) {
+                media["schema"] = reference(name);
+            }
+        }
         if !empty && response["content"].is_null() {
             response["content"] = match status.starts_with('2') {
                 true => json!({ "application/json": { "schema": answer.map_or_else(|| json!({}), reference) } }),
@@ -90,7 +96,7 @@ fn complete(operation: &mut Value, answer: Option<&str>, body: Option<&str>) {
 fn narrow(parameter: &mut Value) {
     let schema = match parameter["name"].as_str() {
         Some("limit") => json!({ "type": "integer", "minimum": 1, "maximum": 1000 }),
-        Some("since" | "from" | "to" | "at") if parameter["in"] == "query" && !is_date(parameter) => {
+        Some("since" | "from" | "to" | "at" | "as_of") if parameter["in"] == "query" && !is_date(parameter) => {
             json!({ "type": "string", "format": "date-time" })
         }
         Some("Idempotency-Key") => json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" }),

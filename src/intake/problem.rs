@@ -133,6 +133,12 @@ impl Problem {
         self.0.status
     }
 
+    /// What a person reads, with every fault of a refused document.
+    pub fn sentence(&self) -> String {
+        let faults = self.0.errors.iter().map(|fault| format!(" {} {}", fault.pointer, fault.detail));
+        format!("{}{}", self.0.detail, faults.collect::<Vec<_>>().join(";"))
+    }
+
     /// The document as it is sent.
     pub fn document(&self) -> Value {
         let mut document = json!({

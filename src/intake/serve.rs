@@ -19,7 +19,7 @@ use super::rollouts::Network;
 use super::sources::{SourceSettings, Sources};
 use super::ways::{self, Listening};
 use super::writer::{Writer, WriterTasks};
-use super::{App, router, thresholds, waker};
+use super::{App, router, syncs, thresholds, waker};
 use crate::outgoing::Allowed;
 use crate::store::Store;
 use crate::store::running::PriceBook;
@@ -54,6 +54,8 @@ pub struct Intake {
     looking: Heartbeat,
     watching: Heartbeat,
     listening: Vec<Listening>,
+    reconciling: Heartbeat,
+    listing: Heartbeat,
 }
 
 /// Changes a running service's settings.
@@ -98,6 +100,8 @@ impl Intake {
         let waking = hearts.register("account waker");
         let looking = hearts.register("thresholds");
         let watching = hearts.register("inboxes");
+        let reconciling = hearts.register("reconciliations");
+        let listing = hearts.register("lists");
         Ok(Self {
             app: App {
                 store,
@@ -118,6 +122,8 @@ impl Intake {
             looking,
             watching,
             listening: Vec::new(),
+            reconciling,
+            listing,
         })
     }
 
@@ -164,6 +170,8 @@ impl Intake {
         let waker = tokio::spawn(waker::run(self.app.clone(), self.waking));
         let looker = tokio::spawn(thresholds::run(self.app.clone(), self.looking));
         let watcher = tokio::spawn(ways::run(self.app.clone(), self.listening, self.watching));
+        let reconciler = tokio::spawn(syncs::run(self.app.clone(), self.reconciling));
+        let lister = tokio::spawn(syncs::watch(self.app.clone(), self.listing));
         let service = router(self.app).into_make_service_with_connect_info::<std::net::SocketAddr>();
         let served = match self.tls {
             None => {
@@ -178,6 +186,8 @@ impl Intake {
         waker.abort();
         looker.abort();
         watcher.abort();
+        reconciler.abort();
+        lister.abort();
         // With the last request gone the queues close, and the writer ends when they are empty.
         let _ = tokio::time::timeout(DRAIN, writing).await;
         Ok(served?)

@@ -44,6 +44,20 @@ pub struct Source {
     pub inbox: Option<PathBuf>,
     /// Where it connects to.
     pub listen: Option<SocketAddr>,
+    /// Folder in which it puts lists of all its accounts.
+    pub lists: Option<Lists>,
+}
+
+/// Lists of a source that are reconciled as they come, or at a time of the day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lists {
+    pub folder: PathBuf,
+    /// How they are written; `None`: account documents, one a line.
+    pub profile: Option<String>,
+    /// Before this time of the tenant's day they wait; from then on one that has not come is an exception.
+    pub at: Option<jiff::civil::Time>,
+    /// Everybody is in them, by the word of whoever wrote the configuration.
+    pub is_complete: bool,
 }
 
 /// Where a source is asked back.

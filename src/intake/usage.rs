@@ -12,11 +12,13 @@ use super::caller::{Caller, READERS};
 use super::history::Case;
 use super::problem::Problem;
 use super::request::{Asked, At, cursor, limit, page};
+use crate::account::roll_up;
+use crate::billing::calendar::BillCycle;
 use crate::billing::view::{self, By, ViewError};
 use crate::store::usage::{SessionFilter, list as list_sessions, of_account};
-use crate::store::{accounts, cycles};
+use crate::store::{Tx, accounts, cycles, lineage};
 use crate::usage::Wide;
-use crate::vocabulary::{Timestamp, parse_instant};
+use crate::vocabulary::{AccountKey, Timestamp, parse_instant};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(sessions)).routes(routes!(usage))
@@ -90,13 +92,17 @@ struct UsageQuery {
     from: Option<String>,
     to: Option<String>,
     by: Option<String>,
+    #[serde(default)]
+    rollup: bool,
 }
 
-/// An account's usage in `[from, to)`, by service and hour, day or billing period; without a range the running period.
+/// An account's usage in `[from, to)`, by service and hour, day or billing period; without a range the running period. With
+/// `rollup=true` that of everything below it too, by time, and the sum of each account right below (`levels`).
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/accounts/{account}/usage",
     responses((status = 200, description = "Usage and its total"), (status = 404, description = "No such account")),
     params(("tenant" = String, Path), ("account" = String, Path), ("source" = Option<String>, Query),
-        ("from" = Option<String>, Query), ("to" = Option<String>, Query), ("by" = Option<String>, Query)))]
+        ("from" = Option<String>, Query), ("to" = Option<String>, Query), ("by" = Option<String>, Query),
+        ("rollup" = Option<bool>, Query)))]
 async fn usage(
     State(app): State<App>,
     caller: Caller,
@@ -116,6 +122,9 @@ async fn usage(
         return Err(Problem::bad_request("`from` must be before `to`."));
     }
     let edges = view::edges(&cycle, from, to).map_err(|error| bad("from", error))?;
+    if query.rollup {
+        return rolled_up(&mut tx, &key, &cycle, (from, to), by).await.map(Json);
+    }
     let pieces = of_account(&mut tx, id, from, to, &edges).await?;
     let rows = view::sum(pieces.into_iter().map(|piece| (piece.service, piece.from_at, piece.amount)), &cycle, by);
     let rows = rows.map_err(|error: ViewError| bad("by", error))?;
@@ -140,6 +149,70 @@ async fn usage(
         "items": items,
         "total": amounts(total),
     })))
+}
+
+/// Accounts of one roll-up.
+const ROLLED_UP_MAX: i64 = 10_000;
+const LEVELS_MAX: i64 = 1000;
+
+/// Usage of an account and everything below it, cut by its cycle.
+async fn rolled_up(
+    tx: &mut Tx,
+    key: &AccountKey,
+    cycle: &BillCycle,
+    (from, to): (Timestamp, Timestamp),
+    by: By,
+) -> Result<Value, Problem> {
+    let nodes = lineage::below(tx, key, LEVELS_MAX, ROLLED_UP_MAX + 1).await?;
+    if nodes.len() as i64 > ROLLED_UP_MAX {
+        let detail = format!("More than {ROLLED_UP_MAX} accounts stand below it; ask for one of its levels.");
+        return Err(Problem::bad_request(detail));
+    }
+    let edges = view::edges(cycle, from, to).map_err(|error| bad("from", error))?;
+    let (mut pieces, mut own) = (Vec::new(), Vec::with_capacity(nodes.len()));
+    for node in &nodes {
+        let mut sum = Wide::default();
+        if let Some(id) = node.account_id {
+            for piece in of_account(tx, id, from, to, &edges).await? {
+                sum = sum.plus(piece.amount);
+                pieces.push((String::new(), piece.from_at, piece.amount));
+            }
+        }
+        own.push(sum);
+    }
+    let edges: Vec<(&str, Option<&str>)> =
+        nodes.iter().map(|node| (node.external_id.as_str(), node.parent.as_deref())).collect();
+    let sums = roll_up(&edges, own, |sum: &mut Wide, below: &Wide| *sum = sum.plus(*below));
+    let rows = view::sum(pieces, cycle, by).map_err(|error| bad("by", error))?;
+    let total = view::total(&rows);
+    let items: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            let mut item = amounts(row.amount);
+            item["from"] = json!(row.from);
+            item["to"] = json!(row.until);
+            item
+        })
+        .collect();
+    let mut levels = Vec::new();
+    for (node, sum) in nodes.iter().zip(sums).filter(|(node, _)| node.depth == 1) {
+        let mut level = amounts(sum);
+        level["account"] = json!(node.external_id);
+        level["tier_label"] = json!(node.tier_label);
+        levels.push(level);
+    }
+    Ok(json!({
+        "account": key.external_id,
+        "source": key.source,
+        "cycle": cycle.id,
+        "timezone": cycle.timezone,
+        "from": from,
+        "to": to,
+        "accounts": nodes.len(),
+        "items": items,
+        "levels": levels,
+        "total": amounts(total),
+    }))
 }
 
 fn amounts(amount: Wide) -> Value {

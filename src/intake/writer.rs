@@ -355,6 +355,7 @@ mod tests {
             conditions: Conditions::default(),
             origin: None,
             released: false,
+            lane: crate::store::jobs::LANE_SINGLE,
         };
         assert!(matches!(writer.perform(Deed::Close(unknown)).await, Err(Refusal::Problem(_))));
         assert!(called().await.is_err(), "nothing changed, nobody is called");

@@ -276,6 +276,12 @@ mod tests {
                 "account": "1", "source": "default", "service": "i1", "at": "80%", "used": "8", "unit": "GB",
                 "threshold": "8", "period": { "end": "2026-12-01T00:00:00Z" }, "hold": { "until": null }, "kind": "k",
                 "subject": "s\r\nX: y", "detail": "d", "reason": "r", "element": { "kind": "aaa", "key": "u" },
+                "sync": "sy_1", "as_of": "2026-11-20T06:00:00Z", "differs": true,
+                "subscribers": { "theirs": 10, "ours": 9, "matched": 6, "mismatch": 1, "missing_here": 2,
+                    "missing_there": 1, "duplicate": 1, "quarantined": 0, "in_flight": 1 },
+                "services": { "theirs": 12, "ours": 11, "matched": 8, "mismatch": 1, "missing_here": 3,
+                    "missing_there": 2 },
+                "plan": { "creates": 2, "updates": 1, "deletes": 0, "hash": "0f", "refused": null },
             },
         })
     }

@@ -194,7 +194,7 @@ impl Poller {
             return Ok(());
         }
         let mut tx = self.store.write().await?;
-        let open = drift::list(&mut tx, None, Some(ElementKind::Cm.as_str()), false, 0, OPEN_MOST).await?;
+        let open = drift::list(&mut tx, (None, None), Some(ElementKind::Cm.as_str()), false, 0, OPEN_MOST).await?;
         let again = now.checked_sub(HEALED_AGAIN).unwrap_or(Timestamp::UNIX_EPOCH);
         let mut healed = 0;
         for found in open {

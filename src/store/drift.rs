@@ -43,6 +43,7 @@ const LIST: &str = "SELECT drift.id, drift.element_id, element.tenant, account.e
      FROM drift JOIN element ON element.id = drift.element_id JOIN account ON account.id = element.account_id
      WHERE ($1 IS NULL OR element.tenant = $1) AND ($2 OR drift.healed_at IS NULL)
        AND ($3 IS NULL OR element.kind = $3) AND drift.id > $4
+       AND (CAST($6 AS TEXT) IS NULL OR account.source = $6)
      ORDER BY drift.id LIMIT $5";
 const COUNT_OPEN: &str = "SELECT element.kind, COUNT(*) FROM drift JOIN element ON element.id = drift.element_id
      WHERE drift.healed_at IS NULL GROUP BY element.kind ORDER BY element.kind";
@@ -62,10 +63,11 @@ pub async fn healed(tx: &mut Tx, elements: &[i64], now: Timestamp) -> Result<(),
     HEALED.execute(tx, elements.iter().map(|id| [(*id).into(), to_micros(now).into()]).collect()).await
 }
 
-/// Differences after row `after`, open ones unless `all`; `kind` narrows to one kind of element.
+/// Differences after row `after`, open ones unless `all`; `source` narrows to a tenant's billing system, `kind` to one kind
+/// of element.
 pub async fn list(
     tx: &mut Tx,
-    tenant: Option<&str>,
+    (tenant, source): (Option<&str>, Option<&str>),
     kind: Option<&str>,
     all: bool,
     after: i64,
@@ -78,6 +80,7 @@ pub async fn list(
         .bind(kind)
         .bind(after)
         .bind(limit)
+        .bind(source)
         .fetch_all(c)
         .await)?;
     let drift = |(id, element_id, tenant, account, kind, key, detail, found_at, healed_at): Row| Drift {

@@ -154,7 +154,9 @@ impl EventType {
             EventType::UsageThreshold => "A service has used as much as a threshold of its tariff says.",
             EventType::InvoiceBatchClosed => "A batch is closed: its manifest; its lines can be pulled.",
             EventType::ExceptionOpened => "Something a person must look at is new.",
-            EventType::ReconcileCompleted => "A reconciliation with a billing system has ended.",
+            EventType::ReconcileCompleted => {
+                "A billing system's list is compared with what is stored: what differs, and the plan."
+            }
             EventType::WebhookTest => "Sent to try one webhook out.",
         }
     }
@@ -184,7 +186,9 @@ impl EventType {
             ],
             EventType::InvoiceBatchClosed => &["batch", "cycle", "period", "run", "lines", "totals", "sha256"],
             EventType::ExceptionOpened => &["exception", "kind", "subject", "detail"],
-            EventType::ReconcileCompleted => &[],
+            EventType::ReconcileCompleted => {
+                &["sync", "report", "source", "as_of", "differs", "subscribers", "services", "plan"]
+            }
             EventType::WebhookTest => &["webhook"],
         }
     }

@@ -143,6 +143,7 @@ const UNATTRIBUTED: &str = "SELECT user_name, nas, COUNT(*), CAST(SUM(in_octets 
         CAST(SUM(in_octets % 4294967296) AS BIGINT), CAST(SUM(out_octets / 4294967296) AS BIGINT),
         CAST(SUM(out_octets % 4294967296) AS BIGINT), MIN(started_at), MAX(last_event_at)
      FROM session WHERE service_id IS NULL AND (flags & 256) = 0
+       AND (CAST($2 AS TEXT) IS NULL OR LOWER(user_name) LIKE $2 ESCAPE '!')
      GROUP BY user_name, nas ORDER BY MAX(last_event_at) DESC, user_name, nas LIMIT $1";
 const ENTRIES: &str = "SELECT ledger.account_id, account.tenant, account.source, account.external_id AS account,
         service.external_id AS service, ledger.sequence, COALESCE(session.nas, '') AS nas,
@@ -197,10 +198,14 @@ pub async fn one(tx: &mut Tx, id: i64) -> Result<Option<(SessionView, StoredSess
     Ok(stored.map(|stored| (view, stored)))
 }
 
-/// Usage of user names nobody holds, the latest first.
-pub async fn unattributed(tx: &mut Tx, limit: i64) -> Result<Vec<Unattributed>, StoreError> {
+/// Usage of user names nobody holds, the latest first; of one realm or of all.
+pub async fn unattributed(tx: &mut Tx, realm: Option<&str>, limit: i64) -> Result<Vec<Unattributed>, StoreError> {
     type Found = (Option<String>, String, i64, i64, i64, i64, i64, i64, i64);
-    let rows: Vec<Found> = on!(tx, c => sqlx::query_as(UNATTRIBUTED).bind(limit).fetch_all(c).await)?;
+    let ending = realm.map(|realm| {
+        let plain = realm.to_lowercase().replace('!', "!!").replace('%', "!%").replace('_', "!_");
+        format!("%@{plain}")
+    });
+    let rows: Vec<Found> = on!(tx, c => sqlx::query_as(UNATTRIBUTED).bind(limit).bind(&ending).fetch_all(c).await)?;
     rows.into_iter()
         .map(|(user, nas, sessions, in_high, in_low, out_high, out_low, first_at, last_at)| {
             let (in_octets, out_octets) = (whole(in_high, in_low), whole(out_high, out_low));

@@ -57,6 +57,7 @@ pub struct Metrics {
     pub ingest_records: Family<Outcome, Counter>,
     pub ingest_refused: Family<Reason, Counter>,
     pub changes_held: Gauge,
+    pub reconcile_findings: Family<Kind, Counter>,
     pub jobs: Family<TargetState, Gauge>,
     pub job_attempts: Family<TargetState, Counter>,
     pub job_seconds: Family<Target, Histogram, fn() -> Histogram>,
@@ -220,6 +221,11 @@ impl Metrics {
                 Gauge::default(),
                 "changes_held",
                 "Changes that take service away and wait for an operator"
+            ),
+            reconcile_findings: add!(
+                Family::default(),
+                "reconcile_findings",
+                "Subscribers and services that reconciliations found, by class"
             ),
             jobs: add!(Family::default(), "jobs", "Provisioning jobs by state"),
             job_attempts: add!(Family::default(), "job_attempts", "Attempts of provisioning jobs by result"),

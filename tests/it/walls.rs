@@ -25,6 +25,7 @@ const TRACERS: &[&str] = &["csr", "operator", "admin"];
 const CHARGERS: &[&str] = &["push", "csr", "billing", "admin"];
 const BILLERS: &[&str] = &["billing", "admin"];
 const ADMINS: &[&str] = &["admin"];
+const SENDERS: &[&str] = &["push", "operator", "admin"];
 
 /// Who may call a route, with which query and body a call is complete.
 pub(crate) struct Row {
@@ -88,6 +89,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET /events", EVERYBODY),
     row("GET /exceptions", EVERYBODY),
     asked("GET /find", EVERYBODY, "q=eve"),
+    row("GET /handshake", EVERYBODY),
+    row("GET /handshake/descend", EVERYBODY),
     row("GET /held", EVERYBODY),
     row("GET /held/{held}", EVERYBODY),
     row("POST /held/{held}/release", OPERATORS),
@@ -117,6 +120,12 @@ pub(crate) const ROWS: &[Row] = &[
     named("GET /sources/{source}/observations", EVERYBODY, None),
     named("POST /sources/{source}/epoch", OPERATORS, None),
     asked("GET /subscriber-counts", EVERYBODY, "on=2026-11-15"),
+    row("GET /syncs", EVERYBODY),
+    told("POST /syncs", SENDERS, r#"{"id": "1", "status": "active", "bill_cycle": "c15"}"#),
+    row("GET /syncs/{id}", EVERYBODY),
+    row("GET /syncs/{id}/plan", EVERYBODY),
+    row("GET /syncs/{id}/report", EVERYBODY),
+    told("POST /syncs/{id}/apply", SENDERS, r#"{"plan": "0"}"#),
     row("GET /webhooks", EVERYBODY),
     told("POST /webhooks", ADMINS, r#"{"url": "https://8.8.8.8/hook"}"#),
     row("GET /webhooks/{id}", EVERYBODY),
@@ -138,7 +147,8 @@ const PROFILE: &str = "homegrown-csv";
 const CREATES: &str = "PUT /accounts/{id}";
 
 /// Routes of a service that a key bound to another source must not find either, by the ids in them.
-const OF_A_SOURCE: [&str; 6] = ["{id}/services", "{account}", "/accounts/{id}", "{job}", "{mac}", "{session}"];
+const OF_A_SOURCE: [&str; 7] =
+    ["{id}/services", "{account}", "/accounts/{id}", "{job}", "{mac}", "{session}", "/syncs/{id}"];
 
 pub(crate) struct Walls {
     pub site: Site,
@@ -223,11 +233,18 @@ impl Walls {
             let listed = api("GET", "sessions", None);
             listed["items"][0]["id"].as_i64()
         });
+        let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("no id in {value}")).to_owned();
         let run = api("POST", "bill-runs", Some(&json!({ "cycle": "c15" })));
         let period = json!({ "cycle": "c15" });
         let checked = api("POST", "bill-checks", Some(&period));
         let rollout = api("POST", "rollouts", Some(&json!({ "macs": [mac], "mode": "next_boot", "reason": tenant })));
         let jobs = api("GET", "jobs", None);
+        let mut listed = document.clone();
+        listed["id"] = json!(account);
+        let sync = text(&api("POST", "syncs", Some(&listed))["id"]);
+        wait_for("the list is compared", SOON, || {
+            (api("GET", &format!("syncs/{sync}"), None)["state"] == "planned").then_some(())
+        });
         let hook = api("POST", "webhooks", Some(&json!({ "url": "https://8.8.8.8/hook" })));
         let source = format!("{tenant}-crm");
         api(
@@ -241,7 +258,6 @@ impl Walls {
         let record = RECORD.replace("Doe, Jane", &format!("Eve of {tenant}"));
         let sent = http::request(self.site.http_port, "POST", &path, &[("Authorization", &bearer)], Some(&record));
         let sent = sent.expect("an answer");
-        let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("no id in {value}")).to_owned();
         [
             ("/accounts/{id}", account.clone()),
             ("/accounts/{account}", account),
@@ -254,6 +270,7 @@ impl Walls {
             ("/devices/{mac}", mac.to_owned()),
             ("/rollouts/{rollout}", text(&rollout["id"])),
             ("/sessions/{session}", session.to_string()),
+            ("/syncs/{id}", sync),
             ("/webhooks/{id}", text(&hook["id"])),
             ("/held/{held}", text(&held["held"]["id"])),
             ("/ingests/{ingest}", text(&sent.json()["ingest"])),
@@ -461,7 +478,7 @@ fn a_key_of_one_source_reaches_no_other_source() {
                     wrong.push(format!("{} as {role}: {} {}", row.route, found.status, found.body));
                 }
             }
-            if ["GET /accounts", "GET /jobs", "GET /devices", "GET /sessions"].contains(&row.route) {
+            if ["GET /accounts", "GET /jobs", "GET /devices", "GET /sessions", "GET /syncs"].contains(&row.route) {
                 let found = walls.call(Some(key), "acme", row, &own, "");
                 if found.json()["items"] != json!([]) {
                     wrong.push(format!("{} as {role} lists another source's: {}", row.route, found.body));
@@ -497,6 +514,7 @@ impl Walls {
         }
         ids.insert("/ingest/{profile}".to_owned(), PROFILE.to_owned());
         ids.insert("/sources/{source}".to_owned(), "acme-crm".to_owned());
+        ids.insert("/syncs/{id}".to_owned(), first("syncs"));
         ids
     }
 }

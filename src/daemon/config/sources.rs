@@ -1,18 +1,32 @@
 //! Reads `[sources]` and `[[source]]`: billing systems, the profiles by which they are read, and how each comes in.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use super::reader::Section;
 use super::sections::Door;
-use crate::intake::sources::{Breaker, Callback, RAW_DAYS, SETTLE_SECONDS, Shelf, Source, SourceSettings};
+use crate::intake::sources::{Breaker, Callback, Lists, RAW_DAYS, SETTLE_SECONDS, Shelf, Source, SourceSettings};
 use crate::intake::ways::callback;
-use crate::mediation::{Verify, Wanted};
+use crate::mediation::{Scope, Verify, Wanted};
 use crate::tls;
 use crate::vocabulary::{Cidr, SourceId, TenantId};
 
 const DAYS_MAX: u32 = 3660;
 const SETTLE_MAX: u32 = 86_400;
+
+/// A time of the day, as `06:00`.
+struct Hour(jiff::civil::Time);
+
+impl FromStr for Hour {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no time of the day; write for example \"06:00\"");
+        let (hour, minute) = text.split_once(':').filter(|_| text.len() == 5).ok_or_else(wrong)?;
+        let (hour, minute) = (hour.parse().map_err(|_| wrong())?, minute.parse().map_err(|_| wrong())?);
+        jiff::civil::Time::new(hour, minute, 0, 0).map(Self).map_err(|_| wrong())
+    }
+}
 
 impl Door<'_, '_> {
     /// `None`: something is unusable, and noted.
@@ -73,6 +87,7 @@ impl Door<'_, '_> {
             .collect();
         let callback = section.table("callback").and_then(|table| self.callback(table));
         let inbox = section.string("inbox").map(|found| (self.reader.path(found.value), found.at, found.key));
+        let lists = section.table("reconcile").and_then(|table| self.lists(table, shelf));
         let listen = section.string("listen").and_then(|found| Some((self.address(&found)?, found.at, found.key)));
         let mut profiles = Vec::new();
         for found in &named {
@@ -136,6 +151,36 @@ impl Door<'_, '_> {
             breaker: breaker.unwrap_or_default(),
             inbox: inbox.map(|(path, ..)| path),
             listen: listen.map(|(address, ..)| address),
+            lists,
+        })
+    }
+
+    fn lists(&self, table: Section<'_, '_>, shelf: &Shelf) -> Option<Lists> {
+        let inbox = table.required("inbox").map(|found| (self.reader.path(found.value), found.at, found.key));
+        let profile = table.string("profile");
+        let at = table.parsed::<Hour>("at");
+        let complete = table.flag("complete");
+        if let Some((folder, at, key)) = &inbox
+            && !folder.is_dir()
+        {
+            self.reader.fault(*at, key, format!("{} is no folder", folder.display()));
+        }
+        if let Some(found) = &profile {
+            match shelf.named(found.value) {
+                Some(shelved) if shelved.profile.scope == Scope::Full => {}
+                Some(_) => self.reader.fault(found.at, &found.key, "tells parts of accounts; a list has whole ones"),
+                None => {
+                    let detail = "there is no such profile: it is neither shipped nor in [sources] profiles";
+                    self.reader.fault(found.at, &found.key, detail);
+                }
+            }
+        }
+        table.close();
+        Some(Lists {
+            folder: inbox?.0,
+            profile: profile.map(|found| found.value.to_owned()),
+            at: at.map(|found| found.value.0),
+            is_complete: complete.unwrap_or(false),
         })
     }
 

@@ -12,7 +12,7 @@ use crate::provision::{self, Basis};
 use crate::store::accounts::{self, AccountRow};
 use crate::store::breaker::{self, NewHeld, Waiting};
 use crate::store::events::{EventType, Told};
-use crate::store::{StoreError, Tx, audit, elements, holders, jobs};
+use crate::store::{StoreError, Tx, audit, elements, holders};
 use crate::vocabulary::{TenantId, Timestamp};
 
 pub(super) async fn close(asked: &Close, tx: &mut Tx, ground: &Ground, now: Timestamp) -> Result<Done, Stop> {
@@ -75,7 +75,8 @@ pub(super) async fn close(asked: &Close, tx: &mut Tx, ground: &Ground, now: Time
             entry("account.close-later", json!({ "close_at": close_at, "source_revision": newest }))
         }
         None => {
-            finish(tx, &row, &asked.key.tenant, catalog.known.quarantine, newest, now).await?;
+            let closing = Closing { quarantine: catalog.known.quarantine, source_revision: newest, lane: asked.lane };
+            finish(tx, &row, &asked.key.tenant, closing, now).await?;
             entry("account.close", json!({ "source_revision": newest }))
         }
     };
@@ -100,13 +101,20 @@ pub(super) async fn close(asked: &Close, tx: &mut Tx, ground: &Ground, now: Time
     Ok(Done { status: 202, etag: None, body, outcome: "closed" })
 }
 
+/// What a closing goes by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Closing {
+    pub quarantine: QuarantineDays,
+    pub source_revision: Option<i64>,
+    pub lane: i64,
+}
+
 /// Closes an account: history ends, what it held is free or kept for a while, its elements must go.
 pub(super) async fn finish(
     tx: &mut Tx,
     row: &AccountRow,
     tenant: &TenantId,
-    quarantine: QuarantineDays,
-    source_revision: Option<i64>,
+    Closing { quarantine, source_revision, lane }: Closing,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     accounts::close(tx, row.id, source_revision, now).await?;
@@ -121,7 +129,7 @@ pub(super) async fn finish(
     }
     accounts::change_services(tx, &changes, now).await?;
     holders::release_all(tx, row.id, tenant.as_str(), quarantine, now).await?;
-    elements::settle(tx, tenant.as_str(), row.id, &[], jobs::LANE_SINGLE, now).await?;
+    elements::settle(tx, tenant.as_str(), row.id, &[], lane, now).await?;
     // With its passwords what is pushed again within the grace is as it was; then they go.
     let forget_at = forget_at(now, quarantine);
     accounts::wake_at(tx, row.id, Some(forget_at)).await?;

@@ -17,6 +17,7 @@ use crate::mediation::{AliasKind, Change, Operation, Outcome, Refusal, apply};
 use crate::store::accounts::{self, AccountRow};
 use crate::store::holders::{self, HeldKind};
 use crate::store::ingest::{self, NewIngest, Tally, Way};
+use crate::store::jobs::LANE_SINGLE;
 use crate::store::{StoreError, Tx, exceptions};
 use crate::vocabulary::{AccountKey, Fault, MacAddress, SourceId, TenantId, Timestamp};
 
@@ -246,6 +247,7 @@ async fn done(
                 conditions: Conditions::default(),
                 origin: Some(origin.clone()),
                 released: false,
+                lane: LANE_SINGLE,
             };
             close(&deed, tx, ground, now).await
         }
@@ -263,6 +265,7 @@ async fn done(
                 catalog_version: catalog.version,
                 origin: Some(origin.clone()),
                 released: false,
+                lane: LANE_SINGLE,
             };
             let mut one = push_all(&[&deed], tx, ground, now).await?;
             one.pop().unwrap_or_else(|| Err(Problem::internal().into()))

@@ -5,6 +5,7 @@ mod close;
 pub(super) mod guard;
 mod holding;
 pub(super) mod ingest;
+mod lineage;
 mod push;
 mod service;
 mod settle;
@@ -15,6 +16,7 @@ mod wake;
 
 use ingest::Ingest;
 pub use push::STALE_KIND;
+pub(super) use push::digest as secret_digest;
 use serde_json::Value;
 
 use super::catalogs::Catalogs;
@@ -72,6 +74,8 @@ pub struct Push {
     pub origin: Option<Value>,
     /// An operator let it pass, whatever it takes away.
     pub released: bool,
+    /// Of the jobs that follow.
+    pub lane: i64,
 }
 
 /// An operator's decision on a change that waits.
@@ -94,6 +98,8 @@ pub struct Close {
     pub conditions: Conditions,
     pub origin: Option<Value>,
     pub released: bool,
+    /// Of the jobs that follow.
+    pub lane: i64,
 }
 
 /// A service, who wants something of it, and the request's idempotency.

@@ -11,6 +11,7 @@ use crate::account::{Conditions, Hold, Moment, parse};
 use crate::intake::idempotency::Asking;
 use crate::intake::problem::Problem;
 use crate::store::breaker::{self, HeldChange, Waiting};
+use crate::store::jobs::LANE_SINGLE;
 use crate::store::{StoreError, Tx, accounts, audit, exceptions};
 use crate::vocabulary::Timestamp;
 
@@ -65,6 +66,7 @@ async fn release(
                 conditions: Conditions::default(),
                 origin: held.origin.clone(),
                 released: true,
+                lane: LANE_SINGLE,
             };
             close(&deed, tx, ground, now).await
         }
@@ -99,6 +101,7 @@ async fn release(
                 catalog_version: catalog.version,
                 origin: held.origin.clone(),
                 released: true,
+                lane: LANE_SINGLE,
             };
             let mut one = push_all(&[&deed], tx, ground, now).await?;
             one.pop().unwrap_or_else(|| Err(Problem::internal().into()))

@@ -107,6 +107,7 @@ impl Said {
             actor: "test".to_owned(),
             pushed,
             conditions: Conditions::default(),
+            lane: crate::store::jobs::LANE_SINGLE,
             catalog_version: 1,
             origin: None,
             released: false,
@@ -270,6 +271,7 @@ fn a_push_that_cannot_have_what_it_wants_hinders_nobody_else() {
             conditions: Conditions::default(),
             origin: None,
             released: false,
+            lane: crate::store::jobs::LANE_SINGLE,
         });
         let told = site.perform(&[close, said(1, 1).deed(&known)]).await;
         assert!(told[1].starts_with("201"), "what a closing frees is free for the push behind it: {}", told[1]);

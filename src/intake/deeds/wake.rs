@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::close::finish;
+use super::close::{Closing, finish};
 use super::threshold::end_holds;
 use super::{Done, Ground, Stop, known_digests, operator_holds, settle_services};
 use crate::account::Status;
@@ -33,7 +33,8 @@ pub(super) async fn wake(account_id: i64, tx: &mut Tx, ground: &Ground, now: Tim
     })?;
     if row.close_at.is_some_and(|at| at <= now) {
         let catalog = ground.catalogs.current(tx, &tenant).await.map_err(Stop::Refused)?;
-        finish(tx, &row, &tenant, catalog.known.quarantine, row.source_revision, now).await?;
+        let (quarantine, source_revision) = (catalog.known.quarantine, row.source_revision);
+        finish(tx, &row, &tenant, Closing { quarantine, source_revision, lane: jobs::LANE_SINGLE }, now).await?;
         let subject = format!("{}/{}/{}", row.tenant, row.source, row.external_id);
         let entry = audit::Entry {
             tenant: Some(&row.tenant),

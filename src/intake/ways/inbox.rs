@@ -43,9 +43,9 @@ const UNFINISHED: [&str; 4] = [".tmp", ".part", ".filepart", "~"];
 
 /// How a file stood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stand {
+pub(in crate::intake) struct Stand {
     length: u64,
-    modified: Option<SystemTime>,
+    pub modified: Option<SystemTime>,
     inode: u64,
 }
 
@@ -76,7 +76,8 @@ pub(super) async fn watch(desk: Desk, metrics: Metrics, beat: Heartbeat) {
             let (Some(folder), [profile]) = (&source.inbox, source.profiles.as_slice()) else { continue };
             let Some(profile) = settings.shelf.named(profile) else { continue };
             for (path, stand) in files(folder).await {
-                let quiet = seen.get(&path) == Some(&stand) && is_old(&stand, &desk, settings.settle_seconds);
+                let quiet =
+                    seen.get(&path) == Some(&stand) && is_old(&stand, desk.clock.now(), settings.settle_seconds);
                 still.insert(path.clone(), stand);
                 if !quiet {
                     continue;
@@ -95,7 +96,7 @@ pub(super) async fn watch(desk: Desk, metrics: Metrics, beat: Heartbeat) {
 }
 
 /// Files with their final name, in the order of their names.
-async fn files(folder: &Path) -> Vec<(PathBuf, Stand)> {
+pub(in crate::intake) async fn files(folder: &Path) -> Vec<(PathBuf, Stand)> {
     let folder = folder.to_path_buf();
     let listing = tokio::task::spawn_blocking(move || {
         let mut files = Vec::new();
@@ -116,15 +117,15 @@ async fn files(folder: &Path) -> Vec<(PathBuf, Stand)> {
     listing.await.unwrap_or_default()
 }
 
-fn stand(metadata: &fs::Metadata) -> Stand {
+pub(in crate::intake) fn stand(metadata: &fs::Metadata) -> Stand {
     Stand { length: metadata.len(), modified: metadata.modified().ok(), inode: metadata.ino() }
 }
 
 /// Whether a file has not been written for a while. The folder's clock may be another machine's: one from the future is
 /// believed to be old.
-fn is_old(stand: &Stand, desk: &Desk, settle_seconds: u32) -> bool {
+pub(in crate::intake) fn is_old(stand: &Stand, now: Timestamp, settle_seconds: u32) -> bool {
     let Some(modified) = stand.modified.and_then(|at| Timestamp::try_from(at).ok()) else { return true };
-    let age = desk.clock.now().as_second() - modified.as_second();
+    let age = now.as_second() - modified.as_second();
     !(0..i64::from(settle_seconds)).contains(&age)
 }
 
@@ -224,25 +225,27 @@ impl FileReader<'_> {
         let report = match row.tally.quarantined > 0 {
             true => {
                 let told = async { detailed(&mut self.desk.store.read().await?, row).await };
-                Some(told.await.map_err(|error: StoreError| error.to_string())?)
+                Some(format!("{:#}\n", told.await.map_err(|error: StoreError| error.to_string())?))
             }
             false => None,
         };
         let folder = self.folder.join(if row.state == "refused" { REFUSED } else { DONE });
         let path = path.to_path_buf();
-        let moving = tokio::task::spawn_blocking(move || put_away(&path, &folder, report.as_ref()));
+        let moving = tokio::task::spawn_blocking(move || {
+            put_away(&path, &folder, report.as_deref().map(|report| ("report.json", report)))
+        });
         moving.await.map_err(|error| error.to_string())?.map_err(|error| format!("it cannot be moved: {error}"))
     }
 }
 
-const DONE: &str = "done";
-const REFUSED: &str = "refused";
+pub(in crate::intake) const DONE: &str = "done";
+pub(in crate::intake) const REFUSED: &str = "refused";
 
 fn refusal(problem: &Problem) -> String {
     problem.document()["detail"].as_str().unwrap_or("it was refused").to_owned()
 }
 
-fn hash(path: &Path) -> std::io::Result<Vec<u8>> {
+pub(in crate::intake) fn hash(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
     let mut octets = vec![0u8; 256 * 1024];
@@ -277,16 +280,17 @@ fn read(profile: &Shelved, path: &Path, sender: &mpsc::Sender<Chunk>) -> std::io
     Ok(())
 }
 
-fn put_away(path: &Path, folder: &Path, report: Option<&Value>) -> std::io::Result<()> {
+/// Moves a file to a folder under a name that nothing has there, beside a report with an ending of its own.
+pub(in crate::intake) fn put_away(path: &Path, folder: &Path, report: Option<(&str, &str)>) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let free = (1..10_000u32)
         .map(|number| if number == 1 { name.clone() } else { format!("{name}.{number}") })
         .find(|name| fs::symlink_metadata(folder.join(name)).is_err());
     let free = free.ok_or_else(|| std::io::Error::other("too many files of this name are there"))?;
-    if let Some(report) = report {
-        let (made, kept) = (folder.join(format!(".{free}.report")), folder.join(format!("{free}.report.json")));
-        fs::write(&made, format!("{report:#}\n"))?;
+    if let Some((ending, report)) = report {
+        let (made, kept) = (folder.join(format!(".{free}.report")), folder.join(format!("{free}.{ending}")));
+        fs::write(&made, report)?;
         File::open(&made)?.sync_all()?;
         fs::rename(made, kept)?;
     }

@@ -4,7 +4,7 @@
 
 pub mod callback;
 mod http;
-mod inbox;
+pub(super) mod inbox;
 mod replay;
 mod wire;
 

@@ -79,6 +79,13 @@ macro_rules! these_accounts {
 const KEY_COLUMNS: [(&str, Of); 3] = [("tenant", Of::Text), ("source", Of::Text), ("external_id", Of::Text)];
 static THESE: Many<3> = Many::new(KEY_COLUMNS, these_accounts!(""));
 static THESE_LOCKED: Many<3> = Many::new(KEY_COLUMNS, these_accounts!("FOR UPDATE OF account"));
+static THESE_BY_ID: Many<1> = Many::new(
+    [("id", Of::Integer)],
+    "SELECT account.id, account.tenant, account.source, account.external_id, account.revision,
+            account.source_revision, account.document, account.etag, account.stale_pushes, account.created_at,
+            account.updated_at, account.close_at, account.closed_at
+     FROM new CROSS JOIN account WHERE account.id = new.id ORDER BY account.id",
+);
 const BY_ID: &str = select_account!("WHERE id = $1");
 const BY_ID_LOCKED: &str = select_account!("WHERE id = $1 FOR UPDATE");
 const LIST: &str = select_account!(
@@ -187,6 +194,20 @@ pub(super) async fn row_of(
     external_id: &str,
 ) -> Result<Option<i64>, StoreError> {
     Ok(on!(tx, c => sqlx::query_scalar(ROW_OF).bind(tenant).bind(source).bind(external_id).fetch_optional(c).await)?)
+}
+
+/// As `these_locked`, to look at only.
+pub async fn these(tx: &mut Tx, keys: &[&AccountKey]) -> Result<Vec<AccountRow>, StoreError> {
+    let rows =
+        keys.iter().map(|key| [key.tenant.as_str().into(), key.source.as_str().into(), (&key.external_id).into()]);
+    let rows: Vec<Row> = THESE.fetch(tx, rows.collect()).await?;
+    rows.into_iter().map(AccountRow::try_from).collect()
+}
+
+/// Accounts by their rows.
+pub async fn these_by_id(tx: &mut Tx, ids: &[i64]) -> Result<Vec<AccountRow>, StoreError> {
+    let rows: Vec<Row> = THESE_BY_ID.fetch(tx, ids.iter().map(|id| [(*id).into()]).collect()).await?;
+    rows.into_iter().map(AccountRow::try_from).collect()
 }
 
 /// An account by its row.

@@ -58,6 +58,8 @@ pub struct LineFilter {
     pub cycle: Option<String>,
     pub period_start: Option<Timestamp>,
     pub account_id: Option<i64>,
+    /// Only of this account and everything below it; needs `tenant`.
+    pub under: Option<(String, String)>,
     pub batch: Option<String>,
     /// Also the lines of a batch that still is a draft; needs `batch`.
     pub drafts: bool,
@@ -109,15 +111,38 @@ const APPROVE_BATCH: &str = "UPDATE batch SET state = 'closed', stage = NULL, ap
      WHERE id = $1 AND tenant = $2 AND state = 'building' AND stage = 'checked'";
 const ACKNOWLEDGE: &str = "UPDATE batch SET state = 'acknowledged', acknowledged_at = $3
      WHERE id = $1 AND tenant = $2 AND state = 'closed'";
-const LINES: &str = "SELECT line.document FROM line JOIN batch ON batch.id = line.batch
-     WHERE (batch.state <> 'building' OR ($10 = 1 AND batch.stage IS NOT NULL))
-       AND ($1 IS NULL OR line.tenant = $1)
-       AND ($2 IS NULL OR line.cycle = $2)
-       AND ($3 = 0 OR line.period_start_at = $4)
-       AND ($5 = 0 OR line.account_id = $6)
-       AND ($7 IS NULL OR line.batch = $7)
-       AND line.id > $8
-     ORDER BY line.id LIMIT $9";
+macro_rules! select_lines {
+    ($below:literal, $under:literal) => {
+        concat!(
+            $below,
+            "SELECT line.document FROM line JOIN batch ON batch.id = line.batch
+             WHERE (batch.state <> 'building' OR ($10 = 1 AND batch.stage IS NOT NULL))
+               AND ($1 IS NULL OR line.tenant = $1)
+               AND ($2 IS NULL OR line.cycle = $2)
+               AND ($3 = 0 OR line.period_start_at = $4)
+               AND ($5 = 0 OR line.account_id = $6)
+               AND ($7 IS NULL OR line.batch = $7)
+               AND line.id > $8 ",
+            $under,
+            " ORDER BY line.id LIMIT $9"
+        )
+    };
+}
+const LINES: &str = select_lines!("", "");
+const LINES_UNDER: &str = select_lines!(
+    "WITH RECURSIVE below (external_id) AS (
+         SELECT CAST($12 AS TEXT)
+         UNION
+         SELECT account_parent.child FROM below JOIN account_parent
+           ON account_parent.tenant = $1 AND account_parent.source = $11 AND account_parent.parent = below.external_id
+     ) ",
+    "AND line.account_id IN (SELECT account.id FROM below JOIN account
+           ON account.tenant = $1 AND account.source = $11 AND account.external_id = below.external_id)"
+);
+const SUMS_OF_PERIOD: &str = "SELECT line.account_id, line.currency, CAST(SUM(line.amount_minor) AS BIGINT), COUNT(*)
+     FROM line JOIN batch ON batch.id = line.batch
+     WHERE line.tenant = $1 AND line.cycle = $2 AND line.period_start_at = $3 AND batch.state <> 'building'
+     GROUP BY line.account_id, line.currency ORDER BY line.account_id, line.currency LIMIT 100000000";
 const LINE: &str = "SELECT line.account_id, line.document FROM line JOIN batch ON batch.id = line.batch
      WHERE line.id = $1 AND (batch.state <> 'building' OR batch.stage IS NOT NULL)";
 const CLAIM: &str = "INSERT INTO claim (name, claimed_by, claimed_until) VALUES ($1, $2, $3)
@@ -385,7 +410,9 @@ pub async fn tenant_of(tx: &mut Tx, id: &str) -> Result<Option<String>, StoreErr
 
 /// Visible lines.
 pub async fn lines(tx: &mut Tx, filter: &LineFilter) -> Result<Vec<StoredLine>, StoreError> {
-    let rows: Vec<String> = on!(tx, c => sqlx::query_scalar(LINES)
+    let statement = if filter.under.is_some() { LINES_UNDER } else { LINES };
+    let rows: Vec<String> = on!(tx, c => {
+        let query = sqlx::query_scalar(statement)
         .bind(&filter.tenant)
         .bind(&filter.cycle)
         .bind(i64::from(filter.period_start.is_some()))
@@ -395,10 +422,29 @@ pub async fn lines(tx: &mut Tx, filter: &LineFilter) -> Result<Vec<StoredLine>, 
         .bind(&filter.batch)
         .bind(filter.after.as_deref().unwrap_or(""))
         .bind(filter.limit)
-        .bind(i64::from(filter.drafts && filter.batch.is_some()))
-        .fetch_all(c)
-        .await)?;
+        .bind(i64::from(filter.drafts && filter.batch.is_some()));
+        let query = match &filter.under {
+            Some((source, account)) => query.bind(source).bind(account),
+            None => query,
+        };
+        query.fetch_all(c).await
+    })?;
     rows.iter().map(|document| parsed(document)).collect()
+}
+
+/// (account, currency, sum in minor units, lines) of the lines of closed batches of a period.
+pub async fn sums_of_period(
+    tx: &mut Tx,
+    tenant: &str,
+    cycle: &str,
+    period_start: Timestamp,
+) -> Result<Vec<(i64, String, i64, i64)>, StoreError> {
+    Ok(on!(tx, c => sqlx::query_as(SUMS_OF_PERIOD)
+        .bind(tenant)
+        .bind(cycle)
+        .bind(to_micros(period_start))
+        .fetch_all(c)
+        .await)?)
 }
 
 /// One visible line with the row of its account.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{LineFilter, parsed};
 use crate::billing::lines::StoredLine;
 use crate::store::many::{Many, Of};
-use crate::store::{StoreError, Tx, on};
+use crate::store::{StoreError, Tx, accounts, on};
 use crate::vocabulary::to_micros;
 
 /// A place in a tenant's lines: after this line. **Shape** as text: the number of the closed batch, a dot, the line's id.
@@ -42,14 +42,34 @@ pub struct Names {
 #[error("is no place in a tenant's lines")]
 pub struct PlaceError;
 
-const PULL: &str = "SELECT batch.closed_sequence, line.id, line.account_id, line.document FROM batch JOIN line ON line.batch = batch.id
-     WHERE batch.tenant = $1 AND batch.closed_sequence >= $2
-       AND (batch.closed_sequence > $2 OR line.id > $3)
-       AND ($4 IS NULL OR line.cycle = $4)
-       AND ($5 = 0 OR line.period_start_at = $6)
-       AND ($7 = 0 OR line.account_id = $8)
-       AND ($9 IS NULL OR line.batch = $9)
-     ORDER BY batch.closed_sequence, line.id LIMIT $10";
+macro_rules! select_pulled {
+    ($below:literal, $under:literal) => {
+        concat!(
+            $below,
+            "SELECT batch.closed_sequence, line.id, line.account_id, line.document
+             FROM batch JOIN line ON line.batch = batch.id
+             WHERE batch.tenant = $1 AND batch.closed_sequence >= $2
+               AND (batch.closed_sequence > $2 OR line.id > $3)
+               AND ($4 IS NULL OR line.cycle = $4)
+               AND ($5 = 0 OR line.period_start_at = $6)
+               AND ($7 = 0 OR line.account_id = $8)
+               AND ($9 IS NULL OR line.batch = $9) ",
+            $under,
+            " ORDER BY batch.closed_sequence, line.id LIMIT $10"
+        )
+    };
+}
+const PULL: &str = select_pulled!("", "");
+const PULL_UNDER: &str = select_pulled!(
+    "WITH RECURSIVE below (external_id) AS (
+         SELECT CAST($12 AS TEXT)
+         UNION
+         SELECT account_parent.child FROM below JOIN account_parent
+           ON account_parent.tenant = $1 AND account_parent.source = $11 AND account_parent.parent = below.external_id
+     ) ",
+    "AND line.account_id IN (SELECT account.id FROM below JOIN account
+           ON account.tenant = $1 AND account.source = $11 AND account.external_id = below.external_id)"
+);
 static NAMES: Many<2> = Many::new(
     [("account_id", Of::Integer), ("service", Of::Text)],
     "SELECT service.account_id, service.external_id,
@@ -79,7 +99,9 @@ impl FromStr for Place {
 /// Lines of a tenant's closed batches after a place; of the filter `tenant` must be there, and `after` and `drafts` do not
 /// count.
 pub async fn pull(tx: &mut Tx, filter: &LineFilter, after: &Place) -> Result<Vec<Pulled>, StoreError> {
-    let rows: Vec<(i64, String, i64, String)> = on!(tx, c => sqlx::query_as(PULL)
+    let statement = if filter.under.is_some() { PULL_UNDER } else { PULL };
+    let rows: Vec<(i64, String, i64, String)> = on!(tx, c => {
+        let query = sqlx::query_as(statement)
         .bind(filter.tenant.as_deref().unwrap_or_default())
         .bind(after.sequence)
         .bind(&after.line)
@@ -89,9 +111,13 @@ pub async fn pull(tx: &mut Tx, filter: &LineFilter, after: &Place) -> Result<Vec
         .bind(i64::from(filter.account_id.is_some()))
         .bind(filter.account_id.unwrap_or(0))
         .bind(&filter.batch)
-        .bind(filter.limit)
-        .fetch_all(c)
-        .await)?;
+        .bind(filter.limit);
+        let query = match &filter.under {
+            Some((source, account)) => query.bind(source).bind(account),
+            None => query,
+        };
+        query.fetch_all(c).await
+    })?;
     rows.into_iter()
         .map(|(sequence, line, account_id, document)| {
             Ok(Pulled { place: Place { sequence, line }, account_id, stored: parsed(&document)? })
@@ -110,14 +136,24 @@ pub async fn names(tx: &mut Tx, services: &[(i64, &str)]) -> Result<HashMap<(i64
     Ok(found.into_iter().map(names).collect())
 }
 
-/// Lines as documents for the files of a source: the line, its `source`, and the service's `username` and `number`.
+/// Lines as documents for the files of a source: the line, its `source`, the service's `username` and `number`, and the
+/// account's `tags` as they are now.
 pub async fn documents(tx: &mut Tx, lines: &[Pulled]) -> Result<Vec<Value>, StoreError> {
     let of = |pulled: &Pulled| Some((pulled.account_id, pulled.stored.line.service.clone()?));
     let services: Vec<(i64, String)> = lines.iter().filter_map(of).collect();
     let services: Vec<(i64, &str)> = services.iter().map(|(account, service)| (*account, service.as_str())).collect();
     let names = names(tx, &services).await?;
+    let mut ids: Vec<i64> = lines.iter().map(|pulled| pulled.account_id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let rows = if ids.is_empty() { Vec::new() } else { accounts::these_by_id(tx, &ids).await? };
+    let tagged = rows.into_iter().filter(|row| !row.document.tags.is_empty());
+    let tags: HashMap<i64, Value> = tagged.map(|row| (row.id, json!(row.document.tags))).collect();
     let document = |pulled: &Pulled| {
         let mut document = json!(pulled.stored.line);
+        if let Some(tags) = tags.get(&pulled.account_id) {
+            document["tags"] = tags.clone();
+        }
         let names = of(pulled).and_then(|of| names.get(&of).cloned()).unwrap_or_default();
         document["source"] = json!(pulled.stored.basis.source);
         document["username"] = json!(names.username);

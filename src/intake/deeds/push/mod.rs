@@ -14,7 +14,7 @@ use draft::{Draft, Known, apart, draft, holdings};
 use serde_json::json;
 
 use super::guard::{self, Guard};
-use super::{Done, Ground, Push, Stop, holding, service_changes};
+use super::{Done, Ground, Push, Stop, holding, lineage, service_changes};
 use crate::account::{
     Account, Decision, Hold, Loss, Pushed, SecretChange, SecretDigests, Stored, content_tag, decide, losses,
 };
@@ -28,7 +28,7 @@ use crate::store::elements::{After, ElementRow, Settling, Standing};
 use crate::store::events::{EventType, Told};
 use crate::store::holders::Refused;
 use crate::store::secrets::{self, Put, SecretPlace};
-use crate::store::{Sealer, StoreError, Tx, audit, elements, exceptions, follow, jobs};
+use crate::store::{Sealer, StoreError, Tx, audit, elements, exceptions, follow};
 use crate::vocabulary::{AccountKey, TenantId, Timestamp, Zone, hex};
 
 /// What became of a push; `None`: it is not its turn yet.
@@ -290,7 +290,7 @@ async fn write(
             turns[draft.considered.place] = Some(Err(Stop::Declined(problem)));
         }
     }
-    let drafts = free;
+    let drafts = keep_trees(free, turns, tx).await?;
     if drafts.is_empty() {
         return Ok(());
     }
@@ -300,6 +300,28 @@ async fn write(
         turns[place] = Some(Ok(done(draft, id, &after, &known.jobs, now)));
     }
     Ok(())
+}
+
+/// Refuses those whose parent would stand under them.
+async fn keep_trees<'a>(drafts: Vec<Draft<'a>>, turns: &mut [Turn], tx: &mut Tx) -> Result<Vec<Draft<'a>>, StoreError> {
+    let refused = lineage::refused(tx, &moves(&drafts)).await?;
+    let mut kept = Vec::with_capacity(drafts.len());
+    for (draft, refused) in drafts.into_iter().zip(refused) {
+        match refused {
+            None => kept.push(draft),
+            Some(problem) => turns[draft.considered.place] = Some(Err(Stop::Declined(problem))),
+        }
+    }
+    Ok(kept)
+}
+
+fn moves<'d>(drafts: &'d [Draft<'_>]) -> Vec<lineage::Move<'d>> {
+    let of = |draft: &'d Draft<'_>| lineage::Move {
+        key: draft.key(),
+        before: draft.considered.row.as_ref().and_then(|row| row.document.parent.as_deref()),
+        parent: draft.account().parent.as_deref(),
+    };
+    drafts.iter().map(of).collect()
 }
 
 /// Writes what follows from pushes that touch nothing in common. Returns the accounts' rows and their elements.
@@ -324,6 +346,7 @@ async fn write_drafts(
         })
         .collect();
     let ids = accounts::write(tx, &written, now).await?;
+    lineage::write(tx, &moves(drafts)).await?;
     for draft in drafts {
         if let Some(row) =
             draft.considered.row.as_ref().filter(|row| row.document.bill_cycle != draft.account().bill_cycle)
@@ -359,7 +382,7 @@ async fn write_drafts(
             tenant: draft.key().tenant.as_str(),
             account_id: *id,
             desired: &draft.desired,
-            lane: jobs::LANE_SINGLE,
+            lane: draft.considered.asked.lane,
             bulk: None,
         })
         .collect();
@@ -528,7 +551,7 @@ fn digests_after(before: &SecretDigests, pushed: &Pushed, key: &AccountKey, seal
 }
 
 /// A keyed hash bound to the secret's place: equal passwords of two people do not look equal.
-fn digest(change: &SecretChange, key: &AccountKey, sealer: &Sealer) -> Option<String> {
+pub(in crate::intake) fn digest(change: &SecretChange, key: &AccountKey, sealer: &Sealer) -> Option<String> {
     let secret = change.value.as_ref()?;
     let label = format!("secret\u{0}{}\u{0}{}\u{0}{}", accounts::subject(key), change.service, change.field);
     Some(hex(&sealer.keyed_hash(&label, secret.expose().as_bytes())[..16]))
