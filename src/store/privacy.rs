@@ -94,7 +94,7 @@ const DROPPED: [&str; 9] = [
 ];
 const DROP_ELEMENTS: &str = "DELETE FROM element WHERE account_id = $1";
 /// Where somebody may be named in passing: $1 is a word as LIKE takes it, $2 the tenant.
-const MENTIONS: [&str; 5] = [
+const MENTIONS: [&str; 7] = [
     "DELETE FROM idempotency WHERE tenant = $2 AND response LIKE $1 ESCAPE '!'",
     "UPDATE exception SET subject = 'erased:' || id, detail = 'erased'
      WHERE tenant = $2 AND (subject LIKE $1 ESCAPE '!' OR detail LIKE $1 ESCAPE '!')",
@@ -102,6 +102,9 @@ const MENTIONS: [&str; 5] = [
     "UPDATE event SET subject = 'erased' WHERE tenant = $2 AND subject LIKE $1 ESCAPE '!'",
     "UPDATE bill_finding SET subject = 'erased:' || id, detail = 'erased', numbers = '{}'
      WHERE tenant = $2 AND (subject LIKE $1 ESCAPE '!' OR detail LIKE $1 ESCAPE '!')",
+    "DELETE FROM sync_finding WHERE document LIKE $1 ESCAPE '!' AND sync IN (SELECT id FROM sync WHERE tenant = $2)",
+    "UPDATE sync SET report = NULL, result = NULL
+     WHERE tenant = $2 AND (report LIKE $1 ESCAPE '!' OR result LIKE $1 ESCAPE '!')",
 ];
 const SCRUB_OLD_SESSIONS: &str = "UPDATE session SET user_name = NULL, framed_ip = NULL, framed_prefix = NULL,
         calling_station = NULL
@@ -467,7 +470,7 @@ const ARRIVAL_SLACK: i64 = 7 * 86_400_000_000;
 const EMPTY_TRIES: u32 = 50;
 const EMPTY_POLL: std::time::Duration = std::time::Duration::from_millis(200);
 /// What an erasure writes, so that dead rows go too.
-const VACUUMED: [&str; 14] = [
+const VACUUMED: [&str; 16] = [
     "VACUUM account",
     "VACUUM holder",
     "VACUUM session",
@@ -481,5 +484,7 @@ const VACUUMED: [&str; 14] = [
     "VACUUM idempotency",
     "VACUUM exception",
     "VACUUM event",
+    "VACUUM sync",
+    "VACUUM sync_finding",
     "VACUUM journal",
 ];
