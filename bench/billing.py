@@ -119,14 +119,25 @@ def main():
                     row = site.timed("bill", "rerate", "--tenant", "bench", "--cycle", "c1", "--period", site.last)
                     print(f"| {entries} | {row['seconds']:.2f} | {row['seconds'] * 1000 / options.rerated:.2f} | {entries * options.rerated / row['seconds']:,.0f} |", flush=True)
                     if entries == max(counts):
-                        alone, beside = site.balances(options.rate, options.seconds)
-                        print("\nbalance of an account with {} entries in the running period, each of them read: p50 {:.1f} ms, p99 {:.1f} ms".format(site.running, *alone), flush=True)
-                        if beside:
-                            print("beside accounting at {:,}/s: p50 {:.1f} ms, p99 {:.1f} ms".format(options.rate, *beside), flush=True)
+                        show_balances(site, options, f"{site.running} entries in the running period, each of them read")
+                    site.drop()
+                if counts:
+                    site = Site(folder / f"{name}s", name, cluster, program)
+                    site.fill(options.rerated, 0)
+                    for period in (site.eldest, site.before, site.last):
+                        site.timed(*RUN, "--period", period)
+                    show_balances(site, options, "its period's sums, as the fold keeps them")
                     site.drop()
         finally:
             if cluster:
                 cluster.stop()
+
+
+def show_balances(site, options, what):
+    alone, beside = site.balances(options.rate, options.seconds)
+    print("\nbalance of an account with {}: p50 {:.1f} ms, p99 {:.1f} ms".format(what, *alone), flush=True)
+    if beside:
+        print("beside accounting at {:,}/s: p50 {:.1f} ms, p99 {:.1f} ms".format(options.rate, *beside), flush=True)
 
 
 class Site:
@@ -226,7 +237,8 @@ class Site:
             SELECT {base} + n, {base} + n, {base} + n, from_at, detail
             FROM service_history CROSS JOIN {series} AS series WHERE service_history.account_id = (SELECT id FROM account WHERE external_id = 'model') ORDER BY n""")
         whole = "TRUE" if entries == 0 else "FALSE"
-        for number, start in enumerate(self.starts):
+        running = [] if entries else [int(self.today.timestamp()) * 1_000_000]
+        for number, start in enumerate(self.starts + running):
             if entries:
                 each = (f"(SELECT value AS e FROM generate_series(1, {entries}) AS value)" if self.cluster else
                         f"(WITH RECURSIVE s(e) AS (SELECT 1 UNION ALL SELECT e + 1 FROM s WHERE e < {entries}) SELECT e FROM s)")

@@ -43,7 +43,7 @@ use crate::catalog::Approval;
 use crate::store::billing::{self, BatchRow, Closing};
 use crate::store::events::{EventType, Told};
 use crate::store::rating::{self, RatingError};
-use crate::store::{Store, StoreError, Tx, catalog, exceptions, held, journal};
+use crate::store::{Store, StoreError, Tx, catalog, exceptions, held, journal, sessions};
 use crate::vocabulary::hex;
 use crate::vocabulary::{Clock, Period, Timestamp};
 use build::{Built, build};
@@ -372,17 +372,17 @@ async fn settle_closed(tx: &mut Tx, tenant: &str, id: &str, now: Timestamp) -> R
     Ok(())
 }
 
-/// Waits until what had arrived by `now` is folded, as long as somebody folds; what comes later becomes a correction.
+/// Waits until what had arrived by `now` is folded, and folded anew where a session asks for it, as long as somebody folds; what comes later becomes a correction.
 async fn wait_for_fold(store: &Store, now: Timestamp) -> Result<(), StoreError> {
     let mut idle = 0;
     let mut before = None;
     while idle < FOLD_PATIENCE {
-        let folded = {
-            let mut tx = store.read().await?;
-            crate::store::fold::watermarks(&mut tx).await?
-        };
+        let mut tx = store.read().await?;
+        let folded = crate::store::fold::watermarks(&mut tx).await?;
+        let again = sessions::count_to_refold(&mut tx).await?;
+        drop(tx);
         let mut tx = store.read_journal().await?;
-        let mut waiting = false;
+        let mut waiting = again > 0;
         for lane in journal::lanes(&mut tx).await? {
             let after = folded.get(&lane).copied().unwrap_or(0);
             let next = journal::read_after(&mut tx, lane, after, 1).await?;
@@ -392,8 +392,9 @@ async fn wait_for_fold(store: &Store, now: Timestamp) -> Result<(), StoreError> 
         if !waiting {
             return Ok(());
         }
-        idle = if before.as_ref() == Some(&folded) { idle + 1 } else { 0 };
-        before = Some(folded);
+        let reached = Some((folded, again));
+        idle = if before == reached { idle + 1 } else { 0 };
+        before = reached;
         tokio::time::sleep(FOLD_POLL).await;
     }
     tracing::warn!(

@@ -364,7 +364,7 @@ unit_amount = "0.05"
             cycle,
             now: at("2026-12-02T00:00:00Z"),
             batch: Some("b".to_owned()),
-            tariffs: book.clone(),
+            tariffs: book.clone().into(),
             backdate_days: 40,
             wholesale: Vec::new(),
             corrections: CorrectionPolicy::default(),

@@ -191,7 +191,7 @@ pub struct RunContext {
     pub now: Timestamp,
     /// `None` in a preview.
     pub batch: Option<String>,
-    pub tariffs: TariffBook,
+    pub tariffs: Arc<TariffBook>,
     pub backdate_days: u32,
     /// Tenants whose subscribers an account pays for.
     pub wholesale: Vec<Wholesale>,

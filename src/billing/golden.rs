@@ -174,7 +174,7 @@ fn context(period: &str, book: &TariffBook) -> RunContext {
         cycle,
         period,
         batch: Some("b1".to_owned()),
-        tariffs: book.clone(),
+        tariffs: book.clone().into(),
         backdate_days: 400,
         wholesale: Vec::new(),
         corrections: CorrectionPolicy::default(),

@@ -205,7 +205,7 @@ fn context(period: &str, tariffs: Vec<KnownVersion>) -> RunContext {
         cycle,
         period,
         batch: Some("b1".to_owned()),
-        tariffs: book,
+        tariffs: book.into(),
         backdate_days: 400,
         wholesale: Vec::new(),
         corrections: CorrectionPolicy::default(),

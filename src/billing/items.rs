@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::count::Tally;
 use super::coverage::{self, BilledPart, Edges, Piece};
 use super::deposit::deposits;
-use super::facts::{AccountFacts, KnownVersion, PriceOverride, RunContext, ServiceFacts, TariffBook, UsageEntry};
+use super::facts::{AccountFacts, KnownVersion, PriceOverride, RunContext, ServiceFacts, UsageEntry};
 use super::groups::{Sharing, grants_of};
 use super::lines::{ItemKey, StoredLine};
 use super::offer;
@@ -186,8 +186,8 @@ pub fn looked_at_everywhere(facts: &AccountFacts) -> i64 {
 
 /// Lines of periods that end later are always needed; of older ones, where a run does not look back, only what they have
 /// seen of the ledger.
-pub fn lines_since(context: &RunContext, tariffs: &TariffBook) -> Result<Timestamp, RunError> {
-    let mut charges = tariffs.values().flatten().flat_map(|version| &version.tariff.charges);
+pub fn lines_since(context: &RunContext) -> Result<Timestamp, RunError> {
+    let mut charges = context.tariffs.values().flatten().flat_map(|version| &version.tariff.charges);
     let carries_on = charges.any(|charge| match &charge.kind {
         ChargeKind::Usage(usage) => usage.allowance.is_some_and(|allowance| allowance.rollover.is_some()),
         _ => false,

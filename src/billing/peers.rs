@@ -4,6 +4,8 @@
 //! the rest is here. F5 and F12 are habits, not defects: late usage on its own period is F6, use beyond the last bound is
 //! `invariants::bounds_belong_to_the_tier_below`.
 
+use std::sync::Arc;
+
 use super::facts::{AccountFacts, RunContext, UsageEntry};
 use super::lines::StoredLine;
 use super::run::tests::{close, context, entry, facts, run, summary, total, version};
@@ -23,7 +25,7 @@ fn priced_by(unit: &str, period: &str, keys: &str) -> RunContext {
          type = \"usage\"\nmeter = \"octets\"\nunit = \"{unit}\"\n{keys}\n"
     );
     let mut context = context(period);
-    context.tariffs.insert("res-100".to_owned(), vec![version(&text, "2026-01-01T00:00:00Z")]);
+    Arc::make_mut(&mut context.tariffs).insert("res-100".to_owned(), vec![version(&text, "2026-01-01T00:00:00Z")]);
     context
 }
 

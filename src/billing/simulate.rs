@@ -4,6 +4,7 @@
 //! give what all lines of the period add up to; `control` says whether it does.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::ToSpan;
 use jiff::civil::Date;
@@ -59,7 +60,7 @@ pub fn with_tariff(context: &RunContext, tariff: &Tariff) -> RunContext {
     always.apply = Apply::Split;
     let mut changed = context.clone();
     let version = KnownVersion { tariff: always, known_at: Timestamp::MIN };
-    changed.tariffs.insert(tariff.id.clone(), vec![version]);
+    Arc::make_mut(&mut changed.tariffs).insert(tariff.id.clone(), vec![version]);
     changed
 }
 

@@ -423,7 +423,7 @@ do = ["disconnect"]
             now: at("2026-11-20T00:00:00Z"),
             cycle,
             batch: None,
-            tariffs: book,
+            tariffs: book.into(),
             backdate_days: 400,
             wholesale: Vec::new(),
             corrections: CorrectionPolicy::default(),

@@ -263,6 +263,10 @@ async fn take_pending(
     for stored in &mut pending {
         let (Some(owner), Some(session_id)) = (stored.owner, stored.id) else { continue };
         let Cutting { edges, cuts } = cutting(owner.account_id);
+        // Gathered in quarter hours, told as five minutes it would be a peak that never was.
+        if stored.refold && cuts.fine {
+            continue;
+        }
         for bucket in stored.state.take_until(until, cuts) {
             let after = edges.partition_point(|edge| to_micros(*edge) <= bucket.from_at);
             let period_start_at = after.checked_sub(1).map(|index| to_micros(edges[index]));

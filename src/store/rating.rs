@@ -70,7 +70,7 @@ pub async fn context(
         period,
         now,
         batch: None,
-        tariffs: catalog::tariff_book(tx, tenant).await?,
+        tariffs: catalog::tariff_book(tx, tenant).await?.into(),
         backdate_days: in_force.backdate_days,
         wholesale: in_force.wholesale,
         corrections: in_force.corrections,
@@ -157,7 +157,7 @@ pub async fn facts_of(
     for (account, row) in accounts::facts_of(tx, &ids).await? {
         stored.entry(account).or_default().take(row, |one, row| one.history.push(row));
     }
-    let since = lines_since(context, &context.tariffs).unwrap_or(Timestamp::MIN);
+    let since = lines_since(context).unwrap_or(Timestamp::MIN);
     for (account, line) in rows::issued_of(tx, &ids, &context.cycle.id, since).await? {
         stored.entry(account).or_default().take(line, |one, line| one.issued.take(line));
     }

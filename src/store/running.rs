@@ -3,7 +3,7 @@
 //!
 //! Prices are remembered by the version of the catalog, for whoever asks often.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::ToSpan;
@@ -19,7 +19,7 @@ use super::{StoreError, Tx, catalog, charges, grants, ledger, on, thresholds};
 use crate::billing::balance::{Balance, balance as balanced};
 use crate::billing::facts::{AccountFacts, Causes, RunContext, TariffBook, UsageEntry};
 use crate::billing::history::PlanTariffs;
-use crate::billing::run::{RunError, lines};
+use crate::billing::run::{RunError, lines, lines_since};
 use crate::billing::thresholds::{
     Distance, Standing, depends_on_others, nearest, shared_standings, standings as standing,
 };
@@ -34,7 +34,7 @@ pub struct Prices {
     applied_at: Timestamp,
     pub catalog: Catalog,
     timetable: Timetable,
-    tariffs: TariffBook,
+    tariffs: Arc<TariffBook>,
     plans: PlanTariffs,
 }
 
@@ -105,13 +105,13 @@ pub async fn read(tx: &mut Tx, tenant: &str) -> Result<Option<Prices>, StoreErro
         applied_at: in_force.applied_at,
         timetable: Timetable::of(&in_force.catalog),
         catalog: in_force.catalog,
-        tariffs: catalog::tariff_book(tx, tenant).await?,
+        tariffs: catalog::tariff_book(tx, tenant).await?.into(),
         plans: catalog::plan_tariffs(tx, tenant).await?,
     }))
 }
 
 impl Prices {
-    /// A context without tariffs; `None`: there is no such cycle.
+    /// The context of the cycle's period at an instant; `None`: there is no such cycle.
     fn context(&self, cycle: &str, at: Timestamp, now: Timestamp) -> Option<Result<RunContext, RatingError>> {
         let cycle = self.catalog.cycles.get(cycle)?.calendar.clone();
         let period = match cycle.period_at(at) {
@@ -123,20 +123,13 @@ impl Prices {
             cycle,
             now,
             batch: None,
-            tariffs: TariffBook::new(),
+            tariffs: self.tariffs.clone(),
             backdate_days: self.catalog.backdate_days,
             wholesale: self.catalog.wholesale.clone(),
             corrections: self.catalog.corrections.clone(),
             closures: Default::default(),
             causes: Causes { catalog_at: Some(self.applied_at), ..Causes::default() },
         }))
-    }
-
-    /// Every version of these tariffs: a catalog of a thousand is not copied for one account.
-    fn tariffs<'a>(&self, ids: impl IntoIterator<Item = &'a str>) -> TariffBook {
-        let ids: BTreeSet<&str> = ids.into_iter().collect();
-        let known = |id: &&str| self.tariffs.get(*id).map(|versions| ((*id).to_owned(), versions.clone()));
-        ids.iter().filter_map(known).collect()
     }
 }
 
@@ -154,7 +147,7 @@ pub async fn balance(
     context.closures = rows::closures(tx, tenant, cycle).await?;
     let own = services_of(tx, account.id, &context, &prices.plans).await??;
     let until = context.period.end.min(now);
-    let family = family(tx, prices, account, own, &mut context, until).await?;
+    let family = family(tx, prices, account, own, &context, until).await?;
     let mut found = Vec::with_capacity(family.len());
     for one in complete(tx, family, tenant, &context).await? {
         found.push(one.map(|one| one.facts));
@@ -174,7 +167,7 @@ pub async fn balance(
 pub async fn standings(tx: &mut Tx, prices: &Prices, look: &Look, now: Timestamp) -> Result<Judged, StoreError> {
     let Some(start) = from_micros(look.period_start_at) else { return Ok(Judged::Gone) };
     // A start outside of the calendar is none of the account's periods either.
-    let Some(Ok(mut context)) = prices.context(&look.cycle, start, now) else { return Ok(Judged::Gone) };
+    let Some(Ok(context)) = prices.context(&look.cycle, start, now) else { return Ok(Judged::Gone) };
     let period = context.period.clone();
     let told_until = period.end.checked_add(LATE_HOURS.hours()).unwrap_or(Timestamp::MAX);
     if period.start != start || told_until <= now {
@@ -184,7 +177,6 @@ pub async fn standings(tx: &mut Tx, prices: &Prices, look: &Look, now: Timestamp
         Ok(services) => services,
         Err(error) => return Ok(Judged::Unratable { period, error }),
     };
-    context.tariffs = prices.tariffs(tariffs_of(&services));
     let last = period.end.checked_sub(1.microsecond()).unwrap_or(period.end);
     let at = now.min(last).max(period.start);
     let own = services
@@ -242,7 +234,7 @@ async fn shared(
         external_id: look.account.clone(),
         bill_cycle: look.cycle.clone(),
     };
-    let family = match family(tx, prices, &account, services, &mut context, period.end).await {
+    let family = match family(tx, prices, &account, services, &context, period.end).await {
         Ok(family) => family,
         Err(RatingError::Store(error)) => return Err(error),
         Err(RatingError::Run(error)) => return Ok(Judged::Unratable { period, error }),
@@ -284,19 +276,18 @@ async fn shared(
     Ok(Judged::Known { period, standings, totals, distance, others: others.into_values().collect() })
 }
 
-/// What is known of an account and of those that may share an allowance with it, in their order; the tariffs of all are
-/// put into the context.
+/// What is known of an account and of those that may share an allowance with it, in their order.
 async fn family(
     tx: &mut Tx,
     prices: &Prices,
     account: &BilledAccount,
     own: Services,
-    context: &mut RunContext,
+    context: &RunContext,
     until: Timestamp,
 ) -> Result<Vec<Running>, RatingError> {
     let cycle = context.cycle.id.clone();
     let tenant = prices.catalog.tenant.as_str();
-    context.tariffs = prices.tariffs(tariffs_of(&own));
+    let since = lines_since(context).unwrap_or(Timestamp::MIN);
     let members = relatives(tx, tenant, account, context).await?;
     let (mut own, mut found) = (Some(own), Vec::with_capacity(members.len()));
     for member in members {
@@ -305,9 +296,8 @@ async fn family(
             Some(services) => services,
             None => services_of(tx, member.id, context, &prices.plans).await??,
         };
-        // All of them: which tariffs are needed is known only with them.
         let mut issued = IssuedLines::default();
-        for (_, line) in rows::issued_of(tx, &[member.id], &cycle, Timestamp::MIN).await? {
+        for (_, line) in rows::issued_of(tx, &[member.id], &cycle, since).await? {
             issued.take(line?);
         }
         let posted = charges::of_accounts(tx, &[member.id], &cycle).await?;
@@ -316,24 +306,10 @@ async fn family(
         let grants: Vec<GrantRow> = granted.into_iter().map(|(_, row)| row).collect::<Result<_, _>>()?;
         found.push(Running { account: member, services, issued, posted, grants, pending: Vec::new() });
     }
-    let mut named: BTreeSet<&str> = BTreeSet::new();
-    for one in &found {
-        named.extend(tariffs_of(&one.services));
-        named.extend(one.services.services.iter().flat_map(|service| &service.elsewhere).map(|at| at.tariff.as_str()));
-        named.extend(one.issued.lines.iter().map(|line| line.line.tariff.id.as_str()));
-        named.extend(one.posted.iter().filter_map(|row| row.posting.tariff.as_deref()));
-        named.extend(one.grants.iter().map(|row| row.tariff.as_str()));
-    }
-    named.extend(prices.catalog.wholesale.iter().map(|agreed| agreed.tariff.as_str()));
-    context.tariffs = prices.tariffs(named);
     for one in &mut found {
         one.pending = pending(tx, prices, one.account.id, until, context).await?;
     }
     Ok(found)
-}
-
-fn tariffs_of(services: &Services) -> impl Iterator<Item = &str> {
-    services.services.iter().flat_map(|service| &service.stretches).map(|stretch| stretch.tariff.as_str())
 }
 
 /// What a flush until `until` would write for the account, with its service, numbered as it would number it.

@@ -135,6 +135,7 @@ const REBOOTED: &str = "SELECT id FROM session
      WHERE nas = $1 AND ended_at IS NULL AND started_at <= $2 AND last_event_at <= $2
      ORDER BY started_at LIMIT $3";
 const TO_REFOLD: &str = "SELECT id FROM session WHERE refold ORDER BY id LIMIT $1";
+const COUNT_TO_REFOLD: &str = "SELECT COUNT(*) FROM session WHERE refold";
 // The mark 32: a counter rose faster than the link can carry.
 const IMPOSSIBLE: &str = "SELECT session.nas, session.session FROM session
      WHERE (session.flags & 32) <> 0 AND NOT EXISTS (SELECT 1 FROM exception
@@ -288,6 +289,11 @@ pub async fn rebooted(tx: &mut Tx, nas: &str, rebooted_at: i64, limit: i64) -> R
 /// Sessions whose records must all be read again.
 pub async fn to_refold(tx: &mut Tx, limit: i64) -> Result<Vec<i64>, StoreError> {
     Ok(on!(tx, c => sqlx::query_scalar(TO_REFOLD).bind(limit).fetch_all(c).await)?)
+}
+
+/// How many sessions wait for that.
+pub async fn count_to_refold(tx: &mut Tx) -> Result<i64, StoreError> {
+    Ok(on!(tx, c => sqlx::query_scalar(COUNT_TO_REFOLD).fetch_one(c).await)?)
 }
 
 /// Calls open sessions of a configured client stale that have not reported since `silent_since`. Invents no end.

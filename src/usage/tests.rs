@@ -256,6 +256,18 @@ fn arrival_based_times_are_ordered_by_session_time() {
 }
 
 #[test]
+fn first_report_dated_by_its_arrival_puts_those_before_it_in_order() {
+    let mut dated_by_arrival = stop(302, 320, 70);
+    dated_by_arrival.flags.arrival_based = true;
+    let records = [interim(300, 310, 60), interim(305, 300, 50), dated_by_arrival];
+    let mut book = fold_all(&records);
+    assert_eq!((inward(&book), book.states.len(), book.refolds), ((70, 320), 1, 0));
+    let marks = book.states[0].marks();
+    book.refold(&FACTS);
+    assert_eq!((inward(&book), marks), ((70, 320), book.states[0].marks()), "as from the journal");
+}
+
+#[test]
 fn a_record_older_than_the_tail_is_found_by_a_refold() {
     let mut records: Vec<Record> =
         (1..40).map(|i| interim(i * 600, i.unsigned_abs() * 600, 1000 * i.unsigned_abs())).collect();

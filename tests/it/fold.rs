@@ -400,7 +400,7 @@ async fn a_record_that_cannot_be_read_waits_for_a_person(mut bench: Bench) {
 }
 
 impl Bench {
-    fn fold(&self) -> Fold {
+    pub(crate) fn fold(&self) -> Fold {
         self.fold_fed(Feed::new().1)
     }
 

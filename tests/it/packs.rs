@@ -345,6 +345,13 @@ fn pack_of_every_kind_of_usage_verifies_without_us_and_one_change_does_not() {
             .collect()
         });
     }
+    verified(&site, of(&lines, "link", "peak")[0], |_| {
+        vec![
+            one_more("ledger.csv", "in_octets", DIGEST),
+            later("line.json", "\"basis\"", "\"quantity_raw\": ", "\"quantity_raw\": 1", "counted"),
+            plant("tariff.toml", "\"500\"", "\"501\"", "digest of the tariff"),
+        ]
+    });
     for charge in ["time", "logins", "days"] {
         verified(&site, of(&lines, "hours", charge)[0], |_| {
             vec![
@@ -364,6 +371,8 @@ fn pack_of_every_kind_of_usage_verifies_without_us_and_one_change_does_not() {
             plant("line.json", "\"calls\": 1", "\"calls\": 2", "destination"),
         ]
     });
+    let audit = site.lastmile(&["--json", "audit", "verify"]);
+    assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
     daemon.stop();
 }
 

@@ -1,9 +1,9 @@
 //! What tells usage apart on its way into the ledger, on both databases: windows, five minutes, classes, and calls.
 
 use lastmile::catalog::Bundle;
-use lastmile::store::ledger;
+use lastmile::store::ledger::{self, Cutting};
 use lastmile::store::{billing, calls};
-use lastmile::usage::{Call, CallLine, CallProfile};
+use lastmile::usage::{Call, CallLine, CallProfile, Cuts};
 use lastmile::vocabulary::Period;
 use serde_json::json;
 
@@ -24,6 +24,7 @@ macro_rules! on_both {
 on_both!(
     entries_are_cut_where_a_window_begins,
     entries_of_a_peak_plan_are_of_five_minutes,
+    session_that_waits_to_be_cut_finer_tells_no_peak_that_never_was,
     class_of_a_session_stands_in_its_entries,
     calls_are_kept_once_and_given_to_the_holder_of_their_time,
 );
@@ -66,6 +67,33 @@ async fn entries_of_a_peak_plan_are_of_five_minutes(mut bench: Bench) {
     }
     assert_eq!(bench.ledger().await, [(0, 300, 300), (300, 600, 300), (600, 900, 300), (900, 1200, 3000)]);
     assert_eq!(bench.totals().await, [(3900, 1)]);
+    assert_eq!(bench.verify(false).await.differences, 0);
+}
+
+async fn session_that_waits_to_be_cut_finer_tells_no_peak_that_never_was(mut bench: Bench) {
+    let mut fold = bench.fold();
+    bench.send(&[report("s1", 1, 0, 0, 0), report("s1", 3, 1800, 1800, 1800)]).await;
+    fold.turn().await.expect("folds");
+    bench.account("ada@acme").await;
+    catalog(&bench, &format!("{TARIFF}meter = \"peak_bps_95\"\nunit = \"Mbps\"")).await;
+    // Its owner is found with the first of these; the second comes before it is folded anew.
+    for second in [3600, 7200] {
+        bench.send(&[report("s1", 3, second, second, second)]).await;
+        fold.turn().await.expect("folds");
+        let fine = |_| Cutting { edges: &[], cuts: Cuts { at: &[], fine: true } };
+        let mut tx = bench.store.write().await.expect("a transaction");
+        ledger::flush(&mut tx, &[7], at(7200), &fine, at(7300)).await.expect("flushes");
+        tx.commit().await.expect("commits");
+        let told = bench.ledger().await;
+        assert!(told.iter().all(|(from, until, octets)| *octets <= until - from), "one octet a second: {told:?}");
+    }
+    fold.release().await.expect("lets go");
+    for _ in 0..3 {
+        bench.fold_once().await;
+    }
+    let steady: Vec<(i64, i64, i64)> = (0..24).map(|slot| (slot * 300, slot * 300 + 300, 300)).collect();
+    assert_eq!(bench.ledger().await, steady);
+    assert_eq!(bench.totals().await, [(7200, 1)]);
     assert_eq!(bench.verify(false).await.differences, 0);
 }
 

@@ -1,5 +1,7 @@
 //! What is shown of the period that runs.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::billing::run::tests::{TARIFF, context, entry, facts, run, version};
 
@@ -29,7 +31,7 @@ fn an_allowance_of_a_part_of_the_period_is_shown_as_the_part() {
     let mut context = context("2026-10-15");
     let text = TARIFF.replace("allowance = { amount = \"100\" }", "allowance = { amount = \"31\", prorate = true }");
     let prorated = version(&text, "2026-01-01T00:00:00Z");
-    context.tariffs.insert("res-100".to_owned(), vec![prorated]);
+    Arc::make_mut(&mut context.tariffs).insert("res-100".to_owned(), vec![prorated]);
     let facts = facts("2026-11-01T05:00:00Z");
     let balance = balance("100234", 0, &context, &run(&facts, &context));
     assert_eq!(balance.items[1].allowance.as_deref(), Some("14"), "14 of 31 days");

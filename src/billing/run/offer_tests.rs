@@ -50,7 +50,7 @@ fn context_of(cycle: BillCycle, period: &str, versions: Vec<KnownVersion>) -> Ru
         cycle,
         period,
         batch: Some("b1".to_owned()),
-        tariffs,
+        tariffs: tariffs.into(),
         backdate_days: 400,
         wholesale: Vec::new(),
         corrections: CorrectionPolicy::default(),

@@ -27,7 +27,8 @@ fn octets(keys: &str) -> String {
 
 fn rated_by(period: &str, keys: &str) -> RunContext {
     let mut context = context(period);
-    context.tariffs.insert("res-100".to_owned(), vec![version(&priced("res-100", keys), "2026-01-01T00:00:00Z")]);
+    Arc::make_mut(&mut context.tariffs)
+        .insert("res-100".to_owned(), vec![version(&priced("res-100", keys), "2026-01-01T00:00:00Z")]);
     context
 }
 
@@ -603,7 +604,7 @@ fn who_has_another_parent_or_none_shares_nothing() {
 #[test]
 fn family_with_an_account_on_another_cycle_is_stopped_and_nobody_else() {
     let mut context = rated_by("2026-10-15", &octets(FAMILY));
-    context.tariffs.insert(
+    Arc::make_mut(&mut context.tariffs).insert(
         "own".to_owned(),
         vec![version(&priced("own", &octets("allowance = { amount = \"1\" }")), "2026-01-01T00:00:00Z")],
     );

@@ -1,6 +1,7 @@
 //! Runs over one account: what is due, what is corrected, and that everything telescopes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -58,7 +59,7 @@ pub(in crate::billing) fn context(period: &str) -> RunContext {
         cycle,
         period,
         batch: Some("b1".to_owned()),
-        tariffs: TariffBook::from([("res-100".to_owned(), vec![version(TARIFF, "2026-01-01T00:00:00Z")])]),
+        tariffs: TariffBook::from([("res-100".to_owned(), vec![version(TARIFF, "2026-01-01T00:00:00Z")])]).into(),
         backdate_days: 400,
         wholesale: Vec::new(),
         corrections: CorrectionPolicy::default(),
@@ -182,7 +183,7 @@ fn progressive_billing_of_blocks_adds_up_to_the_cumulative_truth() {
         "model = \"package\"\npackage_size = \"1000\"\npackage_amount = \"1\"",
     );
     let mut context = context("2026-10-15");
-    context.tariffs.insert("res-100".to_owned(), vec![version(&blocks, "2026-01-01T00:00:00Z")]);
+    Arc::make_mut(&mut context.tariffs).insert("res-100".to_owned(), vec![version(&blocks, "2026-01-01T00:00:00Z")]);
     let mut facts = facts("2026-10-15T05:00:00Z");
     for (sequence, octets) in [(1, 1_400_000_000_000), (2, 1_300_000_000_000)] {
         facts.services[0].usage.push(entry(sequence, "2026-11-02T10:00:00Z", octets));
@@ -210,7 +211,7 @@ fn downward_correction_is_a_credit() {
 fn plan_change_inside_a_period_splits_the_days() {
     let mut context = context("2026-10-15");
     let other = TARIFF.replace("res-100", "res-300").replace("49.95", "69.95");
-    context.tariffs.insert("res-300".to_owned(), vec![version(&other, "2026-01-01T00:00:00Z")]);
+    Arc::make_mut(&mut context.tariffs).insert("res-300".to_owned(), vec![version(&other, "2026-01-01T00:00:00Z")]);
     let mut facts = facts("2026-10-15T05:00:00Z");
     facts.services[0].stretches[0].until = Some(at("2026-11-01T20:00:00Z"));
     let next = Stretch { from: at("2026-11-01T20:00:00Z"), until: None, tariff: "res-300".to_owned() };
@@ -244,7 +245,7 @@ fn refund_none_keeps_the_last_period_paid() {
     let text = TARIFF.replace("amount = \"49.95\"", "amount = \"49.95\"\nrefund_on_end = \"none\"");
     let mut facts = facts("2026-10-15T05:00:00Z");
     let mut first = context("2026-10-15");
-    first.tariffs.insert("res-100".to_owned(), vec![version(&text, "2026-01-01T00:00:00Z")]);
+    Arc::make_mut(&mut first.tariffs).insert("res-100".to_owned(), vec![version(&text, "2026-01-01T00:00:00Z")]);
     close(&mut facts, &first);
     facts.services[0].stretches[0].until = Some(at("2026-11-20T06:00:00Z"));
     let mut second = context("2026-11-15");
@@ -259,12 +260,13 @@ fn version_known_after_closing_changes_nothing_unless_retroactive() {
     close(&mut facts, &context);
     context.closures.insert(context.period.start, context.now);
     let second = TARIFF.replace("version = 1", "version = 2").replace("49.95", "59.95");
-    let versions = context.tariffs.get_mut("res-100").expect("the tariff");
+    let versions = Arc::make_mut(&mut context.tariffs).get_mut("res-100").expect("the tariff");
     versions.push(version(&second, "2026-12-01T00:00:00Z"));
     let lines = run(&facts, &context);
     assert!(lines.iter().all(|line| line.line.period.start > context.period.start), "{:?}", summary(&lines));
     let retroactive = second.replace("[[charge]]\nid = \"access\"", "retroactive = true\n[[charge]]\nid = \"access\"");
-    context.tariffs.get_mut("res-100").expect("the tariff")[1] = version(&retroactive, "2026-12-01T00:00:00Z");
+    Arc::make_mut(&mut context.tariffs).get_mut("res-100").expect("the tariff")[1] =
+        version(&retroactive, "2026-12-01T00:00:00Z");
     let lines = run(&facts, &context);
     let closed: Vec<String> = summary(&lines).into_iter().filter(|line| line.contains("access 2026-10-15")).collect();
     assert_eq!(closed, ["access 2026-10-15 credit -1 -49.95", "access 2026-10-15 recurring 1 59.95"]);
@@ -275,7 +277,10 @@ fn new_version_splits_the_running_period() {
     let mut context = context("2026-10-15");
     let second = TARIFF.replace("version = 1", "version = 2").replace("49.95", "59.95");
     let second = second.replace("2026-01-01", "2026-11-01");
-    context.tariffs.get_mut("res-100").expect("the tariff").push(version(&second, "2026-10-20T00:00:00Z"));
+    Arc::make_mut(&mut context.tariffs)
+        .get_mut("res-100")
+        .expect("the tariff")
+        .push(version(&second, "2026-10-20T00:00:00Z"));
     let lines = run(&facts("2026-10-15T05:00:00Z"), &context);
     let access: Vec<String> = summary(&lines).into_iter().filter(|line| line.contains("access 2026-10-15")).collect();
     // 17 of 31 days of 49.95 and 14 of 31 of 59.95.
@@ -353,7 +358,7 @@ fn sessions_are_counted_by_the_session() {
         )
         .replace("allowance = { amount = \"100\" }", "");
     let mut context = context("2026-10-15");
-    context.tariffs.insert("res-100".to_owned(), vec![version(&text, "2026-01-01T00:00:00Z")]);
+    Arc::make_mut(&mut context.tariffs).insert("res-100".to_owned(), vec![version(&text, "2026-01-01T00:00:00Z")]);
     let mut facts = facts("2026-10-15T05:00:00Z");
     facts.services[0].usage = (1..=3).map(|sequence| entry(sequence, "2026-11-02T10:00:00Z", 7)).collect();
     let line = &run(&facts, &context)[1].line;
@@ -509,8 +514,8 @@ fn sum_of_prorated_parts_is_the_whole_price() {
         let text = TARIFF.replace("49.95\"", &format!("49.95\"\nproration = \"{proration}\""));
         let other = text.replace("res-100", "copy");
         let mut context = context("2026-10-15");
-        context.tariffs.insert("res-100".to_owned(), vec![version(&text, "2026-01-01T00:00:00Z")]);
-        context.tariffs.insert("copy".to_owned(), vec![version(&other, "2026-01-01T00:00:00Z")]);
+        Arc::make_mut(&mut context.tariffs).insert("res-100".to_owned(), vec![version(&text, "2026-01-01T00:00:00Z")]);
+        Arc::make_mut(&mut context.tariffs).insert("copy".to_owned(), vec![version(&other, "2026-01-01T00:00:00Z")]);
         for change in ["2026-10-15T05:00:01Z", "2026-10-31T12:00:00Z", "2026-11-14T23:59:59Z"] {
             let mut facts = facts("2026-10-15T05:00:00Z");
             facts.services[0].stretches[0].until = Some(at(change));

@@ -1,7 +1,7 @@
 //! Simulations over one account: the old prices give the issued lines, other prices their difference.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 
@@ -69,7 +69,7 @@ fn context(period: &str) -> RunContext {
         cycle,
         period,
         batch: Some("b1".to_owned()),
-        tariffs: TariffBook::from([("res-100".to_owned(), known(TARIFF)), ("flat".to_owned(), known(&flat()))]),
+        tariffs: TariffBook::from([("res-100".to_owned(), known(TARIFF)), ("flat".to_owned(), known(&flat()))]).into(),
         backdate_days: 400,
         wholesale: Vec::new(),
         corrections: CorrectionPolicy::default(),
@@ -264,7 +264,7 @@ fn lost_octets_are_those_of_their_service_and_of_its_directions() {
     let text =
         TARIFF.replace("direction = \"sum\"", "direction = \"up\"").replace("amount = \"100\"", "amount = \"20\"");
     let known = KnownVersion { tariff: tariff(&text), known_at: at("2026-01-01T00:00:00Z") };
-    context.tariffs.insert("res-100".to_owned(), vec![known]);
+    Arc::make_mut(&mut context.tariffs).insert("res-100".to_owned(), vec![known]);
     let lost = marginal(&facts, &context, "2", 80_000_000_000).expect("rated").expect("it is metered");
     assert_eq!(lost.minor, 50 + 4);
 }

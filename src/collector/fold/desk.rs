@@ -321,7 +321,8 @@ impl Desk {
                     }
                 }
             }
-            if working.attached && working.stored.refold {
+            // What it gathered may be coarser than its account is billed for: the ledger gets it when it is folded anew.
+            if working.stored.refold {
                 continue;
             }
             for bucket in working.stored.state.take_ready(calendars.cuts(owner.account_id)) {

@@ -108,6 +108,8 @@ impl Sweeper<'_> {
             return Ok(false);
         }
         let mut desk = Desk::of_key(&mut tx, &asking.nas, &asking.session).await?;
+        // An owner that is known by now tells how the usage is cut.
+        desk.attribute(&mut tx, self.nas).await?;
         self.calendars.learn(&mut tx, desk.accounts(), self.now).await?;
         if desk.refold(&mut tx, &asking.nas, &records, self.nas, self.calendars).await?.is_err() {
             self.commit(tx, turn, &Desk::default()).await?;
