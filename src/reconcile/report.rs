@@ -241,7 +241,7 @@ impl Report {
         let PlanSummary { hash, creates, updates, deletes, removes, absent, only, guard, refused } = &self.plan;
         let _ = writeln!(
             text,
-            "\nPlan {hash}:\n  {creates} accounts made, {updates} changed ({removes} services taken away), {deletes} closed."
+            "\nPlan {hash}:\n  it would make {creates} accounts, change {updates} (taking away {removes} services) and close {deletes}."
         );
         if let Some(only) = only {
             let _ = writeln!(text, "  Only these steps were asked for: {only}.");

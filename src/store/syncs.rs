@@ -60,8 +60,11 @@ const ADD_PART: &str = "INSERT INTO sync_part (sync, number, sealed) VALUES ($1,
 const PART: &str = "SELECT sealed FROM sync_part WHERE sync = $1 AND number = $2";
 const RECEIVED: &str = "UPDATE sync SET state = 'received', octets = $2 WHERE id = $1 AND state = 'receiving'";
 const PLANNED: &str =
-    "UPDATE sync SET state = 'planned', report = $2, plan_hash = $3, planned_at = $4, claimed_until = NULL
+    "UPDATE sync SET state = 'planned', report = $2, plan_hash = $3, planned_at = $4, claimed_until = NULL,
+        error = NULL
      WHERE id = $1";
+const COMPARED: &str = "UPDATE sync SET report = $2, plan_hash = $3 WHERE id = $1";
+const TOLD: &str = "UPDATE sync SET error = $2 WHERE id = $1";
 const ASK_TO_APPLY: &str = "UPDATE sync SET state = 'applying', allow_deletions = $3, applied_by = $4
      WHERE id = $1 AND state = 'planned' AND plan_hash = $2 RETURNING id";
 const APPLIED: &str = "UPDATE sync SET state = 'applied', losses = $2, result = $3, applied_by = $4, applied_at = $5,
@@ -197,6 +200,19 @@ pub async fn planned(tx: &mut Tx, id: &str, report: &Report, now: Timestamp) -> 
         .bind(to_micros(now))
         .execute(c)
         .await.map(drop))?;
+    Ok(())
+}
+
+/// Keeps what was found again by one that is being applied.
+pub async fn compared(tx: &mut Tx, id: &str, report: &Report) -> Result<(), StoreError> {
+    let document = serde_json::to_string(report).map_err(|error| StoreError::Database(error.to_string()))?;
+    on!(tx, c => sqlx::query(COMPARED).bind(id).bind(&document).bind(&report.plan.hash).execute(c).await.map(drop))?;
+    Ok(())
+}
+
+/// Why a plan was not applied; it stays as it is.
+pub async fn told(tx: &mut Tx, id: &str, error: &str) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(TOLD).bind(id).bind(error).execute(c).await.map(drop))?;
     Ok(())
 }
 

@@ -244,6 +244,14 @@ fn by_command(site: &Site) {
     let unproven = list(site, "unproven.jsonl", &whole);
     whole.push(json!({"trailer": {"records": 6}}));
     let whole_file = list(site, "whole.jsonl", &whole);
+    // Whoever is absent may be the one whose record cannot be read.
+    let unnamed = [&whole[..6], &[json!({"status": "active"}), json!({"trailer": {"records": 7}})]].concat();
+    let (_, found) = reconcile(site, &list(site, "unnamed.jsonl", &unnamed), &[]);
+    assert_eq!(
+        (&found["report"]["proof"]["state"], &found["report"]["plan"]["deletes"]),
+        (&json!("refuted"), &json!(0)),
+        "{found}"
+    );
     assert_eq!(reconcile(site, &unproven, &[]).1["report"]["plan"]["deletes"], json!(0));
     let (exit, found) = reconcile(site, &whole_file, &[]);
     let hash = found["report"]["plan"]["hash"].as_str().expect("a hash").to_owned();
@@ -378,7 +386,21 @@ fn over_http(site: &Site) {
     assert_eq!(apply(&key, &json!({"plan": "x"})).status, 409);
     assert_eq!(apply(&key, &json!({"plan": planned["plan"]["hash"], "allow_deletions": 9})).status, 403);
     assert_eq!(apply(&stranger, &json!({"plan": planned["plan"]["hash"]})).status, 404);
-    let asked = apply(&key, &json!({"plan": planned["plan"]["hash"]}));
+    // Something changes here meanwhile: nothing is applied, and what the plan is now can be looked at.
+    let mut changed = internet(2);
+    changed["services"][0]["plan"] = json!("res-300");
+    push(&daemon, &key, 2, &changed);
+    assert_eq!(apply(&key, &json!({"plan": planned["plan"]["hash"]})).status, 202);
+    let moved = wait_for("the plan is refused", SOON, || {
+        let told = show(&reader, "").json();
+        assert!(told["state"] == "applying" || told["state"] == "planned", "{told}");
+        told["error"].is_string().then_some(told)
+    });
+    let hash = &moved["plan"]["hash"];
+    assert!(moved["error"].to_string().contains(hash.as_str().expect("a hash")), "{moved}");
+    assert_eq!((&moved["plan"]["updates"], &moved["state"]), (&json!(1), &json!("planned")), "{moved}");
+    assert_eq!(daemon.api(&reader, "GET", "acme/accounts/4", None).status, 404, "nothing is applied");
+    let asked = apply(&key, &json!({"plan": hash}));
     assert_eq!(asked.status, 202, "{}", asked.body);
     let applied = wait_for("the plan is applied", SOON, || {
         let told = show(&reader, "").json();
@@ -390,6 +412,7 @@ fn over_http(site: &Site) {
         (&json!(1), &json!(1), &json!(0)),
         "{applied}"
     );
+    assert_eq!(applied["result"]["updated"], json!(1), "{applied}");
     assert_eq!(daemon.api(&reader, "GET", "acme/accounts/3", None).status, 404);
     assert_eq!(daemon.api(&reader, "GET", "acme/accounts/4", None).status, 200);
     let listed = daemon.api(&reader, "GET", "acme/syncs", None).json();
@@ -434,7 +457,7 @@ fn behind_the_lists(site: &Site) {
     std::thread::sleep(Duration::from_millis(1_100));
     for user in ["ghost@acme", "user2@acme", "ghost@elsewhere"] {
         let at = Timestamp::now();
-        let report = Report { user, session: user, kind: "Stop", at, seconds: 1, in_octets: 7_000, out_octets: 1 };
+        let report = Report { user, session: user, kind: "Stop", at, seconds: 0, in_octets: 7_000, out_octets: 1 };
         assert!(radclient(site.radius_port, &report), "the collector answers");
     }
     wait_for("usage is folded", SOON, || {

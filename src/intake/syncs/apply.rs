@@ -54,13 +54,19 @@ impl Reconciler {
         hash: &str,
         progress: &Progress,
     ) -> Result<(Found, Applied), SyncError> {
-        let found = self.reconcile(order, input, form, progress).await?;
-        if found.report.plan.hash != hash {
-            return Err(SyncError::PlanMoved(found.report.plan.hash));
+        let found = self.compare(order, input, form, progress).await?;
+        let refused = match &found.report.plan {
+            plan if plan.hash != hash => Some(SyncError::PlanMoved(plan.hash.clone())),
+            plan => plan.refused.clone().map(SyncError::Guarded),
+        };
+        if let Some(refused) = refused {
+            // What is there now can be looked at.
+            self.keep(order, &found.report).await?;
+            return Err(refused);
         }
-        if let Some(refused) = &found.report.plan.refused {
-            return Err(SyncError::Guarded(refused.clone()));
-        }
+        let mut tx = self.store.write().await?;
+        syncs::compared(&mut tx, &order.sync, &found.report).await?;
+        tx.commit().await?;
         let mut applying = Applying { desk: self, order, applied: Applied::default(), again: Vec::new() };
         applying.close(&found).await?;
         applying.push(&found, input, form, progress).await?;

@@ -58,6 +58,19 @@ impl Reconciler {
         form: &Arc<Form>,
         progress: &Progress,
     ) -> Result<Found, SyncError> {
+        let found = self.compare(order, input, form, progress).await?;
+        self.keep(order, &found.report).await?;
+        Ok(found)
+    }
+
+    /// The same, without a word about it.
+    pub(super) async fn compare(
+        &self,
+        order: &Order,
+        input: &Input,
+        form: &Arc<Form>,
+        progress: &Progress,
+    ) -> Result<Found, SyncError> {
         let survey = read::survey(input, form, &self.store).await.map_err(SyncError::List)?;
         let mut comparison = Comparison::begin(self, order, &survey, Findings::Kept).await?;
         comparison.compare_told(input, form, &survey, progress).await?;
@@ -65,13 +78,12 @@ impl Reconciler {
         comparison.keep(0).await?;
         let (report, catalog_version) = comparison.report(&survey).await?;
         tracing::debug!(catalog.version = catalog_version, "List compared.");
-        self.keep(order, &report).await?;
         let absent = if report.plan.deletes > 0 { absent } else { Vec::new() };
         Ok(Found { report, absent, survey })
     }
 
     /// The report, the audit and the event, in one transaction.
-    async fn keep(&self, order: &Order, report: &Report) -> Result<(), SyncError> {
+    pub(super) async fn keep(&self, order: &Order, report: &Report) -> Result<(), SyncError> {
         let (now, tenant) = (self.clock.now(), order.tenant.as_str());
         let mut tx = self.store.write().await?;
         syncs::planned(&mut tx, &order.sync, report, now).await?;
@@ -113,6 +125,8 @@ pub(super) struct Comparison<'a> {
     tally: Tally,
     plan: Plan,
     proof: Proof,
+    /// Records that do not say whose they are.
+    unnamed: u64,
     seen: HashSet<i64>,
     digests: Vec<[u8; 16]>,
     findings: Vec<(i64, Finding)>,
@@ -157,6 +171,7 @@ impl<'a> Comparison<'a> {
             tally: Tally::default(),
             plan: Plan::default(),
             proof: proof(order, survey),
+            unnamed: 0,
             seen: HashSet::new(),
             digests: Vec::new(),
             findings: Vec::new(),
@@ -222,6 +237,7 @@ impl<'a> Comparison<'a> {
                 (None, row) => {
                     let reason = row.err().unwrap_or_else(|| "it does not say whose it is".to_owned());
                     let told = Told::Unreadable { rows: 1, reason };
+                    self.unnamed += 1;
                     self.tally.told(&told);
                     let verdict = classify(&format!("(record {number})"), &told, None);
                     self.count(verdict);
@@ -457,6 +473,10 @@ impl<'a> Comparison<'a> {
     }
 
     async fn report(&mut self, survey: &Survey) -> Result<(Report, i64), SyncError> {
+        // Whoever seems to be absent may be one of these.
+        if self.unnamed > 0 && self.proof.is_proven() {
+            self.proof = Proof::Refuted(format!("{} of its records do not say whose they are", self.unnamed));
+        }
         let (order, tally) = (self.order, &self.tally);
         let mut tx = self.desk.store.read().await?;
         let in_force = catalog::in_force(&mut tx, order.tenant.as_str()).await?;

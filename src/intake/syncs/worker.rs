@@ -81,6 +81,10 @@ async fn work(app: &App, row: SyncRow, beat: &Heartbeat) {
         SyncError::Store(error) if error.is_unavailable() => {
             tracing::warn!("Reconciliation {id} was interrupted: {error}. Taken up again within {CLAIM_SECONDS} s.");
         }
+        error @ (SyncError::PlanMoved(_) | SyncError::Guarded(_)) => {
+            tracing::warn!("The plan of reconciliation {id} was not applied: {error}.");
+            let _ = told(app, &id, &error.to_string()).await;
+        }
         error => {
             tracing::error!("Reconciliation {id} failed: {error}.");
             let _ = fail(app, &id, &error.to_string()).await;
@@ -145,6 +149,12 @@ fn until(now: Timestamp) -> Timestamp {
 async fn renew(app: &App, id: &str) -> Result<(), StoreError> {
     let mut tx = app.store.write().await?;
     syncs::renew(&mut tx, id, until(app.clock.now())).await?;
+    tx.commit().await
+}
+
+async fn told(app: &App, id: &str, error: &str) -> Result<(), StoreError> {
+    let mut tx = app.store.write().await?;
+    syncs::told(&mut tx, id, error).await?;
     tx.commit().await
 }
 
