@@ -34,6 +34,7 @@ mod sessions;
 pub mod sources;
 pub mod systems;
 mod thresholds;
+mod tmf;
 mod usage;
 mod view;
 mod waker;
@@ -46,7 +47,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
 use utoipa::OpenApi;
@@ -89,7 +90,7 @@ pub struct App {
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Lastmile",
-    description = "Accounts in, provisioning and invoice lines out. Errors are application/problem+json (RFC 9457)."
+    description = "Accounts in, provisioning and invoice lines out. Errors are application/problem+json (RFC 9457), below /tmf-api in TM Forum's shape."
 ))]
 struct Api;
 
@@ -113,6 +114,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .merge(quarantine::routes())
         .merge(rollouts::routes())
         .merge(systems::routes())
+        .merge(tmf::routes())
         .merge(usage::routes())
         .merge(ways::routes())
         .merge(webhooks::routes())
@@ -134,6 +136,7 @@ fn router(app: App) -> Router {
         )
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async { method_not_allowed() })
+        .layer(from_fn(tmf::faced))
         .layer(from_fn_with_state(app.clone(), measured))
         .with_state(app)
 }

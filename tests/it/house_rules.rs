@@ -17,6 +17,7 @@ const FLOOR_1: &[(&str, &[&str])] = &[
     ("catalog", &["account", "billing", "docsis", "provision"]),
     ("mediation", &["account"]),
     ("outgoing", &[]),
+    ("tmf", &["account", "billing", "provision"]),
 ];
 /// Services never import one another.
 const FLOOR_3: &[&str] = &["intake", "collector", "provisioner", "nas_control", "biller", "custodian", "dispatcher"];
