@@ -19,12 +19,13 @@
 //!      tls ─────────── certificate files made into a server's settings
 //! ── 1 pure rooms ──── account ← provision    account, usage ← billing    usage ← radius
 //!                      account, billing ← catalog    account ← mediation ← reconcile
+//!                      account, provision, billing ← tmf
 //!                      audit: the chain as values    docsis, dhcp, tftp, outgoing; docsis â account, provision, catalog
 //!                      they decide everything and touch nothing: no socket, no SQL, no clock, no randomness
 //! ── 0 vocabulary ──── identifiers, addresses, rates, money, instants, secrets
 //! ```
 //!
-//! ## Ten journeys, each read, decide, write
+//! ## Thirteen journeys, each read, decide, write
 //!
 //! - **Account push**: `intake` parses the document (`account`: an account, or every fault) → reads what is stored →
 //!   decides (`account::decide`), works out the elements (`provision::elements`) → writes account, holders, sealed
@@ -35,6 +36,8 @@
 //!   profile → one deed of the writer: what came is kept sealed, the change is applied to the account as its source said it
 //!   last, and goes the way of a push; what cannot is put aside with its reasons → answer in the source's words. A push that
 //!   takes too much away waits for an operator (`intake::deeds::guard`), whichever way it came.
+//! - **Order of TM Forum's** (TMF640): `intake::tmf` reads it (`tmf`) → the account's document as it is, with the service as it is
+//!   ordered → the way of a push. What it shows (services, jobs, usage, lines) is read from the same rows.
 //! - **Boot of a modem**: `provisioner::dhcp` receives what a CMTS relays → `dhcp` decides from the table of leases and what
 //!   the plant knows of the account → a new lease is written to its journal and synced → answer with the newest file's
 //!   name. TFTP builds that file for this CMTS and address. Behind both, leases, offers and fetches go to the store.
@@ -106,5 +109,6 @@ pub mod store;
 pub mod telemetry;
 pub mod tftp;
 pub mod tls;
+pub mod tmf;
 pub mod usage;
 pub mod vocabulary;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::model::{Account, Address, Service, Status};
 
 /// Shorter words stand in every text and tell nobody.
@@ -35,6 +37,7 @@ impl Account {
             lines: Vec::new(),
             mailbox: None,
             network_from: None,
+            attributes: None,
             ..service.clone()
         });
         Self {
@@ -68,8 +71,26 @@ fn of_service(service: &Service) -> Vec<Option<String>> {
         words.extend(mailbox.aliases.iter().chain(&mailbox.forward_to).cloned().map(Some));
     }
     words.extend(place(service.service_address.as_ref()));
+    service.attributes.iter().for_each(|attributes| told(attributes, &mut words));
     words
 }
+
+/// Texts of attributes, but for what names kinds and records of the sender's.
+fn told(value: &Value, words: &mut Vec<Option<String>>) {
+    match value {
+        Value::String(text) => words.push(Some(text.clone())),
+        Value::Array(items) => items.iter().for_each(|item| told(item, words)),
+        Value::Object(members) => {
+            let kept = |key: &str| key.starts_with('@') || IMPERSONAL.contains(&key);
+            members.iter().filter(|(key, _)| !kept(key)).for_each(|(_, value)| told(value, words));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Members of attributes whose texts tell nobody.
+const IMPERSONAL: [&str; 9] =
+    ["category", "href", "id", "relationshipType", "role", "serviceSpecification", "state", "valueType", "version"];
 
 /// Country, region and town are those of many.
 fn place(address: Option<&Address>) -> Vec<Option<String>> {

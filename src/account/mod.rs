@@ -36,7 +36,7 @@ pub use model::{
 };
 pub use parse::operator_hold;
 pub use parse::parse;
-pub use patch::merge;
+pub use patch::{merge, merge_service};
 pub use technical::{
     AddonProfile, Boost, DeviceModel, DocsisProfile, Firmware, FlowProfile, GardenFilters, GardenProfile, VoiceProfile,
     VoiceServer,

@@ -155,6 +155,9 @@ pub struct Service {
     pub promos: Vec<Promo>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scheduled: Vec<Scheduled>,
+    /// What its billing system says of it besides; kept and shown, and nothing follows from it. Members are sorted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<Value>,
 }
 
 /// The login of an internet service; its password is kept under the field `radius.password`.

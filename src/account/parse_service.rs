@@ -45,7 +45,7 @@ pub(crate) struct ParsedService {
     pub(crate) secrets: Vec<SecretChange>,
 }
 
-const COMMON: [&str; 14] = [
+const COMMON: [&str; 15] = [
     "id",
     "type",
     "plan",
@@ -59,6 +59,7 @@ const COMMON: [&str; 14] = [
     "addons",
     "promos",
     "scheduled",
+    "attributes",
     "device",
 ];
 const INTERNET: [&str; 3] = ["max_cpe", "static_ips", "radius"];
@@ -74,6 +75,8 @@ const ADDONS_MAX: usize = 64;
 const QUANTITY_MAX: i64 = 1_000_000;
 const PROMOS_MAX: usize = 64;
 const SCHEDULED_MAX: usize = 32;
+/// Octets of a service's attributes.
+const ATTRIBUTES_MAX: usize = 16 * 1024;
 
 pub(crate) fn service(node: &Node, around: &mut Surroundings) -> Option<ParsedService> {
     // `provisioning` stands in answers; it is ignored, so that an answer can be changed and pushed back.
@@ -123,6 +126,7 @@ pub(crate) fn service(node: &Node, around: &mut Surroundings) -> Option<ParsedSe
         price_override: fields.optional("price_override").and_then(|node| price_override(&node)),
         addons: addons(&fields, service_type, around.known),
         promos: promos(&fields),
+        attributes: fields.optional("attributes").and_then(|node| attributes(&node)),
         id: id?,
         service_type: service_type?,
         plan: plan?,
@@ -352,6 +356,46 @@ fn promos(fields: &Fields) -> Vec<Promo> {
         promos.extend(code.map(|code| Promo { code, from, until }));
     }
     promos
+}
+
+/// What is kept besides, readable: it must hold no secret.
+fn attributes(node: &Node) -> Option<Value> {
+    let members = node.value.as_object();
+    match members {
+        None => node.fault("must be an object"),
+        Some(_) if node.value.to_string().len() > ATTRIBUTES_MAX => {
+            node.fault(format!("is longer than {ATTRIBUTES_MAX} octets"));
+        }
+        Some(_) if names_password(node.value) => {
+            node.fault("must not hold a password: it is kept readable");
+        }
+        Some(members) if !members.is_empty() => return Some(sorted(node.value)),
+        Some(_) => {}
+    }
+    None
+}
+
+fn names_password(value: &Value) -> bool {
+    let is_password = |text: &str| text.to_lowercase().contains("password");
+    match value {
+        Value::Object(members) => members.iter().any(|(key, value)| {
+            is_password(key) || (key == "name" && value.as_str().is_some_and(is_password)) || names_password(value)
+        }),
+        Value::Array(items) => items.iter().any(names_password),
+        _ => false,
+    }
+}
+
+/// With the members of every object in their order, so that equal contents are equal texts.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let members: BTreeMap<&String, Value> = members.iter().map(|(key, value)| (key, sorted(value))).collect();
+            Value::Object(members.into_iter().map(|(key, value)| (key.clone(), value)).collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        other => other.clone(),
+    }
 }
 
 fn from_until(fields: &Fields) -> (Option<Date>, Option<Date>) {

@@ -22,6 +22,27 @@ pub fn merge(target: &Value, patch: &Value) -> Value {
     Value::Object(merged)
 }
 
+/// As `merge`, for a service of a pushed document: a patch takes `null` out of the result, but for a password it means that
+/// the stored one is removed.
+pub fn merge_service(target: &Value, patch: &Value) -> Value {
+    with_removed_secrets(merge(target, patch), patch)
+}
+
+fn with_removed_secrets(mut merged: Value, patch: &Value) -> Value {
+    if let (Some(target), Some(patch)) = (merged.as_object_mut(), patch.as_object()) {
+        for (key, value) in patch {
+            if key == "password" && value.is_null() {
+                target.insert(key.clone(), Value::Null);
+            } else if value.is_object()
+                && let Some(inner) = target.get_mut(key)
+            {
+                *inner = with_removed_secrets(inner.take(), value);
+            }
+        }
+    }
+    merged
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

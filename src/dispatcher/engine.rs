@@ -15,7 +15,7 @@ use super::webhook::Webhook;
 use super::worker::{LENT_FOR, Worker};
 use crate::outgoing::Answer;
 use crate::store::events::{Event, EventType};
-use crate::store::outlets::{self, NewOutlet, OutletKind, OutletRow};
+use crate::store::outlets::{self, NewOutlet, OutletKind, OutletRow, Shape};
 use crate::store::{Store, StoreError, catalog};
 use crate::telemetry::{Heartbeat, Kind, Metrics};
 use crate::vocabulary::{Clock, Timestamp};
@@ -191,6 +191,7 @@ impl Running {
                         id: &id,
                         tenant: &tenant,
                         kind: whom.kind(),
+                        shape: Shape::Standard,
                         url: "",
                         types,
                         description: "[notify]",
@@ -211,6 +212,7 @@ impl Running {
                     id: &id,
                     tenant: &export.tenant,
                     kind: OutletKind::File,
+                    shape: Shape::Standard,
                     url: export.directory.to_str().unwrap_or_default(),
                     types: &types,
                     description: &description,

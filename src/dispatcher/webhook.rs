@@ -9,7 +9,8 @@ use super::client::{Client, Pool, Post};
 use crate::outgoing::{Answer, SigningKey, Target, signatures};
 use crate::store::Sealer;
 use crate::store::events::Event;
-use crate::store::outlets::{OutletRow, secret_place};
+use crate::store::outlets::{OutletRow, Shape, secret_place};
+use crate::tmf;
 use crate::vocabulary::Timestamp;
 
 /// A webhook, ready to be sent to.
@@ -17,6 +18,7 @@ pub struct Webhook {
     client: Client,
     pool: Pool,
     keys: Vec<SigningKey>,
+    shape: Shape,
     /// For the log, which must not show what a URL's path or query holds.
     pub host: String,
 }
@@ -39,12 +41,12 @@ impl Webhook {
             return Err("it has no secret".to_owned());
         }
         let host = target.host.clone();
-        Ok(Self { client, pool: Pool::new(target), keys, host })
+        Ok(Self { client, pool: Pool::new(target), keys, shape: row.shape, host })
     }
 
     /// Sends an event.
     pub async fn send(&self, event: &Event, now: Timestamp) -> Answer {
-        let body = body(event);
+        let body = body(event, self.shape);
         let id = event.id();
         let signature = signatures(&self.keys, &id, now, &body);
         let seconds = now.as_second().to_string();
@@ -64,7 +66,14 @@ const AT: &str = "webhook-timestamp";
 const SIGNATURE: &str = "webhook-signature";
 
 /// The same octets at every attempt.
-fn body(event: &Event) -> Bytes {
-    let document = json!({ "type": event.kind, "timestamp": event.occurred_at, "data": event.payload });
+fn body(event: &Event, shape: Shape) -> Bytes {
+    let standard = || json!({ "type": event.kind, "timestamp": event.occurred_at, "data": event.payload });
+    let document = match shape {
+        Shape::Standard => standard(),
+        // What TM Forum has no event for (a test, a service that was erased) is told as it is.
+        Shape::Tmf => {
+            tmf::envelope(&event.id(), &event.kind, event.occurred_at, &event.payload).unwrap_or_else(standard)
+        }
+    };
     Bytes::from(document.to_string())
 }

@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::request::{Asked, At, Document, OptionalDocument, cursor, limit, page};
 use super::view;
 use super::writer::Refusal;
-use crate::account::{Conditions, Hold, HoldBilling, HoldKind, Moment, Tags, merge, operator_hold, parse};
+use crate::account::{Conditions, Hold, HoldBilling, HoldKind, Moment, Tags, merge_service, operator_hold, parse};
 use crate::store::accounts::{self, AccountRow};
 use crate::store::jobs::LANE_SINGLE;
 use crate::telemetry::Outcome;
@@ -35,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 /// How often a push is checked again because the catalog changed under it.
-const CHECKS_MAX: usize = 3;
+pub(super) const CHECKS_MAX: usize = 3;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,7 +73,7 @@ async fn put(
 }
 
 /// Checks a document and pushes it, again where the catalog changed meanwhile.
-async fn push(
+pub(super) async fn push(
     app: &App,
     caller: &Caller,
     key: &AccountKey,
@@ -271,7 +271,7 @@ async fn patch_once(
     let row = row.ok_or_else(Problem::not_found)?;
     let place = row.document.services.iter().position(|known| known.id == service).ok_or_else(Problem::not_found)?;
     let mut document = json!(row.document);
-    let merged = with_removed_secrets(merge(&document["services"][place], patch), patch);
+    let merged = merge_service(&document["services"][place], patch);
     if merged["id"] != json!(service) {
         let detail = "cannot be changed by a patch".to_owned();
         return Err(Problem::invalid(vec![Fault { pointer: "/id".to_owned(), detail }]));
@@ -286,22 +286,6 @@ async fn patch_once(
     let conditions = Conditions { if_match: Some(Tags::Listed(vec![row.etag])), if_none_match: None };
     let prefix = format!("/services/{place}");
     push(app, caller, key, &document, &conditions).await.map_err(|problem| problem.below(&prefix))
-}
-
-/// A merge patch takes `null` out of the result, but for a password it means: remove the stored one.
-fn with_removed_secrets(mut merged: Value, patch: &Value) -> Value {
-    if let (Some(target), Some(patch)) = (merged.as_object_mut(), patch.as_object()) {
-        for (key, value) in patch {
-            if key == "password" && value.is_null() {
-                target.insert(key.clone(), Value::Null);
-            } else if value.is_object()
-                && let Some(inner) = target.get_mut(key)
-            {
-                *inner = with_removed_secrets(inner.take(), value);
-            }
-        }
-    }
-    merged
 }
 
 /// Places an operator's hold on a service.
@@ -398,7 +382,7 @@ fn refused(refusal: Refusal) -> Problem {
     }
 }
 
-fn count(app: &App, outcome: &Result<Done, Problem>) {
+pub(super) fn count(app: &App, outcome: &Result<Done, Problem>) {
     let word = match outcome {
         Ok(done) => done.outcome,
         Err(problem) if problem.status().is_server_error() => "failed",

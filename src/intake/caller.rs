@@ -1,11 +1,14 @@
 //! Who calls: the key of a request, the tenant of its address, the roles a route asks for, the source it acts for.
 
+use std::sync::Arc;
+
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
 use super::App;
 use super::problem::Problem;
+use crate::store::keys::KeyRow;
 use crate::vocabulary::{AccountKey, Role, SourceId, TenantId};
 
 /// A request's caller; an extractor that every route below `/v1/tenants/{tenant}` begins with. Another tenant's address
@@ -42,10 +45,7 @@ const ACTOR_MAX: usize = 128;
 impl Caller {
     /// Lets only these roles pass; `platform` passes everywhere.
     pub fn may(&self, roles: &[Role]) -> Result<(), Problem> {
-        if self.role == Role::Platform || roles.contains(&self.role) {
-            return Ok(());
-        }
-        Err(Problem::forbidden(format!("A key with the role {} may not do this.", self.role)))
+        allowed(self.role, roles)
     }
 
     /// The account a request is about; `source` is the query's.
@@ -76,32 +76,115 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let text = header.and_then(bearer).ok_or_else(Problem::unauthorized)?.to_owned();
-        let key = app.keyring.open(&text, &app.store).await?;
-        app.keyring.admit(&key)?;
+        let key = key(parts, app).await?;
         let params = RawPathParams::from_request_parts(parts, app).await.map_err(|_| Problem::not_found())?;
         let asked = params.iter().find(|(name, _)| *name == "tenant").map(|(_, value)| value.to_owned());
         let asked = asked.and_then(|text| TenantId::parse(&text).ok()).ok_or_else(Problem::not_found)?;
-        if key.tenant.as_ref().is_some_and(|own| *own != asked) {
+        let caller = Self::of(&key, asked)?;
+        // Whoever stands before another's wall is told so, and nothing else.
+        Ok(caller.on_behalf_of(person(parts)?))
+    }
+}
+
+impl Caller {
+    /// Who calls with this key for a tenant. **Errors**: 404 when the key is another tenant's.
+    fn of(key: &KeyRow, tenant: TenantId) -> Result<Self, Problem> {
+        if key.tenant.as_ref().is_some_and(|own| *own != tenant) {
             return Err(Problem::not_found());
         }
-        let person = match parts.headers.get("lastmile-actor") {
-            None => None,
-            Some(value) => Some(actor(value.to_str().ok()).ok_or_else(|| {
-                Problem::bad_request(format!("Lastmile-Actor must be 1 to {ACTOR_MAX} visible characters."))
-            })?),
-        };
         let of = key.source.as_ref().map_or_else(String::new, |source| format!(", source {source}"));
         let name = if key.name.is_empty() { String::new() } else { format!("{}, ", key.name) };
         let by_key = format!("key {} ({name}{}{of})", key.id, key.role);
-        Ok(Self {
-            tenant: asked,
-            role: key.role,
-            source: key.source.clone(),
-            actor: person.map_or(by_key.clone(), |person| format!("{person} by {by_key}")),
-        })
+        Ok(Self { tenant, role: key.role, source: key.source.clone(), actor: by_key })
     }
+
+    fn on_behalf_of(self, person: Option<String>) -> Self {
+        match person {
+            None => self,
+            Some(person) => Self { actor: format!("{person} by {}", self.actor), ..self },
+        }
+    }
+}
+
+/// A caller whose address names no tenant: its key does, or, where the key is everybody's, the request. An extractor.
+#[derive(Debug, Clone)]
+pub struct Party {
+    key: Arc<KeyRow>,
+    person: Option<String>,
+    /// The tenant that the header names.
+    named: Option<TenantId>,
+}
+
+/// Names the tenant where neither key nor address does.
+pub const TENANT_HEADER: &str = "lastmile-tenant";
+
+impl FromRequestParts<App> for Party {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let key = key(parts, app).await?;
+        let named = match parts.headers.get(TENANT_HEADER) {
+            None => None,
+            Some(value) => {
+                let tenant = value.to_str().ok().and_then(|text| TenantId::parse(text.trim()).ok());
+                Some(tenant.ok_or_else(Problem::not_found)?)
+            }
+        };
+        if let (Some(own), Some(named)) = (&key.tenant, &named)
+            && own != named
+        {
+            return Err(Problem::not_found());
+        }
+        Ok(Self { person: person(parts)?, key, named })
+    }
+}
+
+impl Party {
+    /// As `Caller::may`, before it is clear for which tenant.
+    pub fn may(&self, roles: &[Role]) -> Result<(), Problem> {
+        allowed(self.key.role, roles)
+    }
+
+    pub fn caller(&self) -> Result<Caller, Problem> {
+        self.caller_for(None)
+    }
+
+    /// As `caller`; `told` is the tenant that the body names. **Errors**: 404 for another tenant's, 400 when nothing names one.
+    pub fn caller_for(&self, told: Option<&TenantId>) -> Result<Caller, Problem> {
+        let names = [self.named.as_ref(), told, self.key.tenant.as_ref()];
+        let mut names = names.into_iter().flatten();
+        let Some(tenant) = names.next() else {
+            return Err(Problem::bad_request("This key is no tenant's: name one in the header Lastmile-Tenant."));
+        };
+        if names.any(|other| other != tenant) {
+            return Err(Problem::not_found());
+        }
+        Ok(Caller::of(&self.key, tenant.clone())?.on_behalf_of(self.person.clone()))
+    }
+}
+
+/// The key of a request, its requests counted.
+async fn key(parts: &Parts, app: &App) -> Result<Arc<KeyRow>, Problem> {
+    let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let text = header.and_then(bearer).ok_or_else(Problem::unauthorized)?.to_owned();
+    let key = app.keyring.open(&text, &app.store).await?;
+    app.keyring.admit(&key)?;
+    Ok(key)
+}
+
+/// The person a request is made for.
+fn person(parts: &Parts) -> Result<Option<String>, Problem> {
+    let Some(value) = parts.headers.get("lastmile-actor") else { return Ok(None) };
+    let person = actor(value.to_str().ok());
+    let wrong = || Problem::bad_request(format!("Lastmile-Actor must be 1 to {ACTOR_MAX} visible characters."));
+    person.map(Some).ok_or_else(wrong)
+}
+
+fn allowed(role: Role, roles: &[Role]) -> Result<(), Problem> {
+    if role == Role::Platform || roles.contains(&role) {
+        return Ok(());
+    }
+    Err(Problem::forbidden(format!("A key with the role {role} may not do this.")))
 }
 
 fn bearer(header: &str) -> Option<&str> {

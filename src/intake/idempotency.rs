@@ -78,6 +78,16 @@ impl Asking {
         }
     }
 
+    /// A name for what the request makes: the same for the same request under the same key. `None`: it has no key.
+    pub fn derived(&self) -> Option<String> {
+        let key = self.key.as_ref()?;
+        let mut hash = Sha256::new();
+        hash.update(key.as_bytes());
+        hash.update([0]);
+        hash.update(self.digest.as_bytes());
+        Some(hex(&hash.finalize()[..8]))
+    }
+
     /// Keeps the answer in the transaction of the deed.
     pub async fn keep(
         &self,

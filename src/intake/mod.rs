@@ -36,6 +36,7 @@ pub mod sources;
 pub mod syncs;
 pub mod systems;
 mod thresholds;
+mod tmf;
 mod usage;
 mod view;
 mod waker;
@@ -48,7 +49,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
 use utoipa::OpenApi;
@@ -91,7 +92,7 @@ pub struct App {
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Lastmile",
-    description = "Accounts in, provisioning and invoice lines out. Errors are application/problem+json (RFC 9457)."
+    description = "Accounts in, provisioning and invoice lines out. Errors are application/problem+json (RFC 9457), below /tmf-api in TM Forum's shape."
 ))]
 struct Api;
 
@@ -117,6 +118,7 @@ fn routes() -> (Router<App>, utoipa::openapi::OpenApi) {
         .merge(quarantine::routes())
         .merge(rollouts::routes())
         .merge(systems::routes())
+        .merge(tmf::routes())
         .merge(usage::routes())
         .merge(ways::routes())
         .merge(webhooks::routes())
@@ -138,6 +140,7 @@ fn router(app: App) -> Router {
         )
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async { method_not_allowed() })
+        .layer(from_fn(tmf::faced))
         .layer(from_fn_with_state(app.clone(), measured))
         .with_state(app)
 }

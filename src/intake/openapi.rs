@@ -23,25 +23,47 @@ const WITH_BODY: [(&str, &str); 2] =
 pub fn document(declared: Value) -> Value {
     let mut document = declared;
     let mut shapes: Value = serde_json::from_str(SHAPES).unwrap_or_default();
-    document["components"]["schemas"] = shapes["schemas"].take();
+    let schemas = shapes["schemas"].take();
+    document["components"]["schemas"] = schemas.clone();
     document["components"]["securitySchemes"] = json!({ "key": { "type": "http", "scheme": "bearer" } });
     for (path, methods) in document["paths"].as_object_mut().into_iter().flatten() {
-        let below_tenant = path.starts_with("/v1/");
+        let face = face(path);
         // What senders try an address with; it says nothing.
         methods.as_object_mut().map(|methods| methods.remove("head"));
         for (method, operation) in methods.as_object_mut().into_iter().flatten() {
             let route = format!("{} {path}", method.to_uppercase());
-            if below_tenant {
-                complete(operation, shapes["answers"][&route].as_str(), shapes["bodies"][&route].as_str());
-            } else {
-                plain(operation);
+            match face {
+                Some(face) => {
+                    let answer = shapes["answers"][&route].as_str();
+                    let is_list = answer.is_some_and(|name| schemas[name]["type"] == "array");
+                    complete(operation, (face, is_list), answer, shapes["bodies"][&route].as_str());
+                }
+                None => plain(operation),
             }
         }
     }
     document
 }
 
-fn complete(operation: &mut Value, answer: Option<&str>, body: Option<&str>) {
+/// How a route's callers are told of what they may not, and who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Face {
+    /// Below a tenant; problem documents.
+    Own,
+    /// TM Forum's.
+    Tmf,
+}
+
+/// `None`: it is for nobody in particular.
+fn face(path: &str) -> Option<Face> {
+    match path {
+        _ if path.starts_with("/v1/") => Some(Face::Own),
+        _ if path.starts_with(super::tmf::BASE) => Some(Face::Tmf),
+        _ => None,
+    }
+}
+
+fn complete(operation: &mut Value, (face, is_list): (Face, bool), answer: Option<&str>, body: Option<&str>) {
     operation["security"] = json!([{ "key": [] }]);
     let parameters = operation["parameters"].as_array_mut().into_iter().flatten();
     for parameter in parameters {
@@ -50,9 +72,12 @@ fn complete(operation: &mut Value, answer: Option<&str>, body: Option<&str>) {
     let actor = json!({ "name": "Lastmile-Actor", "in": "header", "required": false,
         "description": "The person this is done for, for the audit: 1 to 128 visible characters",
         "schema": { "type": "string", "minLength": 1, "maxLength": 128 } });
+    let tenant = json!({ "name": "Lastmile-Tenant", "in": "header", "required": false,
+        "description": "The tenant meant, where the key is no tenant's", "schema": { "type": "string" } });
+    let headers = [Some(actor), (face == Face::Tmf).then_some(tenant)].into_iter().flatten();
     match operation["parameters"].as_array_mut() {
-        Some(parameters) => parameters.push(actor),
-        None => operation["parameters"] = json!([actor]),
+        Some(parameters) => parameters.extend(headers),
+        None => operation["parameters"] = headers.collect(),
     }
     if let Some(name) = body {
         let mut content = operation["requestBody"]["content"].as_object().cloned().unwrap_or_default();
@@ -62,7 +87,11 @@ fn complete(operation: &mut Value, answer: Option<&str>, body: Option<&str>) {
     let has_body = operation["requestBody"].is_object();
     let has_key = operation["parameters"].as_array().into_iter().flatten().any(|one| one["name"] == "Idempotency-Key");
     let Some(responses) = operation["responses"].as_object_mut() else { return };
-    let with_body = WITH_BODY.iter().filter(|(status, _)| has_body || (has_key && *status == "422"));
+    let with_body = WITH_BODY.iter().filter(|(status, _)| match (face, *status) {
+        // Their APIs know 400 alone.
+        (Face::Tmf, "422") => false,
+        (_, status) => has_body || (has_key && status == "422"),
+    });
     for (status, description) in ALWAYS.iter().chain(with_body) {
         responses.entry(*status).or_insert_with(|| json!({ "description": description }));
     }
@@ -76,6 +105,11 @@ fn complete(operation: &mut Value, answer: Option<&str>, body: Option<&str>) {
         }
     }
     for (status, response) in responses {
+        if is_list && status.starts_with('2') {
+            let count = |what: &str| json!({ "required": true, "description": what, "schema": { "type": "integer" } });
+            response["headers"] =
+                json!({ "X-Total-Count": count("How many there are"), "X-Result-Count": count("How many these are") });
+        }
         let empty = matches!(status.as_str(), "204" | "304");
         let told = response.get_mut("content").and_then(Value::as_object_mut);
         for media in told.into_iter().flat_map(|content| content.values_mut()) {
@@ -86,6 +120,7 @@ fn complete(operation: &mut Value, answer: Option<&str>, body: Option<&str>) {
         if !empty && response["content"].is_null() {
             response["content"] = match status.starts_with('2') {
                 true => json!({ "application/json": { "schema": answer.map_or_else(|| json!({}), reference) } }),
+                false if face == Face::Tmf => json!({ "application/json": { "schema": reference("TmfError") } }),
                 false => json!({ "application/problem+json": { "schema": reference("Problem") } }),
             };
         }
@@ -95,6 +130,7 @@ fn complete(operation: &mut Value, answer: Option<&str>, body: Option<&str>) {
 /// What a name alone tells of a parameter.
 fn narrow(parameter: &mut Value) {
     let schema = match parameter["name"].as_str() {
+        Some("offset") => json!({ "type": "integer", "minimum": 0, "maximum": 100_000_000 }),
         Some("limit") => json!({ "type": "integer", "minimum": 1, "maximum": 1000 }),
         Some("since" | "from" | "to" | "at" | "as_of") if parameter["in"] == "query" && !is_date(parameter) => {
             json!({ "type": "string", "format": "date-time" })
@@ -142,7 +178,7 @@ mod tests {
         let document = document(declared());
         let mut routes = BTreeSet::new();
         for (path, methods) in document["paths"].as_object().expect("paths") {
-            let methods = methods.as_object().expect("methods").keys().filter(|_| path.starts_with("/v1/"));
+            let methods = methods.as_object().expect("methods").keys().filter(|_| face(path).is_some());
             routes.extend(methods.map(|method| format!("{} {path}", method.to_uppercase())));
         }
         let told: BTreeSet<String> = shapes["answers"].as_object().expect("answers").keys().cloned().collect();

@@ -129,6 +129,19 @@ impl Problem {
         self
     }
 
+    /// Rewrites the pointers of faults, for a caller who sent the document in another form.
+    pub fn repointed(mut self, pointer: impl Fn(&str) -> String) -> Self {
+        for fault in &mut self.0.errors {
+            fault.pointer = pointer(&fault.pointer);
+        }
+        self
+    }
+
+    /// The word of its type, its title, what is told of it, and every fault.
+    pub fn parts(&self) -> (&'static str, &'static str, &str, &[Fault]) {
+        (self.0.word, self.0.title, &self.0.detail, &self.0.errors)
+    }
+
     pub fn status(&self) -> StatusCode {
         self.0.status
     }
@@ -160,6 +173,8 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.0.status, self.document().to_string()).into_response();
+        // For a face that tells it in other words.
+        response.extensions_mut().insert(self.clone());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some((name, value)) = self.0.header

@@ -76,7 +76,7 @@ fn document(row: &AccountRow, elements: &[ElementRow], jobs: &[(i64, i64)]) -> V
 }
 
 /// All elements of a service as one: the worst state, the farthest desired, the least applied.
-fn provisioning(service: &str, elements: &[ElementRow], jobs: &[(i64, i64)]) -> Value {
+pub(super) fn provisioning(service: &str, elements: &[ElementRow], jobs: &[(i64, i64)]) -> Value {
     let gone = |element: &ElementRow| element.desired == Content::Absent && element.state == ElementState::Gone;
     let mine: Vec<&ElementRow> = elements
         .iter()

@@ -15,12 +15,12 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::caller::{ADMINS, Caller, OPERATORS, READERS};
-use super::idempotency::{Once, again};
+use super::idempotency::{Asking, Once, again};
 use super::problem::Problem;
 use super::request::{Asked, At, Document, PageQuery, cursor, limit, page};
 use crate::outgoing::{SigningKey, Target};
 use crate::store::events::{self, EventType, NewEvent};
-use crate::store::outlets::{self, Change, DeliveryRow, NewOutlet, OutletKind, OutletRow, REPLAY_MAX, Replayed};
+use crate::store::outlets::{self, Change, DeliveryRow, NewOutlet, OutletKind, OutletRow, REPLAY_MAX, Replayed, Shape};
 use crate::store::{StoreError, Tx, audit};
 use crate::vocabulary::hex;
 use crate::vocabulary::{Faults, Secret, Timestamp};
@@ -60,13 +60,13 @@ async fn list(State(app): State<App>, caller: Caller, Asked(query): Asked<PageQu
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewBody {
-    url: String,
+pub(super) struct NewBody {
+    pub url: String,
     #[serde(default)]
-    types: Vec<String>,
+    pub types: Vec<String>,
     #[serde(default)]
-    description: String,
-    secret: Option<Secret>,
+    pub description: String,
+    pub secret: Option<Secret>,
 }
 
 /// Makes a webhook for what happens from now on. Its secret is shown only in this answer.
@@ -84,8 +84,24 @@ async fn create(State(app): State<App>, caller: Caller, once: Once, body: Docume
         return Ok(again(kept));
     }
     let asked: NewBody = read(body)?;
+    let registered = register(&app, &caller, asked, Shape::Standard, &asking, shown).await?;
+    Ok((StatusCode::CREATED, Json(registered)).into_response())
+}
+
+/// Makes a webhook; how it is shown is the caller's, but for its secret where one was made.
+///
+/// **Errors**: every fault; 409 when the tenant has as many as it may.
+pub(super) async fn register(
+    app: &App,
+    caller: &Caller,
+    asked: NewBody,
+    shape: Shape,
+    asking: &Asking,
+    shown: impl Fn(&OutletRow) -> Value,
+) -> Result<Value, Problem> {
+    let tenant = caller.tenant.as_str();
     let mut faults = Faults::new();
-    check(&app, Some(&asked.url), Some(&asked.types), Some(&asked.description), &mut faults).await;
+    check(app, Some(&asked.url), Some(&asked.types), Some(&asked.description), &mut faults).await;
     if let Some(Err(error)) = asked.secret.as_ref().map(SigningKey::parse) {
         faults.add("/secret", error.to_string());
     }
@@ -104,6 +120,7 @@ async fn create(State(app): State<App>, caller: Caller, once: Once, body: Docume
         id: &id,
         tenant,
         kind: OutletKind::Webhook,
+        shape,
         url: &asked.url,
         types: &asked.types,
         description: &asked.description,
@@ -111,7 +128,7 @@ async fn create(State(app): State<App>, caller: Caller, once: Once, body: Docume
     };
     outlets::insert(&mut tx, &new, now).await?;
     let detail = json!({ "host": host(&asked.url), "types": asked.types });
-    note(&mut tx, &caller, "webhook.create", &id, &detail, now).await?;
+    note(&mut tx, caller, "webhook.create", &id, &detail, now).await?;
     let row = outlets::one(&mut tx, tenant, &id).await?.ok_or_else(Problem::internal)?;
     let mut answer = shown(&row);
     // What is kept for a repeated request must not hold the secret in clear.
@@ -120,7 +137,7 @@ async fn create(State(app): State<App>, caller: Caller, once: Once, body: Docume
     if !given {
         answer["secret"] = json!(secret.expose());
     }
-    Ok((StatusCode::CREATED, Json(answer)).into_response())
+    Ok(answer)
 }
 
 /// One webhook.
@@ -183,10 +200,23 @@ async fn change(
     responses((status = 204, description = "It is gone"), (status = 404, description = "No such webhook")))]
 async fn remove(State(app): State<App>, caller: Caller, At(path): At<(String, String)>) -> Result<StatusCode, Problem> {
     caller.may(ADMINS)?;
+    unregister(&app, &caller, &path.1, |_| true).await
+}
+
+/// Takes a webhook away, if it is one of those meant.
+pub(super) async fn unregister(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+    is_meant: impl Fn(&OutletRow) -> bool,
+) -> Result<StatusCode, Problem> {
     let mut tx = app.store.write().await?;
-    let row = found(&mut tx, &caller, &path.1).await?;
+    let row = found(&mut tx, caller, id).await?;
+    if !is_meant(&row) {
+        return Err(Problem::not_found());
+    }
     outlets::delete(&mut tx, caller.tenant.as_str(), &row.id).await?;
-    note(&mut tx, &caller, "webhook.delete", &row.id, &json!({ "host": host(&row.url) }), app.clock.now()).await?;
+    note(&mut tx, caller, "webhook.delete", &row.id, &json!({ "host": host(&row.url) }), app.clock.now()).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -426,6 +456,7 @@ pub fn shown(row: &OutletRow) -> Value {
         "id": row.id,
         "url": row.url,
         "types": row.types,
+        "shape": row.shape.as_str(),
         "description": row.description,
         "state": if row.enabled { "enabled" } else { "disabled" },
         "because": row.because,

@@ -4,7 +4,7 @@
 //! Write them in a transaction that is durable once committed (`Store::write`): a number that was shown must not come back
 //! with something else after a power cut.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::FromRow;
 
 use super::many::{Many, Of};
@@ -36,6 +36,12 @@ pub enum EventType {
     /// A push changed what an account is.
     AccountUpdated,
     AccountClosed,
+    /// A service is in service that was not.
+    ServiceCreated,
+    /// A push changed what a service is.
+    ServiceChanged,
+    /// A service has ended, or left its account.
+    ServiceClosed,
     /// Everything a service needs is as it is desired.
     ServiceProvisioned,
     /// Something a service needs could not be brought about; a person must look.
@@ -107,10 +113,13 @@ const FORGET: &str = "DELETE FROM event WHERE (tenant, sequence) IN
 
 impl EventType {
     /// Every type, in the order of the documentation.
-    pub const ALL: [EventType; 12] = [
+    pub const ALL: [EventType; 15] = [
         EventType::AccountCreated,
         EventType::AccountUpdated,
         EventType::AccountClosed,
+        EventType::ServiceCreated,
+        EventType::ServiceChanged,
+        EventType::ServiceClosed,
         EventType::ServiceProvisioned,
         EventType::ServiceFailed,
         EventType::UsageThreshold,
@@ -131,6 +140,9 @@ impl EventType {
             EventType::AccountCreated => "account.created",
             EventType::AccountUpdated => "account.updated",
             EventType::AccountClosed => "account.closed",
+            EventType::ServiceCreated => "service.created",
+            EventType::ServiceChanged => "service.changed",
+            EventType::ServiceClosed => "service.closed",
             EventType::ServiceProvisioned => "service.provisioned",
             EventType::ServiceFailed => "service.failed",
             EventType::ExceptionOpened => "exception.opened",
@@ -147,6 +159,9 @@ impl EventType {
             EventType::AccountCreated => "An account was pushed that was not there, or was closed before.",
             EventType::AccountUpdated => "A push changed what an account is.",
             EventType::AccountClosed => "An account is closed.",
+            EventType::ServiceCreated => "A service is in service that was not.",
+            EventType::ServiceChanged => "A push changed what a service is.",
+            EventType::ServiceClosed => "A service has ended, or left its account.",
             EventType::ServiceProvisioned => "Everything a service needs is in force.",
             EventType::ServiceFailed => "Something a service needs could not be brought about; a person must look.",
             EventType::HoldPlaced => "A hold restricts an account or one of its services.",
@@ -168,7 +183,10 @@ impl EventType {
                 &["account", "source", "revision", "source_revision", "status"]
             }
             EventType::AccountClosed => &["account", "source", "source_revision"],
-            EventType::ServiceProvisioned => &["account", "source", "service"],
+            EventType::ServiceCreated
+            | EventType::ServiceChanged
+            | EventType::ServiceClosed
+            | EventType::ServiceProvisioned => &["account", "source", "service"],
             EventType::ServiceFailed => &["account", "source", "service", "element", "reason"],
             EventType::HoldPlaced | EventType::HoldLifted => &["account", "source", "service", "hold"],
             EventType::UsageThreshold => &[
@@ -191,6 +209,19 @@ impl EventType {
             }
             EventType::WebhookTest => &["webhook"],
         }
+    }
+}
+
+impl Told {
+    /// What is told of one service of an account and says no more than that.
+    pub fn of_service(
+        kind: EventType,
+        (tenant, source, account): (&str, &str, &str),
+        service: &str,
+        at: Timestamp,
+    ) -> Self {
+        let payload = json!({ "account": account, "source": source, "service": service });
+        Self { tenant: tenant.to_owned(), kind, subject: format!("{source}/{account}/{service}"), payload, at }
     }
 }
 

@@ -33,6 +33,7 @@ pub mod elements;
 mod error;
 pub mod events;
 pub mod exceptions;
+pub mod faces;
 pub mod families;
 pub mod find;
 pub mod findings;

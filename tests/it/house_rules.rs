@@ -18,6 +18,7 @@ const FLOOR_1: &[(&str, &[&str])] = &[
     ("mediation", &["account"]),
     ("outgoing", &[]),
     ("reconcile", &["account", "mediation"]),
+    ("tmf", &["account", "billing", "provision"]),
 ];
 /// Services never import one another.
 const FLOOR_3: &[&str] = &["intake", "collector", "provisioner", "nas_control", "biller", "custodian", "dispatcher"];

@@ -65,6 +65,7 @@ mod tftp;
 mod tftp_storm;
 mod thresholds;
 mod tls;
+mod tmf;
 mod tshark;
 mod two_daemons;
 mod usage_parts;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lastmile::store::Dialect;
 use lastmile::store::events::{self, EventFilter, EventType, Told};
-use lastmile::store::outlets::{self, Entry, Health, NewOutlet, OutletKind, Progress, Replayed};
+use lastmile::store::outlets::{self, Entry, Health, NewOutlet, OutletKind, Progress, Replayed, Shape};
 use lastmile::vocabulary::Timestamp;
 use serde_json::json;
 
@@ -46,6 +46,7 @@ async fn outlet(bench: &Bench) -> &'static str {
         id: "wh_1",
         tenant: "acme",
         kind: OutletKind::Webhook,
+        shape: Shape::Standard,
         url: "https://a.example/",
         types: &[],
         description: "",

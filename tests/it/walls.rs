@@ -143,6 +143,41 @@ const RECORD: &str = "Cust#;Name;Package;Modem;Tel;State of account;Monthly char
                       W-1;Doe, Jane;RES-100;02:00:5e:10:20:3b;;live;49,95;77\nEND;1;\n";
 const PROFILE: &str = "homegrown-csv";
 
+/// The faces of TM Forum, whose addresses name no tenant: the key does.
+const FACES: &[Row] = &[
+    row("GET /tmf-api/ServiceActivationAndConfiguration/v4/service", EVERYBODY),
+    told(
+        "POST /tmf-api/ServiceActivationAndConfiguration/v4/service",
+        PUSHERS,
+        r#"{"state": "active", "serviceSpecification": {"id": "res-100"}, "id": "made",
+            "relatedParty": [{"id": "made-1", "role": "customer"}],
+            "serviceCharacteristic": [{"name": "radius", "value": {"username": "made@acme"}}]}"#,
+    ),
+    row("GET /tmf-api/ServiceActivationAndConfiguration/v4/service/{service}", EVERYBODY),
+    told(
+        "PATCH /tmf-api/ServiceActivationAndConfiguration/v4/service/{service}",
+        PUSHERS,
+        r#"{"serviceSpecification": {"id": "res-300"}}"#,
+    ),
+    row("DELETE /tmf-api/ServiceActivationAndConfiguration/v4/service/{service}", PUSHERS),
+    row("GET /tmf-api/ServiceActivationAndConfiguration/v4/monitor", EVERYBODY),
+    row("GET /tmf-api/ServiceActivationAndConfiguration/v4/monitor/{monitor}", EVERYBODY),
+    told(
+        "POST /tmf-api/ServiceActivationAndConfiguration/v4/hub",
+        ADMINS,
+        r#"{"callback": "https://8.8.8.8/listener", "query": "eventType=ServiceCreateEvent"}"#,
+    ),
+    row("DELETE /tmf-api/ServiceActivationAndConfiguration/v4/hub/{listener}", ADMINS),
+    row("GET /tmf-api/serviceInventory/v4/service", EVERYBODY),
+    row("GET /tmf-api/serviceInventory/v4/service/{service}", EVERYBODY),
+    asked("GET /tmf-api/usageManagement/v4/usage", EVERYBODY, "relatedParty.id=acme-1"),
+    row("GET /tmf-api/usageManagement/v4/usage/{usage}", EVERYBODY),
+    row("GET /tmf-api/customerBillManagement/v4/appliedCustomerBillingRate", EVERYBODY),
+    row("GET /tmf-api/customerBillManagement/v4/appliedCustomerBillingRate/{line}", EVERYBODY),
+    row("GET /tmf-api/customerBillManagement/v4/billCycle", EVERYBODY),
+    row("GET /tmf-api/customerBillManagement/v4/billCycle/{cycle}", EVERYBODY),
+];
+
 /// An account is made by naming it: with another tenant's id it becomes one of the caller's own.
 const CREATES: &str = "PUT /accounts/{id}";
 
@@ -313,6 +348,13 @@ fn every_route_has_its_row_and_every_row_a_route() {
     site.prepare(CATALOG);
     let _daemon = site.start();
     let document = http::request(site.http_port, "GET", "/openapi.json", &[], None).expect("an answer").json();
+    let faces = document["paths"].as_object().expect("paths").iter().filter(|(path, _)| path.starts_with("/tmf-api/"));
+    let faces = faces.flat_map(|(path, methods)| {
+        let methods = methods.as_object().expect("methods").keys();
+        methods.map(move |method| format!("{} {path}", method.to_uppercase()))
+    });
+    let rows: BTreeSet<String> = FACES.iter().map(|row| row.route.to_owned()).collect();
+    assert_eq!(rows, faces.collect::<BTreeSet<_>>(), "say in FACES who may call a route");
     let routes = routes(&document);
     let rows: BTreeSet<String> = ROWS.iter().map(|row| row.route.to_owned()).collect();
     assert_eq!(rows, routes.keys().cloned().collect::<BTreeSet<_>>(), "say in ROWS who may call a route");
@@ -460,6 +502,133 @@ fn no_role_reaches_another_tenant_by_any_route_method_or_id() {
     let wrong = wrong.into_inner();
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
     assert_eq!(watched.map(theirs), before, "nothing of theirs was touched");
+}
+
+impl Walls {
+    fn face(&self, key: Option<&str>, row: &Row, ids: &BTreeMap<&str, String>, query: &str, tenant: &str) -> Answer {
+        let (method, path) = row.route.split_once(' ').expect("a method and a path");
+        let path = ids.iter().fold(path.to_owned(), |path, (name, id)| path.replace(name, id));
+        assert!(!path.contains('{'), "{path}: the test has no such id");
+        let queries: Vec<&str> = [row.query, query].into_iter().filter(|query| !query.is_empty()).collect();
+        let mark = if queries.is_empty() { "" } else { "?" };
+        let bearer = key.map(|key| format!("Bearer {key}"));
+        let mut headers: Vec<(&str, &str)> = bearer.iter().map(|bearer| ("Authorization", bearer.as_str())).collect();
+        if !tenant.is_empty() {
+            headers.push(("Lastmile-Tenant", tenant));
+        }
+        let address = format!("{path}{mark}{}", queries.join("&"));
+        http::request(self.site.http_port, method, &address, &headers, row.body).expect("an answer")
+    }
+}
+
+#[test]
+fn no_role_reaches_another_tenant_by_a_face_of_tm_forum() {
+    let walls = Walls::over(Site::sqlite());
+    let listener = FACES.iter().find(|row| row.route.contains("POST") && row.route.ends_with("/hub")).expect("a row");
+    let made = walls.face(Some(&walls.keys["theirs"]), listener, &BTreeMap::new(), "", "");
+    assert_eq!(made.status, 201, "{}", made.body);
+    let text = |place: &str| walls.theirs[place].clone();
+    let theirs: BTreeMap<&str, String> = [
+        ("{service}", "zzother-1:zzother-svc".to_owned()),
+        ("{monitor}", text("/jobs/{job}")),
+        ("{listener}", made.json()["id"].as_str().expect("an id").to_owned()),
+        ("{usage}", "zzother-1:1".to_owned()),
+        ("{line}", text("/invoice-lines/{id}")),
+        ("{cycle}", "zzother-cycle".to_owned()),
+    ]
+    .into();
+    let nothing: BTreeMap<&str, String> = [
+        ("{service}", "nobody-9:nobody-9".to_owned()),
+        ("{monitor}", "999999999".to_owned()),
+        ("{listener}", "nobody-9".to_owned()),
+        ("{usage}", "nobody-9:1".to_owned()),
+        ("{line}", "nobody-9".to_owned()),
+        ("{cycle}", "nobody-9".to_owned()),
+    ]
+    .into();
+    let account = || {
+        let mut account = walls.daemon.api(&walls.keys["theirs"], "GET", "zzother/accounts/zzother-1", None).json();
+        account["services"][0]["provisioning"] = Value::Null;
+        account
+    };
+    let before = account();
+    let mut wrong = Vec::new();
+    for row in FACES {
+        let has_id = row.route.contains('{');
+        for (who, key) in walls.keys.iter().filter(|(who, _)| **who != "theirs") {
+            let call = |ids, query: &str, tenant: &str| walls.face(Some(key), row, ids, query, tenant);
+            let mut same = |what: &str, found: &Answer, expected: &Answer| {
+                if face(found) != face(expected) {
+                    wrong.push(format!("{} as {who}, {what}: {:?}, not {:?}", row.route, face(found), face(expected)));
+                }
+            };
+            // Whoever names another tenant is told the same as whoever names none that there is.
+            let nobody = call(&nothing, "", "nobody");
+            same("their name", &call(&theirs, "", "zzother"), &nobody);
+            let may = row.roles.contains(who);
+            let found = call(&theirs, "", "");
+            if has_id {
+                same("their ids", &found, &call(&nothing, "", ""));
+            }
+            for filter in ["relatedParty.id", "billingAccount.id"] {
+                let knows = |word: &str| row.route.starts_with("GET") && row.route.ends_with(word);
+                if (filter == "relatedParty.id" && knows("/service"))
+                    || (filter == "billingAccount.id" && knows("Rate"))
+                {
+                    let absent = call(&nothing, &format!("{filter}=nobody-9"), "");
+                    same(filter, &call(&nothing, &format!("{filter}=zzother-1"), ""), &absent);
+                }
+            }
+            if nobody.status != 404 {
+                wrong.push(format!("{} as {who}: a tenant that does not exist gave {:?}", row.route, face(&nobody)));
+            }
+            let expected = match (may, has_id) {
+                (false, _) => found.status == 403,
+                (true, true) => found.status == 404,
+                // The second who orders finds it there.
+                (true, false) => found.status < 300 || found.status == 409,
+            };
+            if !expected || (row.body.is_none() && found.body.contains(MARK)) {
+                wrong.push(format!("{} as {who}: {} {}", row.route, found.status, found.body));
+            }
+            if found.status >= 400 && (found.json()["@type"] != "Error" || found.json()["code"].is_null()) {
+                wrong.push(format!("{} as {who} is refused in another shape: {}", row.route, found.body));
+            }
+        }
+        let unknown = "lm_0000000000000000000000000000000000000000000000000000000000000000";
+        for key in [None, Some(unknown)] {
+            let (found, named) = (walls.face(key, row, &theirs, "", ""), walls.face(key, row, &theirs, "", "zzother"));
+            if found.status != 401 || face(&found) != face(&named) {
+                wrong.push(format!("{} without a key: {} {}", row.route, found.status, named.status));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(account(), before, "nothing of theirs was touched");
+    let gone = walls.face(Some(&walls.keys["theirs"]), &FACES[8], &theirs, "", "");
+    assert_eq!(gone.status, 204, "their listener is still there: {}", gone.body);
+    // A key of one source finds nothing of another's.
+    let made = walls.site.json(&["key", "create", "--tenant", "acme", "--role", "admin", "--source", "elsewhere"]);
+    let bound = made["key"].as_str().expect("a key");
+    let own: BTreeMap<&str, String> = [("{service}", "acme-1:acme-svc".to_owned()), ("{usage}", "acme-1:1".to_owned())]
+        .into_iter()
+        .chain([("{monitor}", walls.ids_of_acme()["/jobs/{job}"].clone()), ("{line}", own_line(&walls))])
+        .collect();
+    for row in FACES.iter().filter(|row| own.keys().any(|name| row.route.contains(*name))) {
+        let found = walls.face(Some(bound), row, &own, "", "");
+        assert_eq!(face(&found), face(&walls.face(Some(bound), row, &nothing, "", "")), "{}", row.route);
+        assert_eq!(found.status, 404, "{}: {}", row.route, found.body);
+    }
+    for row in FACES.iter().filter(|row| row.route.starts_with("GET") && !row.route.contains('{')) {
+        let found = walls.face(Some(bound), row, &own, "", "");
+        let empty = row.route.ends_with("billCycle") || found.body == "[]";
+        assert!(found.status == 200 && empty, "{}: {} {}", row.route, found.status, found.body);
+    }
+}
+
+fn own_line(walls: &Walls) -> String {
+    let lines = walls.daemon.api(&walls.keys["admin"], "GET", "acme/invoice-lines?limit=1", None).json();
+    lines["items"][0]["id"].as_str().expect("a line").to_owned()
 }
 
 #[test]

@@ -123,6 +123,10 @@ pub(super) async fn finish(
     let mut changes = Vec::new();
     for known in accounts::known_services(tx, &[row.id]).await? {
         if let Some(service) = document.service(&known.row.external_id) {
+            if document.status_of(service) != Status::Terminated {
+                let of = (row.tenant.as_str(), row.source.as_str(), row.external_id.as_str());
+                tx.tell(Told::of_service(EventType::ServiceClosed, of, &service.id, now));
+            }
             let facts = ServiceFacts { status: Status::Terminated, ..ServiceFacts::of(&document, service, &[]) };
             changes.extend(known.change(facts, true, now)?);
         }

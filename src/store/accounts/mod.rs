@@ -87,6 +87,13 @@ static THESE_BY_ID: Many<1> = Many::new(
      FROM new CROSS JOIN account WHERE account.id = new.id ORDER BY account.id",
 );
 const BY_ID: &str = select_account!("WHERE id = $1");
+static BY_IDS: Many<1> = Many::new(
+    [("id", Of::Integer)],
+    "SELECT account.id, account.tenant, account.source, account.external_id, account.revision, account.source_revision,
+            account.document, account.etag, account.stale_pushes, account.created_at, account.updated_at,
+            account.close_at, account.closed_at
+     FROM new CROSS JOIN account WHERE account.id = new.id ORDER BY account.id",
+);
 const BY_ID_LOCKED: &str = select_account!("WHERE id = $1 FOR UPDATE");
 const LIST: &str = select_account!(
     "WHERE tenant = $1
@@ -214,6 +221,12 @@ pub async fn these_by_id(tx: &mut Tx, ids: &[i64]) -> Result<Vec<AccountRow>, St
 pub async fn by_id(tx: &mut Tx, id: i64) -> Result<Option<AccountRow>, StoreError> {
     let row: Option<Row> = on!(tx, c => sqlx::query_as(BY_ID).bind(id).fetch_optional(c).await)?;
     row.map(AccountRow::try_from).transpose()
+}
+
+/// As `by_id`, for many.
+pub async fn by_ids(tx: &mut Tx, ids: &[i64]) -> Result<Vec<AccountRow>, StoreError> {
+    let rows: Vec<Row> = BY_IDS.fetch(tx, ids.iter().map(|id| [(*id).into()]).collect()).await?;
+    rows.into_iter().map(AccountRow::try_from).collect()
 }
 
 /// As `by_id`; on PostgreSQL nobody else changes it until the transaction ends.

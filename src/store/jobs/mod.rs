@@ -355,7 +355,7 @@ pub fn subject(element: &ElementRow) -> String {
 }
 
 /// Jobs by their ids.
-async fn these(tx: &mut Tx, ids: &[i64]) -> Result<Vec<JobRow>, StoreError> {
+pub(super) async fn these(tx: &mut Tx, ids: &[i64]) -> Result<Vec<JobRow>, StoreError> {
     let rows: Vec<Row> = THESE.fetch(tx, ids.iter().map(|id| [(*id).into()]).collect()).await?;
     rows.into_iter().map(JobRow::try_from).collect()
 }

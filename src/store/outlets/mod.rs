@@ -23,12 +23,22 @@ pub enum OutletKind {
     File,
 }
 
+/// In which form an outlet's events are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Standard Webhooks: type, timestamp, data.
+    Standard,
+    /// TM Forum's envelope.
+    Tmf,
+}
+
 /// One outlet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutletRow {
     pub id: String,
     pub tenant: String,
     pub kind: OutletKind,
+    pub shape: Shape,
     /// The endpoint's URL; of others the name of what the configuration describes.
     pub url: String,
     /// Types of events it wants; empty: all.
@@ -91,7 +101,7 @@ pub const REPLAY_MAX: i64 = 10_000;
 macro_rules! select_outlet {
     ($rest:literal) => {
         concat!(
-            "SELECT id, tenant, kind, url, types, description, state, because, secret, previous_secret, previous_until,
+            "SELECT id, tenant, kind, shape, url, types, description, state, because, secret, previous_secret, previous_until,
                     position, slow_until, failures, failing_since, delivered, last_delivered_at, created_at, updated_at
              FROM outlet ",
             $rest
@@ -102,9 +112,9 @@ use select_outlet;
 
 const INSERT: &str =
     "INSERT INTO outlet (id, tenant, kind, url, types, description, state, secret, position, created_at,
-        updated_at)
+        updated_at, shape)
      SELECT $1, $2, $3, $4, $5, $6, 'enabled', $7,
-        COALESCE((SELECT last FROM event_sequence WHERE event_sequence.tenant = $2), 0), $8, $8
+        COALESCE((SELECT last FROM event_sequence WHERE event_sequence.tenant = $2), 0), $8, $8, $9
      WHERE NOT EXISTS (SELECT 1 FROM outlet WHERE id = $1) AND EXISTS (SELECT 1 FROM tenant WHERE tenant.id = $2)";
 const OF_TENANT: &str = select_outlet!("WHERE tenant = $1 AND kind = $2 AND id > $3 ORDER BY id LIMIT $4");
 const ALL: &str = select_outlet!("WHERE ($1 IS NULL OR tenant = $1) ORDER BY tenant, kind, id LIMIT 10000");
@@ -172,6 +182,19 @@ impl OutletKind {
     }
 }
 
+impl Shape {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Shape::Standard => "standard",
+            Shape::Tmf => "tmf",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Shape::Standard, Shape::Tmf].into_iter().find(|shape| shape.as_str() == text)
+    }
+}
+
 /// Where a secret of an outlet is sealed to.
 pub fn secret_place(tenant: &str, id: &str) -> String {
     format!("{tenant}/outlet/{id}/secret")
@@ -183,6 +206,7 @@ pub struct NewOutlet<'a> {
     pub id: &'a str,
     pub tenant: &'a str,
     pub kind: OutletKind,
+    pub shape: Shape,
     pub url: &'a str,
     pub types: &'a [String],
     pub description: &'a str,
@@ -201,6 +225,7 @@ pub async fn insert(tx: &mut Tx, new: &NewOutlet<'_>, now: Timestamp) -> Result<
         .bind(new.description)
         .bind(new.secret)
         .bind(to_micros(now))
+        .bind(new.shape.as_str())
         .execute(c)
         .await.map(|done| done.rows_affected()))?;
     Ok(done == 1)
@@ -342,6 +367,7 @@ struct Row {
     id: String,
     tenant: String,
     kind: String,
+    shape: String,
     url: String,
     types: String,
     description: String,
@@ -369,6 +395,7 @@ impl TryFrom<Row> for OutletRow {
         let maybe = |micros: Option<i64>, column| micros.map(|micros| at(micros, column)).transpose();
         Ok(Self {
             kind: OutletKind::parse(&row.kind).ok_or_else(|| corrupt("kind"))?,
+            shape: Shape::parse(&row.shape).ok_or_else(|| corrupt("shape"))?,
             types: serde_json::from_str(&row.types).map_err(|_| corrupt("types"))?,
             enabled: row.state == "enabled",
             previous: row.previous_secret.zip(maybe(row.previous_until, "previous_until")?),

@@ -47,8 +47,15 @@ const DROPPED: [&str; 11] = [
     "DELETE FROM catalog_follow WHERE account_id = $1",
     "DELETE FROM element WHERE account_id = $1",
 ];
-/// What ways in keep by the account's name: tenant, source and external id.
-const BY_NAME: [&str; 2] = [
+/// What ways in keep by the account's name: tenant, source and external id. Of lists that are compared the whole goes: nobody
+/// can say which of its octets are whose, and one without a piece must not be taken for a whole one.
+const BY_NAME: [&str; 5] = [
+    "UPDATE sync SET state = 'failed', error = 'a person in it was erased; send it again', claimed_until = NULL
+     WHERE tenant = $1 AND source = $2 AND state IN ('receiving', 'received', 'planned', 'applying')
+       AND CAST($3 AS TEXT) IS NOT NULL",
+    "DELETE FROM sync_part WHERE sync IN (SELECT id FROM sync WHERE tenant = $1 AND source = $2)
+       AND CAST($3 AS TEXT) IS NOT NULL",
+    "DELETE FROM sync_finding WHERE account = $3 AND sync IN (SELECT id FROM sync WHERE tenant = $1 AND source = $2)",
     "DELETE FROM held_change WHERE tenant = $1 AND source = $2 AND account = $3",
     "DELETE FROM observation WHERE tenant = $1 AND source = $2 AND account = $3",
 ];
@@ -60,7 +67,18 @@ macro_rules! mention {
         Many::new([("word", Of::Text), ("tenant", Of::Text)], concat!($text, " RETURNING CAST(1 AS BIGINT)"))
     };
 }
-static MENTIONS: [Many<2>; 13] = [
+static MENTIONS: [Many<2>; 15] = [
+    mention!(
+        "DELETE FROM sync_finding WHERE sync IN (SELECT id FROM sync WHERE tenant IN (SELECT tenant FROM new))
+            AND EXISTS (SELECT 1 FROM new WHERE LOWER(sync_finding.document) LIKE new.word ESCAPE '!')"
+    ),
+    mention!(
+        "UPDATE sync SET report = NULL, result = NULL,
+            error = CASE WHEN error IS NULL THEN NULL ELSE 'a person in it was erased; send it again' END
+         WHERE EXISTS (SELECT 1 FROM new WHERE sync.tenant = new.tenant
+            AND (LOWER(report) LIKE new.word ESCAPE '!' OR LOWER(result) LIKE new.word ESCAPE '!'
+                 OR LOWER(error) LIKE new.word ESCAPE '!'))"
+    ),
     mention!(
         "DELETE FROM idempotency WHERE EXISTS (SELECT 1 FROM new WHERE new.tenant = idempotency.tenant
             AND (LOWER(response) LIKE new.word ESCAPE '!' OR LOWER(key) LIKE new.word ESCAPE '!'))"
@@ -291,7 +309,10 @@ const WORDS_AT_ONCE: usize = 256;
 const EMPTY_TRIES: u32 = 50;
 const EMPTY_POLL: std::time::Duration = std::time::Duration::from_millis(200);
 /// What an erasure writes, so that dead rows go too.
-const VACUUMED: [&str; 32] = [
+const VACUUMED: [&str; 35] = [
+    "VACUUM sync",
+    "VACUUM sync_part",
+    "VACUUM sync_finding",
     "VACUUM account",
     "VACUUM holder",
     "VACUUM session",

@@ -16,7 +16,8 @@ use serde_json::json;
 use super::guard::{self, Guard};
 use super::{Done, Ground, Push, Stop, holding, lineage, service_changes};
 use crate::account::{
-    Account, Decision, Hold, Loss, Pushed, SecretChange, SecretDigests, Stored, content_tag, decide, losses,
+    Account, Decision, Hold, Loss, Pushed, SecretChange, SecretDigests, Service, Status, Stored, content_tag, decide,
+    losses,
 };
 use crate::intake::catalogs::TenantCatalog;
 use crate::intake::problem::Problem;
@@ -468,8 +469,12 @@ fn tell(drafts: &[Draft<'_>], tx: &mut Tx, now: Timestamp) {
                 "source_revision": draft.source_revision(), "status": account.status,
             }),
         ));
-        let before = draft.considered.row.as_ref().filter(|row| row.closed_at.is_none());
-        let before = before.map(|row| row.document.holds.as_slice()).unwrap_or_default();
+        let stored = draft.considered.row.as_ref().filter(|row| row.closed_at.is_none()).map(|row| &row.document);
+        for (kind, service) in told_of_services(stored, account) {
+            let of = (key.tenant.as_str(), key.source.as_str(), key.external_id.as_str());
+            tx.tell(Told::of_service(kind, of, service, now));
+        }
+        let before = stored.map(|stored| stored.holds.as_slice()).unwrap_or_default();
         let changed = |kind, hold: &Hold| {
             event(kind, json!({ "account": key.external_id, "source": key.source, "service": null, "hold": hold }))
         };
@@ -480,6 +485,26 @@ fn tell(drafts: &[Draft<'_>], tx: &mut Tx, now: Timestamp) {
             tx.tell(changed(EventType::HoldLifted, hold));
         }
     }
+}
+
+/// What a push does to the services of an account, in the order of its document; those that left it come last.
+fn told_of_services<'a>(before: Option<&'a Account>, after: &'a Account) -> Vec<(EventType, &'a str)> {
+    fn living(account: &Account) -> impl Iterator<Item = &Service> {
+        account.services.iter().filter(|service| account.status_of(service) != Status::Terminated)
+    }
+    let known = |id: &str| living(before?).find(|service| service.id == id);
+    let mut told = Vec::new();
+    for service in living(after) {
+        match known(&service.id) {
+            None => told.push((EventType::ServiceCreated, service.id.as_str())),
+            Some(stored) if stored != service => told.push((EventType::ServiceChanged, service.id.as_str())),
+            Some(_) => {}
+        }
+    }
+    let stays = |id: &str| living(after).any(|service| service.id == id);
+    let gone = before.into_iter().flat_map(living).filter(|service| !stays(&service.id));
+    told.extend(gone.map(|service| (EventType::ServiceClosed, service.id.as_str())));
+    told
 }
 
 /// The answer to a push that is written; `jobs` are those that were active before.
