@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use super::calendar::{BillCycle, CalendarError};
-use crate::usage::{Amount, FoldError, LedgerBucket};
+use crate::usage::Wide;
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// How wide a row of the view is.
@@ -24,15 +24,13 @@ pub struct UsageRow {
     pub service: String,
     pub from: Timestamp,
     pub until: Timestamp,
-    pub amount: Amount,
+    pub amount: Wide,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ViewError {
     #[error(transparent)]
     Calendar(#[from] CalendarError),
-    #[error("a sum leaves 64 bits")]
-    Overflow,
     #[error("the range holds more than {ROWS_MAX} rows; ask for less, or by day")]
     TooLong,
 }
@@ -50,17 +48,17 @@ impl FromStr for By {
     }
 }
 
-/// Sums pieces by service and row, in order of service and time. Rows without usage are left out.
+/// Sums pieces (service, when it begins in microseconds, how much) by service and row, in order of service and time. Rows without usage are left out.
 pub fn sum(
-    pieces: impl IntoIterator<Item = (String, LedgerBucket)>,
+    pieces: impl IntoIterator<Item = (String, i64, Wide)>,
     cycle: &BillCycle,
     by: By,
 ) -> Result<Vec<UsageRow>, ViewError> {
-    let mut rows: BTreeMap<(String, Timestamp), (Timestamp, Amount)> = BTreeMap::new();
-    for (service, bucket) in pieces {
-        let (from, until) = row_of(bucket.from_at, cycle, by)?;
-        let row = rows.entry((service, from)).or_insert((until, Amount::default()));
-        row.1 = row.1.plus(bucket.amount).map_err(|FoldError::Overflow| ViewError::Overflow)?;
+    let mut rows: BTreeMap<(String, Timestamp), (Timestamp, Wide)> = BTreeMap::new();
+    for (service, from_at, amount) in pieces {
+        let (from, until) = row_of(from_at, cycle, by)?;
+        let row = rows.entry((service, from)).or_insert((until, Wide::default()));
+        row.1 = row.1.plus(amount);
         if rows.len() > ROWS_MAX {
             return Err(ViewError::TooLong);
         }
@@ -89,10 +87,17 @@ fn row_of(at: i64, cycle: &BillCycle, by: By) -> Result<(Timestamp, Timestamp), 
 }
 
 /// The sum over all rows.
-pub fn total(rows: &[UsageRow]) -> Result<Amount, ViewError> {
-    rows.iter()
-        .try_fold(Amount::default(), |sum, row| sum.plus(row.amount))
-        .map_err(|FoldError::Overflow| ViewError::Overflow)
+pub fn total(rows: &[UsageRow]) -> Wide {
+    rows.iter().fold(Wide::default(), |sum, row| sum.plus(row.amount))
+}
+
+/// A sum as JSON: a number, or where a number of 64 bits does not hold it, its digits.
+pub fn digits(sum: i128) -> serde_json::Value {
+    match (i64::try_from(sum), u64::try_from(sum)) {
+        (Ok(number), _) => number.into(),
+        (_, Ok(number)) => number.into(),
+        _ => sum.to_string().into(),
+    }
 }
 
 /// The cycle of a subscriber whose own is not in the catalog: calendar months in UTC.
@@ -126,10 +131,21 @@ mod tests {
     use super::*;
     use crate::vocabulary::{Zone, parse_instant};
 
-    fn piece(from: &str, in_octets: i64) -> (String, LedgerBucket) {
+    fn piece(from: &str, in_octets: i128) -> (String, i64, Wide) {
         let from_at = to_micros(parse_instant(from).expect(from));
-        let amount = Amount { in_octets, ..Amount::default() };
-        ("A-1".to_owned(), LedgerBucket { from_at, until_at: from_at + HOUR, amount })
+        ("A-1".to_owned(), from_at, Wide { in_octets, ..Wide::default() })
+    }
+
+    #[test]
+    fn sums_that_leave_64_bits_are_sums() {
+        let most = i128::from(i64::MAX);
+        let pieces = (0..3).map(|_| piece("2026-11-10T06:00:00Z", most));
+        let rows = sum(pieces, &fallback_cycle(), By::Hour).expect("sums");
+        assert_eq!((rows[0].amount.in_octets, total(&rows).in_octets), (3 * most, 3 * most));
+        assert_eq!(digits(most).to_string(), "9223372036854775807");
+        assert_eq!(digits(2 * most).to_string(), "18446744073709551614");
+        assert_eq!(digits(3 * most).to_string(), "\"27670116110564327421\"");
+        assert_eq!(digits(-3 * most).to_string(), "\"-27670116110564327421\"");
     }
 
     #[test]
@@ -142,9 +158,9 @@ mod tests {
         let pieces =
             vec![piece("2026-11-10T05:00:00Z", 1), piece("2026-11-10T06:00:00Z", 2), piece("2026-11-11T05:00:00Z", 4)];
         let rows = sum(pieces, &cycle, By::Day).expect("sums");
-        let seen: Vec<(String, i64)> = rows.iter().map(|row| (row.from.to_string(), row.amount.in_octets)).collect();
+        let seen: Vec<(String, i128)> = rows.iter().map(|row| (row.from.to_string(), row.amount.in_octets)).collect();
         assert_eq!(seen, [("2026-11-09T06:00:00Z".to_owned(), 1), ("2026-11-10T06:00:00Z".to_owned(), 6)]);
-        assert_eq!(total(&rows).expect("fits").in_octets, 7);
+        assert_eq!(total(&rows).in_octets, 7);
     }
 
     #[test]
@@ -170,7 +186,10 @@ mod tests {
 
     #[test]
     fn rows_that_cancel_are_left_out_and_services_are_apart() {
-        let other = |from: &str, octets: i64| ("B-2".to_owned(), piece(from, octets).1);
+        let other = |from: &str, octets: i128| {
+            let (_, from_at, amount) = piece(from, octets);
+            ("B-2".to_owned(), from_at, amount)
+        };
         let pieces = vec![
             piece("2026-11-10T06:00:00Z", 5),
             piece("2026-11-10T06:00:00Z", -5),
@@ -178,12 +197,12 @@ mod tests {
             piece("2026-11-10T08:00:00Z", 1),
         ];
         let rows = sum(pieces, &fallback_cycle(), By::Hour).expect("sums");
-        let shown: Vec<(&str, i64)> = rows.iter().map(|row| (row.service.as_str(), row.amount.in_octets)).collect();
+        let shown: Vec<(&str, i128)> = rows.iter().map(|row| (row.service.as_str(), row.amount.in_octets)).collect();
         assert_eq!(shown, [("A-1", 1), ("B-2", 7)]);
         let most = |number: i64| {
             let pieces = (0..number).map(|hour| {
-                let (service, bucket) = piece("2026-11-10T06:00:00Z", 1);
-                (service, LedgerBucket { from_at: bucket.from_at + hour * HOUR, ..bucket })
+                let (service, from_at, amount) = piece("2026-11-10T06:00:00Z", 1);
+                (service, from_at + hour * HOUR, amount)
             });
             sum(pieces, &fallback_cycle(), By::Hour).map(|rows| rows.len())
         };

@@ -205,28 +205,79 @@ fn read(
     let (period, tax) = (place(&columns.line_period), place(&columns.tax));
     let told = Told { service: service.is_some(), charge: charge.is_some(), period: period.is_some() };
     let mut theirs = Vec::new();
+    let mut bad = Bad::default();
     for row in rows.records() {
-        let row = row.map_err(unreadable)?;
+        // A row that is no row ends the reading: where the next one begins is not known for certain.
+        let row = match row {
+            Ok(row) => row,
+            Err(error) if matches!(error.kind(), csv::ErrorKind::Io(_)) => return Err(unreadable(error)),
+            Err(error) => {
+                let line = error.position().map_or(0, csv::Position::line);
+                bad.add(line, error.to_string());
+                continue;
+            }
+        };
         let line = row.position().map_or(0, csv::Position::line);
-        let wrong = |what: String| CliError::failed(format!("{} line {line}: {what}", file.display()));
         let text = |place: usize| row.get(place).unwrap_or("");
         let own = |place: Option<usize>| place.map(|place| text(place).to_owned());
-        let period = match own(period) {
-            Some(name) => Some(day(&name, cycle).ok_or_else(|| wrong(format!("{name:?} is no period of the cycle")))?),
-            None => None,
+        let mut minor = |text: &str| {
+            let found = minor(text, currency);
+            if found.is_none() {
+                bad.add(line, format!("{text:?} is no amount in whole minor units of {currency}"));
+            }
+            found
         };
-        let minor = |text: &str| {
-            minor(text, currency)
-                .ok_or_else(|| wrong(format!("{text:?} is no amount in whole minor units of {currency}")))
-        };
-        theirs.push(Theirs {
-            key: Key { account: text(account).to_owned(), service: own(service), charge: own(charge), period },
-            amount: minor(text(amount))?,
-            tax: tax.map(|place| minor(text(place))).transpose()?,
+        let (amount, tax) = (minor(text(amount)), tax.map(|place| minor(text(place))));
+        let period = own(period).map(|name| {
+            let found = day(&name, cycle);
+            if found.is_none() {
+                bad.add(line, format!("{name:?} is no period of the cycle"));
+            }
+            found
         });
+        if let (Some(amount), None | Some(Some(_)), None | Some(Some(_))) = (amount, tax, &period) {
+            let key = Key {
+                account: text(account).to_owned(),
+                service: own(service),
+                charge: own(charge),
+                period: period.flatten(),
+            };
+            theirs.push(Theirs { key, amount, tax: tax.flatten() });
+        }
     }
+    bad.settle(file)?;
     Ok((theirs, told))
 }
+
+/// What is wrong with the rows of a file: the first `NAMED_MAX` are named, the others counted.
+#[derive(Default)]
+struct Bad {
+    named: Vec<String>,
+    rest: usize,
+}
+
+impl Bad {
+    fn add(&mut self, line: u64, what: String) {
+        match self.named.len() < NAMED_MAX {
+            true => self.named.push(format!("line {line}: {what}")),
+            false => self.rest += 1,
+        }
+    }
+
+    /// **Errors**: everything that is wrong, each on a line of its own.
+    fn settle(self, file: &Path) -> Result<(), CliError> {
+        if self.named.is_empty() {
+            return Ok(());
+        }
+        let more = if self.rest > 0 { format!("\nand {} more", self.rest) } else { String::new() };
+        let all = self.named.len() + self.rest;
+        let named = self.named.join("\n");
+        Err(CliError::failed(format!("{}: {all} faults; nothing was compared:\n{named}{more}", file.display())))
+    }
+}
+
+/// Faults of a file that are named.
+const NAMED_MAX: usize = 100;
 
 /// First day of the period that a text names.
 fn day(name: &str, cycle: &BillCycle) -> Option<String> {

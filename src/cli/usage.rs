@@ -73,18 +73,19 @@ async fn show(
     let (from, to) = (from.unwrap_or(period.start), to.unwrap_or(period.end));
     let edges = view::edges(&cycle, from, to)?;
     let pieces = of_account(&mut tx, id, from, to, &edges).await?;
-    let rows = view::sum(pieces.into_iter().map(|piece| (piece.service, piece.bucket)), &cycle, by)?;
-    let total = view::total(&rows)?;
+    let rows = view::sum(pieces.into_iter().map(|piece| (piece.service, piece.from_at, piece.amount)), &cycle, by)?;
+    let total = view::total(&rows);
     if context.json {
         let items: Vec<_> = rows
             .iter()
             .map(|row| {
-                json!({ "service": row.service, "from": row.from, "to": row.until, "in_octets": row.amount.in_octets,
-                    "out_octets": row.amount.out_octets, "seconds": row.amount.seconds, "sessions": row.amount.sessions })
+                json!({ "service": row.service, "from": row.from, "to": row.until,
+                    "in_octets": view::digits(row.amount.in_octets), "out_octets": view::digits(row.amount.out_octets),
+                    "seconds": view::digits(row.amount.seconds), "sessions": view::digits(row.amount.sessions) })
             })
             .collect();
-        let total = json!({ "in_octets": total.in_octets, "out_octets": total.out_octets, "seconds": total.seconds,
-            "sessions": total.sessions });
+        let total = json!({ "in_octets": view::digits(total.in_octets), "out_octets": view::digits(total.out_octets),
+            "seconds": view::digits(total.seconds), "sessions": view::digits(total.sessions) });
         let document = json!({ "account": account, "cycle": cycle.id, "timezone": cycle.timezone, "from": from,
             "to": to, "items": items, "total": total });
         context.print_json(&document)?;

@@ -4,6 +4,7 @@
 //! Runs are made by the biller, a service of its own; `Biller` is how the daemon lends it to this room.
 
 mod drafts;
+mod orders;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,6 +14,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use orders::PeriodOrder;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
@@ -90,28 +92,20 @@ impl Biller {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RunBody {
-    cycle: String,
-    period: Option<String>,
-    #[serde(default)]
-    dry_run: bool,
-}
-
 /// Closes a period, or previews it with `dry_run`. Safe to repeat: a second run has nothing to say.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/bill-runs",
     params(("tenant" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     request_body(content = serde_json::Value, description = "cycle, period (its first day or month), dry_run"),
     responses((status = 200, description = "The batch, its lines and totals; batch is null when nothing was due"),
-        (status = 404, description = "No such cycle"), (status = 409, description = "The period still runs")))]
+        (status = 404, description = "No such cycle"), (status = 409, description = "The period still runs"),
+        (status = 422, description = "Every fault of the body")))]
 async fn run(State(app): State<App>, caller: Caller, once: Once, body: Document) -> Result<Response, Problem> {
     caller.may(BILLERS)?;
     let asking = once.of(&body.octets);
     if let Some(kept) = asking.answered(&mut app.store.read().await?, caller.tenant.as_str()).await? {
         return Ok(again(kept));
     }
-    let asked: RunBody = serde_json::from_value(body.value).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let asked = PeriodOrder::read(&body.value, true)?;
     let tenant = caller.tenant.to_string();
     let cycle = asked.cycle.clone();
     let order = BillOrder { tenant, cycle: asked.cycle, period: asked.period, dry_run: asked.dry_run };

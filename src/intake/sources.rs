@@ -49,8 +49,10 @@ pub struct Source {
 /// Where a source is asked back.
 #[derive(Debug, Clone)]
 pub struct Callback {
-    /// `http://host[:port]/path`, without the slash at its end.
+    /// `http://host[:port]/path` or `https://…`, without the slash at its end.
     pub url: String,
+    /// Whom an `https` place is believed.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
     /// A header that opens it, and its value.
     pub header: Option<(String, Secret)>,
 }

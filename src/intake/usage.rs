@@ -15,7 +15,7 @@ use super::request::{Asked, At, cursor, limit, page};
 use crate::billing::view::{self, By, ViewError};
 use crate::store::usage::{SessionFilter, list as list_sessions, of_account};
 use crate::store::{accounts, cycles};
-use crate::usage::Amount;
+use crate::usage::Wide;
 use crate::vocabulary::{Timestamp, parse_instant};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -117,9 +117,9 @@ async fn usage(
     }
     let edges = view::edges(&cycle, from, to).map_err(|error| bad("from", error))?;
     let pieces = of_account(&mut tx, id, from, to, &edges).await?;
-    let rows = view::sum(pieces.into_iter().map(|piece| (piece.service, piece.bucket)), &cycle, by);
-    let rows = rows.and_then(|rows| view::total(&rows).map(|total| (rows, total)));
-    let (rows, total) = rows.map_err(|error: ViewError| bad("by", error))?;
+    let rows = view::sum(pieces.into_iter().map(|piece| (piece.service, piece.from_at, piece.amount)), &cycle, by);
+    let rows = rows.map_err(|error: ViewError| bad("by", error))?;
+    let total = view::total(&rows);
     let items: Vec<Value> = rows
         .iter()
         .map(|row| {
@@ -142,12 +142,12 @@ async fn usage(
     })))
 }
 
-fn amounts(amount: Amount) -> Value {
+fn amounts(amount: Wide) -> Value {
     json!({
-        "in_octets": amount.in_octets,
-        "out_octets": amount.out_octets,
-        "seconds": amount.seconds,
-        "sessions": amount.sessions,
+        "in_octets": view::digits(amount.in_octets),
+        "out_octets": view::digits(amount.out_octets),
+        "seconds": view::digits(amount.seconds),
+        "sessions": view::digits(amount.sessions),
     })
 }
 

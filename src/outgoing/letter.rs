@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 use serde_json::Value;
 use thiserror::Error;
@@ -51,6 +52,8 @@ const FUEL: u64 = 100_000;
 const MAIL_MAX: usize = 100_000;
 const SMS_MAX: usize = 1_000;
 const SUBJECT_MAX: usize = 200;
+/// Objects within objects that are said.
+const DEPTH_MAX: usize = 4;
 
 impl Medium {
     fn word(self) -> &'static str {
@@ -95,7 +98,7 @@ impl Letters {
     ) -> Result<Letter, LetterError> {
         let (name, text) = self.template(medium, kind, tenant, language)?;
         let fault = |error: &Error| LetterError::Template { name: name.clone(), detail: told(error) };
-        let environment = environment();
+        let environment = for_people();
         let template = environment.template_from_str(text).map_err(|error| fault(&error))?;
         let written = template.render(facts).map_err(|error| fault(&error))?;
         let most = if medium == Medium::Mail { MAIL_MAX } else { SMS_MAX };
@@ -145,6 +148,45 @@ fn environment<'s>() -> Environment<'s> {
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.add_filter("day", day);
     environment
+}
+
+/// Whatever a template shows a person is words: what is JSON, or a text of JSON, is said in words too.
+fn for_people<'s>() -> Environment<'s> {
+    let mut environment = environment();
+    environment.set_formatter(|out, state, value| match said(value) {
+        Some(words) => Ok(out.write_str(&words)?),
+        None => minijinja::escape_formatter(out, state, value),
+    });
+    environment
+}
+
+/// Objects and lists in words; `None`: it is neither.
+fn said(value: &minijinja::Value) -> Option<String> {
+    let json: Value = match value.as_str() {
+        Some(text) if text.trim_start().starts_with(['{', '[']) => serde_json::from_str(text).ok()?,
+        Some(_) => return None,
+        None if value.kind() == ValueKind::Map || value.kind() == ValueKind::Seq => serde_json::to_value(value).ok()?,
+        None => return None,
+    };
+    matches!(json, Value::Object(_) | Value::Array(_)).then(|| words(&json, 0))
+}
+
+fn words(value: &Value, depth: usize) -> String {
+    let inner = |value: &Value| match value {
+        Value::Object(_) | Value::Array(_) if depth < DEPTH_MAX => format!("({})", words(value, depth + 1)),
+        Value::Object(_) | Value::Array(_) => "…".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        plain => plain.to_string(),
+    };
+    match value {
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| format!("{} {}", name.replace('_', " "), inner(value));
+            fields.iter().map(field).collect::<Vec<_>>().join(", ")
+        }
+        Value::Array(items) => items.iter().map(inner).collect::<Vec<_>>().join(", "),
+        plain => inner(plain),
+    }
 }
 
 /// The day of an instant, as the instant has it.
@@ -257,6 +299,31 @@ mod tests {
             std::fs::write(&path, &shown).expect("the golden file can be written");
         }
         assert_eq!(shown, std::fs::read_to_string(&path).expect("the golden file"));
+    }
+
+    #[test]
+    fn nobody_is_shown_json() {
+        let letters = Letters::new(BTreeMap::new(), "en").expect("the shipped templates have no faults");
+        let mut facts = facts();
+        facts["data"]["detail"] = json!("{\"nas\":\"bng1\",\"off_seconds\":90,\"seen\":[{\"at\":\"10:00\"},null]}");
+        facts["data"]["element"] = json!({ "kind": ["aaa"], "key": { "user": "u" } });
+        facts["data"]["reason"] = json!({ "why": "no answer", "tries": 3 });
+        for (name, _) in SHIPPED {
+            let (language, rest) = name.split_once('/').expect("a language");
+            let (kind, medium) = rest.trim_end_matches(".txt").rsplit_once('.').expect("a medium");
+            let medium = if medium == "mail" { Medium::Mail } else { Medium::Sms };
+            let letter = letters.write(medium, kind, "acme", Some(language), &facts).expect("a text");
+            let shown = letter.subject + &letter.text;
+            assert!(!shown.contains(['{', '}', '"', '[', ']']), "{name}: {shown}");
+        }
+        let letter = letters.write(Medium::Sms, "exception.opened", "acme", None, &facts).expect("a text");
+        assert!(letter.text.ends_with("nas bng1, off seconds 90, seen ((at 10:00), -)"), "{}", letter.text);
+        // What only looks like it is shown as it is; the body of a request stays JSON.
+        facts["data"]["detail"] = json!("{no json} of [eth0]");
+        let letter = letters.write(Medium::Sms, "exception.opened", "acme", None, &facts).expect("a text");
+        assert!(letter.text.ends_with("{no json} of [eth0]"), "{}", letter.text);
+        let body = filled("{{ data|tojson }}", &json!({ "data": { "a": [1] } })).expect("a body");
+        assert_eq!(body, "{\"a\":[1]}");
     }
 
     #[test]

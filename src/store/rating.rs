@@ -776,7 +776,7 @@ pub async fn line_ground(tx: &mut Tx, tenant: Option<&str>, id: &str) -> Result<
     let book = catalog::tariff_book(tx, &line.tenant).await?;
     let unknown = || RunError::UnknownVersion { tariff: line.tariff.id.clone(), version: line.tariff.version };
     let tariff = tariff_of_line(&stored, &book)?.ok_or_else(unknown)?;
-    let issued = rows::issued(tx, account_id, &line.cycle).await?;
+    let issued = rows::issued(tx, account_id, &line.cycle, line.batch.as_deref()).await?;
     let before = issued
         .iter()
         .find(|other| other.item() == stored.item() && other.basis.revision + 1 == stored.basis.revision)
@@ -827,7 +827,7 @@ async fn pool_ground(
         if !accounts_of.contains_key(name) {
             let id = accounts::row_of(tx, &line.tenant, &stored.basis.source, name).await?;
             let id = id.ok_or_else(|| RunError::Unreadable(format!("account {name} of its allowance is gone")))?;
-            accounts_of.insert(name, (id, rows::issued(tx, id, &line.cycle).await?));
+            accounts_of.insert(name, (id, rows::issued(tx, id, &line.cycle, line.batch.as_deref()).await?));
         }
         let account = accounts_of[name].0;
         let unknown = || RunError::UnknownVersion { tariff: member.tariff.clone(), version: member.version };

@@ -5,7 +5,8 @@ use sqlx::FromRow;
 
 use super::sessions::StoredSession;
 use super::{StoreError, Tx, on, sessions};
-use crate::usage::{Amount, Cuts, LedgerBucket, entry_bounds, mark};
+use crate::billing::view::digits;
+use crate::usage::{Cuts, Wide, entry_bounds, mark};
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
 
 /// A session with the names of who owns it.
@@ -57,8 +58,10 @@ pub struct Unattributed {
     pub user: Option<String>,
     pub nas: String,
     pub sessions: i64,
-    pub in_octets: i64,
-    pub out_octets: i64,
+    #[serde(serialize_with = "as_digits")]
+    pub in_octets: i128,
+    #[serde(serialize_with = "as_digits")]
+    pub out_octets: i128,
     pub first_at: Timestamp,
     pub last_at: Timestamp,
 }
@@ -93,7 +96,9 @@ pub struct UsageEntry {
 pub struct ServiceUsage {
     /// The service's external id.
     pub service: String,
-    pub bucket: LedgerBucket,
+    /// When it begins, microseconds.
+    pub from_at: i64,
+    pub amount: Wide,
 }
 
 macro_rules! select_view {
@@ -133,8 +138,10 @@ const LIST: &str = select_list!("CAST($3 AS BIGINT) IS NULL");
 const LIST_OF_ACCOUNT: &str = select_list!("session.account_id = CAST($3 AS BIGINT)");
 const ONE: &str = select_view!("WHERE session.id = $1");
 // A session that only informs (the mark 256) is nobody's usage.
-const UNATTRIBUTED: &str = "SELECT user_name, nas, COUNT(*), CAST(SUM(in_octets) AS BIGINT),
-        CAST(SUM(out_octets) AS BIGINT), MIN(started_at), MAX(last_event_at)
+// Sums that may leave 64 bits come as two halves: how often 2^32, and the rest.
+const UNATTRIBUTED: &str = "SELECT user_name, nas, COUNT(*), CAST(SUM(in_octets / 4294967296) AS BIGINT),
+        CAST(SUM(in_octets % 4294967296) AS BIGINT), CAST(SUM(out_octets / 4294967296) AS BIGINT),
+        CAST(SUM(out_octets % 4294967296) AS BIGINT), MIN(started_at), MAX(last_event_at)
      FROM session WHERE service_id IS NULL AND (flags & 256) = 0
      GROUP BY user_name, nas ORDER BY MAX(last_event_at) DESC, user_name, nas LIMIT $1";
 const ENTRIES: &str = "SELECT ledger.account_id, account.tenant, account.source, account.external_id AS account,
@@ -148,8 +155,9 @@ const ENTRIES: &str = "SELECT ledger.account_id, account.tenant, account.source,
      WHERE (ledger.account_id, ledger.sequence) > ($1, $2)
        AND (CAST($3 AS TEXT) IS NULL OR account.tenant = $3)
      ORDER BY ledger.account_id, ledger.sequence LIMIT $4";
-const OF_ACCOUNT: &str = "SELECT service.external_id, ledger.from_at, ledger.until_at,
-        CAST(SUM(ledger.in_octets) AS BIGINT), CAST(SUM(ledger.out_octets) AS BIGINT),
+const OF_ACCOUNT: &str = "SELECT service.external_id, ledger.from_at,
+        CAST(SUM(ledger.in_octets / 4294967296) AS BIGINT), CAST(SUM(ledger.in_octets % 4294967296) AS BIGINT),
+        CAST(SUM(ledger.out_octets / 4294967296) AS BIGINT), CAST(SUM(ledger.out_octets % 4294967296) AS BIGINT),
         CAST(SUM(ledger.seconds) AS BIGINT), CAST(SUM(ledger.sessions) AS BIGINT)
      FROM ledger JOIN service ON service.id = ledger.service_id
      WHERE ledger.account_id = $1 AND ledger.from_at >= $2 AND ledger.from_at < $3
@@ -191,10 +199,11 @@ pub async fn one(tx: &mut Tx, id: i64) -> Result<Option<(SessionView, StoredSess
 
 /// Usage of user names nobody holds, the latest first.
 pub async fn unattributed(tx: &mut Tx, limit: i64) -> Result<Vec<Unattributed>, StoreError> {
-    type Found = (Option<String>, String, i64, i64, i64, i64, i64);
+    type Found = (Option<String>, String, i64, i64, i64, i64, i64, i64, i64);
     let rows: Vec<Found> = on!(tx, c => sqlx::query_as(UNATTRIBUTED).bind(limit).fetch_all(c).await)?;
     rows.into_iter()
-        .map(|(user, nas, sessions, in_octets, out_octets, first_at, last_at)| {
+        .map(|(user, nas, sessions, in_high, in_low, out_high, out_low, first_at, last_at)| {
+            let (in_octets, out_octets) = (whole(in_high, in_low), whole(out_high, out_low));
             let at = |micros, column| {
                 from_micros(micros).ok_or(StoreError::Corrupt { table: "session", column, id: nas.clone() })
             };
@@ -248,28 +257,37 @@ pub async fn of_account(
     edges: &[Timestamp],
 ) -> Result<Vec<ServiceUsage>, StoreError> {
     let (from, until) = (to_micros(from), to_micros(until));
-    type Found = (String, i64, i64, i64, i64, i64, i64);
+    type Found = (String, i64, i64, i64, i64, i64, i64, i64);
     let rows: Vec<Found> =
         on!(tx, c => sqlx::query_as(OF_ACCOUNT).bind(account_id).bind(from).bind(until).fetch_all(c).await)?;
     let mut usage: Vec<ServiceUsage> = rows
         .into_iter()
-        .map(|(service, from_at, until_at, in_octets, out_octets, seconds, sessions)| {
-            let amount = Amount { in_octets, out_octets, seconds, sessions };
-            ServiceUsage { service, bucket: LedgerBucket { from_at, until_at, amount } }
+        .map(|(service, from_at, in_high, in_low, out_high, out_low, seconds, sessions)| {
+            let (in_octets, out_octets) = (whole(in_high, in_low), whole(out_high, out_low));
+            let amount = Wide { in_octets, out_octets, seconds: seconds.into(), sessions: sessions.into() };
+            ServiceUsage { service, from_at, amount }
         })
         .collect();
     for stored in sessions::pending_of_accounts(tx, &[account_id]).await? {
         let Some(owner) = stored.owner else { continue };
         let service: String = on!(tx, c => sqlx::query_scalar(SERVICE_NAME).bind(owner.service_id).fetch_one(c).await)?;
         for (start, amount) in stored.state.pending().iter() {
-            let (from_at, until_at) = entry_bounds(start, Cuts::at(edges));
+            let (from_at, _) = entry_bounds(start, Cuts::at(edges));
             if (from..until).contains(&start) {
-                let bucket = LedgerBucket { from_at, until_at, amount };
-                usage.push(ServiceUsage { service: service.clone(), bucket });
+                usage.push(ServiceUsage { service: service.clone(), from_at, amount: amount.into() });
             }
         }
     }
     Ok(usage)
+}
+
+/// A sum of two halves.
+fn whole(high: i64, low: i64) -> i128 {
+    (i128::from(high) << 32) + i128::from(low)
+}
+
+fn as_digits<S: serde::Serializer>(sum: &i128, serializer: S) -> Result<S::Ok, S::Error> {
+    digits(*sum).serialize(serializer)
 }
 
 impl UsageEntry {

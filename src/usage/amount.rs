@@ -38,6 +38,42 @@ pub struct LedgerBucket {
     pub amount: Amount,
 }
 
+/// Sums of amounts over any time and any number of sessions: 128 bits hold them all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wide {
+    pub in_octets: i128,
+    pub out_octets: i128,
+    pub seconds: i128,
+    pub sessions: i128,
+}
+
+impl Wide {
+    pub fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// As many 64-bit amounts as a database can hold are far from the end of 128 bits.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            in_octets: self.in_octets + other.in_octets,
+            out_octets: self.out_octets + other.out_octets,
+            seconds: self.seconds + other.seconds,
+            sessions: self.sessions + other.sessions,
+        }
+    }
+}
+
+impl From<Amount> for Wide {
+    fn from(amount: Amount) -> Self {
+        Self {
+            in_octets: amount.in_octets.into(),
+            out_octets: amount.out_octets.into(),
+            seconds: amount.seconds.into(),
+            sessions: amount.sessions.into(),
+        }
+    }
+}
+
 impl Amount {
     pub fn is_zero(&self) -> bool {
         *self == Self::default()

@@ -21,7 +21,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use amount::{Amount, Buckets, Cuts, LedgerBucket, entry_bounds};
+pub use amount::{Amount, Buckets, Cuts, LedgerBucket, Wide, entry_bounds};
 pub use calls::{Call, CallError, CallLine, CallProfile};
 pub use clock::{EventTime, Skew, Told, event_time};
 pub use fingerprint::Fingerprint;

@@ -52,6 +52,15 @@ fn draft_journey(site: &Site) {
     assert_eq!(items(&daemon, &admin, &asked).len(), count);
     assert_eq!(items(&daemon, &admin, "acme/batches?drafts=true")[0]["state"], "draft");
 
+    // Each line of a draft can be explained before anybody approves it, by whoever has its id.
+    for line in drafted["lines"].as_array().expect("lines") {
+        let id = line["id"].as_str().expect("an id");
+        let explained = site.json(&["line", "explain", id]);
+        assert_eq!(explained["differences"], json!([]), "{explained:#}");
+        let answer = daemon.api(&admin, "GET", &format!("acme/invoice-lines/{id}/explain"), None);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+
     // It cannot be approved before it was checked, and the check finds the free account.
     let early = site.lastmile(&["bill", "approve", &batch]);
     assert_eq!(early.status.code(), Some(3), "{}", String::from_utf8_lossy(&early.stderr));
@@ -139,6 +148,24 @@ fn every_difference_to_another_system_is_classified_until_none_is_left() {
         let code = output.status.code().unwrap_or(-1);
         (code, serde_json::from_slice(&output.stdout).expect("JSON"))
     };
+    // Every row that cannot be read is named, the first hundred of them; nothing is compared.
+    let many: String = (0..120).map(|row| format!("a{row},access,1.234\n")).collect();
+    for (rows, faults, rest) in
+        [("a1,access,x\na2,access,1.00\na3,access,,9\na4,data,1.005\n", 3, None), (&many, 120, Some("and 20 more"))]
+    {
+        let file = site.path("bad.csv");
+        std::fs::write(&file, format!("customer,item,amount\n{rows}")).expect("a file");
+        let file = file.display().to_string();
+        let arguments = ["--account", "customer", "--charge", "item"];
+        let of = ["bill", "compare", &file, "--tenant", "acme", "--cycle", "c15"];
+        let output = site.lastmile(&[&of[..], &arguments[..]].concat());
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains(&format!("{faults} faults; nothing was compared")), "{told}");
+        assert_eq!(told.matches("line ").count(), faults.min(100), "{told}");
+        assert_eq!(told.contains("more"), rest.is_some(), "{told}");
+        assert!(rest.is_none_or(|rest| told.contains(rest)), "{told}");
+    }
     // Before anything is closed, a preview is compared; with the same amounts nothing differs. Two months of access each.
     let same = "customer,item,amount\na1,access,99.90\na1,data,0\na2,access,99.90\na2,data,0\n\
                 a3,access,99.90\na3,data,0\na4,access,99.90\na4,data,0\n";

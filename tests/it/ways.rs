@@ -8,12 +8,14 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use lastmile::tls::TlsFiles;
 use serde_json::{Value, json};
 
 use crate::harness::acme::CATALOG;
 use crate::harness::daemon::{Daemon, Site};
 use crate::harness::http::{self, Answer};
-use crate::harness::{free_tcp_port, run, wait_for};
+use crate::harness::pki::{authority, certificate};
+use crate::harness::{free_tcp_port, run, temp_dir, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -435,7 +437,7 @@ fn hmac_sha1(secret: &str, body: &str) -> String {
 }
 
 /// A billing system that is asked back: it knows one event, and counts how often it was asked with the right key.
-fn asked_back(event: String, path: &'static str) -> (u16, Arc<Mutex<u32>>) {
+fn asked_back(event: String, path: &'static str, tls: Option<Arc<rustls::ServerConfig>>) -> (u16, Arc<Mutex<u32>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let asked = Arc::new(Mutex::new(0));
@@ -443,26 +445,62 @@ fn asked_back(event: String, path: &'static str) -> (u16, Arc<Mutex<u32>>) {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
-            let mut head = Vec::new();
-            let mut octet = [0u8];
-            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut octet).unwrap_or(0) == 1 {
-                head.push(octet[0]);
+            match &tls {
+                None => say_what_is_known(&mut stream, &event, path, &count),
+                Some(tls) => {
+                    let connection = rustls::ServerConnection::new(Arc::clone(tls)).expect("a connection");
+                    say_what_is_known(&mut rustls::StreamOwned::new(connection, stream), &event, path, &count);
+                }
             }
-            let head = String::from_utf8_lossy(&head).into_owned();
-            let known =
-                head.starts_with(&format!("GET {path} ")) && head.to_lowercase().contains("x-auth-app-key: app-key-1");
-            if known {
-                *count.lock().expect("a number") += 1;
-            }
-            let (status, body) = if known { ("200 OK", event.as_str()) } else { ("404 Not Found", "{}") };
-            let _ = write!(
-                stream,
-                "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                body.len()
-            );
         }
     });
     (port, asked)
+}
+
+fn say_what_is_known(stream: &mut (impl Read + Write), event: &str, path: &str, count: &Mutex<u32>) {
+    let mut head = Vec::new();
+    let mut octet = [0u8];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut octet).unwrap_or(0) == 1 {
+        head.push(octet[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let known = head.starts_with(&format!("GET {path} ")) && head.to_lowercase().contains("x-auth-app-key: app-key-1");
+    if known {
+        *count.lock().expect("a number") += 1;
+    }
+    let (status, body) = if known { ("200 OK", event) } else { ("404 Not Found", "{}") };
+    let length = body.len();
+    let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+    let _ = stream.flush();
+}
+
+/// A key for the source goes over TLS to whom the configuration trusts, and to nobody else.
+#[test]
+fn a_source_is_asked_back_over_tls_when_its_authority_is_trusted() {
+    let folder = temp_dir();
+    authority(folder.path(), "crm-ca");
+    certificate(folder.path(), "crm-ca", "crm", "crm.example", "IP:127.0.0.1");
+    let file = |name: &str| folder.path().join(name);
+    let files = TlsFiles { cert: file("crm.pem"), key: file("crm.key"), client_ca: None };
+    let tls = Arc::new(files.server_config(rustls::DEFAULT_VERSIONS).expect("a server's settings"));
+    let event = sample("uisp-client.edit.json");
+    let uuid = serde_json::from_str::<Value>(&event).expect("JSON")["uuid"].as_str().expect("a uuid").to_owned();
+    let path = Box::leak(format!("/crm/api/v1.0/webhook-events/{uuid}").into_boxed_str());
+    let (port, asked) = asked_back(event.clone(), path, Some(tls));
+    authority(folder.path(), "another-ca");
+    for (ca, status, times) in [("another-ca", 503, 0), ("crm-ca", 200, 1)] {
+        let site = Site::sqlite();
+        let source = format!(
+            "[[source]]\ntenant = \"acme\"\nsource = \"uisp\"\nprofile = \"uisp-client\"\ncallback = {{ url = \
+             \"https://127.0.0.1:{port}/crm/api/v1.0\", header = \"X-Auth-App-Key\", secret = \"app-key-1\", ca = \"{}\" }}\n[log]",
+            file(&format!("{ca}.pem")).display()
+        );
+        site.edit("[log]", &source);
+        site.prepare(&catalog());
+        let _daemon = site.start();
+        let answer = post(&site, "ingest/uisp-client", &[], &event);
+        assert_eq!((answer.status, *asked.lock().expect("a number")), (status, times), "{ca}: {}", answer.body);
+    }
 }
 
 #[test]
@@ -471,7 +509,7 @@ fn a_source_proves_itself_as_its_profile_asks() {
     let event = sample("uisp-client.edit.json");
     let uuid = serde_json::from_str::<Value>(&event).expect("JSON")["uuid"].as_str().expect("a uuid").to_owned();
     let (port, asked) =
-        asked_back(event.clone(), Box::leak(format!("/crm/api/v1.0/webhook-events/{uuid}").into_boxed_str()));
+        asked_back(event.clone(), Box::leak(format!("/crm/api/v1.0/webhook-events/{uuid}").into_boxed_str()), None);
     site.edit(
         "[log]",
         &format!(

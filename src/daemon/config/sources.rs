@@ -8,6 +8,7 @@ use super::sections::Door;
 use crate::intake::sources::{Breaker, Callback, RAW_DAYS, SETTLE_SECONDS, Shelf, Source, SourceSettings};
 use crate::intake::ways::callback;
 use crate::mediation::{Verify, Wanted};
+use crate::tls;
 use crate::vocabulary::{Cidr, SourceId, TenantId};
 
 const DAYS_MAX: u32 = 3660;
@@ -148,10 +149,25 @@ impl Door<'_, '_> {
 
     fn callback(&self, table: Section<'_, '_>) -> Option<Callback> {
         let url = table.required("url");
-        if let Some(found) = &url
-            && let Err(detail) = callback::parse(found.value)
-        {
-            self.reader.fault(found.at, &found.key, detail);
+        let place = url.as_ref().map(|found| (found, callback::parse(found.value)));
+        if let Some((found, Err(detail))) = &place {
+            self.reader.fault(found.at, &found.key, detail.clone());
+        }
+        let secure = matches!(&place, Some((_, Ok(place))) if place.secure);
+        let ca = table.string("ca");
+        if ca.is_some() && !secure {
+            table.fault("ca goes with a url that begins with https://");
+        }
+        let mut tls = None;
+        if secure {
+            let path = ca.as_ref().map(|found| self.reader.credential(found.value));
+            match (tls::client_config(path.as_deref()), &ca, &url) {
+                (Ok(settings), ..) => tls = Some(Arc::new(settings)),
+                (Err(fault), Some(found), _) | (Err(fault), None, Some(found)) => {
+                    self.reader.fault(found.at, &found.key, format!("{} {}", fault.path, fault.reason));
+                }
+                (Err(_), None, None) => {}
+            }
         }
         let header = table.string("header").map(|found| found.value.to_ascii_lowercase());
         let secret = self.secret(&table, "secret", "secret_file").flatten();
@@ -159,7 +175,7 @@ impl Door<'_, '_> {
             table.fault("a header and its secret go together");
         }
         table.close();
-        Some(Callback { url: url?.value.to_owned(), header: header.zip(secret) })
+        Some(Callback { url: url?.value.to_owned(), tls, header: header.zip(secret) })
     }
 
     fn listening(&self, profile: &crate::mediation::Profile, anywhere: bool, at: usize, key: &str) {

@@ -11,6 +11,7 @@ use super::super::App;
 use super::super::caller::{BILLERS, Caller, READERS};
 use super::super::problem::Problem;
 use super::super::request::{Asked, At, Document};
+use super::orders::PeriodOrder;
 use super::{BillAsk, note};
 use crate::store::findings::{self, Place};
 use crate::store::{catalog, held};
@@ -26,22 +27,14 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list_held))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CheckBody {
-    cycle: String,
-    period: Option<String>,
-}
-
 /// Looks at what a person must know before a period's bills go out. A draft without open findings becomes checked.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/bill-checks", params(("tenant" = String, Path)),
     request_body(content = serde_json::Value, description = "cycle, period (its first day or month)"),
     responses((status = 200, description = "passed, and every finding with subject, numbers and what to do"),
-        (status = 404, description = "No such cycle")))]
+        (status = 404, description = "No such cycle"), (status = 422, description = "Every fault of the body")))]
 async fn check(State(app): State<App>, caller: Caller, body: Document) -> Result<Json<Value>, Problem> {
     caller.may(BILLERS)?;
-    let asked: CheckBody =
-        serde_json::from_value(body.value).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let asked = PeriodOrder::read(&body.value, false)?;
     let tenant = caller.tenant.to_string();
     let cycle = asked.cycle.clone();
     let checked = app.biller.ask(BillAsk::Check { tenant, cycle: asked.cycle, period: asked.period }).await?;

@@ -117,7 +117,7 @@ const LINES: &str = "SELECT line.document FROM line JOIN batch ON batch.id = lin
        AND line.id > $8
      ORDER BY line.id LIMIT $9";
 const LINE: &str = "SELECT line.account_id, line.document FROM line JOIN batch ON batch.id = line.batch
-     WHERE line.id = $1 AND batch.state <> 'building'";
+     WHERE line.id = $1 AND (batch.state <> 'building' OR batch.stage IS NOT NULL)";
 const CLAIM: &str = "INSERT INTO claim (name, claimed_by, claimed_until) VALUES ($1, $2, $3)
      ON CONFLICT (name) DO UPDATE SET claimed_by = excluded.claimed_by, claimed_until = excluded.claimed_until
      WHERE claim.claimed_until < $4 OR claim.claimed_by = excluded.claimed_by";

@@ -40,7 +40,7 @@ const BILLED_OF_POSTGRES: &str = "SELECT id FROM account
 const COUNT_ACCOUNTS: &str = "SELECT COUNT(*) FROM account WHERE tenant = $1 AND (bill_cycle = $2 OR EXISTS
      (SELECT 1 FROM left_cycle WHERE left_cycle.account_id = account.id AND left_cycle.cycle = $2))";
 const ISSUED: &str = "SELECT line.document FROM line JOIN batch ON batch.id = line.batch
-     WHERE line.account_id = $1 AND line.cycle = $2 AND batch.state <> 'building'
+     WHERE line.account_id = $1 AND line.cycle = $2 AND (batch.state <> 'building' OR batch.id = $3)
      ORDER BY line.period_start_at, line.id LIMIT 1000000";
 // A line of long ago that is the first of its item is looked at only for its watermark; lines of before there was one, and
 // what is not billed period by period, whole. What is left out is told, without its document.
@@ -121,9 +121,19 @@ pub async fn count_accounts(tx: &mut Tx, tenant: &str, cycle: &str) -> Result<i6
     Ok(on!(tx, c => sqlx::query_scalar(COUNT_ACCOUNTS).bind(tenant).bind(cycle).fetch_one(c).await)?)
 }
 
-/// Every visible line of an account on a cycle.
-pub async fn issued(tx: &mut Tx, account_id: i64, cycle: &str) -> Result<Vec<StoredLine>, StoreError> {
-    let rows: Vec<String> = on!(tx, c => sqlx::query_scalar(ISSUED).bind(account_id).bind(cycle).fetch_all(c).await)?;
+/// Every visible line of an account on a cycle, and those of a draft that is named.
+pub async fn issued(
+    tx: &mut Tx,
+    account_id: i64,
+    cycle: &str,
+    draft: Option<&str>,
+) -> Result<Vec<StoredLine>, StoreError> {
+    let rows: Vec<String> = on!(tx, c => sqlx::query_scalar(ISSUED)
+        .bind(account_id)
+        .bind(cycle)
+        .bind(draft)
+        .fetch_all(c)
+        .await)?;
     rows.iter().map(|document| parsed(document)).collect()
 }
 
