@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::hold::Treatment;
+use super::hold::{Hold, Treatment};
 use super::json::step;
 use super::known::Known;
-use super::model::{Account, Status};
+use super::model::{Account, Scheduled, Service, Status};
 
 /// Something that a source takes away. A source that takes much at once may be wrong as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,17 +64,38 @@ pub fn losses(before: &Account, after: &Account, known: &Known) -> Vec<Loss> {
             Some(Status::Suspended | Status::Pending) if was == Status::Active => {
                 losses.push(Loss::ServiceSuspended { service: id() });
             }
-            Some(_) => {}
+            Some(_) => losses.extend(arranged(service, after.service(&service.id))),
         }
     }
     for hold in &after.holds {
-        let usual = || known.treatments.get(&hold.kind).cloned().unwrap_or_else(|| hold.kind.default_treatment());
-        let restricts = hold.treatment.clone().unwrap_or_else(usual) != Treatment::None;
-        if restricts && !before.holds.iter().any(|other| other.kind == hold.kind) {
+        if hold.restricts(known) && !before.holds.iter().any(|other| other.kind == hold.kind) {
             losses.push(Loss::Held { kind: hold.kind.to_string() });
         }
     }
     losses
+}
+
+impl Hold {
+    /// Whether it takes anything away, by itself or by what its kind does in the catalog.
+    pub fn restricts(&self, known: &Known) -> bool {
+        let usual = || known.treatments.get(&self.kind).cloned().unwrap_or_else(|| self.kind.default_treatment());
+        self.treatment.clone().unwrap_or_else(usual) != Treatment::None
+    }
+}
+
+/// What a push arranges for later counts when it is arranged, for nobody is asked again on its day.
+fn arranged(before: &Service, after: Option<&Service>) -> Option<Loss> {
+    let known = |change: &Scheduled| before.scheduled.iter().any(|old| old.at == change.at && old.set == change.set);
+    let new = after?.scheduled.iter().filter(|change| !known(change));
+    let service = || before.id.clone();
+    let lost = new.filter_map(|change| match change.set["status"].as_str() {
+        Some("terminated") => Some(Loss::ServiceTerminated { service: service() }),
+        Some("suspended" | "pending") => Some(Loss::ServiceSuspended { service: service() }),
+        _ => None,
+    });
+    let mut lost: Vec<Loss> = lost.collect();
+    lost.sort_by_key(|loss| !matches!(loss, Loss::ServiceTerminated { .. }));
+    lost.into_iter().next()
 }
 
 /// Pointers to the places at which two documents differ, at most `PLACES_MAX`; items of lists are told apart by `id`.

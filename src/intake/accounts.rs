@@ -223,7 +223,9 @@ struct PatchQuery {
     params(("tenant" = String, Path), ("id" = String, Path), ("service" = String, Path),
         ("source" = Option<String>, Query), ("source_revision" = Option<i64>, Query)),
     request_body(content = serde_json::Value, description = "A merge patch of the service"),
-    responses((status = 200, description = "The account"), (status = 404, description = "No such service"),
+    responses((status = 200, description = "The account; of a source that is observed: what it would have changed"),
+        (status = 202, description = "It takes service away, as too many did before it: it waits for an operator (`held`)"),
+        (status = 404, description = "No such service"),
         (status = 422, description = "Every fault of the result")))]
 async fn patch_service(
     State(app): State<App>,
@@ -305,7 +307,9 @@ fn with_removed_secrets(mut merged: Value, patch: &Value) -> Value {
         ("source" = Option<String>, Query), ("Idempotency-Key" = Option<String>, Header)),
     request_body(content = Option<serde_json::Value>,
         description = "Optional: kind (admin), treatment, billing, from, until, reason"),
-    responses((status = 200, description = "The account"), (status = 404, description = "No such service")))]
+    responses((status = 200, description = "The account"),
+        (status = 202, description = "Too much was taken away before it: it waits for an operator (`held`)"),
+        (status = 404, description = "No such service")))]
 async fn suspend(
     State(app): State<App>,
     caller: Caller,

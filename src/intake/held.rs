@@ -28,6 +28,7 @@ pub fn shown(held: &HeldChange) -> Value {
         "tenant": held.key.tenant,
         "source": held.key.source,
         "account": held.key.external_id,
+        "service": held.service,
         "kind": held.kind.as_str(),
         "reasons": held.losses.iter().map(Loss::words).collect::<Vec<_>>(),
         "source_revision": held.source_revision,

@@ -61,6 +61,11 @@ impl Once {
 }
 
 impl Asking {
+    /// A deed that no request asks for: nothing is remembered.
+    pub fn nothing() -> Self {
+        Self { key: None, digest: String::new() }
+    }
+
     /// The answer this request already got: status and body.
     ///
     /// **Errors**: the same key came with another request.

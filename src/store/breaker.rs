@@ -13,6 +13,8 @@ use crate::vocabulary::{AccountKey, SourceId, TenantId, Timestamp, from_micros, 
 pub enum Waiting {
     Push,
     Close,
+    /// An operator's hold on one service.
+    Suspend,
 }
 
 /// A change that waits for an operator.
@@ -20,6 +22,8 @@ pub enum Waiting {
 pub struct HeldChange {
     pub id: i64,
     pub key: AccountKey,
+    /// External id of the service whose suspension waits.
+    pub service: Option<String>,
     pub kind: Waiting,
     sealed: Vec<u8>,
     pub source_revision: Option<i64>,
@@ -38,8 +42,10 @@ pub struct HeldChange {
 #[derive(Debug, Clone, Copy)]
 pub struct NewHeld<'a> {
     pub key: &'a AccountKey,
+    /// Of a suspension alone.
+    pub service: Option<&'a str>,
     pub kind: Waiting,
-    /// The document, or what the closing asked for; may have secrets.
+    /// The document, or what the closing or the suspension asked for; may have secrets.
     pub content: &'a Json,
     pub source_revision: Option<i64>,
     pub losses: &'a [Loss],
@@ -50,7 +56,8 @@ pub struct NewHeld<'a> {
 macro_rules! select_held {
     ($rest:literal) => {
         concat!(
-            "SELECT held_change.id, held_change.tenant, held_change.source, held_change.account, held_change.kind,
+            "SELECT held_change.id, held_change.tenant, held_change.source, held_change.account, held_change.service,
+                    held_change.kind,
                     held_change.sealed, held_change.source_revision, held_change.losses, held_change.actor,
                     held_change.origin, held_change.times, held_change.held_at, held_change.updated_at
              FROM ",
@@ -64,7 +71,7 @@ static OF_ACCOUNTS: Many<3> = Many::new(
     select_held!(
         "new CROSS JOIN held_change
          WHERE held_change.tenant = new.tenant AND held_change.source = new.source
-           AND held_change.account = new.account
+           AND held_change.account = new.account AND held_change.service = ''
          ORDER BY held_change.id"
     ),
 );
@@ -75,14 +82,16 @@ const LIST: &str = select_held!(
      ORDER BY id LIMIT $4"
 );
 const HOLD: &str = "INSERT INTO held_change
-         (tenant, source, account, kind, sealed, source_revision, losses, actor, origin, times, held_at, updated_at)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10, $10)
-     ON CONFLICT (tenant, source, account) DO UPDATE
+         (tenant, source, account, service, kind, sealed, source_revision, losses, actor, origin, times, held_at, updated_at)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, $11, $11)
+     ON CONFLICT (tenant, source, account, service) DO UPDATE
      SET kind = excluded.kind, sealed = excluded.sealed, source_revision = excluded.source_revision,
          losses = excluded.losses, actor = excluded.actor, origin = excluded.origin,
          times = held_change.times + 1, updated_at = excluded.updated_at
      RETURNING id";
 static END: Many<1> = Many::new([("id", Of::Integer)], "DELETE FROM held_change WHERE id IN (SELECT id FROM new)");
+const END_SUSPENSIONS: &str = "DELETE FROM held_change
+     WHERE tenant = $1 AND source = $2 AND account = $3 AND service <> '' AND ($4 IS NULL OR service = $4)";
 const COUNT: &str = "SELECT COUNT(*) FROM held_change";
 const COUNT_OF: &str = "SELECT COUNT(*) FROM held_change WHERE tenant = $1 AND source = $2";
 const TAKEN: &str = "SELECT CAST(COALESCE(SUM(accounts), 0) AS BIGINT) FROM source_loss
@@ -95,7 +104,7 @@ const LIVING: &str = "SELECT COUNT(*) FROM account WHERE tenant = $1 AND source 
 const HOUR_MICROS: i64 = 3_600_000_000;
 const DAY_HOURS: i64 = 24;
 
-/// What waits of these accounts.
+/// The push or closing that waits of each of these accounts.
 pub async fn of_accounts(tx: &mut Tx, keys: &[&AccountKey]) -> Result<Vec<HeldChange>, StoreError> {
     let place = |key: &&'_ AccountKey| {
         [key.tenant.as_str(), key.source.as_str(), &key.external_id].map(|text| text.to_owned().into())
@@ -130,12 +139,13 @@ pub async fn list(
 
 /// Holds a change, in place of the one that waited of its account. Returns its row.
 pub async fn hold(tx: &mut Tx, sealer: &Sealer, new: &NewHeld<'_>, now: Timestamp) -> Result<i64, StoreError> {
-    let content = sealer.seal_bytes(&place(new.key), new.content.to_string().as_bytes())?;
+    let content = sealer.seal_bytes(&place(new.key, new.service), new.content.to_string().as_bytes())?;
     let losses = serde_json::to_string(new.losses).unwrap_or_default();
     let id = on!(tx, c => sqlx::query_scalar(HOLD)
         .bind(new.key.tenant.as_str())
         .bind(new.key.source.as_str())
         .bind(&new.key.external_id)
+        .bind(new.service.unwrap_or_default())
         .bind(new.kind.as_str())
         .bind(&content)
         .bind(new.source_revision)
@@ -151,6 +161,22 @@ pub async fn hold(tx: &mut Tx, sealer: &Sealer, new: &NewHeld<'_>, now: Timestam
 /// They wait no longer.
 pub async fn end(tx: &mut Tx, ids: &[i64]) -> Result<(), StoreError> {
     END.execute(tx, ids.iter().map(|id| [(*id).into()]).collect()).await
+}
+
+/// Suspensions of an account's service, or of all its services, wait no longer.
+pub async fn end_suspensions(
+    tx: &mut Tx,
+    (tenant, source, account): (&str, &str, &str),
+    service: Option<&str>,
+) -> Result<(), StoreError> {
+    on!(tx, c => sqlx::query(END_SUSPENSIONS)
+        .bind(tenant)
+        .bind(source)
+        .bind(account)
+        .bind(service)
+        .execute(c)
+        .await.map(drop))?;
+    Ok(())
 }
 
 /// How many wait in all.
@@ -198,8 +224,9 @@ fn hour(now: Timestamp) -> i64 {
     micros - micros.rem_euclid(HOUR_MICROS)
 }
 
-fn place(key: &AccountKey) -> String {
-    format!("{}\u{0}held_change\u{0}{}\u{0}{}\u{0}sealed", key.tenant, key.source, key.external_id)
+fn place(key: &AccountKey, service: Option<&str>) -> String {
+    let of = service.map(|service| format!("\u{0}{service}")).unwrap_or_default();
+    format!("{}\u{0}held_change\u{0}{}\u{0}{}{of}\u{0}sealed", key.tenant, key.source, key.external_id)
 }
 
 impl Waiting {
@@ -207,6 +234,7 @@ impl Waiting {
         match self {
             Waiting::Push => "push",
             Waiting::Close => "close",
+            Waiting::Suspend => "suspend",
         }
     }
 }
@@ -216,7 +244,7 @@ impl HeldChange {
     ///
     /// **Errors**: `Corrupt` when it was sealed with another key.
     pub fn content(&self, sealer: &Sealer) -> Result<Json, StoreError> {
-        let clear = sealer.open_bytes(&place(&self.key), &self.sealed)?;
+        let clear = sealer.open_bytes(&place(&self.key, self.service.as_deref()), &self.sealed)?;
         let corrupt = || StoreError::Corrupt { table: "held_change", column: "sealed", id: self.id.to_string() };
         serde_json::from_slice(&clear).map_err(|_| corrupt())
     }
@@ -228,6 +256,7 @@ struct Row {
     tenant: String,
     source: String,
     account: String,
+    service: String,
     kind: String,
     sealed: Vec<u8>,
     source_revision: Option<i64>,
@@ -246,7 +275,7 @@ impl TryFrom<Row> for HeldChange {
         let corrupt =
             |column: &'static str| StoreError::Corrupt { table: "held_change", column, id: row.id.to_string() };
         let instant = |at: i64, column: &'static str| from_micros(at).ok_or_else(|| corrupt(column));
-        let kind = [Waiting::Push, Waiting::Close].into_iter().find(|kind| kind.as_str() == row.kind);
+        let kind = [Waiting::Push, Waiting::Close, Waiting::Suspend].into_iter().find(|kind| kind.as_str() == row.kind);
         let origin = row.origin.as_deref().map(serde_json::from_str).transpose();
         Ok(Self {
             key: AccountKey {
@@ -254,6 +283,7 @@ impl TryFrom<Row> for HeldChange {
                 source: SourceId::parse(&row.source).map_err(|_| corrupt("source"))?,
                 external_id: row.account.clone(),
             },
+            service: Some(row.service.clone()).filter(|service| !service.is_empty()),
             kind: kind.ok_or_else(|| corrupt("kind"))?,
             losses: serde_json::from_str(&row.losses).map_err(|_| corrupt("losses"))?,
             origin: origin.map_err(|_| corrupt("origin"))?,

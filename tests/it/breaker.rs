@@ -67,6 +67,82 @@ fn of(number: u32, status: &str, revision: i64) -> Value {
 
 const THREE: &str = "[[source]]\ntenant = \"acme\"\nbreaker = { percent = 2, accounts = 3 }";
 
+/// Whoever holds services one by one takes as much away as who pushes them suspended.
+#[test]
+fn suspensions_one_by_one_count_and_wait_like_pushes() {
+    both(THREE, |api| {
+        for number in 0..8 {
+            assert_eq!(api.put(number, &of(number, "active", 1)).status, 201);
+        }
+        let service = |number: u32, what: &str| format!("accounts/a{number}/services/{number}-1/{what}");
+        let holds = |number: u32| api.get(&format!("accounts/a{number}"))["operator_holds"].clone();
+        assert_eq!(api.put(0, &of(0, "suspended", 2)).status, 200);
+        assert_eq!(api.operate(&service(1, "suspend")).status, 200);
+        // Again, and another hold in the place of the one there is, take nothing more.
+        assert_eq!(api.operate(&service(1, "suspend")).status, 200);
+        let abuse = json!({ "kind": "abuse", "reason": "spam" });
+        let by_operator =
+            |path: &str, body: &Value| api.daemon.api(&api.operator, "POST", &format!("acme/{path}"), Some(body));
+        assert_eq!(by_operator(&service(1, "suspend"), &abuse).status, 200);
+        // What restricts nothing is none either.
+        let noted = json!({ "kind": "admin", "treatment": "none" });
+        assert_eq!(by_operator(&service(2, "suspend"), &noted).status, 200);
+        assert_eq!(api.operate(&service(3, "suspend")).status, 200);
+
+        let held = by_operator(&service(4, "suspend"), &abuse);
+        assert_eq!(held.status, 202, "{}", held.body);
+        assert!(held.json()["held"]["reasons"].to_string().contains("service 4-1 is suspended"), "{}", held.body);
+        assert!(holds(4).is_null(), "nothing of it is done: {}", holds(4));
+        assert_eq!(api.operate(&service(5, "suspend")).status, 202);
+        assert_eq!(api.operate(&service(6, "suspend")).status, 202);
+        // A push of the account does not take the place of what waits of its service, nor the other way round.
+        assert_eq!(api.put(6, &of(6, "suspended", 2)).status, 202);
+        let waiting = api.held();
+        let of_account =
+            |account: &str| waiting.iter().filter(|one| one["account"] == account).cloned().collect::<Vec<_>>();
+        let kinds: Vec<Value> = of_account("a6").iter().map(|one| one["kind"].clone()).collect();
+        assert_eq!((waiting.len(), kinds), (4, vec![json!("suspend"), json!("push")]), "{waiting:?}");
+        assert_eq!(of_account("a4")[0]["service"], "4-1");
+
+        // An operator lets one pass; one is not wanted any more; one goes with its account.
+        let released = api.operate(&format!("held/{}/release", of_account("a4")[0]["id"].as_str().expect("an id")));
+        assert_eq!(released.status, 200, "{}", released.body);
+        assert_eq!(holds(4)[0]["kind"], "abuse", "{}", holds(4));
+        assert_eq!(api.operate(&service(5, "resume")).status, 200);
+        let push = of_account("a6")[1]["id"].as_str().expect("an id").to_owned();
+        assert_eq!(api.operate(&format!("held/{push}/drop")).status, 200);
+        let closed = api.daemon.api(&api.key, "DELETE", "acme/accounts/a6", None);
+        assert_eq!(closed.status, 202, "{}", closed.body);
+        let closing = closed.json()["held"]["id"].as_str().expect("it waits").to_owned();
+        assert_eq!(api.operate(&format!("held/{closing}/release")).status, 200);
+        assert_eq!(api.held(), Vec::<Value>::new());
+    });
+}
+
+/// What is arranged for a day is done on that day without asking: it counts when it is arranged.
+#[test]
+fn suspensions_that_are_arranged_for_later_count_and_wait() {
+    both(THREE, |api| {
+        let day = jiff::Zoned::now().date().saturating_add(jiff::ToSpan::days(9)).to_string();
+        let arranged = |number: u32, status: &str, revision: i64| {
+            let mut body = of(number, "active", revision);
+            body["services"][0]["scheduled"] = json!([{ "at": day, "set": { "status": status } }]);
+            body
+        };
+        for number in 0..6 {
+            assert_eq!(api.put(number, &of(number, "active", 1)).status, 201);
+        }
+        assert_eq!(api.put(0, &arranged(0, "suspended", 2)).status, 200);
+        assert_eq!(api.put(0, &arranged(0, "suspended", 3)).status, 200, "the same again takes nothing more");
+        assert_eq!(api.put(1, &arranged(1, "terminated", 2)).status, 200);
+        assert_eq!(api.put(2, &arranged(2, "suspended", 2)).status, 200);
+        let held = api.put(3, &arranged(3, "terminated", 2));
+        assert_eq!(held.status, 202, "{}", held.body);
+        assert!(held.json()["held"]["reasons"].to_string().contains("service 3-1 is terminated"), "{}", held.body);
+        assert_eq!(api.put(4, &arranged(4, "active", 2)).status, 200, "what gives is never held");
+    });
+}
+
 #[test]
 fn what_takes_too_much_away_waits_until_an_operator_decides() {
     both(THREE, |api| {

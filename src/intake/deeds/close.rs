@@ -46,6 +46,7 @@ pub(super) async fn close(asked: &Close, tx: &mut Tx, ground: &Ground, now: Time
         if !guard.passes(&asked.key, tx, ground, now).await? {
             let new = NewHeld {
                 key: &asked.key,
+                service: None,
                 kind: Waiting::Close,
                 content: &json!({ "effective": asked.effective }),
                 source_revision: asked.source_revision,
@@ -109,6 +110,7 @@ pub(super) async fn finish(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     accounts::close(tx, row.id, source_revision, now).await?;
+    breaker::end_suspensions(tx, (&row.tenant, &row.source, &row.external_id), None).await?;
     let document = row.document.at(now);
     let mut changes = Vec::new();
     for known in accounts::known_services(tx, &[row.id]).await? {

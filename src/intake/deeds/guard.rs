@@ -234,6 +234,6 @@ pub(super) fn with_origin(mut detail: Value, origin: Option<&Value>) -> Value {
 pub(super) fn waits_as_document(held: &HeldChange, ground: &Ground) -> Result<Option<Value>, StoreError> {
     match held.kind {
         Waiting::Push => held.content(&ground.sealer).map(Some),
-        Waiting::Close => Ok(None),
+        Waiting::Close | Waiting::Suspend => Ok(None),
     }
 }

@@ -197,7 +197,10 @@ async fn perform_one(deed: &Deed, tx: &mut Tx, ground: &Ground, now: Timestamp) 
             one.pop().unwrap_or_else(|| Err(Problem::internal().into()))
         }
         Deed::Close(asked) => close::close(asked, tx, ground, now).await,
-        Deed::Suspend { of, hold, reason } => service::suspend(of, hold, reason.as_deref(), tx, ground, now).await,
+        Deed::Suspend { of, hold, reason } => {
+            let asked = service::Suspension { hold, reason: reason.as_deref(), released: false };
+            service::suspend(of, asked, tx, ground, now).await
+        }
         Deed::Resume { of } => service::resume(of, tx, ground, now).await,
         Deed::Reprovision { of } => service::reprovision(of, tx, now).await,
         Deed::Ingest(asked) => ingest::ingest(asked, tx, ground, now).await,

@@ -5,8 +5,10 @@ use serde_json::json;
 use super::close::close;
 use super::guard::HELD_KIND;
 use super::push::push_all;
-use super::{Close, Done, Ground, Push, Settle, Stop};
-use crate::account::{Conditions, Moment, parse};
+use super::service::{Suspension, suspend};
+use super::{Close, Done, Ground, OfService, Push, Settle, Stop};
+use crate::account::{Conditions, Hold, Moment, parse};
+use crate::intake::idempotency::Asking;
 use crate::intake::problem::Problem;
 use crate::store::breaker::{self, HeldChange, Waiting};
 use crate::store::{StoreError, Tx, accounts, audit, exceptions};
@@ -65,6 +67,18 @@ async fn release(
                 released: true,
             };
             close(&deed, tx, ground, now).await
+        }
+        Waiting::Suspend => {
+            let corrupt = || StoreError::Corrupt { table: "held_change", column: "sealed", id: held.id.to_string() };
+            let hold: Hold = serde_json::from_value(content["hold"].clone()).map_err(|_| corrupt())?;
+            let of = OfService {
+                key: held.key.clone(),
+                service: held.service.clone().unwrap_or_default(),
+                actor,
+                asking: Asking::nothing(),
+            };
+            let suspension = Suspension { hold: &hold, reason: content["reason"].as_str(), released: true };
+            suspend(&of, suspension, tx, ground, now).await
         }
         Waiting::Push => {
             let catalog = ground.catalogs.current(tx, &held.key.tenant).await.map_err(Stop::Declined)?;

@@ -125,6 +125,7 @@ async fn push_round(asked: &[&Push], tx: &mut Tx, ground: &Ground, now: Timestam
                 } else {
                     let new = NewHeld {
                         key: &asked.key,
+                        service: None,
                         kind: Waiting::Push,
                         content: &asked.pushed.document(),
                         source_revision: asked.pushed.source_revision,
