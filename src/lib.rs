@@ -62,7 +62,8 @@
 //!   under the account's lock → the provisioner and `nas_control` as behind any push.
 //! - **Audit and erasure**: every deed is appended in its own transaction → `custodian::chain` gives it its place and hash
 //!   (`audit`), signs the head and tells it to the log → `audit verify` walks the chains. Erasing a person takes it out of
-//!   the journal's records first, then out of every row in one transaction; the chain keeps what was committed to.
+//!   the journal's records first, then out of every row in one transaction; the chain keeps what was committed to, and the
+//!   DHCP server lets go of the person's devices behind it (`provisioner::forgetting`).
 //! - **Event**: whoever changes something tells it to its transaction (`Tx::tell`), which appends it last and numbers it without
 //!   a gap → `dispatcher` claims an outlet, reads on from its place → `outgoing` decides what may be sent now, where to, how
 //!   signed, and when again → what became of it is recorded, many to a commit; what failed stands in the outlet's list.

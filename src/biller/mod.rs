@@ -258,6 +258,7 @@ async fn begin(
         lines: 0,
         totals: "[]".to_owned(),
         digest: None,
+        closed_digest: None,
         created_at: now,
         closed_at: None,
         acknowledged_at: None,

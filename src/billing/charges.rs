@@ -57,6 +57,10 @@ pub struct Posting {
     pub tax_category: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tax_jurisdiction: Option<String>,
+    /// Its description was taken out when its person was forgotten; SHA-256 of what it was before, which lines name. Never read
+    /// from what is posted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,7 +146,17 @@ impl Posting {
             valid: text("valid"),
             tax_category: text("tax_category"),
             tax_jurisdiction: text("tax_jurisdiction"),
+            erased: None,
         }
+    }
+
+    /// The same charge without what somebody wrote into its description; its lines find their tariff's digest unchanged. `None`:
+    /// it has none.
+    pub fn without_description(&self) -> Option<Self> {
+        self.description.as_ref()?;
+        let document = serde_json::to_string(self).ok()?;
+        let erased = Some(self.erased.clone().unwrap_or_else(|| digest(&document)));
+        Some(Self { description: None, erased, ..self.clone() })
     }
 
     /// Everything that is wrong with it, besides the ids it names.
@@ -301,7 +315,7 @@ pub fn tariff_of(
             taxes: Vec::new(),
             thresholds: Vec::new(),
             top_ups: Vec::new(),
-            digest: digest(&document),
+            digest: posting.erased.clone().unwrap_or_else(|| digest(&document)),
             document,
         });
     };
@@ -354,6 +368,8 @@ const KINDS: [(&str, PostingKind); 5] = [
     ("deposit_return", PostingKind::DepositReturn),
     ("top_up", PostingKind::TopUp),
 ];
+/// What the line of a charge says that has no description and names none.
+pub const NAMELESS: &str = "charge";
 /// How the line of a charge that names no tariff calls its tariff.
 pub const POSTED: &str = "posted";
 const MOST_AMOUNT: i128 = 1_000_000_000;

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::allowance::{Bucket, Carry, Source, Usable};
 use super::calendar::BillCycle;
-use super::charges::PostedBasis;
+use super::charges::{NAMELESS, PostedBasis};
 use super::groups::NO_END;
 use super::parts::Part;
 use super::price::{Adjustment, Granted, PricedTier};
@@ -223,6 +223,18 @@ impl CountShape {
 pub struct StoredLine {
     pub line: Line,
     pub basis: Basis,
+}
+
+impl StoredLine {
+    /// Takes out what somebody wrote into the description of the posted charge that it is of. `false`: there is nothing.
+    pub fn forget_description(&mut self) -> bool {
+        let Some(posted) = &mut self.basis.posted else { return false };
+        let Some(clean) = posted.posting.without_description() else { return false };
+        let before = std::mem::replace(&mut posted.posting, clean).description.unwrap_or_default();
+        let words = posted.posting.charge.as_deref().unwrap_or(NAMELESS);
+        self.line.description = self.line.description.replace(&before, words);
+        true
+    }
 }
 
 /// The cumulative state of a line's item after the line: the next line of the item is the difference to it.

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::allowance::{Bucket, Carry, Shared, Source};
 use super::calendar::CalendarError;
-use super::charges::PostedBasis;
+use super::charges::{NAMELESS, PostedBasis};
 use super::count::CountList;
 use super::facts::{AccountFacts, PeriodSum, RunContext, TariffBook};
 use super::groups::{Chain, Step, chains, due, issued_carry, share_step};
@@ -742,7 +742,7 @@ fn describe(facts: &AccountFacts, context: &RunContext, item: &Item<'_>, rated: 
     let correction = if item.issued.is_some() { "Correction of " } else { "" };
     if let Some(posted) = item.posted.map(|number| &facts.posted[number]) {
         let words = posted.posting.description.clone().or_else(|| posted.posting.charge.clone());
-        return format!("{correction}{}, {}", words.unwrap_or_else(|| "charge".to_owned()), posted.on);
+        return format!("{correction}{}, {}", words.unwrap_or_else(|| NAMELESS.to_owned()), posted.on);
     }
     let correction = if item.returned { "Return of " } else { correction };
     let addon = item.key.addon.as_ref().map(|addon| format!(" ({addon})")).unwrap_or_default();

@@ -33,8 +33,8 @@ pub async fn export(store: &Store, key: &AccountKey, context: &Context) -> Resul
         "erased_at": privacy::erased_at(&mut tx, row.id).await?,
         "legal_holds": privacy::holds(&mut tx, row.id).await?,
     });
-    if let (Some(document), Value::Object(rows)) = (document.as_object_mut(), privacy::rows_of(&mut tx, row.id).await?)
-    {
+    let rows = privacy::rows_of(&mut tx, &row).await?;
+    if let Some(document) = document.as_object_mut() {
         document.extend(rows);
     }
     document["sessions"] = json!(sessions(&mut tx, row.id).await?);
@@ -129,6 +129,9 @@ pub async fn erase(
     } else {
         for (subject, erased) in &done {
             context.print(&format!("{subject}: its person is forgotten ({erased}).\n"))?;
+            for file in erased["files"].as_array().into_iter().flatten() {
+                eprintln!("The file {file} of a watched folder brought {subject}; it stands where it is.");
+            }
         }
     }
     if !done.is_empty() {
@@ -152,6 +155,7 @@ async fn erase_one(
     }
     let identity = privacy::identity(&mut tx, row).await?;
     tx.rollback().await?;
+    let inputs = store.inputs_naming(row, &identity.words).await?;
     // The journal first: when this breaks off, the sessions still say which records are left.
     let records = store.redact_sessions(&identity.sessions, &identity.octets, now).await?;
     let key = AccountKey {
@@ -166,7 +170,8 @@ async fn erase_one(
         return Ok(Err(obstacles));
     }
     let identity = privacy::identity(&mut tx, &row).await?;
-    let erased = privacy::erase(&mut tx, store, &row, &identity, reason, by, now).await?;
+    let asked = privacy::Asked { reason, by, inputs };
+    let erased = privacy::erase(&mut tx, store, &row, &identity, asked, now).await?;
     tx.commit().await?;
     let mut erased = json!(erased);
     erased["records"] = json!(records);

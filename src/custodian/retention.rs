@@ -78,6 +78,11 @@ impl Retention {
         }
         let held = privacy::held_accounts(&mut tx).await?;
         tx.rollback().await?;
+        if let Some(before) = before(now, Some(WISH_DAYS)) {
+            let mut tx = self.store.write().await?;
+            privacy::devices::forget_wishes(&mut tx, before).await?;
+            tx.commit().await?;
+        }
         let mut done = Forgotten::default();
         for (tenant, kept) in &kept {
             if let Some(before) = before(now, kept.sessions) {
@@ -196,6 +201,8 @@ fn day_of(name: &str) -> Option<Date> {
 
 const CLAIM: &str = "retention";
 const CLAIM_SECONDS: i64 = 3000;
+/// So long a DHCP server has to let go of a device; the journals of leases keep what ended for half of it.
+const WISH_DAYS: u32 = 60;
 /// How often everything is looked at.
 const EVERY: Duration = Duration::from_secs(3600);
 const AGAIN: Duration = Duration::from_secs(60);

@@ -280,7 +280,9 @@ pub fn start_leases(ground: &Ground, config: &Config, parts: &mut Parts) -> Opti
     let leases = Leases::default();
     let (store, clock) = (ground.store.clone(), ground.clock.clone());
     let beat = ground.hearts.register("leases");
-    parts.spawn("leases", leases::record(leases.clone(), store, clock, dhcp.keep_days, beat, parts.stopping()));
+    let journaled = matches!(dhcp.driver, DhcpDriver::Builtin(_));
+    let kept = (dhcp.keep_days, journaled);
+    parts.spawn("leases", leases::record(leases.clone(), store, clock, kept, beat, parts.stopping()));
     Some(leases)
 }
 

@@ -159,6 +159,20 @@ impl Table {
         }
     }
 
+    /// Forgets a lease that is over; `false`: it is not, or is another one meanwhile.
+    pub fn forget(&mut self, lease: &Lease, now: Timestamp) -> bool {
+        let same = |held: &&Lease| held.mac == lease.mac && held.since == lease.since && !held.is_live(now);
+        if self.by_address.get(&lease.address).filter(same).is_none() {
+            return false;
+        }
+        self.by_address.remove(&lease.address);
+        drop_from(&mut self.by_mac, lease.mac, lease.address);
+        if let Some(modem) = lease.behind {
+            drop_from(&mut self.by_modem, modem, lease.address);
+        }
+        true
+    }
+
     /// Whether a client may have an address: nobody has it, its lease ended, or it is the client's.
     pub fn is_free_for(&self, address: Ipv4Addr, mac: MacAddress, now: Timestamp) -> bool {
         match self.by_address.get(&address) {

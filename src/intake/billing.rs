@@ -168,6 +168,7 @@ fn shown(batch: &BatchRow) -> Value {
         "lines": batch.lines,
         "totals": serde_json::from_str::<Value>(&batch.totals).unwrap_or_default(),
         "sha256": batch.digest,
+        "closed_sha256": batch.closed_digest,
         "created_at": batch.created_at,
         "closed_at": batch.closed_at,
         "acknowledged_at": batch.acknowledged_at,

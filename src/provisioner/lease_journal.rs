@@ -143,9 +143,12 @@ impl Writer {
     }
 
     fn write(&mut self, entries: &[Entry]) -> io::Result<()> {
-        if self.journal.file.is_none() || self.is_overgrown() {
+        // What is not recorded must stay until it is: the store learns who had an address from here.
+        let asked = self.leases.rewrite_asked().filter(|_| self.leases.is_recorded());
+        if self.journal.file.is_none() || self.is_overgrown() || asked.is_some() {
             self.rewrite()?;
         }
+        asked.into_iter().for_each(|wish| self.leases.rewritten(wish));
         if entries.is_empty() {
             return Ok(());
         }

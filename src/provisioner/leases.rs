@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use tokio::sync::{Notify, watch};
 
+use super::forgetting::Forgetting;
 use crate::dhcp::{Lease, Table};
 use crate::store::leases::{self, SeenDevice};
 use crate::store::{Store, StoreError, elements};
@@ -26,6 +28,9 @@ struct Inner {
     table: Mutex<Table>,
     unrecorded: Mutex<Unrecorded>,
     changed: Notify,
+    /// How often the journal was asked to be written anew, and which of these it has done; the latter is 0 where there is none.
+    rewrites_asked: AtomicU64,
+    rewrites_done: AtomicU64,
 }
 
 /// What the store does not know yet; a later state of the same replaces the earlier one.
@@ -127,6 +132,27 @@ impl Leases {
         self.0.changed.notify_one();
     }
 
+    /// Asks the journal to be written anew. Gives the number of the wish.
+    pub(super) fn ask_rewrite(&self) -> u64 {
+        self.0.rewrites_asked.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Whether the journal was written anew for this wish.
+    pub(super) fn is_rewritten(&self, wish: u64) -> bool {
+        self.0.rewrites_done.load(Ordering::Acquire) >= wish
+    }
+
+    /// The newest wish that the journal be written anew; `None`: all are done.
+    pub(super) fn rewrite_asked(&self) -> Option<u64> {
+        let asked = self.0.rewrites_asked.load(Ordering::Acquire);
+        (asked > self.0.rewrites_done.load(Ordering::Acquire)).then_some(asked)
+    }
+
+    /// The journal was written anew for this wish and those before.
+    pub(super) fn rewritten(&self, wish: u64) {
+        self.0.rewrites_done.fetch_max(wish, Ordering::AcqRel);
+    }
+
     /// Whether the store knows every lease.
     pub(super) fn is_recorded(&self) -> bool {
         lock(&self.0.unrecorded).leases.is_empty()
@@ -158,17 +184,18 @@ impl Unrecorded {
 }
 
 /// Writes leases, devices seen and revisions offered into the store until `stopping` turns true, then what is left.
-/// History is kept for `keep_days`.
+/// History is kept for `keep_days`; what an erasure wishes is let go of, out of the journal too where it is `journaled`.
 pub async fn record(
     leases: Leases,
     store: Store,
     clock: Clock,
-    keep_days: u32,
+    (keep_days, journaled): (u32, bool),
     beat: Heartbeat,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), StoreError> {
     let mut failing = false;
     let mut pruned: Option<Timestamp> = None;
+    let mut forgetting = Forgetting::new(journaled);
     loop {
         beat.beat();
         let stop = *stopping.borrow();
@@ -199,6 +226,9 @@ pub async fn record(
                     tracing::warn!("Old leases were not removed: {error}. That is tried again in an hour.");
                 }
             }
+        }
+        if !failing && let Err(error) = forgetting.turn(&leases, &store, now).await {
+            tracing::warn!("Leases of persons who were forgotten are kept for now: {error}. Trying again.");
         }
         let pause = async {
             if failing {
@@ -284,4 +314,14 @@ async fn prune(store: &Store, before: Timestamp) -> Result<bool, StoreError> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Whole after every step; a panic elsewhere must not stop modems from booting.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Everything noted is in the store.
+    pub async fn recorded(leases: &Leases, store: &Store) {
+        write_all(leases, store).await.expect("recorded");
+    }
 }

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod enrolment;
 pub mod fetch_loop;
 pub mod follow;
+mod forgetting;
 pub mod health;
 pub mod kea;
 pub mod lease_journal;

@@ -141,9 +141,15 @@ const REPLAYED: &str = "UPDATE ingest_fault SET replayed_at = $3, replayed_by = 
 const OPEN_OF: &str = "SELECT COUNT(*) FROM ingest JOIN ingest_fault ON ingest_fault.ingest = ingest.id
      WHERE ingest.tenant = $1 AND ingest.source = $2 AND ingest.profile = $3 AND ingest_fault.replayed_at IS NULL";
 const FORGET_FAULTS: &str = "DELETE FROM ingest_fault
-     WHERE ingest IN (SELECT id FROM ingest WHERE expires_at <= $1 ORDER BY expires_at, id LIMIT $2)";
+     WHERE ingest IN (SELECT id FROM ingest WHERE expires_at <= $1
+         AND NOT EXISTS (SELECT 1 FROM legal_hold JOIN account ON account.id = legal_hold.account_id
+                         WHERE account.tenant = ingest.tenant AND legal_hold.lifted_at IS NULL)
+         ORDER BY expires_at, id LIMIT $2)";
 const FORGET: &str = "DELETE FROM ingest
-     WHERE id IN (SELECT id FROM ingest WHERE expires_at <= $1 ORDER BY expires_at, id LIMIT $2)";
+     WHERE id IN (SELECT id FROM ingest WHERE expires_at <= $1
+         AND NOT EXISTS (SELECT 1 FROM legal_hold JOIN account ON account.id = legal_hold.account_id
+                         WHERE account.tenant = ingest.tenant AND legal_hold.lifted_at IS NULL)
+         ORDER BY expires_at, id LIMIT $2)";
 
 /// Keeps the text of a profile's version, so that what was read by it can be understood later.
 pub async fn keep_profile(
@@ -350,7 +356,7 @@ pub async fn open_of(tx: &mut Tx, tenant: &str, source: &str, profile: &str) -> 
         .await)?)
 }
 
-/// Forgets inputs whose time is over, at most `limit`. Returns how many.
+/// Forgets inputs whose time is over, at most `limit`, but of no tenant that has an account under a legal hold. Returns how many.
 pub async fn forget(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<u64, StoreError> {
     on!(tx, c => sqlx::query(FORGET_FAULTS).bind(to_micros(now)).bind(limit).execute(c).await.map(drop))?;
     let gone = on!(tx, c => sqlx::query(FORGET)

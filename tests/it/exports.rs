@@ -144,6 +144,7 @@ fn row(id: &str, period: Period, run: i64) -> billing::BatchRow {
         lines: 0,
         totals: "[]".into(),
         digest: None,
+        closed_digest: None,
         closed_at: None,
         acknowledged_at: None,
         checked_at: None,

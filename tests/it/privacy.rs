@@ -1,12 +1,14 @@
 //! What a person may ask: an export of everything, an erasure after which no file, log, dump or backup of ours has a word of
 //! them while every sum and the audit's chain stay; legal holds; retention by class; who looked at history, for which case.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan};
 use lastmile::custodian::{Chain, Retention};
-use lastmile::store::{Store, StoreConfig};
+use lastmile::store::{Store, StoreConfig, ingest};
 use lastmile::telemetry::{Heartbeats, Metrics};
 use lastmile::vocabulary::Clock;
 use serde_json::{Value, json};
@@ -125,7 +127,152 @@ fn refused(site: &Site, arguments: &[&str], why: &str) {
     assert!(text.contains(why), "{arguments:?}: {text}");
 }
 
+/// Rows that name the person where nothing of a short journey would: each is taken out or away by another statement. The words
+/// stand in capitals, as no column of ours has them.
+fn planted(site: &Site) {
+    let now = Timestamp::now().as_microsecond();
+    let (name, mail, mac, serial) = (WORDS[0].to_uppercase(), WORDS[1].to_uppercase(), WORDS[4], WORDS[6]);
+    let octets = if url(site).starts_with("postgres") {
+        format!("convert_to('{name}', 'UTF8')")
+    } else {
+        format!("CAST('{name}' AS BLOB)")
+    };
+    let rows = [
+        (
+            "exception (tenant, kind, subject, detail, opened_at, updated_at)",
+            format!("NULL, 'planted', 'x', 'of {name}', {now}, {now}"),
+        ),
+        (
+            "exception (tenant, kind, subject, detail, opened_at, updated_at)",
+            format!("'acme', 'planted', '{mail}', 'x', {now}, {now}"),
+        ),
+        (
+            "event (tenant, sequence, type, subject, occurred_at, payload)",
+            format!("'acme', 900001, 'x', '{mail}', {now}, '{{\"to\":\"{name}\"}}'"),
+        ),
+        (
+            "outlet (id, tenant, kind, url, types, description, state, because, position, created_at, updated_at)",
+            format!(
+                "'wh_planted', 'acme', 'webhook', 'https://x', '[]', '', 'disabled', 'no mailbox {mail}', 900001, {now}, {now}"
+            ),
+        ),
+        (
+            "delivery (outlet, sequence, subject, state, attempts, detail, updated_at)",
+            format!("'wh_planted', 900001, '{mail}', 'dead', 1, '550 <{mail}> unknown', {now}"),
+        ),
+        (
+            "bill_finding (id, tenant, cycle, period_start_at, kind, subject, detail, advice, numbers, found_at, waived_because)",
+            format!(
+                "'bf_planted', 'acme', 'c15', 0, 'x', '{mail}', '{name}', '{name}', '{{\"a\":\"{mail}\"}}', {now}, 'for {name}'"
+            ),
+        ),
+        (
+            "rollout (tenant, reason, policy, state, note, before_version, created_by, created_at, updated_at, finished_at)",
+            format!("'acme', 'x', '{{}}', 'cancelled', 'modem {serial} of {name}', 1, 'x', {now}, {now}, {now}"),
+        ),
+        (
+            "ingest (tenant, source, profile, profile_digest, way, name, event, digest, state, next_record, changes, ignored, held, \
+          quarantined, received_at, expires_at)",
+            format!(
+                "'acme', 'other', 'x', 'x', 'inbox', '{name}.csv', '{mail}', 'planted', 'done', 2, 0, 0, 0, 1, {now}, {now} + 900000000000"
+            ),
+        ),
+        (
+            "held_change (tenant, source, account, kind, sealed, losses, actor, origin, times, held_at, updated_at)",
+            format!(
+                "'acme', 'default', 'Q77', 'push', {octets}, '[]', '{mail}', '{{\"x\":\"{name}\"}}', 1, {now}, {now}"
+            ),
+        ),
+        (
+            "observation (tenant, source, account, would, places, losses, times, first_at, last_at)",
+            format!("'acme', 'default', 'Q77', 'update', '[\"/{name}\"]', '[]', 1, {now}, {now}"),
+        ),
+        (
+            "idempotency (tenant, key, request_digest, status, response, created_at)",
+            format!("'acme', 'for {mail}', 'x', 200, '{{}}', {now}"),
+        ),
+        (
+            "nas_request (tenant, username, cause, origin, previous, target, lane, since_at, written_at, run_at, created_at, updated_at, finished_at)",
+            format!(
+                "NULL, '{name}', 'x', '{{\"a\":\"{name}\"}}', '{{\"a\":\"{name}\"}}', '{{\"a\":\"{name}\"}}', 1, 0, 0, 0, {now}, {now}, {now}"
+            ),
+        ),
+        (
+            "device_seen (mac, kind, behind, relay, cmts, class, vendor, model, serial, hardware, software, boot_rom, first_seen_at, last_seen_at)",
+            format!(
+                "'02:00:00:00:00:01', 'mta', '{mac}', '10.0.0.1', 'x', 'x', 'x', 'x', '{serial}', 'x', 'x', 'x', {now}, {now}"
+            ),
+        ),
+        (
+            "address_lease (address, mac, kind, behind, relay, cmts, since_at, seen_at, until_at, lease_seconds, ended)",
+            format!(
+                "'{}', '02:00:00:00:00:02', 'cpe', '{mac}', '10.0.0.1', 'x', {now}, {now}, {now} + 60000000, 60, FALSE",
+                WORDS[12]
+            ),
+        ),
+    ];
+    for (into, values) in rows {
+        sql(site, &format!("INSERT INTO {into} VALUES ({values})"));
+    }
+    sql(
+        site,
+        &format!(
+            "INSERT INTO ingest_fault (ingest, record, line, account, faults, created_at) SELECT id, 1, 1, NULL, \
+                 '[{{\"pointer\":\"\",\"detail\":\"{name}\"}}]', {now} FROM ingest WHERE digest = 'planted'"
+        ),
+    );
+}
+
+/// A statement on whichever database the site has.
+fn sql(site: &Site, statement: &str) -> String {
+    let url = url(site);
+    let told = match url.strip_prefix("sqlite://") {
+        Some(path) => run("sqlite3", "sqlite3", &["-bail", "-cmd", ".timeout 5000", path, statement]),
+        None => run("postgresql-client", "psql", &["-qAt", "-v", "ON_ERROR_STOP=1", "-c", statement, &url]),
+    };
+    assert!(told.status.success(), "{statement}: {}", String::from_utf8_lossy(&told.stderr));
+    String::from_utf8_lossy(&told.stdout).trim().to_owned()
+}
+
+/// What came of this input, as it is kept now.
+fn kept(site: &Site, input: &str) -> Option<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let config = StoreConfig {
+            url: url(site),
+            key_file: Some(site.path("key")),
+            previous_key_file: None,
+            owner: "a look at an input".to_owned(),
+        };
+        let store = Store::open(&config).await.expect("a store");
+        let mut tx = store.read().await.expect("a transaction");
+        let row = ingest::one(&mut tx, input.parse().expect("a number")).await.expect("read").expect("the input");
+        let raw = ingest::raw(&mut tx, store.sealer(), &row).await.expect("what came");
+        drop(tx);
+        store.close().await;
+        raw.map(|octets| String::from_utf8(octets).expect("text"))
+    })
+}
+
+/// What a billing system sent of the person alone, and together with somebody under a legal hold; both are put aside, for their
+/// cycle is not in the catalog. Gives the numbers of the two inputs.
+fn sent(daemon: &Daemon, key: &str) -> [String; 2] {
+    let head = "Cust#;Name;Package;Modem;Tel;State of account;Monthly charges;Bill day";
+    let own = format!("Q77;{};RES-100;{};{};live;49,95;77", WORDS[0], WORDS[4], WORDS[2]);
+    let other = "other;Ada Other;RES-100;02:00:5e:10:20:3e;;live;49,95;77";
+    [format!("{head}\n{own}\nEND;1;\n"), format!("{head}\n{own}\n{other}\nEND;2;\n")].map(|body| {
+        let bearer = format!("Bearer {key}");
+        let path = "/v1/tenants/acme/ingest/homegrown-csv";
+        let told =
+            crate::harness::http::request(daemon.http_port, "POST", path, &[("Authorization", &bearer)], Some(&body));
+        let told = told.expect("an answer");
+        let input = told.json()["ingest"].as_str().map(str::to_owned);
+        input.unwrap_or_else(|| panic!("no number in {}: {}", told.status, told.body))
+    })
+}
+
 fn erased_account_leaves_no_word_and_every_sum(site: &Site) {
+    site.edit("[log]", "[[source]]\ntenant = \"acme\"\nsource = \"default\"\nprofile = \"homegrown-csv\"\n[log]");
     site.prepare(CATALOG);
     let key = site.key("acme", "admin");
     let daemon = site.start();
@@ -139,6 +286,12 @@ fn erased_account_leaves_no_word_and_every_sum(site: &Site) {
         let listed = daemon.api(&key, "GET", "acme/sessions?state=stopped", None).json();
         (listed["items"].as_array().is_some_and(|items| items.len() == 2)).then_some(())
     });
+    let inputs = sent(&daemon, &site.key("acme", "push"));
+    let visit = json!({"type": "one_off", "id": "visit", "amount": "35.00", "on": start.to_string(),
+        "description": format!("Visit at {}'s, bell of Zaphod", WORDS[0])});
+    let posted = daemon.api(&key, "POST", "acme/accounts/Q77/charges", Some(&visit));
+    assert_eq!(posted.status, 201, "{}", posted.body);
+    planted(site);
     site.succeed(&["bill", "run", "--tenant", "acme", "--cycle", "c15", "--period", &start.to_string()]);
     let looked = daemon.api(&key, "GET", "acme/who?address=198.51.100.77", None);
     assert_eq!(looked.status, 200, "{}", looked.body);
@@ -147,9 +300,33 @@ fn erased_account_leaves_no_word_and_every_sum(site: &Site) {
     for word in WORDS {
         assert!(export.to_string().contains(word), "{word} is missing in the export: {export:#}");
     }
-    assert!(export["lines"].as_array().is_some_and(|lines| !lines.is_empty()), "{export:#}");
+    for list in [
+        "lines",
+        "charges",
+        "inputs",
+        "put_aside",
+        "held_changes",
+        "observations",
+        "events",
+        "jobs",
+        "elements",
+        "exceptions",
+        "findings",
+        "named_in_events",
+        "deliveries",
+        "devices_seen",
+        "leases",
+        "audit",
+    ] {
+        assert!(export[list].as_array().is_some_and(|list| !list.is_empty()), "{list} is empty: {export:#}");
+    }
+    assert!(export.to_string().contains("bell of Zaphod"), "{export:#}");
+    assert!(
+        inputs.iter().all(|input| kept(site, input).is_some_and(|text| text.contains(WORDS[0]))),
+        "what came is kept"
+    );
     let before = holdings(site, "before.backup");
-    for word in WORDS {
+    for word in WORDS.into_iter().chain(["bell of Zaphod"]) {
         assert!(!places(word, &before).is_empty(), "the search finds no {word} before the erasure");
     }
 
@@ -166,21 +343,61 @@ fn erased_account_leaves_no_word_and_every_sum(site: &Site) {
     refused(site, &erase, "legal hold");
     site.succeed(&["account", "release-legal", "Q77", "--tenant", "acme"]);
 
+    site.succeed(&["account", "hold-legal", "other", "--tenant", "acme", "--reason", "court order", "--case", "C-2"]);
     let lines = site.json(&["line", "list", "--tenant", "acme"]);
+    let batch = lines["items"][0]["batch"].as_str().expect("a batch").to_owned();
+    let manifest = daemon.api(&key, "GET", &format!("acme/batches/{batch}"), None).json();
+    assert!(manifest["closed_sha256"].is_null(), "{manifest:#}");
     let usage = site.json(&["usage", "show", "Q77", "--tenant", "acme", "--from", &midnight(start).to_string()]);
     let told = site.json(&erase);
     assert_eq!(told["log_emptied"], true, "{told:#}");
-    assert_eq!(told["erased"]["acme/default/Q77"]["records"], 2, "{told:#}");
+    let erased = &told["erased"]["acme/default/Q77"];
+    assert_eq!(
+        (&erased["records"], &erased["inputs"], &erased["charges"]),
+        (&json!(2), &json!(2), &json!(2)),
+        "{told:#}"
+    );
+
+    // What came of the person alone is gone; what another's legal hold covers has the other still.
+    assert_eq!(kept(site, &inputs[0]), None);
+    let shared = kept(site, &inputs[1]).expect("a legal hold keeps it");
+    assert!(shared.contains("other;Ada Other;RES-100;02:00:5e:10:20:3e"), "{shared}");
+    assert!(shared.contains("Q77;xxxxxxxxxxxxxxxx;") && WORDS.iter().all(|word| !shared.contains(word)), "{shared}");
+    let of_other = site.json(&["ingest", "show", &inputs[1]]).to_string();
+    assert!(of_other.contains("other") && of_other.contains("/bill_cycle"), "another's fault stays: {of_other}");
 
     let after = holdings(site, "after.backup");
-    for word in WORDS {
+    for word in WORDS.into_iter().chain(["bell of Zaphod"]) {
         assert_eq!(places(word, &after), Vec::<&str>::new(), "{word} is still there");
     }
     // Compressed pages of the journal are read as records.
     let records = site.succeed(&["--json", "session", "show", "quix-session"]);
     assert!(records.contains("xxxx") && WORDS.iter().all(|word| !records.contains(word)), "{records}");
 
-    assert_eq!(site.json(&["line", "list", "--tenant", "acme"]), lines, "lines never change");
+    // Lines are what they were but for the description of what was posted; the batch says so.
+    let (mut expected, mut taken_out) = (lines.clone(), 0);
+    for line in expected["items"].as_array_mut().expect("a list") {
+        if line["description"].as_str().is_some_and(|text| text.contains("Zaphod")) {
+            line["description"] = json!(format!("charge, {start}"));
+            taken_out += 1;
+        }
+    }
+    assert_eq!(taken_out, 1, "{lines:#}");
+    let left = site.json(&["line", "list", "--tenant", "acme"]);
+    assert_eq!(left, expected, "lines never change otherwise");
+    let now = daemon.api(&key, "GET", &format!("acme/batches/{batch}"), None).json();
+    assert_eq!(now["closed_sha256"], manifest["sha256"], "{now:#}");
+    let octets = daemon.api(&key, "GET", &format!("acme/batches/{batch}/lines"), None).body;
+    let file = site.path("octets");
+    std::fs::write(&file, octets).expect("a file");
+    let sum = run("coreutils", "sha256sum", &[&file.display().to_string()]);
+    assert_eq!(now["sha256"], json!(String::from_utf8_lossy(&sum.stdout).split(' ').next()), "{now:#}");
+    let visited =
+        left["items"].as_array().into_iter().flatten().find(|line| line["description"] == format!("charge, {start}"));
+    let (id, pack) = (visited.expect("the line")["id"].as_str().expect("an id"), site.path("pack"));
+    site.succeed(&["line", "explain", id, "--pack", &pack.display().to_string()]);
+    let proven = Command::new("python3").args(["-B", "verify.py"]).current_dir(&pack).output().expect("python3 runs");
+    assert!(proven.status.success(), "{proven:?}");
     let usage_after = site.json(&["usage", "show", "Q77", "--tenant", "acme", "--from", &midnight(start).to_string()]);
     assert_eq!(usage_after, usage, "what was used stays");
     let verified = site.json(&["audit", "verify"]);
@@ -192,6 +409,10 @@ fn erased_account_leaves_no_word_and_every_sum(site: &Site) {
     let before = &deeds[place + 1];
     assert!(before["erased"] == true && before["subject"].is_null() && before["detail"].is_null(), "{listed:#}");
 
+    // Nothing that is done again brings it back.
+    let again =
+        site.json(&["bill", "run", "--tenant", "acme", "--cycle", "c15", "--period", &start.to_string(), "--dry-run"]);
+    assert!(!again.to_string().contains("charge, "), "what was posted is billed: {again:#}");
     // The other subscriber is as before.
     let other = site.succeed(&["--json", "session", "show", "other-session"]);
     assert!(other.contains("user1@acme") && other.contains("198.51.100.1"), "{other}");
@@ -311,4 +532,58 @@ fn cases_are_asked_for(site: &Site, daemon: &Daemon, key: &str) {
     }
     let by = site.json(&["audit", "list", "--tenant", "acme", "--actor", "nora noc"]);
     assert_eq!(by.as_array().map(Vec::len), Some(3), "{by:#}");
+}
+
+/// Where identity may stand: each table with its columns, and what an erasure does about them.
+const IDENTITY: &str = include_str!("identity.md");
+
+/// The columns of texts and octets of every table, as the database has them.
+fn columns(site: &Site) -> BTreeMap<String, BTreeSet<String>> {
+    const OF_SQLITE: &str = "SELECT tables.name || '|' || COALESCE(columns.name, '') FROM sqlite_master AS tables
+         LEFT JOIN pragma_table_info(tables.name) AS columns ON UPPER(columns.type) NOT IN ('BIGINT', 'INTEGER', 'BOOLEAN')
+         WHERE tables.type = 'table' AND tables.name NOT LIKE 'sqlite!_%' ESCAPE '!'";
+    const OF_POSTGRES: &str = "SELECT tables.table_name || '|' || COALESCE(columns.column_name, '')
+         FROM information_schema.tables AS tables LEFT JOIN information_schema.columns AS columns
+              ON columns.table_name = tables.table_name AND columns.table_schema = tables.table_schema
+              AND columns.data_type NOT IN ('bigint', 'integer', 'smallint', 'boolean')
+         WHERE tables.table_schema = 'public' AND tables.table_type = 'BASE TABLE'";
+    let told = match url(site).strip_prefix("sqlite://") {
+        Some(_) => {
+            let accounting =
+                run("sqlite3", "sqlite3", &[&site.path("lastmile-accounting.db").display().to_string(), OF_SQLITE]);
+            assert!(accounting.status.success(), "{accounting:?}");
+            sql(site, OF_SQLITE) + "\n" + &String::from_utf8_lossy(&accounting.stdout)
+        }
+        None => sql(site, OF_POSTGRES),
+    };
+    let mut tables: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (table, column) in told.lines().filter_map(|line| line.split_once('|')) {
+        let columns = tables.entry(table.to_owned()).or_default();
+        columns.extend(Some(column.to_owned()).filter(|column| !column.is_empty()));
+    }
+    tables.remove("_sqlx_migrations");
+    tables
+}
+
+#[test]
+fn every_column_either_loses_identity_in_an_erasure_or_has_none_and_says_why() {
+    let mut known: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for row in IDENTITY.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |")) {
+        let (table, rest) = row.split_once("` | ").expect("a table's name");
+        let (columns, why) = rest.split_once(" | ").expect("columns and what becomes of them");
+        assert!(why.len() > 5, "{table}: {why:?} says nothing");
+        for column in columns.split('`').skip(1).step_by(2) {
+            assert!(
+                known.entry(table.to_owned()).or_default().insert(column.to_owned()),
+                "{table}.{column} stands twice"
+            );
+        }
+        known.entry(table.to_owned()).or_default();
+    }
+    for site in [Site::sqlite(), Site::postgres()] {
+        site.succeed(&["migrate"]);
+        let found = columns(&site);
+        assert!(found.len() > 50, "{found:?}");
+        assert_eq!(found, known, "tests/it/identity.md does not list what the database has");
+    }
 }

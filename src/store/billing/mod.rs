@@ -30,6 +30,8 @@ pub struct BatchRow {
     pub totals: String,
     /// SHA-256 of the lines, in hexadecimal digits; `None` while it is being built, and of those closed before it was kept.
     pub digest: Option<String>,
+    /// `digest` as it was when the batch was closed, where a line has lost its description since.
+    pub closed_digest: Option<String>,
     pub created_at: Timestamp,
     pub closed_at: Option<Timestamp>,
     pub acknowledged_at: Option<Timestamp>,
@@ -127,7 +129,7 @@ macro_rules! select_batch {
     ($rest:literal) => {
         concat!(
             "SELECT id, tenant, cycle, period_start_at, period_end_at, timezone, run, COALESCE(stage, state) AS state,
-                    lines, totals, digest, created_at, closed_at, acknowledged_at, checked_at, approved_at, approved_by
+                    lines, totals, digest, closed_digest, created_at, closed_at, acknowledged_at, checked_at, approved_at, approved_by
              FROM batch ",
             $rest
         )
@@ -448,6 +450,7 @@ struct RawBatch {
     lines: i64,
     totals: String,
     digest: Option<String>,
+    closed_digest: Option<String>,
     created_at: i64,
     closed_at: Option<i64>,
     acknowledged_at: Option<i64>,
@@ -470,6 +473,7 @@ impl TryFrom<RawBatch> for BatchRow {
             lines: row.lines,
             totals: row.totals,
             digest: row.digest,
+            closed_digest: row.closed_digest,
             created_at: at(row.created_at)?,
             closed_at: row.closed_at.map(at).transpose()?,
             acknowledged_at: row.acknowledged_at.map(at).transpose()?,
