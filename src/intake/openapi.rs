@@ -66,6 +66,15 @@ fn complete(operation: &mut Value, answer: Option<&str>, body: Option<&str>) {
     for (status, description) in ALWAYS.iter().chain(with_body) {
         responses.entry(*status).or_insert_with(|| json!({ "description": description }));
     }
+    // Whoever is answered in words of its own may be told ours too.
+    let declared = responses.values_mut().filter_map(|response| response.get_mut("content")?.as_object_mut());
+    for content in declared {
+        for (kind, shape) in [("application/json", answer), ("application/problem+json", Some("Problem"))] {
+            if let (Some(media), Some(shape)) = (content.get_mut(kind), shape) {
+                media["schema"] = reference(shape);
+            }
+        }
+    }
     for (status, response) in responses {
         let empty = matches!(status.as_str(), "204" | "304");
         if !empty && response["content"].is_null() {

@@ -32,18 +32,25 @@ pub(crate) struct Row {
     roles: &'static [&'static str],
     query: &'static str,
     body: Option<&'static str>,
+    /// Its last word is a name and no id, so that another tenant's is not absent: a profile is everybody's, and a source is one of
+    /// the caller's own by whatever name. The answer must be that of a name that nobody has.
+    named: bool,
 }
 
 const fn row(route: &'static str, roles: &'static [&'static str]) -> Row {
-    Row { route, roles, query: "", body: None }
+    Row { route, roles, query: "", body: None, named: false }
 }
 
 const fn asked(route: &'static str, roles: &'static [&'static str], query: &'static str) -> Row {
-    Row { route, roles, query, body: None }
+    Row { route, roles, query, body: None, named: false }
 }
 
 const fn told(route: &'static str, roles: &'static [&'static str], body: &'static str) -> Row {
-    Row { route, roles, query: "", body: Some(body) }
+    Row { route, roles, query: "", body: Some(body), named: false }
+}
+
+const fn named(route: &'static str, roles: &'static [&'static str], body: Option<&'static str>) -> Row {
+    Row { route, roles, query: "", body, named: true }
 }
 
 /// The matrix: below `/v1/tenants/{tenant}`.
@@ -86,6 +93,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("POST /held/{held}/release", OPERATORS),
     row("POST /held/{held}/drop", OPERATORS),
     row("GET /held-corrections", EVERYBODY),
+    named("POST /ingest/{profile}", PUSHERS, Some(RECORD)),
     row("GET /ingests", EVERYBODY),
     row("GET /ingests/{ingest}", EVERYBODY),
     row("POST /ingests/{ingest}/replay", HANDLERS),
@@ -106,6 +114,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("GET /sessions/{session}", EVERYBODY),
     row("POST /sessions/{session}/disconnect", OPERATORS),
     row("GET /sources", EVERYBODY),
+    named("GET /sources/{source}/observations", EVERYBODY, None),
+    named("POST /sources/{source}/epoch", OPERATORS, None),
     asked("GET /subscriber-counts", EVERYBODY, "on=2026-11-15"),
     row("GET /webhooks", EVERYBODY),
     told("POST /webhooks", ADMINS, r#"{"url": "https://8.8.8.8/hook"}"#),
@@ -119,10 +129,10 @@ pub(crate) const ROWS: &[Row] = &[
     asked("GET /who", TRACERS, "address=10.0.0.7"),
 ];
 
-/// Routes whose last word is a name and no id, so that another tenant's is not absent: a profile is everybody's, and whoever
-/// posts to one proves itself as the profile asks; a source is one of the caller's own by whatever name.
-const BY_NAME: [&str; 3] =
-    ["POST /ingest/{profile}", "GET /sources/{source}/observations", "POST /sources/{source}/epoch"];
+/// A record whose cycle is in no catalog: it is put aside.
+const RECORD: &str = "Cust#;Name;Package;Modem;Tel;State of account;Monthly charges;Bill day\n\
+                      W-1;Doe, Jane;RES-100;02:00:5e:10:20:3b;;live;49,95;77\nEND;1;\n";
+const PROFILE: &str = "homegrown-csv";
 
 /// An account is made by naming it: with another tenant's id it becomes one of the caller's own.
 const CREATES: &str = "PUT /accounts/{id}";
@@ -141,6 +151,13 @@ pub(crate) struct Walls {
 
 impl Walls {
     pub fn over(site: Site) -> Self {
+        let source = |tenant: &str| {
+            format!(
+                "[[source]]\ntenant = \"{tenant}\"\nsource = \"{tenant}-crm\"\nprofile = \"{PROFILE}\"\n\
+                 breaker = {{ percent = 0, accounts = 0 }}\n"
+            )
+        };
+        site.edit("[log]", &format!("{}{}[log]", source("acme"), source("zzother")));
         site.prepare(CATALOG);
         let other = CATALOG
             .replace("id = \"acme\"", "id = \"zzother\"")
@@ -212,6 +229,18 @@ impl Walls {
         let rollout = api("POST", "rollouts", Some(&json!({ "macs": [mac], "mode": "next_boot", "reason": tenant })));
         let jobs = api("GET", "jobs", None);
         let hook = api("POST", "webhooks", Some(&json!({ "url": "https://8.8.8.8/hook" })));
+        let source = format!("{tenant}-crm");
+        api(
+            "PUT",
+            &format!("accounts/{tenant}-2?source={source}"),
+            Some(&json!({ "status": "active", "bill_cycle": "c15" })),
+        );
+        let held = api("DELETE", &format!("accounts/{tenant}-2?source={source}"), None);
+        let bearer = format!("Bearer {key}");
+        let path = format!("/v1/tenants/{tenant}/ingest/{PROFILE}?source={source}");
+        let record = RECORD.replace("Doe, Jane", &format!("Eve of {tenant}"));
+        let sent = http::request(self.site.http_port, "POST", &path, &[("Authorization", &bearer)], Some(&record));
+        let sent = sent.expect("an answer");
         let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("no id in {value}")).to_owned();
         [
             ("/accounts/{id}", account.clone()),
@@ -226,9 +255,10 @@ impl Walls {
             ("/rollouts/{rollout}", text(&rollout["id"])),
             ("/sessions/{session}", session.to_string()),
             ("/webhooks/{id}", text(&hook["id"])),
-            // Nothing came in by a profile and nothing was held: these are ids of nothing.
-            ("/held/{held}", "1".to_owned()),
-            ("/ingests/{ingest}", "1".to_owned()),
+            ("/held/{held}", text(&held["held"]["id"])),
+            ("/ingests/{ingest}", text(&sent.json()["ingest"])),
+            ("/ingest/{profile}", PROFILE.to_owned()),
+            ("/sources/{source}", source),
         ]
         .map(|(place, id)| (place.to_owned(), id))
         .into()
@@ -267,7 +297,7 @@ fn every_route_has_its_row_and_every_row_a_route() {
     let _daemon = site.start();
     let document = http::request(site.http_port, "GET", "/openapi.json", &[], None).expect("an answer").json();
     let routes = routes(&document);
-    let rows: BTreeSet<String> = ROWS.iter().map(|row| row.route).chain(BY_NAME).map(str::to_owned).collect();
+    let rows: BTreeSet<String> = ROWS.iter().map(|row| row.route.to_owned()).collect();
     assert_eq!(rows, routes.keys().cloned().collect::<BTreeSet<_>>(), "say in ROWS who may call a route");
 }
 
@@ -322,13 +352,19 @@ fn no_role_reaches_another_tenant_by_any_route_method_or_id() {
         "audit?action=bill.",
         "audit?action=charge.",
         "audit?action=session.",
+        "audit?action=change.",
+        "audit?action=source.",
+        "held",
+        "ingests",
+        "sources",
         "accounts/zzother-1/charges",
     ];
     let before = watched.map(theirs);
     let wrong: RefCell<Vec<String>> = RefCell::default();
     let fault = |text: String| wrong.borrow_mut().push(text);
     let made: BTreeMap<String, String> = [("/accounts/{id}".to_owned(), "made-1".to_owned())].into();
-    for row in ROWS {
+    // Last those that make things of the caller's own by the other's name.
+    for row in ROWS.iter().filter(|row| !row.named).chain(ROWS.iter().filter(|row| row.named)) {
         let queries = &routes[row.route];
         let has_id = row.route.contains('{') && row.route != CREATES;
         for (who, key) in walls.keys.iter().filter(|(who, _)| **who != "theirs") {
@@ -345,7 +381,31 @@ fn no_role_reaches_another_tenant_by_any_route_method_or_id() {
                 fault(format!("{} as {who}: a tenant that does not exist gave {:?}", row.route, face(&nobody)));
             }
             let may = row.roles.contains(who);
-            if has_id {
+            if row.named {
+                let (found, absent) = match row.route.contains("{profile}") {
+                    true => {
+                        let to = |source: &str| call("acme", &walls.theirs, &format!("source={source}"));
+                        (to("zzother-crm"), to("nobody-9"))
+                    }
+                    false => (call("acme", &walls.theirs, ""), call("acme", &walls.nothing, "")),
+                };
+                let plain = |answer: &Answer| {
+                    let mut body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+                    // Its own number, and the name that the caller gave.
+                    for key in ["ingest", "source"] {
+                        if body[key].is_string() {
+                            body[key] = json!("");
+                        }
+                    }
+                    (answer.status, answer.header("content-type").map(str::to_owned), body)
+                };
+                if plain(&found) != plain(&absent) || found.body.contains("Eve of zzother") {
+                    fault(format!("{} as {who}, their name: {:?}, not {:?}", row.route, face(&found), face(&absent)));
+                }
+                if may == matches!(found.status, 401 | 403) || found.status == 404 {
+                    fault(format!("{} as {who}: {} {}", row.route, found.status, found.body));
+                }
+            } else if has_id {
                 // Their ids below the caller's own address are ids of nothing.
                 let found = call("acme", &walls.theirs, "");
                 same("their ids", &found, &call("acme", &walls.nothing, ""));
@@ -413,7 +473,7 @@ fn a_key_of_one_source_reaches_no_other_source() {
 }
 
 impl Walls {
-    /// The ids of what `acme` has in the source `default`.
+    /// The ids of what `acme` has; of accounts those in the source `default`.
     pub fn ids_of_acme(&self) -> BTreeMap<String, String> {
         let first = |path: &str| {
             let listed = self.daemon.api(&self.keys["admin"], "GET", &format!("acme/{path}"), None).json();
@@ -427,6 +487,16 @@ impl Walls {
         ids.insert("/jobs/{job}".to_owned(), first("jobs"));
         ids.insert("/sessions/{session}".to_owned(), first("sessions"));
         ids.insert("/devices/{mac}".to_owned(), "00:11:22:0a:0a:01".to_owned());
+        for (place, path) in [
+            ("/batches/{id}", "batches"),
+            ("/webhooks/{id}", "webhooks"),
+            ("/held/{held}", "held"),
+            ("/ingests/{ingest}", "ingests"),
+        ] {
+            ids.insert(place.to_owned(), first(path));
+        }
+        ids.insert("/ingest/{profile}".to_owned(), PROFILE.to_owned());
+        ids.insert("/sources/{source}".to_owned(), "acme-crm".to_owned());
         ids
     }
 }

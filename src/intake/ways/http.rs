@@ -53,9 +53,16 @@ struct SourceQuery {
     request_body(content = String, content_type = "application/octet-stream",
         description = "What the profile reads: JSON, XML, separated values, fixed columns, a form, an environment"),
     responses((status = "2XX", description = "Kept and done, in the words of the profile's [reply]; without words: how many \
-            changes, ignored, held and quarantined, and what became of each record"),
-        (status = "4XX", description = "As the profile answers what it puts aside; 401: the source did not prove itself; \
-            404: no such profile"),
+            changes, ignored, held and quarantined, and what became of each record",
+            content((Value = "application/json"), (String = "text/plain"), (String = "text/xml"), (String = "application/xml"))),
+        (status = "4XX", description = "As the profile answers what it puts aside",
+            content((Value = "application/json"), (Value = "application/problem+json"), (String = "text/plain"),
+                (String = "text/xml"), (String = "application/xml"))),
+        (status = 422, description = "As the profile answers what it puts aside",
+            content((Value = "application/json"), (Value = "application/problem+json"), (String = "text/plain"),
+                (String = "text/xml"), (String = "application/xml"))),
+        (status = 401, description = "The source did not prove itself"),
+        (status = 404, description = "No such profile"),
         (status = 503, description = "Nothing is stored; send it again")))]
 async fn post(
     State(app): State<App>,
