@@ -11,13 +11,16 @@ use crate::store::privacy::devices::{self, Wish};
 use crate::store::{Store, StoreError};
 use crate::vocabulary::{MacAddress, Timestamp};
 
+/// A wish, and the devices it turned out to mean.
+type Forgotten = (Wish, BTreeSet<MacAddress>);
+
 /// What became of wishes to forget devices.
 #[derive(Default)]
 pub(super) struct Forgetting {
     journaled: bool,
     looked: Option<Timestamp>,
     /// Wishes of which memory has nothing left, the devices they were, and the rewriting of the journal they wait for.
-    waiting: Option<(u64, Vec<(Wish, BTreeSet<MacAddress>)>)>,
+    waiting: Option<(u64, Vec<Forgotten>)>,
 }
 
 impl Forgetting {

@@ -68,7 +68,7 @@ async fn digest(tx: &mut Tx, batch: &str) -> Result<String, StoreError> {
     let (mut hash, mut after) = (Sha256::new(), String::new());
     loop {
         let page = billing::texts(tx, batch, &after, PAGE).await?;
-        let Some((last, _)) = page.last() else { return Ok(hex(&hash.finalize())) };
+        let Some((last, _)) = page.last() else { return Ok(hex(hash.finalize())) };
         after.clone_from(last);
         for (_, text) in &page {
             hash.update(text.as_bytes());
