@@ -224,7 +224,7 @@ async fn print(
     show(store, &order.sync, report, applied, format).await?;
     if let Some(applied) = applied {
         tell_applied(applied);
-    } else if format == Format::Text && report.differs() {
+    } else if format == Format::Text && report.plan.creates + report.plan.updates + report.plan.deletes > 0 {
         eprintln!("To apply it: the same command with --apply {}", report.plan.hash);
     }
     Ok(())
