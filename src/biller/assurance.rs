@@ -104,7 +104,8 @@ async fn prove_account(
     };
     let (strays, octets) = assurance::stray_entries(tx, account.id).await?;
     if strays > 0 {
-        let detail = format!("{strays} ledger entries with {octets} octets are of sessions that are not there");
+        let detail =
+            format!("{strays} ledger entries with {octets} octets are of sessions or calls that are not there");
         proof.note(fault(None, detail));
     }
     let Some((cycle, closed)) = ground.cycles.get(&account.bill_cycle) else {

@@ -11,7 +11,7 @@ use super::facts::{TariffBook, UsageEntry};
 use super::lines::{ItemKey, StoredLine};
 use super::measure::octets;
 use super::run::RunError;
-use super::tariff::{Charge, ChargeKind, Direction, Meter};
+use super::tariff::{Charge, ChargeKind, Direction, Meter, Usage};
 use crate::vocabulary::{Exact, ExactError, Timestamp, to_micros};
 
 /// Octets of one period, both directions.
@@ -88,22 +88,13 @@ pub fn account_terms(
         let period = (calendar.period_start)(to_micros(key.period_start));
         let entries = account.entries.get(&key.service).map(Vec::as_slice).unwrap_or_default();
         let until = entries.partition_point(|entry| entry.sequence <= seen.watermark);
-        let both = octets(&line.basis.coverage, &entries[..until]);
-        let own = match usage.direction {
-            Direction::Up => [both[0], 0],
-            Direction::Down => [0, both[1]],
-            Direction::Sum => both,
-            Direction::Max if both[0] > both[1] => [both[0], 0],
-            Direction::Max => [0, both[1]],
-        };
+        let own = counted_octets(usage, &line.basis.coverage, &entries[..until]);
         let entry = counted.entry((key.service.as_str(), period)).or_default();
         entry.watermark = entry.watermark.max(seen.watermark);
         entry.octets = [entry.octets[0] + own[0], entry.octets[1] + own[1]];
         let sum = terms.entry(period).or_default();
         add_line(sum, line, usage.unit_size())?;
-        // A class may count another direction; then only rating it again tells.
-        let of_charge = usage.classes.values().all(|class| class.direction.is_none());
-        if of_charge && i128::from(line.basis.quantity_raw) != own[0] + own[1] {
+        if i128::from(line.basis.quantity_raw) != own[0] + own[1] {
             faults.push(fault(
                 line,
                 format!("it counts {} octets, its ledger entries {}", line.basis.quantity_raw, own[0] + own[1]),
@@ -199,6 +190,33 @@ fn newest(lines: &[StoredLine]) -> BTreeMap<ItemKey, &StoredLine> {
         }
     }
     found
+}
+
+/// Octets up and down of these entries that a charge counts: each class in its own direction, where it has one.
+fn counted_octets(usage: &Usage, coverage: &[(Timestamp, Timestamp)], entries: &[UsageEntry]) -> [i128; 2] {
+    let own = |entry: &UsageEntry| usage.classes.get(entry.class.as_deref()?)?.direction;
+    let of = |direction: Option<Direction>| {
+        let counted = entries.iter().filter(|entry| own(entry) == direction);
+        counted.map(|entry| octets(coverage, std::slice::from_ref(entry))).fold([0; 2], plus)
+    };
+    let of_charge = of(None);
+    let larger = if of_charge[0] >= of_charge[1] { Direction::Up } else { Direction::Down };
+    let taken = |direction, both: [i128; 2]| match if direction == Direction::Max { larger } else { direction } {
+        Direction::Up | Direction::Max => [both[0], 0],
+        Direction::Down => [0, both[1]],
+        Direction::Sum => both,
+    };
+    let mut sums = taken(usage.direction, of_charge);
+    for direction in [Direction::Up, Direction::Down, Direction::Sum, Direction::Max] {
+        if usage.classes.values().any(|class| class.direction == Some(direction)) {
+            sums = plus(sums, taken(direction, of(Some(direction))));
+        }
+    }
+    sums
+}
+
+fn plus(a: [i128; 2], b: [i128; 2]) -> [i128; 2] {
+    [a[0] + b[0], a[1] + b[1]]
 }
 
 fn add_line(sum: &mut Terms, line: &StoredLine, unit_size: u64) -> Result<(), ExactError> {
@@ -475,6 +493,21 @@ unit_amount = "0.05"
         let (terms, faults) = terms(&account, &book);
         assert_eq!((terms.metered_again, terms.unmetered, faults.len()), (3_000_000_000, 7, 0));
         assert_eq!((terms.sum(), terms.billed), (terms.ledger, 5_000_000_000));
+    }
+
+    #[test]
+    fn octets_that_a_class_does_not_count_are_unmetered() {
+        for (direction, unmetered) in [("up", 700), ("down", 7), ("sum", 0), ("max", 7)] {
+            let class = format!("classes = {{ voip = {{ unit_amount = \"0.02\", direction = \"{direction}\" }} }}");
+            let tariff = TARIFF.replace("direction = \"down\"", &format!("direction = \"max\"\n{class}"));
+            let entries =
+                [entry(1, "2026-11-12T00:00:00Z", 900), of_class("voip", entry(2, "2026-11-12T00:00:00Z", 700))];
+            let (account, book) = account_with(&tariff, &entries);
+            let (terms, faults) = terms(&account, &book);
+            // Seven octets up of the others.
+            let expected = (7 + unmetered, 0, terms.ledger);
+            assert_eq!((terms.unmetered, faults.len(), terms.sum()), expected, "{direction}");
+        }
     }
 
     #[test]

@@ -24,8 +24,10 @@ const COUNT: &str = "SELECT COUNT(*) FROM account";
 const LINES: &str = "SELECT line.document FROM line JOIN batch ON batch.id = line.batch
      WHERE line.account_id = $1 AND batch.state <> 'building'
      ORDER BY line.period_start_at, line.id LIMIT 10000000";
+// A call's entry has the opposite of its id.
 const STRAY: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(in_octets + out_octets), 0) AS BIGINT) FROM ledger
-     WHERE account_id = $1 AND NOT EXISTS (SELECT 1 FROM session WHERE session.id = ledger.session_id)";
+     WHERE account_id = $1 AND NOT EXISTS (SELECT 1 FROM session WHERE session.id = ledger.session_id)
+       AND NOT EXISTS (SELECT 1 FROM call_record WHERE call_record.id = -ledger.session_id)";
 
 /// The next accounts by row, of all tenants.
 pub async fn accounts_after(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<ProvenAccount>, StoreError> {
