@@ -207,7 +207,7 @@ fn counted_octets(usage: &Usage, coverage: &[(Timestamp, Timestamp)], entries: &
         Direction::Sum => both,
     };
     let mut sums = taken(usage.direction, of_charge);
-    for direction in [Direction::Up, Direction::Down, Direction::Sum, Direction::Max] {
+    for direction in [Direction::Up, Direction::Down, Direction::Sum] {
         if usage.classes.values().any(|class| class.direction == Some(direction)) {
             sums = plus(sums, taken(direction, of(Some(direction))));
         }
@@ -497,7 +497,7 @@ unit_amount = "0.05"
 
     #[test]
     fn octets_that_a_class_does_not_count_are_unmetered() {
-        for (direction, unmetered) in [("up", 700), ("down", 7), ("sum", 0), ("max", 7)] {
+        for (direction, unmetered) in [("up", 700), ("down", 7), ("sum", 0)] {
             let class = format!("classes = {{ voip = {{ unit_amount = \"0.02\", direction = \"{direction}\" }} }}");
             let tariff = TARIFF.replace("direction = \"down\"", &format!("direction = \"max\"\n{class}"));
             let entries =
