@@ -568,6 +568,15 @@ do = ["disconnect"]
         let hours = hours.replace("120 GB", "120 h").replace("300 GB", "300 h");
         let found = standings(&facts(&ALL_TIME, vec![used(3, 10)]), &context(&[&hours]), at(NOW)).expect("rated");
         assert_eq!(nearest(&found), Distance { seconds: Some(79 * 3600), ..Distance::default() });
+        let logins = TARIFF.replace(
+            "meter = \"octets\"\ndirection = \"sum\"\nunit = \"GB\"",
+            "meter = \"sessions\"\nunit = \"session\"",
+        );
+        let logins = logins.replace("120 GB", "120 session").replace("300 GB", "300 session");
+        let found = standings(&facts(&ALL_TIME, vec![used(3, 10)]), &context(&[&logins]), at(NOW)).expect("rated");
+        let near = nearest(&found);
+        assert!(near.sessions.is_some(), "{near:?}");
+        assert_eq!(near, Distance { sessions: near.sessions, ..Distance::default() });
     }
 
     const POOLED: &str = r#"

@@ -188,6 +188,16 @@ fn interim_after_stop_counts_only_if_larger() {
 }
 
 #[test]
+fn stop_without_counters_says_only_that_it_is_over() {
+    let told = |octets| record(RecordKind::Stop, 600, Some(600), octets);
+    let before = record(RecordKind::Interim, 300, Some(300), Some((0, 300)));
+    for (octets, out_octets) in [(None, 300), (Some((0, 0)), 300), (Some((0, 500)), 500), (Some((7, 400)), 400)] {
+        let book = fold_all(&[start(0), before.clone(), told(octets)]);
+        assert_eq!((book.totals().out_octets, book.states[0].word()), (out_octets, "stopped"), "{octets:?}");
+    }
+}
+
+#[test]
 fn reused_session_id_is_a_new_incarnation() {
     let second = [start(1230), interim(1530, 300, 9), stop(1830, 600, 20)];
     let first = [start(0), interim(300, 300, 50), interim(600, 600, 60), stop(1200, 1200, 100)];
