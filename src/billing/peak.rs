@@ -92,6 +92,7 @@ mod tests {
         assert_eq!(octets_of_peak(Direction::Down, &coverage, &entries), 900_000);
         assert_eq!(octets_of_peak(Direction::Up, &coverage, &entries), 100);
         assert_eq!(octets_of_peak(Direction::Max, &coverage, &entries), 900_000);
+        assert_eq!(octets_of_peak(Direction::Sum, &coverage, &entries), 900_100);
     }
 
     #[test]
