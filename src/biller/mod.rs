@@ -373,29 +373,33 @@ async fn settle_closed(tx: &mut Tx, tenant: &str, id: &str, now: Timestamp) -> R
     Ok(())
 }
 
-/// Waits until what had arrived by `now` is folded, and folded anew where a session asks for it, as long as somebody folds; what comes later becomes a correction.
+/// Waits until what had arrived by `now` is folded, and folded anew where a session asks for it, as long as somebody folds;
+/// what comes later becomes a correction.
 async fn wait_for_fold(store: &Store, now: Timestamp) -> Result<(), StoreError> {
     let mut idle = 0;
     let mut before = None;
+    let mut fewest = i64::MAX;
     while idle < FOLD_PATIENCE {
         let mut tx = store.read().await?;
         let folded = crate::store::fold::watermarks(&mut tx).await?;
         let again = sessions::count_to_refold(&mut tx).await?;
         drop(tx);
         let mut tx = store.read_journal().await?;
-        let mut waiting = again > 0;
+        let mut behind = false;
         for lane in journal::lanes(&mut tx).await? {
             let after = folded.get(&lane).copied().unwrap_or(0);
             let next = journal::read_after(&mut tx, lane, after, 1).await?;
-            waiting |= next.first().is_some_and(|row| row.entry.arrived_at <= now);
+            behind |= next.first().is_some_and(|row| row.entry.arrived_at <= now);
         }
         drop(tx);
-        if !waiting {
+        if !behind && again == 0 {
             return Ok(());
         }
-        let reached = Some((folded, again));
-        idle = if before == reached { idle + 1 } else { 0 };
-        before = reached;
+        // Sessions may ask anew for ever while records come: only fewer of them than ever are a step.
+        let moved = if behind { before.as_ref() != Some(&folded) } else { again < fewest };
+        idle = if moved { 0 } else { idle + 1 };
+        fewest = fewest.min(again);
+        before = Some(folded);
         tokio::time::sleep(FOLD_POLL).await;
     }
     tracing::warn!(
