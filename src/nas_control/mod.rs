@@ -21,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::radius::DynamicRequest;
 use crate::store::nas_control::{self as orders, DueOrder, KEEP, LANE_HAND, Outcome, RequestRow};
 use crate::store::{Dialect, Store, StoreError, billing, exceptions};
 use crate::telemetry::{Heartbeat, Metrics, Nas, NasResult};
@@ -72,6 +73,14 @@ struct Line {
     unanswered: u32,
     /// Whether an exception about it may be open; unknown at first.
     complained: Option<bool>,
+}
+
+/// A request that may go to its NAS.
+struct Sendable {
+    order: DueOrder,
+    channel: Arc<Channel>,
+    request: DynamicRequest,
+    patience: Duration,
 }
 
 /// What an attempt gave.
@@ -225,32 +234,60 @@ impl Running {
         }
         drop(tx);
         self.count(&waiting);
+        let mut sendable: Vec<Sendable> = Vec::new();
         for order in due {
             if self.under_way.contains_key(&order.id) || self.ended.iter().any(|ended| ended.order.id == order.id) {
                 continue;
             }
-            self.send(order, now).await;
+            let beside = sendable.iter().filter(|other| other.order.client == order.client).count();
+            sendable.extend(self.prepare(order, beside).await);
         }
+        self.send(sendable, now).await?;
         self.record().await
     }
 
-    async fn send(&mut self, order: DueOrder, now: Timestamp) {
+    /// Sends requests once it is written down that they go: whoever changes a login back meanwhile must know that its
+    /// session may have changed. An order that was dropped since it was read is not sent.
+    async fn send(&mut self, sendable: Vec<Sendable>, now: Timestamp) -> Result<(), StoreError> {
+        if sendable.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<i64> = sendable.iter().map(|sendable| sendable.order.id).collect();
+        let mut tx = orders::begin(&self.control.store).await?;
+        let going = orders::mark_sent(&mut tx, &ids, now).await?;
+        tx.commit().await?;
+        for Sendable { order, channel, request, patience } in sendable {
+            if !going.contains(&order.id) {
+                continue;
+            }
+            self.under_way.insert(order.id, order.client.clone());
+            self.asking.spawn(async move {
+                let started = Instant::now();
+                let reply = channel.ask(&request, now, patience, random()).await;
+                Ended { order, reply, took: started.elapsed() }
+            });
+        }
+        Ok(())
+    }
+
+    /// What an order is as a request, if its NAS bears one now; `beside` others of its client go in the same turn.
+    async fn prepare(&mut self, order: DueOrder, beside: usize) -> Option<Sendable> {
         let done = |order, reply| Ended { order, reply, took: Duration::ZERO };
         if order.ended {
             self.ended.push(done(order, Reply::Unsendable(String::new())));
-            return;
+            return None;
         }
         let Some(target) = self.targets.named(&order.client).cloned() else {
             let why = format!("the configuration gives no coa for {} any more", order.client);
             self.ended.push(done(order, Reply::Unsendable(why)));
-            return;
+            return None;
         };
         let line = self.lines.entry(order.client.clone()).or_insert_with(|| Line {
             pace: Pace::new(target.per_second, Instant::now()),
             unanswered: 0,
             complained: None,
         });
-        let busy = self.under_way.values().filter(|client| **client == order.client).count();
+        let busy = beside + self.under_way.values().filter(|client| **client == order.client).count();
         let by_hand = order.lane == LANE_HAND;
         let room = match (by_hand, line.unanswered >= AWAY_AFTER) {
             (true, _) => UNDER_WAY + UNDER_WAY_BY_HAND,
@@ -258,13 +295,13 @@ impl Running {
             (false, false) => UNDER_WAY,
         };
         if busy >= room || !(by_hand || line.pace.admits(order.lane, Instant::now(), random())) {
-            return;
+            return None;
         }
         let (address, request) = match self.targets.request(&target, &order) {
             Ok(sendable) => sendable,
             Err(why) => {
                 self.ended.push(done(order, Reply::Unsendable(why.to_string())));
-                return;
+                return None;
             }
         };
         let key = (order.client.clone(), address);
@@ -275,16 +312,11 @@ impl Running {
                 Err(error) => {
                     tracing::warn!(nas.address = %address, "No socket to NAS {}: {error}.", order.client);
                     self.ended.push(done(order, Reply::Silent { forged: false, refused: true, sent: 0 }));
-                    return;
+                    return None;
                 }
             },
         };
-        self.under_way.insert(order.id, order.client.clone());
-        self.asking.spawn(async move {
-            let started = Instant::now();
-            let reply = channel.ask(&request, now, target.patience, random()).await;
-            Ended { order, reply, took: started.elapsed() }
-        });
+        Some(Sendable { order, channel, request, patience: target.patience })
     }
 
     fn take(&mut self, ended: Result<Ended, tokio::task::JoinError>) {

@@ -268,6 +268,46 @@ fn a_silent_nas_is_asked_again_and_a_killed_daemon_asks_anew() {
     assert!(order["attempts"].as_i64().is_some_and(|attempts| attempts >= 2), "{order}");
 }
 
+/// The NAS got the change and has not answered yet when the login is as it was: it is told so, for it may have obeyed.
+#[test]
+fn a_change_taken_back_while_the_nas_owes_an_answer_is_taken_back_there_on_sqlite() {
+    change_taken_back(Site::sqlite());
+}
+
+#[test]
+fn a_change_taken_back_while_the_nas_owes_an_answer_is_taken_back_there_on_postgresql() {
+    let mut site = Site::postgres();
+    let url = postgres::database();
+    site.edit(&site.aaa_url, &url);
+    site.aaa_url = url;
+    change_taken_back(site);
+}
+
+fn change_taken_back(site: Site) {
+    let nas = FakeNas::start(NAS_SECRET, Scripted::Silent);
+    let aaa_url = site.aaa_url.clone();
+    let coa = format!(
+        "address = \"127.0.0.1\", port = {}, mode = \"coa\", attributes = [\"Mikrotik-Rate-Limit\"], timeout_seconds = 15",
+        nas.port
+    );
+    let isp = Isp::over(site, &coa);
+    wait_for("the AAA tables are made", SOON, || group_rows(&aaa_url).ok());
+    isp.push(1, Isp::on_plan("res-300"));
+    let id = isp.start(1, "s1");
+    let says = |rate: &str| {
+        let packets = nas.packets();
+        packets.iter().any(|packet| packet.windows(rate.len()).any(|part| part == rate.as_bytes()))
+    };
+
+    isp.push(1, |_| {});
+    wait_for("the NAS has the change", SOON, || (!nas.packets().is_empty()).then_some(()));
+    isp.push(1, Isp::on_plan("res-300"));
+    nas.script(Scripted::Ack);
+    wait_for("the NAS has the old rate again", SOON, || says("30M/300M").then_some(()));
+    let order = isp.order(id, |order| order["outcome"] == "ack");
+    assert_eq!(order["action"], "coa", "{order}");
+}
+
 #[test]
 fn an_answer_with_another_secret_is_no_answer() {
     let nas = FakeNas::start("somebody else's", Scripted::Ack);

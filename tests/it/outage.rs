@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use lastmile::radius::RequestBuilder;
 use lastmile::vocabulary::Secret;
 
-use crate::harness::acme::{CATALOG, Report, household, internet, radclient, radclient_raw};
+use crate::harness::acme::{CATALOG, Report, household, internet, radclient_raw, radclient_tries};
 use crate::harness::daemon::{Daemon, NAS_SECRET, Site};
 use crate::harness::postgres::Cluster;
 use crate::harness::{http, temp_dir, wait_for};
@@ -32,7 +32,7 @@ fn full_disk_is_told_and_passes_without_restart() {
     let key = site.key("acme", "push");
     let daemon = site.start();
     assert_eq!(push(&daemon, &key, 1), 201);
-    assert!(start_session(&site, "before"));
+    wait_for("accounting is answered", SOON, || start_session(&site, "before").then_some(()));
 
     let filler = mount.join("filler");
     let _ = Command::new("dd")
@@ -78,7 +78,7 @@ fn absent_postgres_is_told_and_passes_without_restart() {
     let daemon = site.start();
     let billing_from = jiff::civil::date(2026, 11, 1);
     assert_eq!(daemon.api(&key, "PUT", "acme/accounts/a1", Some(&household(billing_from))).status, 201);
-    assert!(start_session(&site, "before"));
+    wait_for("accounting is answered", SOON, || start_session(&site, "before").then_some(()));
     let name = modem_file(&daemon, &key);
 
     cluster.crash();
@@ -232,7 +232,8 @@ fn start_session(site: &Site, session: &str) -> bool {
     let now = Timestamp::now();
     let report =
         Report { user: "user1@acme", session, kind: "Start", at: now, seconds: 0, in_octets: 0, out_octets: 0 };
-    radclient(site.radius_port, &report)
+    let printed = radclient_tries(2, site.radius_port, "acct", NAS_SECRET, &report.attributes());
+    printed.contains("Received Accounting-Response")
 }
 
 fn modem_file(daemon: &Daemon, key: &str) -> String {

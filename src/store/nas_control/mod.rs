@@ -6,6 +6,7 @@
 
 mod rows;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 pub use rows::{
@@ -14,6 +15,7 @@ pub use rows::{
 };
 use rows::{Active, Due, Live, Request, View, json, parse};
 
+use super::many::{Many, Of};
 use super::{Dialect, Store, StoreError, Tx, on};
 use crate::provision::Authorization;
 use crate::vocabulary::{Timestamp, from_micros, to_micros};
@@ -85,6 +87,11 @@ const DUE_ORDERS: &str = "SELECT nas_order.id, nas_order.request_id, nas_order.s
      WHERE nas_order.finished_at IS NULL AND nas_order.client = $1 AND nas_order.run_at <= $2
        AND (element.id IS NULL OR element.desired_revision <= nas_request.revision)
      ORDER BY nas_order.lane, nas_order.run_at, nas_order.id LIMIT $3";
+static MARK_SENT: Many<2> = Many::new(
+    [("id", Of::Integer), ("at", Of::Integer)],
+    "UPDATE nas_order SET sent_at = new.at, updated_at = new.at
+     FROM new WHERE nas_order.id = new.id AND finished_at IS NULL RETURNING nas_order.id",
+);
 // Dropped while it was under way: what the NAS said is noted all the same.
 const RECORD: &str = "UPDATE nas_order
      SET outcome = $2, error_cause = $3, detail = $4, attempt = $5, run_at = $6, action = $7,
@@ -328,6 +335,13 @@ pub async fn due_orders(tx: &mut Tx, client: &str, now: Timestamp, limit: i64) -
     let rows: Vec<Due> =
         on!(tx, c => sqlx::query_as(DUE_ORDERS).bind(client).bind(to_micros(now)).bind(limit).fetch_all(c).await)?;
     rows.into_iter().map(DueOrder::try_from).collect()
+}
+
+/// Notes that these orders go to their NAS now. Returns those that nobody dropped meanwhile: only they may go.
+pub async fn mark_sent(tx: &mut Tx, ids: &[i64], now: Timestamp) -> Result<HashSet<i64>, StoreError> {
+    let rows = ids.iter().map(|id| [(*id).into(), to_micros(now).into()]).collect();
+    let going: Vec<(i64,)> = MARK_SENT.fetch(tx, rows).await?;
+    Ok(going.into_iter().map(|(id,)| id).collect())
 }
 
 /// Records what became of an attempt. `false`: the order is not there any more, or was finished before.

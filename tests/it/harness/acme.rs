@@ -171,31 +171,43 @@ pub struct Report<'a> {
     pub out_octets: u64,
 }
 
-/// Sends one report with `radclient`; true when the collector answered it.
+/// Sends one report with `radclient`, patiently; true when the collector answered it.
 pub fn radclient(port: u16, report: &Report<'_>) -> bool {
-    let high = |octets: u64| octets >> 32;
-    let low = |octets: u64| octets & 0xffff_ffff;
-    let attributes = format!(
-        "User-Name = \"{}\"\nAcct-Session-Id = \"{}\"\nAcct-Status-Type = {}\nNAS-Identifier = \"bng1\"\n\
-         Event-Timestamp = {}\nAcct-Session-Time = {}\nAcct-Input-Octets = {}\nAcct-Input-Gigawords = {}\n\
-         Acct-Output-Octets = {}\nAcct-Output-Gigawords = {}\nFramed-IP-Address = 10.0.0.7\n",
-        report.user,
-        report.session,
-        report.kind,
-        report.at.as_second(),
-        report.seconds,
-        low(report.in_octets),
-        high(report.in_octets),
-        low(report.out_octets),
-        high(report.out_octets),
-    );
-    radclient_raw(port, "acct", NAS_SECRET, &attributes).contains("Received Accounting-Response")
+    radclient_raw(port, "acct", NAS_SECRET, &report.attributes()).contains("Received Accounting-Response")
 }
 
-/// Runs `radclient` with attributes as text and gives what it printed.
+impl Report<'_> {
+    /// As `radclient` reads it.
+    pub fn attributes(&self) -> String {
+        let report = self;
+        let high = |octets: u64| octets >> 32;
+        let low = |octets: u64| octets & 0xffff_ffff;
+        format!(
+            "User-Name = \"{}\"\nAcct-Session-Id = \"{}\"\nAcct-Status-Type = {}\nNAS-Identifier = \"bng1\"\n\
+         Event-Timestamp = {}\nAcct-Session-Time = {}\nAcct-Input-Octets = {}\nAcct-Input-Gigawords = {}\n\
+         Acct-Output-Octets = {}\nAcct-Output-Gigawords = {}\nFramed-IP-Address = 10.0.0.7\n",
+            report.user,
+            report.session,
+            report.kind,
+            report.at.as_second(),
+            report.seconds,
+            low(report.in_octets),
+            high(report.in_octets),
+            low(report.out_octets),
+            high(report.out_octets),
+        )
+    }
+}
+
+/// Runs `radclient` with attributes as text, patiently, and gives what it printed.
 pub fn radclient_raw(port: u16, command: &str, secret: &str, attributes: &str) -> String {
+    radclient_tries(15, port, command, secret, attributes)
+}
+
+/// As `radclient_raw`, sending so many times, two seconds apart: few where no answer is to come.
+pub fn radclient_tries(tries: u32, port: u16, command: &str, secret: &str, attributes: &str) -> String {
     let mut child = Command::new("radclient")
-        .args(["-x", "-r", "2", "-t", "2", &format!("127.0.0.1:{port}"), command, secret])
+        .args(["-x", "-r", &tries.to_string(), "-t", "2", &format!("127.0.0.1:{port}"), command, secret])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
