@@ -56,7 +56,7 @@ pub fn run(command: ProfileCommand, context: &Context) -> Result<Exit, CliError>
         ProfileCommand::List => list(context),
         ProfileCommand::Show { name } => match shipped(&name) {
             Some(text) => context.print(text).map(|()| Exit::Done),
-            None => Ok(context.not_found(&format!("no shipped profile is called {name:?}"))),
+            None => Ok(context.not_found(&format!("no shipped profile is called {name:?}{}", meant(&name)))),
         },
         ProfileCommand::Write { profile, out, documents, facts, directory } => {
             write(&profile, &out, &documents, &facts, directory.as_deref(), context)
@@ -322,7 +322,8 @@ pub(super) fn read_profile(name: &str) -> Result<Option<Profile>, CliError> {
     {
         return Ok(Some(profile));
     }
-    let cannot = |error| CliError::failed(format!("cannot read {name}: {error}"));
+    let cannot =
+        |error| CliError::failed(format!("{name} is no shipped profile{} and cannot be read: {error}", meant(name)));
     if std::fs::metadata(path).map_err(cannot)?.len() > PROFILE_MAX as u64 {
         return Err(CliError::failed(format!("{name} is too long for a profile")));
     }
@@ -335,6 +336,13 @@ pub(super) fn read_profile(name: &str) -> Result<Option<Profile>, CliError> {
             Ok(None)
         }
     }
+}
+
+/// The shipped profiles whose names begin as this one does, to be told beside it.
+fn meant(name: &str) -> String {
+    let product = name.split('-').next().unwrap_or(name);
+    let known: Vec<&str> = shipped_names().filter(|known| known.split('-').next() == Some(product)).collect();
+    if known.is_empty() { String::new() } else { format!(" (there is {})", known.join(", ")) }
 }
 
 fn open(path: &Path) -> Result<Box<dyn BufRead>, CliError> {

@@ -797,7 +797,7 @@ fn a_daemon_killed_while_it_reads_a_file_goes_on_where_it_was() {
         );
         site.prepare(CATALOG);
         let key = site.key("acme", "push");
-        let items: Vec<Value> = (0..600).map(|number| item(&format!("n{number:04}"), "Gold", "N")).collect();
+        let items: Vec<Value> = (0..240).map(|number| item(&format!("n{number:04}"), "Gold", "N")).collect();
         let path = inbox.join("many.json");
         std::fs::write(inbox.join("many.part"), json!({ "items": items }).to_string()).expect("a file");
         std::fs::rename(inbox.join("many.part"), &path).expect("a name");
@@ -813,15 +813,15 @@ fn a_daemon_killed_while_it_reads_a_file_goes_on_where_it_was() {
             let (state, _) = wait_for("it goes on", Duration::from_secs(120), || {
                 let (state, records) = seen();
                 let over = state == "done" && !path.exists();
-                (over || state != "done" && records > before + 200).then_some((state, records))
+                (over || state != "done" && records > before + 80).then_some((state, records))
             });
             if state == "done" {
                 let page = get(&daemon, &key, "accounts?limit=1000");
-                assert_eq!(page["items"].as_array().map(Vec::len), Some(600));
+                assert_eq!(page["items"].as_array().map(Vec::len), Some(240));
                 let one = site.json(&["ingest", "list", "--tenant", "acme"])[0].clone();
                 assert_eq!(
                     (one["records"].clone(), one["changes"].clone()),
-                    (json!(600), json!(600)),
+                    (json!(240), json!(240)),
                     "each once: {one:#}"
                 );
                 break;
@@ -830,10 +830,8 @@ fn a_daemon_killed_while_it_reads_a_file_goes_on_where_it_was() {
             kills += 1;
             assert!(kills < 30, "it never ends");
         }
-        assert!(
-            kills > 0 || names(&inbox.join("done")) == ["many.json"],
-            "it was cut off at least once, or was very fast"
-        );
+        assert!(kills > 0, "it was cut off at least once");
+        assert_eq!(names(&inbox.join("done")), ["many.json"]);
     });
 }
 
