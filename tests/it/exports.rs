@@ -106,7 +106,7 @@ async fn pull_while_closing(bench: Bench) {
                 tx.commit().await.expect("committed");
             }
             let mut tx = store.write().await.expect("a transaction");
-            let closing = Closing { lines: 3, totals: "[]", digest: "00" };
+            let closing = Closing { lines: 3, totals: "[]", handshakes: "[]", digest: "00" };
             billing::close_batch(&mut tx, &id, &closing, at(run)).await.expect("closed");
             tokio::time::sleep(Duration::from_millis(u64::try_from(run % 4).unwrap_or(0) * 20)).await;
             tx.commit().await.expect("committed");
@@ -143,6 +143,7 @@ fn row(id: &str, period: Period, run: i64) -> billing::BatchRow {
         state: "building".into(),
         lines: 0,
         totals: "[]".into(),
+        handshakes: None,
         digest: None,
         closed_digest: None,
         closed_at: None,
