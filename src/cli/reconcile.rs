@@ -146,7 +146,7 @@ pub async fn run(command: ReconcileCommand, context: &Context) -> Result<Exit, C
     }
 }
 
-fn tell(bar: &ProgressBar, doing: &'static str, done: u64, total: u64) {
+pub(super) fn tell(bar: &ProgressBar, doing: &'static str, done: u64, total: u64) {
     if bar.message() != doing {
         bar.set_message(doing);
     }
@@ -264,7 +264,7 @@ impl From<StoreError> for Stopped {
     }
 }
 
-fn tell_applied(applied: &Applied) {
+pub(super) fn tell_applied(applied: &Applied) {
     eprintln!(
         "Applied: {} accounts made, {} changed ({} services taken away), {} closed, {} refused.",
         applied.created, applied.updated, applied.removed, applied.closed, applied.refused
