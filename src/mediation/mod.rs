@@ -81,6 +81,7 @@
 mod change;
 mod check;
 mod figure;
+mod frame;
 mod function;
 mod inventory;
 mod map;
@@ -99,8 +100,9 @@ mod write;
 use std::io::BufRead;
 
 pub use change::{Body, Change, Refusal, ServiceChange, apply};
+pub use frame::{Frame, TooLong};
 pub use inventory::Inventory;
-pub use profile::{AliasKind, Answer, Format, Frame, Operation, Profile, Repeats, Reply, Scope};
+pub use profile::{AliasKind, Answer, Format, Operation, Profile, Repeats, Reply, Scope};
 pub use read::PROFILE_MAX;
 use records::ROWS;
 pub use records::{Completeness, Encoding, RECORD_MAX};
