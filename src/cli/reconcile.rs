@@ -15,6 +15,7 @@ use super::context::Context;
 use super::exit::{CliError, Exit};
 use super::profile::read_profile;
 use crate::intake::syncs::{Applied, Form, GRACE_SECONDS, Input, Order, Reconciler, SyncError};
+use crate::mediation::shown_cell;
 use crate::reconcile::{Finding, Report, Steps};
 use crate::store::syncs::{self, NewSync};
 use crate::store::{Store, StoreError};
@@ -355,10 +356,7 @@ fn cells(finding: &Finding) -> Vec<Vec<String>> {
 /// Cells that a spreadsheet would compute get a sign in front.
 fn write_cells(out: &mut impl Write, cells: Vec<String>) -> io::Result<()> {
     let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());
-    let safe = cells.into_iter().map(|cell| match cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        true => format!("'{cell}"),
-        false => cell,
-    });
+    let safe = cells.iter().map(|cell| shown_cell(cell).into_owned());
     writer.write_record(safe).map_err(io::Error::other)?;
     out.write_all(&writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?)
 }
