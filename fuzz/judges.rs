@@ -9,13 +9,15 @@ use lastmile::dhcp::{
     Table, decide,
 };
 use lastmile::docsis::{self, VarBind};
-use lastmile::mediation::{self as sources, RECORD_MAX, apply, shipped_names};
+use lastmile::mediation::{self as sources, Frame, RECORD_MAX, apply, shipped_names};
 use lastmile::radius::{
     Dictionary, IdentityRule, NasRule, PacketView, Profile, Source, answer, attribute, decode, parse_detail, record,
     redacted, verify,
 };
 use lastmile::store::journal::{entries_of_unsealed, unsealed_page};
 use lastmile::tftp::{Outcome as Sent, Refusal, Transfer, parse_request};
+use lastmile::tmf::{Listing, Order, listens_to};
+use lastmile::usage::{CallLine, CallProfile};
 use lastmile::vocabulary::Secret;
 
 /// RADIUS: packet view, walk over the attributes, verification, decoding by dictionary, interpretation, answer.
@@ -296,6 +298,132 @@ pub fn source(octets: &[u8]) {
 pub fn source_profile(octets: &[u8]) {
     let text = String::from_utf8_lossy(octets);
     if let Err(faults) = sources::Profile::read("fuzz", &text) {
+        assert!(!faults.is_empty());
+        assert!(faults.iter().all(|fault| fault.pointer.starts_with("fuzz")), "{faults:?}");
+    }
+}
+
+/// Messages on a connection: the first octet chooses the frame, the second how much comes at once. However they come they are
+/// the same messages, and nothing is lost between them.
+pub fn frame(octets: &[u8]) {
+    let [choice, step, wire @ ..] = octets else { return };
+    let frames = [Frame::End(b"</e>".to_vec()), Frame::End(b";".to_vec()), Frame::Length(1), Frame::Length(4)];
+    let frame = &frames[usize::from(*choice) % frames.len()];
+    let messages = |step: usize| {
+        let (mut held, mut looked_at, mut found, mut taken) = (Vec::new(), 0, Vec::new(), 0);
+        for piece in wire.chunks(step) {
+            held.extend_from_slice(piece);
+            loop {
+                match frame.cut(&held, &mut looked_at) {
+                    Ok(Some((message, whole))) => {
+                        assert!(whole > 0 && whole <= held.len() && message.len() <= RECORD_MAX);
+                        assert!(held[..whole].ends_with(&message), "a message is what came");
+                        held.drain(..whole);
+                        (looked_at, taken) = (0, taken + whole);
+                        found.push(message);
+                    }
+                    Ok(None) => break,
+                    Err(_) => return (found, None),
+                }
+            }
+        }
+        assert_eq!(taken + held.len(), wire.len(), "nothing is lost");
+        (found, Some(held))
+    };
+    let at_once = messages(wire.len().max(1));
+    assert_eq!(at_once, messages(usize::from(*step).max(1)), "the same messages however they come");
+    if let Frame::Length(_) = frame {
+        for message in at_once.0 {
+            let sent = frame.framed(&message);
+            assert_eq!(frame.cut(&sent, &mut 0), Ok(Some((message, sent.len()))), "what is sent can be read");
+        }
+    }
+}
+
+/// Orders, listeners and questions in TM Forum's words: read, or told what is wrong where.
+pub fn order(octets: &[u8]) {
+    let text = String::from_utf8_lossy(octets);
+    if let Ok(body) = serde_json::from_str::<serde_json::Value>(&text) {
+        for whole in [true, false] {
+            let read = Order::read(&body, whole);
+            assert_eq!(read, Order::read(&body, whole), "the same body means the same");
+            match read {
+                Ok(order) => assert!(!whole || order.account.is_some(), "an order says whose service it is"),
+                Err(faults) => {
+                    assert!(!faults.is_empty(), "a refusal has a reason");
+                    for fault in faults {
+                        assert!(fault.pointer.is_empty() || fault.pointer.starts_with('/'), "{fault:?} is a pointer");
+                        assert!(!fault.detail.is_empty(), "{fault:?} says nothing");
+                        let found = body.pointer(&fault.pointer).is_some();
+                        let parent = fault.pointer.rsplit_once('/').map_or("", |(parent, _)| parent);
+                        assert!(found || body.pointer(parent).is_some(), "{fault:?} is nowhere in {body}");
+                    }
+                }
+            }
+        }
+    }
+    if let Err(detail) = listens_to(&text) {
+        assert!(!detail.is_empty());
+    }
+    let pair = |pair: &str| pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let pairs: Vec<(String, String)> = text.split('&').filter_map(pair).collect();
+    match Listing::read(&pairs, &["id", "state", "serviceDate", "relatedParty.id"]) {
+        Ok(listing) => {
+            assert!((1..=1000).contains(&listing.limit) && listing.offset >= 0);
+            let resource = serde_json::json!({ "id": "1", "state": "active", "serviceDate": "2026-11-01T00:00:00Z",
+                "relatedParty": [{ "id": "7" }] });
+            let _ = listing.takes(&resource);
+            assert_eq!(listing.select(resource)["id"], "1", "the id always comes");
+        }
+        Err(detail) => assert!(!detail.is_empty()),
+    }
+}
+
+/// Gives an octet at a time.
+struct Slow<'o>(&'o [u8]);
+
+impl std::io::Read for Slow<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let least = into.len().min(1);
+        std::io::Read::read(&mut self.0, &mut into[..least])
+    }
+}
+
+/// Files of calls: the first octet chooses a profile, the others are the file; and as a profile they are read or told what is
+/// wrong. Every line is a call, or says what it is not.
+pub fn calls(octets: &[u8]) {
+    let Some((choice, file)) = octets.split_first() else { return };
+    let columns = "[columns]\nnumber = \"src\"\ndestination = \"dst\"\nstarted = \"at\"\nseconds = \"sec\"\n";
+    let profiles = [
+        format!("{columns}id = \"id\"\n[format]\ntime = \"rfc3339\"\n"),
+        format!("{columns}[format]\nseparator = \";\"\ntime = \"%Y-%m-%d %H:%M:%S\"\ntimezone = \"America/Chicago\"\n"),
+        "[columns]\nnumber = \"1\"\ndestination = \"2\"\nstarted = \"3\"\nseconds = \"4\"\n[format]\nheader = false\n\
+         time = \"unix_ms\"\n[numbers]\ninternational = \"011\"\nnational = \"1\"\ncountry = \"1\"\n"
+            .to_owned(),
+    ];
+    let profile = CallProfile::read("ours", &profiles[usize::from(*choice) % profiles.len()]).expect("a profile");
+    let read = |slow: bool| -> Option<Vec<_>> {
+        let file: Box<dyn std::io::Read> = match slow {
+            true => Box::new(Slow(file)),
+            false => Box::new(file),
+        };
+        profile.calls(file).ok().map(Iterator::collect)
+    };
+    let found = read(false);
+    assert_eq!(found, read(true), "the same octets mean the same");
+    let lines = 1 + file.iter().filter(|octet| matches!(octet, b'\n' | b'\r')).count() as u64;
+    for (line, what) in found.into_iter().flatten() {
+        assert!(line <= lines, "line {line} of {lines}");
+        match what {
+            Ok(CallLine::Call(call)) => {
+                assert!(call.seconds > 0 && !call.number.is_empty() && !call.destination.is_empty(), "{call:?}");
+                assert_eq!(call.digest.len(), 64);
+            }
+            Ok(CallLine::Unanswered) => {}
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+    if let Err(faults) = CallProfile::read("fuzz", &String::from_utf8_lossy(file)) {
         assert!(!faults.is_empty());
         assert!(faults.iter().all(|fault| fault.pointer.starts_with("fuzz")), "{faults:?}");
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::edges::Edges;
+use super::handshakes::Handshakes;
 use super::totals::Totals;
 use super::{BillerError, Claim, FAILED, Ground, Order, Watch};
 use crate::billing::count::CountList;
@@ -22,6 +23,7 @@ use crate::store::{Store, StoreError, Tx, census, exceptions, ledger, rating, se
 pub struct Built {
     pub accounts: u64,
     pub totals: Totals,
+    pub handshakes: Handshakes,
     pub held: Vec<(String, Held)>,
     /// What was said of held corrections, held still or no more.
     pub verdicts: usize,
@@ -260,7 +262,10 @@ async fn keep(
         match result {
             Ok((lines, grown)) => {
                 built.totals = grown;
-                lines.lines.iter().for_each(|new| watch.line(&new.stored));
+                for new in &lines.lines {
+                    built.handshakes.note(&new.stored.line);
+                    watch.line(&new.stored);
+                }
                 written.extend(lines.lines);
                 counts.extend(lines.counts);
                 verdicts.extend(lines.verdicts);

@@ -16,6 +16,7 @@ mod build;
 mod check;
 pub mod completeness;
 mod edges;
+mod handshakes;
 mod simulate;
 mod totals;
 
@@ -32,6 +33,7 @@ use thiserror::Error;
 pub use approval::{ApprovalError, approve, discard};
 pub use auto::AutoClose;
 pub use check::{CheckOrder, Checked, check};
+pub use handshakes::CountedHandshake;
 pub use simulate::{Outcome, Simulated, Simulation, simulate};
 pub use totals::Total;
 
@@ -73,6 +75,8 @@ pub struct Report {
     pub accounts: u64,
     pub lines: u64,
     pub totals: Vec<Total>,
+    /// The hashes of the tenants that its lines count.
+    pub handshakes: Vec<CountedHandshake>,
     /// Corrections the tenant's policy keeps off the invoice, with their account.
     pub held: Vec<(String, Held)>,
     /// Accounts that could not be rated, and why.
@@ -183,6 +187,7 @@ pub async fn close_period_at(
         accounts: built.accounts,
         lines: built.totals.lines,
         totals: built.totals.list(),
+        handshakes: built.handshakes.list(),
         held: built.held,
         failed: built.failed,
     })
@@ -257,6 +262,7 @@ async fn begin(
         state: "building".to_owned(),
         lines: 0,
         totals: "[]".to_owned(),
+        handshakes: None,
         digest: None,
         closed_digest: None,
         created_at: now,
@@ -311,7 +317,8 @@ async fn finish(
     claim.renew(&mut tx).await?;
     let lines = i64::try_from(built.totals.lines).unwrap_or(i64::MAX);
     let totals = serde_json::to_string(&built.totals.list()).unwrap_or_else(|_| "[]".to_owned());
-    let closing = Closing { lines, totals: &totals, digest: &digest };
+    let handshakes = serde_json::to_string(&built.handshakes.list()).unwrap_or_else(|_| "[]".to_owned());
+    let closing = Closing { lines, totals: &totals, handshakes: &handshakes, digest: &digest };
     if ground.approval {
         billing::leave_draft(&mut tx, &id, &closing).await?;
     } else {
@@ -358,7 +365,7 @@ async fn digest(store: &Store, claim: &Claim<'_>, id: &str) -> Result<String, Bi
 async fn settle_closed(tx: &mut Tx, tenant: &str, id: &str, now: Timestamp) -> Result<(), StoreError> {
     held::settle(tx, id).await?;
     let Some(batch) = billing::batch(tx, tenant, id).await? else { return Ok(()) };
-    let totals: serde_json::Value = serde_json::from_str(&batch.totals).unwrap_or_default();
+    let (totals, handshakes) = batch.sums();
     let payload = json!({
         "batch": id,
         "cycle": batch.cycle,
@@ -366,6 +373,7 @@ async fn settle_closed(tx: &mut Tx, tenant: &str, id: &str, now: Timestamp) -> R
         "run": batch.run,
         "lines": batch.lines,
         "totals": totals,
+        "handshakes": handshakes,
         "sha256": batch.digest,
     });
     let (tenant, subject) = (tenant.to_owned(), id.to_owned());

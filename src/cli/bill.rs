@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use indicatif::ProgressBar;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::context::Context;
 use super::deed::note;
@@ -123,7 +123,7 @@ async fn close(of: PeriodArguments, dry_run: bool, context: &Context) -> Result<
     tell(&report);
     if context.json {
         let drafted = report.draft;
-        let mut answer = json!({ "batch": report.batch, "lines": lines, "totals": report.totals });
+        let mut answer = document(&report, &lines);
         if drafted {
             answer["draft"] = json!(true);
         }
@@ -142,7 +142,7 @@ async fn rerate(of: PeriodArguments, approve: bool, context: &Context) -> Result
     };
     tell(&report);
     if context.json {
-        context.print_json(&json!({ "batch": report.batch, "lines": lines, "totals": report.totals }))?;
+        context.print_json(&document(&report, &lines))?;
     } else {
         print(&report, &lines, true, context)?;
         context.print(match (approve, lines.is_empty()) {
@@ -152,6 +152,10 @@ async fn rerate(of: PeriodArguments, approve: bool, context: &Context) -> Result
         })?;
     }
     Ok(if report.failed.is_empty() { Exit::Done } else { Exit::Failed })
+}
+
+fn document(report: &Report, lines: &[Line]) -> Value {
+    json!({ "batch": report.batch, "lines": lines, "totals": report.totals, "handshakes": report.handshakes })
 }
 
 /// Makes a run, with its lines unless it is `quiet`; the inner error is an answer "no" that was told.
@@ -213,10 +217,9 @@ fn print(report: &Report, lines: &[Line], show: bool, context: &Context) -> Resu
     for total in &report.totals {
         context.print(&format!("  {} {} + tax {} = {}\n", total.currency, total.amount, total.tax, total.total))?;
     }
-    let mut handshakes: Vec<String> = lines.iter().filter_map(super::line::handshake).collect();
-    handshakes.sort();
-    handshakes.dedup();
-    handshakes.iter().try_for_each(|handshake| context.print(&format!("  {handshake}\n")))
+    report.handshakes.iter().try_for_each(|one| {
+        context.print(&format!("  handshake of {} on {} ({}): {}\n", one.tenant, one.day, one.timezone, one.root))
+    })
 }
 
 /// Shows progress and keeps the lines where they are printed.
@@ -232,8 +235,7 @@ impl Watch for Seen {
         self.bar.set_position(done);
     }
     fn line(&mut self, line: &StoredLine) {
-        // Of wholesale lines the hash is printed always.
-        if !self.quiet || line.line.count.is_some() {
+        if !self.quiet {
             self.lines.push(line.line.clone());
         }
     }

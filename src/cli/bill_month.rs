@@ -189,9 +189,10 @@ fn held_document(held: &store_held::HeldCorrection) -> Value {
 }
 
 fn batch_document(batch: &BatchRow) -> Value {
+    let (totals, handshakes) = batch.sums();
     json!({
         "id": batch.id, "cycle": batch.cycle, "period": batch.period, "run": batch.run, "state": batch.state,
-        "lines": batch.lines, "totals": serde_json::from_str::<Value>(&batch.totals).unwrap_or_default(),
+        "lines": batch.lines, "totals": totals, "handshakes": handshakes,
         "created_at": batch.created_at, "checked_at": batch.checked_at, "approved_at": batch.approved_at,
         "approved_by": batch.approved_by, "closed_at": batch.closed_at, "acknowledged_at": batch.acknowledged_at,
     })

@@ -14,7 +14,7 @@ use super::context::Context;
 use super::exit::{CliError, Exit};
 use crate::billing::lines::{StoredLine, TaxShape};
 use crate::dispatcher::{ExportError, Lines, batch_facts, document_writer};
-use crate::mediation::{Facts, Profile, Subject, Written};
+use crate::mediation::{Facts, Profile, Subject, Written, shown_cell};
 use crate::store::billing::{self, LineFilter, Place};
 use crate::store::usage::{self, SessionFilter, SessionView, UsageEntry};
 use crate::store::{Store, catalog};
@@ -300,7 +300,8 @@ impl Rows {
 
     fn row(&mut self, document: &impl Serialize, columns: impl FnOnce() -> Vec<String>) -> io::Result<()> {
         match &mut self.sink {
-            Sink::Csv(out) => out.write_record(columns())?,
+            // Names and descriptions come from outside: nothing of them is computed by whoever opens the table.
+            Sink::Csv(out) => out.write_record(columns().iter().map(|cell| shown_cell(cell).into_owned()))?,
             Sink::Jsonl(out) => {
                 serde_json::to_writer(&mut *out, document)?;
                 out.write_all(b"\n")?;

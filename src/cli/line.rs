@@ -194,7 +194,7 @@ async fn entries_of(tx: &mut Tx, ground: &LineGround) -> Result<Vec<(LedgerEntry
 }
 
 /// The hash by which both companies know that a wholesale line's books say the same.
-pub fn handshake(line: &Line) -> Option<String> {
+fn handshake(line: &Line) -> Option<String> {
     let count = line.count.as_ref()?;
     let shape = count.handshake.as_ref()?;
     Some(format!("handshake of {} on {} ({}): {}", count.tenant, shape.day, shape.timezone, shape.root))

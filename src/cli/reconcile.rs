@@ -15,6 +15,7 @@ use super::context::Context;
 use super::exit::{CliError, Exit};
 use super::profile::read_profile;
 use crate::intake::syncs::{Applied, Form, GRACE_SECONDS, Input, Order, Reconciler, SyncError};
+use crate::mediation::shown_cell;
 use crate::reconcile::{Finding, Report, Steps};
 use crate::store::syncs::{self, NewSync};
 use crate::store::{Store, StoreError};
@@ -146,7 +147,7 @@ pub async fn run(command: ReconcileCommand, context: &Context) -> Result<Exit, C
     }
 }
 
-fn tell(bar: &ProgressBar, doing: &'static str, done: u64, total: u64) {
+pub(super) fn tell(bar: &ProgressBar, doing: &'static str, done: u64, total: u64) {
     if bar.message() != doing {
         bar.set_message(doing);
     }
@@ -264,7 +265,7 @@ impl From<StoreError> for Stopped {
     }
 }
 
-fn tell_applied(applied: &Applied) {
+pub(super) fn tell_applied(applied: &Applied) {
     eprintln!(
         "Applied: {} accounts made, {} changed ({} services taken away), {} closed, {} refused.",
         applied.created, applied.updated, applied.removed, applied.closed, applied.refused
@@ -355,10 +356,7 @@ fn cells(finding: &Finding) -> Vec<Vec<String>> {
 /// Cells that a spreadsheet would compute get a sign in front.
 fn write_cells(out: &mut impl Write, cells: Vec<String>) -> io::Result<()> {
     let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());
-    let safe = cells.into_iter().map(|cell| match cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        true => format!("'{cell}"),
-        false => cell,
-    });
+    let safe = cells.iter().map(|cell| shown_cell(cell).into_owned());
     writer.write_record(safe).map_err(io::Error::other)?;
     out.write_all(&writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?)
 }

@@ -150,6 +150,7 @@ async fn bill_run(
     let report = report.map_err(refusal)?;
     let mut answer = json!({
         "id": report.batch, "batch": report.batch, "period": report.period, "lines": lines.0, "totals": report.totals,
+        "handshakes": report.handshakes,
     });
     if report.draft {
         answer["draft"] = json!(true);

@@ -112,10 +112,11 @@ impl Export {
         let file = sink.inner.into_inner().map_err(|error| cannot(error.into_error()))?;
         file.sync_all().map_err(cannot)?;
         let documents = i64::try_from(written.documents).unwrap_or(i64::MAX);
+        let (totals, handshakes) = batch.sums();
         let manifest = json!({
             "file": name, "batch": batch.id, "cycle": batch.cycle, "period": batch.period, "documents": documents,
             "sum": written.sum.to_string(), "sha256": sha256,
-            "totals": serde_json::from_str::<Value>(&batch.totals).unwrap_or_default(), "written_at": now,
+            "totals": totals, "handshakes": handshakes, "written_at": now,
         });
         let manifest_path = partial(&self.directory, &manifest_name(&name));
         let mut file = File::create(&manifest_path).map_err(|error| disk(&manifest_path, error))?;

@@ -161,6 +161,7 @@ async fn show_run(
 }
 
 fn shown(batch: &BatchRow) -> Value {
+    let (totals, handshakes) = batch.sums();
     json!({
         "id": batch.id,
         "cycle": batch.cycle,
@@ -168,7 +169,8 @@ fn shown(batch: &BatchRow) -> Value {
         "run": batch.run,
         "state": batch.state,
         "lines": batch.lines,
-        "totals": serde_json::from_str::<Value>(&batch.totals).unwrap_or_default(),
+        "totals": totals,
+        "handshakes": handshakes,
         "sha256": batch.digest,
         "closed_sha256": batch.closed_digest,
         "created_at": batch.created_at,
@@ -332,7 +334,8 @@ async fn list_batches(
     Ok(Json(page(rows.iter().map(shown).collect(), limit, last)))
 }
 
-/// One closed batch with its manifest: how many lines, sums by currency, and `sha256` of what `lines` of it gives.
+/// One closed batch with its manifest: how many lines, sums by currency, `sha256` of what `lines` of it gives, and of a
+/// wholesale bill the hash of each counted tenant's services of the day that counts.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/batches/{id}", params(("tenant" = String, Path), ("id" = String, Path)),
     responses((status = 200, description = "The batch"), (status = 404, description = "No such closed batch")))]
 async fn show_batch(
@@ -351,7 +354,8 @@ fn is_closed(batch: &BatchRow) -> bool {
 
 /// All lines of a closed batch as JSON lines, by id: the same octets every time, whose SHA-256 is the batch's `sha256`.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/batches/{id}/lines", params(("tenant" = String, Path), ("id" = String, Path)),
-    responses((status = 200, description = "The lines", content_type = "application/x-ndjson"),
+    responses((status = 200, description = "The lines, each a Line as JSON", body = String,
+            content_type = "application/x-ndjson"),
         (status = 404, description = "No such closed batch")))]
 async fn batch_lines(
     State(app): State<App>,

@@ -185,6 +185,22 @@ mod tests {
         assert_eq!(told, routes, "openapi.json tells the answer of each route");
         let bodies: BTreeSet<String> = shapes["bodies"].as_object().expect("bodies").keys().cloned().collect();
         assert!(bodies.is_subset(&routes), "{:?}", bodies.difference(&routes));
+        for route in &routes {
+            let (method, path) = route.split_once(' ').expect("a method and a path");
+            let answers = document["paths"][path][method.to_lowercase()]["responses"].as_object().expect("answers");
+            let good = answers.iter().filter(|(status, _)| status.starts_with('2'));
+            let shown: Vec<&Value> = good.filter_map(|(_, answer)| answer.get("content")).collect();
+            match shapes["answers"][route].as_str() {
+                None => assert!(shown.is_empty(), "{route} answers something: {shown:?}"),
+                Some(name) => {
+                    let used = shown.iter().any(|content| content.to_string().contains(&format!("schemas/{name}\"")));
+                    assert!(used, "{route} names {name} and answers {shown:?}");
+                }
+            }
+            for (kind, media) in shown.iter().filter_map(|content| content.as_object()).flatten() {
+                assert!(media["schema"].is_object(), "{route} does not say what its {kind} looks like");
+            }
+        }
         let schemas = document["components"]["schemas"].as_object().expect("schemas");
         let text = document.to_string();
         for name in schemas.keys() {

@@ -74,6 +74,9 @@
 //! format = "csv"                       # csv | fixed | jsonl | xml      delimiter, decimal, newline, timezone, when
 //! file = "acme-{batch}.csv"            # never used twice
 //! columns = [{ name = "Acct", value = "{account}" }, { name = "What", value = "{kind|term}" }]
+//!                                      # a line as GET /invoice-lines has it, and: source, username, phone, number (of the
+//!                                      # row), total (with exclusive taxes), net (without any), taxes (all of them);
+//!                                      # rows = [[…], { when = […], cells = […] }] where one line is several rows
 //! ```
 //!
 //! Templates stand in `template.rs`, their functions in `function.rs`, paths in `tree.rs`.
@@ -81,6 +84,7 @@
 mod change;
 mod check;
 mod figure;
+mod frame;
 mod function;
 mod inventory;
 mod map;
@@ -99,15 +103,16 @@ mod write;
 use std::io::BufRead;
 
 pub use change::{Body, Change, Refusal, ServiceChange, apply};
+pub use frame::{Frame, TooLong};
 pub use inventory::Inventory;
-pub use profile::{AliasKind, Answer, Format, Frame, Operation, Profile, Repeats, Reply, Scope};
+pub use profile::{AliasKind, Answer, Format, Operation, Profile, Repeats, Reply, Scope};
 pub use read::PROFILE_MAX;
 use records::ROWS;
 pub use records::{Completeness, Encoding, RECORD_MAX};
 use records::{Part, Record, Records};
 pub use shipped::{shipped, shipped_names};
 pub use verify::{Verify, Wanted};
-pub use write::{Facts, Out, Subject, WriteFault, Written};
+pub use write::{Facts, Out, Subject, WriteFault, Written, shown_cell};
 
 /// What became of one record.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use regex_lite::Regex;
 
+use super::frame::Frame;
 use super::function::Customs;
 use super::records::Dialect;
 use super::records::Encoding;
@@ -232,15 +233,6 @@ pub enum Kind {
     Whole,
     Flag,
     Secret,
-}
-
-/// Where one message ends on a connection that carries many.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Frame {
-    /// Behind these octets, which belong to it: for XML its end tag.
-    End(Vec<u8>),
-    /// So many octets stand before it and tell its length, big-endian, without themselves.
-    Length(u8),
 }
 
 #[derive(Debug)]

@@ -202,7 +202,9 @@ impl EventType {
                 "used",
                 "unit",
             ],
-            EventType::InvoiceBatchClosed => &["batch", "cycle", "period", "run", "lines", "totals", "sha256"],
+            EventType::InvoiceBatchClosed => {
+                &["batch", "cycle", "period", "run", "lines", "totals", "handshakes", "sha256"]
+            }
             EventType::ExceptionOpened => &["exception", "kind", "subject", "detail"],
             EventType::ReconcileCompleted => {
                 &["sync", "report", "source", "as_of", "differs", "subscribers", "services", "plan"]

@@ -297,14 +297,19 @@ pub async fn waiting(tx: &mut Tx, now: Timestamp) -> Result<bool, StoreError> {
 pub async fn claim(tx: &mut Tx, now: Timestamp, until: Timestamp) -> Result<Option<SyncRow>, StoreError> {
     let row: Option<Row> = on!(tx, c => sqlx::query_as(WAITING).bind(to_micros(now)).fetch_optional(c).await)?;
     let Some(row) = row.map(SyncRow::try_from).transpose()? else { return Ok(None) };
-    let claimed: Option<String> = on!(tx, c => sqlx::query_scalar(CLAIM)
-        .bind(&row.id)
+    Ok(take(tx, &row.id, &row.state, now, until).await?.then_some(row))
+}
+
+/// Takes one in a state until `until`. `false`: somebody else has it, or it is in another state.
+pub async fn take(tx: &mut Tx, id: &str, state: &str, now: Timestamp, until: Timestamp) -> Result<bool, StoreError> {
+    let taken: Option<String> = on!(tx, c => sqlx::query_scalar(CLAIM)
+        .bind(id)
         .bind(to_micros(now))
         .bind(to_micros(until))
-        .bind(&row.state)
+        .bind(state)
         .fetch_optional(c)
         .await)?;
-    Ok(claimed.map(|_| row))
+    Ok(taken.is_some())
 }
 
 /// Keeps it for longer.

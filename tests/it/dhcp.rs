@@ -257,6 +257,60 @@ fn leases_outlive_kill_9_and_a_lost_journal_is_told_by_the_database() {
 }
 
 #[test]
+fn a_forgotten_persons_devices_leave_the_journal_of_leases_and_a_neighbour_stays() {
+    let plant = Plant::new(Site::sqlite(), 82);
+    let key = plant.site.key("acme", "admin");
+    let daemon = plant.site.start();
+    plant.push(&daemon, &key, &account());
+    let relay = plant.relay();
+    let (modem, mta, cpe) = (Device::modem(CM), Device::mta(MTA, CM), Device::cpe(CPE, CM));
+    let name = plant.name(CM);
+    wait_for("the account's file is offered", SOON, || (relay.offer(&modem).file == name).then_some(()));
+    let neighbour = Device::modem("00:11:22:33:48:01");
+    let kept = relay.boot(&neighbour).address;
+    let leased = [&modem, &mta, &cpe].map(|device| relay.boot(device).address);
+    plant.who(leased[2], None);
+    let path = plant.site.path("lastmile-leases.journal");
+    let journal = || std::fs::read_to_string(&path).expect("the journal");
+    let of_person = |text: &str| [CM, MTA, CPE].iter().any(|mac| text.contains(mac));
+    assert!(of_person(&journal()), "{}", journal());
+
+    assert_eq!(daemon.api(&key, "DELETE", "acme/accounts/100234", None).status, 202);
+    wait_for("everything of the account is gone from the plant", SOON, || {
+        let jobs = plant.site.json(&["job", "list", "--limit", "1000"]);
+        jobs.as_array().expect("a list").iter().all(|job| job["state"] == "done").then_some(())
+    });
+    // What it held is kept from others for a while; whoever is to be forgotten gives it up at once.
+    for held in plant.site.json(&["quarantine", "list"]).as_array().expect("a list") {
+        plant.site.succeed(&["quarantine", "release", held["value"].as_str().expect("a value")]);
+    }
+    let erase = ["account", "erase", "100234", "--tenant", "acme", "--reason", "asked to be forgotten"];
+    plant.site.succeed(&erase);
+    // A lease that runs is somebody's at the plant: it is let go of when it has ended.
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(journal().contains(CM), "its lease still runs");
+    for (device, address) in [&modem, &mta, &cpe].into_iter().zip(leased) {
+        let released = ClientMessage { kind: Release, client: address, ..relay.message(device) };
+        assert!(relay.is_silent(&released));
+    }
+    wait_for("the journal says nothing of the person", Duration::from_secs(60), || {
+        (!of_person(&journal())).then_some(())
+    });
+    let who = ["who", &leased[2].to_string()].map(str::to_owned);
+    wait_for("nor does the history", SOON, || {
+        let output = plant.site.lastmile(&[who[0].as_str(), who[1].as_str()]);
+        (!of_person(&String::from_utf8_lossy(&output.stdout))).then_some(())
+    });
+    assert_eq!(relay.rebind(&neighbour, kept), 5, "somebody else's lease is theirs");
+    // The file that was written anew is the one a restart reads.
+    daemon.kill();
+    let daemon = plant.site.start();
+    assert_eq!(relay.rebind(&neighbour, kept), 5);
+    assert!(!of_person(&journal()));
+    drop(daemon);
+}
+
+#[test]
 fn a_plant_boots_while_the_database_is_away_and_who_knows_it_afterwards() {
     let mut cluster = Cluster::start(&[]);
     let plant = Plant::new(Site::new(temp_dir(), &cluster.database()), 79);

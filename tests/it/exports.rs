@@ -11,7 +11,7 @@ use lastmile::vocabulary::Period;
 use serde_json::{Value, json};
 
 use crate::fold::{Bench, on_postgres};
-use crate::harness::acme::{CATALOG, internet, last_period};
+use crate::harness::acme::{CATALOG, Report, internet, last_period, radclient};
 use crate::harness::daemon::{Daemon, Site};
 use crate::harness::{run, wait_for};
 
@@ -106,7 +106,7 @@ async fn pull_while_closing(bench: Bench) {
                 tx.commit().await.expect("committed");
             }
             let mut tx = store.write().await.expect("a transaction");
-            let closing = Closing { lines: 3, totals: "[]", digest: "00" };
+            let closing = Closing { lines: 3, totals: "[]", handshakes: "[]", digest: "00" };
             billing::close_batch(&mut tx, &id, &closing, at(run)).await.expect("closed");
             tokio::time::sleep(Duration::from_millis(u64::try_from(run % 4).unwrap_or(0) * 20)).await;
             tx.commit().await.expect("committed");
@@ -143,6 +143,7 @@ fn row(id: &str, period: Period, run: i64) -> billing::BatchRow {
         state: "building".into(),
         lines: 0,
         totals: "[]".into(),
+        handshakes: None,
         digest: None,
         closed_digest: None,
         closed_at: None,
@@ -309,4 +310,59 @@ fn lines_carry_the_name_the_network_knows_and_cells_are_safe_in_a_spreadsheet() 
     let line: Value = serde_json::from_str(lines.lines().next().unwrap_or_default()).expect("a line");
     assert!(line["username"].as_str().is_some_and(|name| name.ends_with("@acme")), "{line}");
     assert_eq!(line["source"], "default");
+
+    // What a stranger named is shown, whoever opens the table.
+    let key = site.key("acme", "admin");
+    let credit = json!({"type": "credit", "id": "cr1", "amount": "1.00", "tariff": "res-100", "description": "=1+1",
+        "on": last_period(Timestamp::now()).0.to_string()});
+    let posted = daemon.api(&key, "POST", "acme/accounts/a1/charges", Some(&credit));
+    assert!(posted.status < 300, "{}", posted.body);
+    let batch = site.json(&RUN)["batch"].as_str().expect("a batch").to_owned();
+    let start = Report {
+        user: "@SUM(A1)",
+        session: "=cmd|' /C calc'!A0",
+        kind: "Start",
+        at: Timestamp::now(),
+        seconds: 0,
+        in_octets: 0,
+        out_octets: 0,
+    };
+    assert!(radclient(site.radius_port, &start), "the collector answers");
+    let sessions = wait_for("the session is there", SOON, || {
+        Some(site.succeed(&["export", "sessions", "--format", "csv"])).filter(|text| text.contains("calc"))
+    });
+    assert!(sessions.contains("'@SUM(A1),'=cmd|' /C calc'!A0,"), "{sessions}");
+    let csv = site.succeed(&["export", "lines", "--tenant", "acme", "--batch", &batch]);
+    assert!(csv.contains("'=1+1") && csv.contains(",-1.00,"), "{csv}");
+    // Every ready-made file takes what is the account's alone, and books add up.
+    let file = |profile: &str, out: &str| {
+        let words = ["--tenant", "acme", "--batch", &batch, "--profile", profile, "--out", out];
+        site.succeed(&[&["export", "lines"], &words[..]].concat())
+    };
+    for (profile, out) in [
+        ("billmax-service", "cdr"),
+        ("freeside-acct", "cdr"),
+        ("splynx-service", "cdr"),
+        ("omnia360", "charges"),
+        ("icoms", "charges"),
+        ("azar", "charges"),
+        ("homegrown-csv", "bill"),
+        ("homegrown-csv", "iif"),
+    ] {
+        let text = file(profile, out);
+        assert!(text.contains("1.00") || text.contains("1,00"), "{profile}: {text}");
+    }
+    for (profile, out) in [("killbill", "usage"), ("lago", "events")] {
+        assert_eq!(file(profile, out), "", "a credit is no usage");
+    }
+    let books = file("ledger", "csv");
+    let rows: Vec<Vec<&str>> = books.lines().map(|row| row.split(',').collect()).collect();
+    let cents = |row: &Vec<&str>, place: usize| row[place].replace('.', "").parse::<i64>().unwrap_or(0);
+    let entries = &rows[1..rows.len() - 1];
+    let (debit, credit): (i64, i64) =
+        entries.iter().fold((0, 0), |(debit, credit), row| (debit + cents(row, 4), credit + cents(row, 5)));
+    assert_eq!((debit, credit), (110, 110), "1.00 and a tax of 10 %: {books}");
+    assert_eq!((rows[rows.len() - 1][4], entries.len()), ("-1.10", 3), "{books}");
+    let iif = file("quickbooks", "iif");
+    assert!(iif.contains("TRNS\tCREDIT MEMO\t") && iif.contains("\tSales Tax Payable\ta1\t0.10\t"), "{iif}");
 }

@@ -132,7 +132,6 @@ fn any_tftp_exchange_ends() {
     feed("tftp", &[asked, exchange, b"\0\x01/a\0OCTET\0".to_vec()], judges::tftp);
 }
 
-/// Judges the corpus of one fuzz target and what is made of it; panics with the octets that did not pass.
 #[test]
 fn any_foreign_record_is_read_or_put_aside() {
     let folder = repository().join("tests/golden/sources/in");
@@ -161,6 +160,47 @@ fn any_source_profile_is_read_or_told_what_is_wrong() {
     feed("source_profile", &texts, judges::source_profile);
 }
 
+#[test]
+fn any_message_on_a_connection_comes_out_whole_however_it_comes() {
+    let order = std::fs::read(repository().join("tests/golden/sources/in/icoms.order.xml")).expect("a fixture");
+    let seeds = vec![
+        [b"\0\x07<e>1</e>\n  <e>2</e><e", &order[..order.len().min(400)], b"</e>"].concat(),
+        b"\x01\x03;;a; b;c".to_vec(),
+        b"\x02\x05\x03abc\0\x01d\xff".to_vec(),
+        b"\x03\x02\0\0\0\x04wxyz\0\0\0\0\0\xff\xff\xff".to_vec(),
+    ];
+    feed("frame", &seeds, judges::frame);
+}
+
+#[test]
+fn any_order_in_tm_forums_words_is_read_or_told_what_is_wrong() {
+    let mut seeds: Vec<Vec<u8>> = ["orders.json", "events.json", "service_active.json"]
+        .iter()
+        .map(|name| std::fs::read(repository().join("tests/golden/tmf").join(name)).expect("a golden file"))
+        .collect();
+    seeds.push(
+        br#"{"state":"active","serviceSpecification":{"id":"res-100"},"relatedParty":[{"id":"7","role":"customer"}],
+            "serviceCharacteristic":[{"name":"radius","value":{"username":"a@acme"}}],"startDate":"2026-11-01T00:00:00Z",
+            "supportingResource":[{"id":"00:11:22:33:44:55","name":"cm"}]}"#
+            .to_vec(),
+    );
+    seeds.push(b"eventType=ServiceStateChangeEvent,ServiceCreateEvent".to_vec());
+    seeds.push(b"fields=id,state&offset=0&limit=1000&state=active,held&serviceDate.gte=2026-11-01T00:00:00Z".to_vec());
+    feed("order", &seeds, judges::order);
+}
+
+#[test]
+fn any_file_of_calls_is_read_or_told_what_is_wrong() {
+    let seeds = vec![
+        b"\0src,dst,at,sec,id\n+15125550100,0117,2026-11-01T00:00:00Z,60,a1\n\"+1,5\",9,x,0,\n".to_vec(),
+        b"\x01src;dst;at;sec\r\n5125550100;18005551212;2026-03-08 02:30:00;61\r\n".to_vec(),
+        b"\x0215125550100,0114930,1795334208000,90\n5125550100,5125550199,1795334208000,-1\n".to_vec(),
+        b"\0[columns]\nnumber = \"src\"\ndestination = \"dst\"\nstarted = \"at\"\nseconds = \"sec\"\n[format]\ntime = \"unix\"\n".to_vec(),
+    ];
+    feed("calls", &seeds, judges::calls);
+}
+
+/// Judges the corpus of one fuzz target and what is made of it; panics with the octets that did not pass.
 fn feed(target: &str, seeds: &[Vec<u8>], judge: fn(&[u8])) {
     let mut corpus = seeds.to_vec();
     let folder = repository().join("fuzz/corpus").join(target);

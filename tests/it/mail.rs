@@ -273,7 +273,7 @@ impl Town {
 }
 
 /// Dovecot and Postfix run as users of their own; an operator gives them the file by its folder's group.
-fn let_others_read(url: &str) {
+pub fn let_others_read(url: &str) {
     let Some(path) = url.strip_prefix("sqlite://") else { return };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).expect("permissions");
 }

@@ -31,6 +31,7 @@ mod journal;
 mod journald;
 mod kea;
 mod kill;
+mod letters;
 mod load;
 mod mail;
 mod mail_tables;

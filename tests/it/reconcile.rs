@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan};
+use lastmile::store::accounts::{self, ServiceChange};
 use lastmile::store::{Store, drift};
+use lastmile::vocabulary::AccountKey;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -33,6 +35,16 @@ fn lists_come_over_http_on_sqlite() {
 #[test]
 fn lists_come_over_http_on_postgres() {
     over_http(&Site::postgres());
+}
+
+#[test]
+fn plans_of_kept_lists_are_applied_by_command_on_sqlite() {
+    kept_plans(&Site::sqlite());
+}
+
+#[test]
+fn plans_of_kept_lists_are_applied_by_command_on_postgres() {
+    kept_plans(&Site::postgres());
 }
 
 #[test]
@@ -420,6 +432,83 @@ fn over_http(site: &Site) {
     daemon.stop();
 }
 
+/// A list that was sent stays with us: its plan is applied from the command line, whether a daemon runs or not, and by nobody
+/// who did not look at it.
+fn kept_plans(site: &Site) {
+    site.prepare(CATALOG);
+    let key = site.key("acme", "push");
+    let daemon = site.start();
+    for id in 1..=28 {
+        push(&daemon, &key, id, &internet(id));
+    }
+    wait_for("nothing is under way", SOON, || {
+        let jobs = site.json(&["job", "list", "--limit", "1000"]);
+        jobs.as_array().expect("a list").iter().all(|job| job["state"] == "done").then_some(())
+    });
+    let documents = [listed(1), listed(2), listed(99), json!({"trailer": {"records": 3}})];
+    let body = documents.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+    let bearer = format!("Bearer {key}");
+    let later = Timestamp::now().checked_add(Duration::from_secs(3600)).expect("an instant");
+    let path = format!("/v1/tenants/acme/syncs?as_of={later:.0}");
+    let headers = [("Authorization", bearer.as_str())];
+    let sent = http::request(site.http_port, "POST", &path, &headers, Some(&body)).expect("an answer");
+    let id = sent.json()["id"].as_str().expect("an id").to_owned();
+    let state = || daemon.api(&key, "GET", &format!("acme/syncs/{id}"), None).json();
+    let planned = wait_for("the list is compared", SOON, || Some(state()).filter(|told| told["state"] == "planned"));
+    let hash = planned["plan"]["hash"].as_str().expect("a hash").to_owned();
+    let apply = |id: &str, more: &[&str]| {
+        let output = site.lastmile(&[&["--json", "sync", "apply", id, "--tenant", "acme"], more].concat());
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code().unwrap_or(-1), told, String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let refused = |id: &str, more: &[&str], exit: i32, words: &str| {
+        let (code, told, _) = apply(id, more);
+        assert!(code == exit && told.contains(words), "{more:?}: {code} {told}");
+    };
+    refused(&id, &[], 2, "--plan");
+    refused(&id, &["--plan", "today's"], 2, "64 hexadecimal digits");
+    refused(&id, &["--plan", &hash[..11]], 2, "first 12");
+    refused(&id, &["--plan", &"0".repeat(64)], 3, &hash);
+    refused("sy_none", &["--plan", &hash], 3, "sync list --tenant acme");
+    // 26 of 28 would go, and so many are nobody's to take away by themselves.
+    refused(&id, &["--plan", &hash], 3, "an operator can allow more");
+    refused(&id, &["--plan", &hash, "--allow-deletions", "5"], 3, "nothing of");
+    // A list that a command read from a file is not kept.
+    let (_, found) = reconcile(site, &list(site, "one.jsonl", &[listed(1)]), &[]);
+    let (other, plan) =
+        (found["sync"].as_str().expect("an id"), found["report"]["plan"]["hash"].as_str().expect("one"));
+    refused(other, &["--plan", plan], 3, "not kept");
+    let asked = daemon.api(&key, "POST", &format!("acme/syncs/{other}/apply"), Some(&json!({"plan": plan})));
+    assert_eq!(
+        (asked.status, &asked.json()["type"]),
+        (409, &json!("urn:lastmile:problem:list-not-kept")),
+        "{}",
+        asked.body
+    );
+    assert_eq!(daemon.api(&key, "GET", "acme/accounts/28", None).status, 200, "nothing was applied");
+    // Something changes meanwhile: the plan is another one.
+    push(&daemon, &key, 30, &internet(30));
+    refused(&id, &["--plan", &hash, "--allow-deletions", "30"], 3, "something changed since");
+    let moved = state();
+    assert_eq!((&moved["state"], &moved["plan"]["deletes"]), (&json!("planned"), &json!(27)), "{moved}");
+    daemon.stop();
+
+    // The first digits, as lists show them, are enough; no daemon is needed.
+    let hash = moved["plan"]["hash"].as_str().expect("a hash");
+    let (code, told, text) = apply(&id, &["--plan", &hash[..12], "--allow-deletions", "27", "--by", "ada"]);
+    assert!(code == 0 && told.contains("1 accounts made") && told.contains("27 closed"), "{code} {told}");
+    let found: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((&found["sync"], &found["applied"]["closed"]), (&json!(id), &json!(27)), "{found}");
+    let living = site.json(&["account", "list", "--tenant", "acme"]).to_string();
+    assert!(living.contains("\"99\"") && !living.contains("\"28\""), "{living}");
+    refused(&id, &["--plan", hash], 3, "a plan is applied once");
+    let listed = site.json(&["sync", "list", "--tenant", "acme"]);
+    let row = listed.as_array().expect("a list").iter().find(|row| row["id"] == json!(id)).expect("ours");
+    assert_eq!((&row["state"], &row["applied_by"]), (&json!("applied"), &json!("ada")), "{row}");
+    let deeds = site.json(&["audit", "list", "--tenant", "acme", "--actor", "ada"]).to_string();
+    assert!(deeds.contains("sync.apply"), "{deeds}");
+}
+
 /// A list with an Idempotency-Key is kept once, and of a list that is asked for steps only these are planned.
 fn once(site: &Site, daemon: &Daemon, key: &str, body: &str) {
     let bearer = format!("Bearer {key}");
@@ -447,12 +536,27 @@ fn behind_the_lists(site: &Site) {
     let key = site.key("acme", "admin");
     let daemon = site.start();
     push(&daemon, &key, 1, &internet(1));
-    push(&daemon, &key, 2, &internet(2));
+    for id in 2..=4 {
+        push(&daemon, &key, id, &internet(id));
+    }
     wait_for("nothing is under way", SOON, || {
         let jobs = site.json(&["job", "list", "--limit", "1000"]);
         jobs.as_array().expect("a list").iter().all(|job| job["state"] == "done").then_some(())
     });
-    assert_eq!(daemon.api(&key, "DELETE", "acme/accounts/2", None).status, 202);
+    // Two sessions that their services' ends are put before, below.
+    let last = Timestamp::from_second(Timestamp::now().as_second()).expect("an instant");
+    for user in ["user3@acme", "user4@acme"] {
+        let report = Report { user, session: user, kind: "Start", at: last, seconds: 0, in_octets: 0, out_octets: 0 };
+        assert!(radclient(site.radius_port, &report), "the collector answers");
+    }
+    wait_for("the sessions are theirs", SOON, || {
+        let sessions = site.json(&["session", "list"]);
+        let of = |id: &str| sessions.as_array().is_some_and(|all| all.iter().any(|one| one["account"] == json!(id)));
+        (of("3") && of("4")).then_some(())
+    });
+    for id in 2..=4 {
+        assert_eq!(daemon.api(&key, "DELETE", &format!("acme/accounts/{id}"), None).status, 202);
+    }
     // Event times are whole seconds: these lie behind the closing.
     std::thread::sleep(Duration::from_millis(1_100));
     for user in ["ghost@acme", "user2@acme", "ghost@elsewhere"] {
@@ -470,6 +574,10 @@ fn behind_the_lists(site: &Site) {
         let store = Store::open(&store_config(site)).await.expect("the store opens");
         let mut tx = store.write().await.expect("a transaction");
         drift::found(&mut tx, 1, "there is no such row", Timestamp::now()).await.expect("noted");
+        // A session is not ended to the second: an hour is no zombie, a second more is one.
+        for (id, seconds) in [("3", 3601), ("4", 3600)] {
+            ended(&mut tx, id, last.checked_sub(seconds.seconds()).expect("an instant")).await;
+        }
         tx.commit().await.expect("commits");
         store.close().await;
     });
@@ -483,7 +591,13 @@ fn behind_the_lists(site: &Site) {
         .map(|found| format!("{} {} {}", found["class"], found["account"], found["detail"]).replace('"', ""))
         .collect();
     let has = |words: &[&str]| ring.iter().filter(|row| words.iter().all(|word| row.contains(word))).count();
-    assert_eq!(ring.len(), 3, "{ring:?}");
+    assert_eq!(ring.len(), 4, "{ring:?}");
+    let late =
+        found["report"]["ring"].as_array().and_then(|ring| ring.iter().find(|one| one["service"] == json!("3-1")));
+    let late = late.unwrap_or_else(|| panic!("no zombie of account 3: {ring:?}"));
+    let said = format!("session user3@acme behind bng1/bng1 goes on until {last:.0}");
+    assert_eq!((&late["class"], &late["account"]), (&json!("zombie_usage"), &json!("3")), "{late}");
+    assert!(late["detail"].as_str().is_some_and(|detail| detail.contains(&said)), "{late} does not say {said}");
     assert_eq!(has(&["backend_drift 1 ", "there is no such row"]), 1, "{ring:?}");
     assert_eq!(has(&["orphan_usage null ghost@acme", "1 sessions, 7001 octets"]), 1, "{ring:?}");
     assert_eq!(has(&["zombie_usage 2 user2@acme"]), 1, "{ring:?}");
@@ -491,6 +605,22 @@ fn behind_the_lists(site: &Site) {
     let empty = list(site, "empty.jsonl", &[]);
     let (_, found) = reconcile(site, &empty, &["--source", "legacy"]);
     assert_eq!(found["report"]["ring"].as_array().map(Vec::len), Some(1), "{}", found["report"]["ring"]);
+}
+
+/// Puts the end of a closed account's service to another instant.
+async fn ended(tx: &mut lastmile::store::Tx, id: &str, at: Timestamp) {
+    let key = AccountKey {
+        tenant: "acme".parse().expect("a tenant"),
+        source: "default".parse().expect("a source"),
+        external_id: id.to_owned(),
+    };
+    let row = accounts::find(tx, &key).await.expect("read").expect("an account");
+    for known in accounts::known_services(tx, &[row.id]).await.expect("read") {
+        let facts = known.last.as_deref().map(serde_json::from_str).expect("a history").expect("facts");
+        let change = ServiceChange::new(row.id, &known.row.external_id, facts).expect("a change");
+        let change = ServiceChange { id: Some(known.row.id), ended_at: Some(at), ..change };
+        accounts::change_services(tx, &[change], at).await.expect("written");
+    }
 }
 
 /// A list in a folder is compared, told as an event, and put away beside its report; one that does not come is told too.
@@ -596,6 +726,26 @@ fn wholesale(site: &Site) {
     );
     let root = shown["root"].as_str().expect("a root");
     assert!(printed.contains(&format!("handshake of small on {} (America/Chicago): {root}", day(1))), "{printed}");
+    // The manifest, the event and the list of batches say the same once for each day.
+    let lines = run["lines"].as_array().expect("lines").iter();
+    let counted = lines.filter_map(|line| line["count"]["handshake"].as_object().map(|_| &line["count"]));
+    let of_lines: Vec<Value> = counted
+        .map(|count| {
+            let shape = &count["handshake"];
+            json!({"tenant": count["tenant"], "day": shape["day"], "timezone": shape["timezone"], "root": shape["root"],
+                "lines": 1})
+        })
+        .collect();
+    let told = run["handshakes"].as_array().expect("handshakes");
+    assert!(!told.is_empty() && told.len() == of_lines.len(), "{run}");
+    assert!(of_lines.iter().all(|one| told.contains(one)), "{told:?} of {of_lines:?}");
+    let batch = run["batch"].as_str().expect("a batch");
+    let manifest = daemon.api(&key, "GET", &format!("acme/batches/{batch}"), None).json();
+    assert_eq!(manifest["handshakes"], run["handshakes"], "{manifest}");
+    let closed = daemon.api(&key, "GET", "acme/events?type=invoice_batch.closed", None).json();
+    assert_eq!(closed["items"][0]["data"]["handshakes"], run["handshakes"], "{closed}");
+    let listed = site.json(&["bill", "list", "--tenant", "acme"]);
+    assert_eq!(listed["items"][0]["handshakes"], run["handshakes"], "{listed}");
 
     let mut documents = [of_small(1), of_small(2)];
     for (id, document) in (1..).zip(&mut documents) {

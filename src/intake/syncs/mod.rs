@@ -13,6 +13,7 @@ mod folder;
 mod keep;
 mod read;
 mod routes;
+mod stored;
 mod worker;
 
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ pub(super) use folder::run as watch;
 pub(super) use routes::routes;
 pub use routes::shown;
 pub use routes::text_of;
+pub use stored::{Asked, HASH_DIGITS_MIN, NotApplied, apply_kept};
 pub(super) use worker::run;
 
 /// Reconciles lists, and applies plans.

@@ -15,6 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::keep::Keeping;
+use super::stored::{self, NotApplied};
 use crate::intake::App;
 use crate::intake::caller::{Caller, OPERATORS, READERS};
 use crate::intake::idempotency::{Once, again};
@@ -261,7 +262,8 @@ struct ApplyBody {
     request_body(content = serde_json::Value, description = "plan: its hash; allow_deletions: how much may go"),
     responses((status = 202, description = "It is being applied"), (status = 400, description = "The body is wrong"),
         (status = 403, description = "Not for this key"), (status = 404, description = "No such reconciliation"),
-        (status = 409, description = "It is not planned, or the plan has another hash, or takes too much away")))]
+        (status = 409, description = "It is not planned, its list is not kept, or the plan has another hash or takes too \
+            much away")))]
 async fn apply(
     State(app): State<App>,
     caller: Caller,
@@ -281,16 +283,8 @@ async fn apply(
     if let Some(answer) = asking.answered(&mut tx, caller.tenant.as_str()).await? {
         return Ok(again(answer));
     }
-    let report = row.report.as_ref().ok_or_else(not_planned)?;
-    if let (Some(refused), None) = (&report.plan.refused, asked.allow_deletions) {
-        return Err(Problem::conflict("plan-guarded", "The plan takes too much away", format!("{refused}.")));
-    }
-    let applying = syncs::ask_to_apply(&mut tx, &row.id, &asked.plan, asked.allow_deletions, &caller.actor).await?;
-    if !applying {
-        tx.rollback().await?;
-        let detail = format!("The plan of this reconciliation is {}, and its state {}.", report.plan.hash, row.state);
-        return Err(Problem::conflict("plan-moved", "Another plan", detail));
-    }
+    let wanted = stored::Asked { plan: &asked.plan, allow_deletions: asked.allow_deletions, by: &caller.actor };
+    stored::ask(&mut tx, &row, wanted).await.map_err(refused)?;
     let answer = json!({ "id": row.id, "state": "applying" });
     asking.keep(&mut tx, caller.tenant.as_str(), 202, &answer.to_string(), app.clock.now()).await?;
     tx.commit().await?;
@@ -302,6 +296,25 @@ async fn find(app: &App, caller: &Caller, id: &str) -> Result<SyncRow, Problem> 
     let row = syncs::find(&mut app.store.read().await?, caller.tenant.as_str(), id).await?;
     let row = row.filter(|row| caller.source.as_ref().is_none_or(|bound| bound.as_str() == row.source));
     row.ok_or_else(Problem::not_found)
+}
+
+fn refused(refused: NotApplied) -> Problem {
+    match refused {
+        NotApplied::NotPlanned(_) => not_planned(),
+        NotApplied::NotKept => Problem::conflict(
+            "list-not-kept",
+            "The list is not kept",
+            "A command read it from a file, or it was empty.",
+        ),
+        NotApplied::Guarded(why) => {
+            Problem::conflict("plan-guarded", "The plan takes too much away", format!("{why}."))
+        }
+        NotApplied::Other { hash, state } => {
+            let detail = format!("The plan of this reconciliation is {hash}, and its state {state}.");
+            Problem::conflict("plan-moved", "Another plan", detail)
+        }
+        NotApplied::Store(error) => error.into(),
+    }
 }
 
 fn not_planned() -> Problem {

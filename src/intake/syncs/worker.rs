@@ -1,14 +1,12 @@
 //! Does what reconciliations that were sent ask for, one at a time, whichever daemon is free; one that died at it is
 //! followed by another.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::ToSpan;
 
-use super::{Form, GRACE_SECONDS, Input, Order, Reconciler, SyncError};
+use super::{Input, Reconciler, SyncError, stored};
 use crate::intake::App;
-use crate::mediation::Profile;
 use crate::reconcile::{Class, Report};
 use crate::store::StoreError;
 use crate::store::syncs::{self, SyncRow};
@@ -16,10 +14,6 @@ use crate::telemetry::{Heartbeat, Kind};
 use crate::vocabulary::Timestamp;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-const BEAT_EVERY: Duration = Duration::from_secs(3);
-const BEATS_PER_RENEWAL: u32 = 7;
-/// A daemon that did not say so for as long is gone.
-const CLAIM_SECONDS: i64 = 120;
 /// A thousand looks are about a quarter of an hour.
 const LOOKS_PER_CLEANING: u32 = 1000;
 const KEPT_DAYS: i64 = 35;
@@ -53,75 +47,26 @@ async fn claim(app: &App) -> Result<Option<SyncRow>, StoreError> {
         return Ok(None);
     }
     let mut tx = app.store.write().await?;
-    let row = syncs::claim(&mut tx, now, until(now)).await?;
+    let row = syncs::claim(&mut tx, now, stored::until(now)).await?;
     tx.commit().await?;
     Ok(row)
 }
 
 async fn work(app: &App, row: SyncRow, beat: &Heartbeat) {
     let id = row.id.clone();
-    let working = one(app, row);
-    tokio::pin!(working);
-    let mut beats = 0u32;
-    let outcome = loop {
-        tokio::select! {
-            outcome = &mut working => break outcome,
-            () = tokio::time::sleep(BEAT_EVERY) => {
-                beat.beat();
-                beats += 1;
-                if beats.is_multiple_of(BEATS_PER_RENEWAL) {
-                    let _ = renew(app, &id).await;
-                }
-            }
-        }
-    };
-    let Err(error) = outcome else { return };
-    match error {
-        // Its claim ends by itself, and it is taken up again.
-        SyncError::Store(error) if error.is_unavailable() => {
-            tracing::warn!("Reconciliation {id} was interrupted: {error}. Taken up again within {CLAIM_SECONDS} s.");
-        }
-        error @ (SyncError::PlanMoved(_) | SyncError::Guarded(_)) => {
-            tracing::warn!("The plan of reconciliation {id} was not applied: {error}.");
-            let _ = told(app, &id, &error.to_string()).await;
-        }
-        error => {
-            tracing::error!("Reconciliation {id} failed: {error}.");
-            let _ = fail(app, &id, &error.to_string()).await;
-        }
+    let outcome = stored::held(&app.store, &app.clock, &id, || beat.beat(), one(app, row)).await;
+    if let Err(error) = outcome {
+        // Where that cannot be kept either, its claim ends by itself.
+        let _ = stored::settle(&app.store, &id, &error).await;
     }
 }
 
 async fn one(app: &App, row: SyncRow) -> Result<(), SyncError> {
     let desk = Reconciler::of(app);
-    let form = Arc::new(match &row.profile {
-        None => Form::Documents,
-        Some(name) => {
-            let shelved = app.sources.now().shelf.named(name);
-            let shelved = shelved.ok_or_else(|| SyncError::List(format!("no profile is called {name:?}")))?;
-            let profile = Profile::read(name, &shelved.text);
-            Form::Profile(Box::new(profile.map_err(|_| SyncError::List(format!("the profile {name:?} has faults")))?))
-        }
-    });
-    let name = |error: crate::vocabulary::IdError| SyncError::List(error.to_string());
-    let applying = row.state == "applying";
-    let actor = if applying { row.applied_by.clone() } else { None };
-    let order = Order {
-        sync: row.id.clone(),
-        tenant: row.tenant.parse().map_err(name)?,
-        source: row.source.parse().map_err(name)?,
-        as_of: row.as_of,
-        grace_seconds: GRACE_SECONDS,
-        said_complete: row.said_complete.clone(),
-        told_records: row.told_records,
-        allow_deletions: row.allow_deletions,
-        only: row.only,
-        with_matched: false,
-        actor: actor.unwrap_or(row.requested_by),
-    };
+    let (order, form) = stored::order(&row, &app.sources.now().shelf)?;
     let input = Input::Sent(row.id);
     let quiet = |_: &'static str, _: u64, _: u64| {};
-    match row.plan_hash.filter(|_| applying) {
+    match row.plan_hash.filter(|_| row.state == "applying") {
         Some(hash) => {
             desk.apply(&order, &input, &form, &hash, &quiet).await?;
         }
@@ -140,28 +85,6 @@ fn count(app: &App, report: &Report) {
             app.metrics.reconcile_findings.get_or_create(&Kind::new(class.as_str())).inc_by(sums.of(class));
         }
     }
-}
-
-fn until(now: Timestamp) -> Timestamp {
-    now.checked_add(CLAIM_SECONDS.seconds()).unwrap_or(Timestamp::MAX)
-}
-
-async fn renew(app: &App, id: &str) -> Result<(), StoreError> {
-    let mut tx = app.store.write().await?;
-    syncs::renew(&mut tx, id, until(app.clock.now())).await?;
-    tx.commit().await
-}
-
-async fn told(app: &App, id: &str, error: &str) -> Result<(), StoreError> {
-    let mut tx = app.store.write().await?;
-    syncs::told(&mut tx, id, error).await?;
-    tx.commit().await
-}
-
-async fn fail(app: &App, id: &str, error: &str) -> Result<(), StoreError> {
-    let mut tx = app.store.write().await?;
-    syncs::failed(&mut tx, id, error).await?;
-    tx.commit().await
 }
 
 async fn forget(app: &App) -> Result<(), StoreError> {

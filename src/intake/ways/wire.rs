@@ -13,7 +13,6 @@ use super::http::shares;
 use super::{Arrived, actor, read, take};
 use crate::intake::desk::Desk;
 use crate::intake::sources::Source;
-use crate::mediation::{Frame, RECORD_MAX};
 use crate::store::ingest::Way;
 use crate::telemetry::{Metrics, Reason};
 
@@ -87,7 +86,8 @@ async fn talk(
         let profile = source.profiles.first().and_then(|name| settings.shelf.named(name));
         let profile = profile.ok_or("its profile is gone")?;
         let frame = profile.profile.frame.clone().ok_or("its profile has no [frame]")?;
-        if let Some((message, rest)) = cut(&frame, &octets, &mut looked_at)? {
+        let found = frame.cut(&octets, &mut looked_at);
+        if let Some((message, rest)) = found.map_err(|error| error.to_string())? {
             octets.drain(..rest);
             looked_at = 0;
             let (message, records) = read(&profile, message).await.map_err(|problem| told(&problem))?;
@@ -111,7 +111,7 @@ async fn talk(
             // Without an answer the gateway sends it again.
             let taken = take(desk, metrics, arrived).await.map_err(|problem| told(&problem))?;
             let (_, _, body) = taken.answer(&profile.profile);
-            let answer = framed(&frame, body.as_bytes());
+            let answer = frame.framed(body.as_bytes());
             let written = tokio::time::timeout(WRITE_WITHIN, stream.write_all(&answer)).await;
             written.map_err(|_| "it does not take its answer".to_owned())?.map_err(|error| error.to_string())?;
             continue;
@@ -130,97 +130,4 @@ async fn talk(
 
 fn told(problem: &crate::intake::problem::Problem) -> String {
     problem.document()["detail"].as_str().unwrap_or("it was refused").trim_end_matches('.').to_owned()
-}
-
-/// The first whole message, and how many octets it took. `looked_at`: so far no end was found.
-///
-/// **Errors**: it is longer than a record may be.
-fn cut(frame: &Frame, octets: &[u8], looked_at: &mut usize) -> Result<Option<(Vec<u8>, usize)>, String> {
-    let too_long = || Err(format!("a message is longer than {RECORD_MAX} octets"));
-    match frame {
-        Frame::End(end) => {
-            let from = looked_at.saturating_sub(end.len().saturating_sub(1));
-            let found = octets[from..].windows(end.len()).position(|window| window == end.as_slice());
-            match found.map(|at| from + at + end.len()) {
-                // What stands between two messages is of neither.
-                Some(whole) if whole <= RECORD_MAX => Ok(Some((octets[..whole].trim_ascii_start().to_vec(), whole))),
-                None if octets.len() <= RECORD_MAX => {
-                    *looked_at = octets.len();
-                    Ok(None)
-                }
-                _ => too_long(),
-            }
-        }
-        Frame::Length(count) => {
-            let head = usize::from(*count);
-            let Some(told) = octets.get(..head) else { return Ok(None) };
-            let length = told.iter().fold(0usize, |length, octet| length << 8 | usize::from(*octet));
-            if length > RECORD_MAX {
-                return too_long();
-            }
-            Ok(octets.get(head..head + length).map(|message| (message.to_vec(), head + length)))
-        }
-    }
-}
-
-fn framed(frame: &Frame, body: &[u8]) -> Vec<u8> {
-    match frame {
-        Frame::End(_) => body.to_vec(),
-        Frame::Length(count) => {
-            let length = (body.len() as u64).to_be_bytes();
-            [&length[length.len() - usize::from(*count)..], body].concat()
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn a_message_ends_where_its_frame_says() {
-        let end = Frame::End(b"</event>".to_vec());
-        let octets = b"<event>1</event>\n<event>2</event><ev";
-        assert_eq!(cut(&end, octets, &mut 0), Ok(Some((b"<event>1</event>".to_vec(), 16))));
-        assert_eq!(cut(&end, &octets[16..], &mut 0), Ok(Some((b"<event>2</event>".to_vec(), 17))));
-        assert_eq!(cut(&end, &octets[33..], &mut 0), Ok(None));
-        assert!(cut(&end, &vec![b'x'; RECORD_MAX + 1], &mut 0).is_err(), "an end that never comes");
-        let length = Frame::Length(2);
-        assert_eq!(cut(&length, &[0, 3, b'a', b'b', b'c', 0], &mut 0), Ok(Some((b"abc".to_vec(), 5))));
-        assert_eq!(cut(&length, &[0, 3, b'a', b'b'], &mut 0), Ok(None));
-        assert_eq!(cut(&length, &[0], &mut 0), Ok(None));
-        assert!(cut(&Frame::Length(4), &[0xff; 8], &mut 0).is_err(), "longer than a record");
-    }
-
-    proptest! {
-        #[test]
-        fn messages_come_out_as_they_went_in_however_they_are_cut(
-            messages in prop::collection::vec(prop::collection::vec(any::<u8>().prop_filter("no end, no space", |b| *b != b';' && !b.is_ascii_whitespace()), 0..40), 0..8),
-            step in 1usize..50,
-            by_length in any::<bool>(),
-        ) {
-            let frame = if by_length { Frame::Length(3) } else { Frame::End(b";".to_vec()) };
-            let wire: Vec<u8> = messages.iter().flat_map(|message| match by_length {
-                true => framed(&frame, message),
-                false => [message.as_slice(), b";"].concat(),
-            }).collect();
-            let (mut held, mut looked_at, mut found) = (Vec::new(), 0, Vec::new());
-            for piece in wire.chunks(step) {
-                held.extend_from_slice(piece);
-                while let Some((message, taken)) = cut(&frame, &held, &mut looked_at).expect("short messages") {
-                    held.drain(..taken);
-                    looked_at = 0;
-                    found.push(message);
-                }
-            }
-            let sent: Vec<Vec<u8>> = messages.iter().map(|message| match by_length {
-                true => message.clone(),
-                false => [message.as_slice(), b";"].concat(),
-            }).collect();
-            prop_assert_eq!(found, sent);
-            prop_assert!(held.is_empty());
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! `[verify]` and `[frame]` of a profile: how a source proves that it is itself, and where its messages end.
 
 use super::{Reader, required_choice};
-use crate::mediation::profile::Frame;
+use crate::mediation::frame::Frame;
 use crate::mediation::verify::{Encoding, Hash, Verify};
 use crate::vocabulary::Section as Table;
 

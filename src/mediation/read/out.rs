@@ -103,7 +103,7 @@ impl OutReader<'_> {
                 table.fault("every cell of fixed columns has its `width`");
             }
             // Rounded money would no longer add up to what was billed.
-            let money = |path: &Path| matches!(path.steps.last(), Some(Step::Member(name)) if matches!(&**name, "amount" | "amount_exact" | "sum"));
+            let money = |path: &Path| matches!(path.steps.last(), Some(Step::Member(name)) if matches!(&**name, "amount" | "amount_exact" | "sum" | "total" | "net" | "taxes"));
             if cells.iter().any(|cell| cell.template.rounds(money)) {
                 table.fault("an amount is never rounded on its way out; write number('2')");
             }

@@ -3,6 +3,7 @@
 //! In: documents of ours, one after another, and facts of the whole. Out: the file's octets and what was written. A
 //! line that cannot be written as the profile wants it fails the file: half a bill is worse than none.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
@@ -84,6 +85,43 @@ pub struct Written {
     pub documents: u64,
     /// Of their `amount`; documents without one count nothing.
     pub sum: Exact,
+    /// Of their `total`: with exclusive taxes.
+    pub total: Exact,
+}
+
+/// What an amount and its taxes come to. Books need them, and a profile has no sums of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sums {
+    amount: Exact,
+    /// What is owed: with exclusive taxes.
+    total: Exact,
+    /// What is earned: without any tax.
+    net: Exact,
+    taxes: Exact,
+}
+
+impl Sums {
+    /// Those of a line. `Ok(None)`: it has no amount.
+    ///
+    /// **Errors**: a text among them is no amount, or they do not fit.
+    fn of(document: &Value) -> Result<Option<Self>, String> {
+        let Some(amount) = document.get("amount").and_then(Value::as_str) else { return Ok(None) };
+        let exact = |text: &str| text.parse::<Exact>().map_err(|_| format!("{text:?} is no amount"));
+        let amount = exact(amount)?;
+        let (mut exclusive, mut inclusive) = (Exact::ZERO, Exact::ZERO);
+        for tax in document.get("tax").and_then(Value::as_array).into_iter().flatten() {
+            let of = if tax["inclusive"] == true { &mut inclusive } else { &mut exclusive };
+            let tax = exact(tax["amount"].as_str().unwrap_or_default())?;
+            *of = of.checked_add(tax).map_err(|error| format!("the taxes: {error}"))?;
+        }
+        let fits = |sum: Result<Exact, _>| sum.map_err(|error: crate::vocabulary::ExactError| error.to_string());
+        Ok(Some(Self {
+            amount,
+            total: fits(amount.checked_add(exclusive))?,
+            net: fits(inclusive.checked_neg().and_then(|less| amount.checked_add(less)))?,
+            taxes: fits(exclusive.checked_add(inclusive))?,
+        }))
+    }
 }
 
 #[derive(Debug, Error)]
@@ -131,12 +169,13 @@ impl Out {
             self.csv_row(names, &mut text).map_err(|detail| of_file("its header", detail))?;
         }
         out.write_all(text.as_bytes())?;
-        let mut written = Written { documents: 0, sum: Exact::ZERO };
+        let mut written = Written { documents: 0, sum: Exact::ZERO, total: Exact::ZERO };
         for document in documents {
             let place = document.get("id").and_then(Value::as_str).map(str::to_owned);
             let place = || place.clone().unwrap_or_else(|| format!("document {}", written.documents + 1));
             let wrong = |detail: String| WriteFault::Document { place: place(), detail };
-            let record = tree(&document, facts, written.documents + 1);
+            let sums = Sums::of(&document).map_err(wrong)?;
+            let record = tree(&document, facts, (written.documents + 1, sums));
             if !self.all(&self.when, &record).map_err(wrong)? {
                 continue;
             }
@@ -146,9 +185,10 @@ impl Out {
                     self.row(&row.cells, &record, &mut text).map_err(wrong)?;
                 }
             }
-            if let Some(amount) = document.get("amount").and_then(Value::as_str) {
-                let amount: Exact = amount.parse().map_err(|_| wrong(format!("{amount:?} is no amount")))?;
-                written.sum = written.sum.checked_add(amount).map_err(|error| wrong(format!("the sum: {error}")))?;
+            if let Some(Sums { amount, total, .. }) = sums {
+                let grown = |sum: Exact, by| sum.checked_add(by).map_err(|error| wrong(format!("the sum: {error}")));
+                written.sum = grown(written.sum, amount)?;
+                written.total = grown(written.total, total)?;
             }
             written.documents += 1;
             out.write_all(text.as_bytes())?;
@@ -310,6 +350,11 @@ fn detail(trouble: Trouble) -> String {
     }
 }
 
+/// A cell as a spreadsheet shows it: with a sign in front where it would compute it.
+pub fn shown_cell(value: &str) -> Cow<'_, str> {
+    if is_formula(value) { Cow::Owned(format!("'{value}")) } else { Cow::Borrowed(value) }
+}
+
 /// Whether a spreadsheet would compute the cell instead of showing it. Numbers with a sign are only numbers.
 fn is_formula(value: &str) -> bool {
     let begins = value
@@ -363,6 +408,7 @@ fn of_facts(facts: &Facts, written: Option<&Written>) -> Tree {
     if let Some(written) = written {
         members.push((Arc::from("count"), Tree::Text(written.documents.to_string())));
         members.push((Arc::from("sum"), Tree::Text(written.sum.to_string())));
+        members.push((Arc::from("total"), Tree::Text(written.total.to_string())));
     }
     Tree::Map(members)
 }
@@ -375,15 +421,25 @@ fn add_facts(members: &mut Vec<(Arc<str>, Tree)>, facts: &Facts) {
     }
 }
 
-/// A document as a record; `number` counts those that were written.
-fn tree(document: &Value, facts: &Facts, number: u64) -> Tree {
+/// A document as a record; `number` counts those that were written, `phone` is the telephone number that stood there, and an
+/// amount's `total`, `net` and `taxes` are beside it.
+fn tree(document: &Value, facts: &Facts, (number, sums): (u64, Option<Sums>)) -> Tree {
     let mut members = match of_value(document) {
         Tree::Map(members) => members,
         other => vec![(Arc::from("value"), other)],
     };
     add_facts(&mut members, facts);
-    members.retain(|(name, _)| **name != *"number");
-    members.push((Arc::from("number"), Tree::Text(number.to_string())));
+    let mut put = |name: &str, value: Tree| {
+        members.retain(|(known, _)| **known != *name);
+        members.push((Arc::from(name), value));
+    };
+    if let Some(phone) = document.get("number").filter(|number| number.is_string()) {
+        put("phone", of_value(phone));
+    }
+    put("number", Tree::Text(number.to_string()));
+    for (name, sum) in sums.iter().flat_map(|sums| [("total", sums.total), ("net", sums.net), ("taxes", sums.taxes)]) {
+        put(name, Tree::Text(sum.to_string()));
+    }
     Tree::Map(members)
 }
 

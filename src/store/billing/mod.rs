@@ -10,6 +10,8 @@ pub use reads::{
     usage_of_period, usage_wanted,
 };
 
+use serde_json::Value;
+
 use super::bulk::{Bulk, Values};
 use super::{StoreError, Tx, on};
 use crate::billing::lines::StoredLine;
@@ -28,6 +30,8 @@ pub struct BatchRow {
     pub lines: i64,
     /// JSON, as `bill run --json` prints it.
     pub totals: String,
+    /// JSON: the hashes of the tenants its lines count; `None`: it was closed before they were kept.
+    pub handshakes: Option<String>,
     /// SHA-256 of the lines, in hexadecimal digits; `None` while it is being built, and of those closed before it was kept.
     pub digest: Option<String>,
     /// `digest` as it was when the batch was closed, where a line has lost its description since.
@@ -97,10 +101,11 @@ const INSERT_LINES_POSTGRES: &str = insert_lines!(
         AS new (id, account_id, service, charge, kind, period_start_at, period_end_at, amount_minor, currency,
             corrects, document, created_at, watermark)"
 );
-const CLOSE_BATCH: &str = "UPDATE batch SET state = 'closed', lines = $2, totals = $3, digest = $4, closed_at = $5
+const CLOSE_BATCH: &str = "UPDATE batch SET state = 'closed', lines = $2, totals = $3, digest = $4, handshakes = $5,
+        closed_at = $6
      WHERE id = $1 AND state = 'building'";
-const DRAFT_BATCH: &str =
-    "UPDATE batch SET stage = 'draft', lines = $2, totals = $3, digest = $4 WHERE id = $1 AND state = 'building'";
+const DRAFT_BATCH: &str = "UPDATE batch SET stage = 'draft', lines = $2, totals = $3, digest = $4, handshakes = $5
+     WHERE id = $1 AND state = 'building'";
 const NEXT_CLOSED: &str = "INSERT INTO batch_sequence (tenant, last) SELECT tenant, 1 FROM batch WHERE id = $1
      ON CONFLICT (tenant) DO UPDATE SET last = batch_sequence.last + 1 RETURNING last";
 const NUMBER_CLOSED: &str = "UPDATE batch SET closed_sequence = $2 WHERE id = $1";
@@ -154,7 +159,8 @@ macro_rules! select_batch {
     ($rest:literal) => {
         concat!(
             "SELECT id, tenant, cycle, period_start_at, period_end_at, timezone, run, COALESCE(stage, state) AS state,
-                    lines, totals, digest, closed_digest, created_at, closed_at, acknowledged_at, checked_at, approved_at, approved_by
+                    lines, totals, handshakes, digest, closed_digest, created_at, closed_at, acknowledged_at, checked_at,
+                    approved_at, approved_by
              FROM batch ",
             $rest
         )
@@ -268,12 +274,22 @@ pub async fn insert_lines(
     Ok(())
 }
 
+impl BatchRow {
+    /// Totals and handshakes as JSON. `null`: they were not kept.
+    pub fn sums(&self) -> (Value, Value) {
+        let read = |text: &str| serde_json::from_str(text).unwrap_or_default();
+        (read(&self.totals), self.handshakes.as_deref().map_or(Value::Null, read))
+    }
+}
+
 /// What is said of a whole batch with its final row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closing<'a> {
     pub lines: i64,
     /// JSON.
     pub totals: &'a str,
+    /// JSON.
+    pub handshakes: &'a str,
     pub digest: &'a str,
 }
 
@@ -285,6 +301,7 @@ pub async fn close_batch(tx: &mut Tx, id: &str, closing: &Closing<'_>, now: Time
         .bind(closing.lines)
         .bind(closing.totals)
         .bind(closing.digest)
+        .bind(closing.handshakes)
         .bind(to_micros(now))
         .execute(c)
         .await.map(|done| done.rows_affected()))?;
@@ -308,6 +325,7 @@ pub async fn leave_draft(tx: &mut Tx, id: &str, closing: &Closing<'_>) -> Result
         .bind(closing.lines)
         .bind(closing.totals)
         .bind(closing.digest)
+        .bind(closing.handshakes)
         .execute(c)
         .await.map(|done| done.rows_affected()))?;
     if changed == 1 {
@@ -495,6 +513,7 @@ struct RawBatch {
     state: String,
     lines: i64,
     totals: String,
+    handshakes: Option<String>,
     digest: Option<String>,
     closed_digest: Option<String>,
     created_at: i64,
@@ -518,6 +537,7 @@ impl TryFrom<RawBatch> for BatchRow {
             state: row.state,
             lines: row.lines,
             totals: row.totals,
+            handshakes: row.handshakes,
             digest: row.digest,
             closed_digest: row.closed_digest,
             created_at: at(row.created_at)?,

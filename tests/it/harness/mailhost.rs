@@ -116,6 +116,34 @@ impl MailHost {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Postfix goes away; what it has is in its queue.
+    pub fn stop_postfix(&self) {
+        let stopped = run("postfix", "postfix", &["-c", &text(&self.folder), "stop"]);
+        assert!(stopped.status.success(), "postfix: {}", String::from_utf8_lossy(&stopped.stderr));
+    }
+
+    /// And comes back.
+    pub fn start_postfix(&self) {
+        let started = run("postfix", "postfix", &["-c", &text(&self.folder), "start"]);
+        assert!(started.status.success(), "postfix: {}", String::from_utf8_lossy(&started.stderr));
+    }
+
+    /// Every message that lies in a mailbox, as it lies there.
+    pub fn letters(&self) -> Vec<String> {
+        let (mut found, mut folders) = (Vec::new(), vec![self.folder.join("mail")]);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let is_delivered = folder.ends_with("new") || folder.ends_with("cur");
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                    Ok(_) if is_delivered => found.extend(std::fs::read_to_string(entry.path())),
+                    _ => {}
+                }
+            }
+        }
+        found
+    }
+
     /// Whether a message with this subject lies in the inbox.
     pub fn has(&self, address: &str, password: &str, subject: &str) -> bool {
         let url = format!("imap://127.0.0.1:{}/INBOX?SUBJECT%20{subject}", self.imap_port);
