@@ -105,7 +105,7 @@ impl SqliteFile {
             .synchronous(synchronous)
             .statement_cache_capacity(SQLITE_STATEMENTS)
             .disable_statement_logging();
-        let pool = |connections: u32, cache: &'static str, idle: Option<Duration>| {
+        let pool = |options: &SqliteConnectOptions, connections: u32, cache: &'static str, idle: Option<Duration>| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -119,11 +119,14 @@ impl SqliteFile {
                 })
                 .connect_lazy_with(options.clone().pragma("cache_size", cache))
         };
+        // A statement of many rows keeps every page that it changes as it was, for it may fail at its last row: in memory, for
+        // writing them all to a file costs as much as the log. Readers sort what is large on the disk.
+        let writing = options.clone().pragma("temp_store", "MEMORY");
         Ok(Self {
-            readers: pool(SQLITE_READERS, SQLITE_CACHE_KIB, None),
-            foreground: pool(1, SQLITE_PUSH_CACHE_KIB, None),
-            background: pool(1, SQLITE_FOLD_CACHE_KIB, None),
-            bulk: pool(1, SQLITE_BULK_CACHE_KIB, Some(SQLITE_BULK_IDLE)),
+            readers: pool(&options, SQLITE_READERS, SQLITE_CACHE_KIB, None),
+            foreground: pool(&writing, 1, SQLITE_PUSH_CACHE_KIB, None),
+            background: pool(&writing, 1, SQLITE_FOLD_CACHE_KIB, None),
+            bulk: pool(&writing, 1, SQLITE_BULK_CACHE_KIB, Some(SQLITE_BULK_IDLE)),
             path,
             log: Arc::new(Log::of(options)),
         })
