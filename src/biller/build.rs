@@ -1,11 +1,15 @@
-//! The lines of a run, account by account: while one chunk is rated and written, the next one is read.
+//! The lines of a run, account by account: while one chunk is rated, the next one is read and those before are written.
 //!
 //! Rating is pure and runs on several threads; lines are written in the order of the accounts, so that neither the size
-//! of a chunk nor the threads change an octet. Only short transactions write.
+//! of a chunk nor the threads change an octet. Lines of many chunks share a transaction: their ids come from all over the
+//! indices of a large table, and each page of an index that they share is written once.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::edges::Edges;
 use super::handshakes::Handshakes;
@@ -60,6 +64,24 @@ struct AccountLines {
     verdicts: Vec<Verdict>,
 }
 
+/// What a run writes in one transaction.
+#[derive(Default)]
+struct Block {
+    lines: Vec<NewLine>,
+    counts: Vec<CountList>,
+    verdicts: Vec<Verdict>,
+    /// Subject and reason of accounts that could not be rated.
+    failed: Vec<(String, String)>,
+    /// Subjects of those that can be rated again.
+    mended: Vec<String>,
+}
+
+impl Block {
+    fn is_silent(&self) -> bool {
+        self.lines.is_empty() && self.verdicts.is_empty() && self.failed.is_empty() && self.mended.is_empty()
+    }
+}
+
 /// Builds all lines. In a preview nothing stays written.
 pub async fn build(
     store: &Store,
@@ -69,19 +91,82 @@ pub async fn build(
     watch: &mut dyn Watch,
 ) -> Result<Built, BillerError> {
     let mut built = Built::default();
-    let mut renewed = Instant::now();
-    let mut next = read(store, order, ground, 0).await?;
-    while let Some(chunk) = next {
-        let after = chunk.last;
-        let write = async {
-            let rated = rate(chunk, ground).await?;
-            keep(store, order, ground, claim, rated, &mut built, &mut renewed, watch).await
-        };
-        let (following, written) = tokio::join!(read(store, order, ground, after), write);
-        written?;
-        next = following?;
+    let (chunks, read) = mpsc::channel(CHUNKS_AHEAD);
+    let (blocks, due) = mpsc::channel(BLOCKS_AHEAD);
+    // Ends with this run, however that ends.
+    let mut reading = JoinSet::new();
+    reading.spawn(read_all(store.clone(), order.clone(), Arc::clone(ground), chunks));
+    let rating = rate_all(order, ground, read, blocks, &mut built, watch);
+    let (rated, written) = tokio::join!(rating, write_all(store, order, ground, claim, due));
+    written?;
+    rated?;
+    match reading.join_next().await {
+        // A task that panics is a fault of this program: the run ends and shows nothing.
+        Some(Err(error)) => Err(StoreError::Database(format!("reading stopped: {error}")).into()),
+        _ => Ok(built),
     }
-    Ok(built)
+}
+
+/// Reads all accounts, chunk by chunk, until nobody wants them any more.
+async fn read_all(store: Store, order: Order, ground: Arc<Ground>, chunks: mpsc::Sender<Result<Chunk, BillerError>>) {
+    let mut after = 0;
+    loop {
+        let chunk = match read(&store, &order, &ground, after).await {
+            Ok(Some(chunk)) => Ok(chunk),
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        let last = chunk.as_ref().ok().map(|chunk| chunk.last);
+        if chunks.send(chunk).await.is_err() {
+            return;
+        }
+        let Some(last) = last else { return };
+        after = last;
+    }
+}
+
+/// Rates chunks and hands on what is to be written.
+async fn rate_all(
+    order: &Order,
+    ground: &Arc<Ground>,
+    mut chunks: mpsc::Receiver<Result<Chunk, BillerError>>,
+    blocks: mpsc::Sender<Block>,
+    built: &mut Built,
+    watch: &mut dyn Watch,
+) -> Result<(), BillerError> {
+    let mut block = Block::default();
+    let mut sent = Instant::now();
+    while let Some(chunk) = chunks.recv().await {
+        let rated = rate(chunk?, ground).await?;
+        collect(order, ground, rated, built, &mut block, watch);
+        if ground.context.batch.is_none() {
+            block = Block::default();
+        } else if block.lines.len() >= ground.pace.lines || sent.elapsed() >= RENEW_EVERY {
+            sent = Instant::now();
+            if blocks.send(std::mem::take(&mut block)).await.is_err() {
+                // Whoever writes says why it does not any more.
+                return Ok(());
+            }
+        }
+    }
+    if !block.is_silent() {
+        let _ = blocks.send(block).await;
+    }
+    Ok(())
+}
+
+/// Writes blocks in their order. One without anything to write tells that the run lives.
+async fn write_all(
+    store: &Store,
+    order: &Order,
+    ground: &Ground,
+    claim: &Claim<'_>,
+    mut blocks: mpsc::Receiver<Block>,
+) -> Result<(), BillerError> {
+    while let Some(block) = blocks.recv().await {
+        write(store, order, ground, claim, &block).await?;
+    }
+    Ok(())
 }
 
 /// The next accounts with their facts; `None`: there are no more.
@@ -236,23 +321,9 @@ fn account_lines(account_id: i64, facts: &AccountFacts, result: RunResult) -> Ac
     AccountLines { lines, counts: result.counts, held: result.held, verdicts }
 }
 
-#[expect(clippy::too_many_arguments, reason = "what a chunk is kept with; it is called once")]
-async fn keep(
-    store: &Store,
-    order: &Order,
-    ground: &Ground,
-    claim: &Claim<'_>,
-    rated: Rated,
-    built: &mut Built,
-    renewed: &mut Instant,
-    watch: &mut dyn Watch,
-) -> Result<(), BillerError> {
+/// Tells of what was rated, and adds it to what is written next.
+fn collect(order: &Order, ground: &Ground, rated: Rated, built: &mut Built, block: &mut Block, watch: &mut dyn Watch) {
     let of = u64::try_from(ground.accounts).unwrap_or(0);
-    let mut written = Vec::new();
-    let mut counts = Vec::new();
-    let mut verdicts = Vec::new();
-    let mut failed = Vec::new();
-    let mut mended = Vec::new();
     for (account, result) in rated {
         let name = format!("{}/{}", account.source, account.external_id);
         let subject = format!("{}/{name}", order.tenant);
@@ -266,12 +337,13 @@ async fn keep(
                     built.handshakes.note(&new.stored.line);
                     watch.line(&new.stored);
                 }
-                written.extend(lines.lines);
-                counts.extend(lines.counts);
-                verdicts.extend(lines.verdicts);
+                built.verdicts += lines.verdicts.len();
+                block.lines.extend(lines.lines);
+                block.counts.extend(lines.counts);
+                block.verdicts.extend(lines.verdicts);
                 built.held.extend(lines.held.into_iter().map(|held| (name.clone(), held)));
                 if ground.failed_before.contains(&subject) {
-                    mended.push(subject);
+                    block.mended.push(subject);
                 }
             }
             Err(detail) => {
@@ -283,38 +355,46 @@ async fn keep(
                     order.tenant
                 );
                 built.failed.push((name, detail.clone()));
-                failed.push((subject, detail));
+                block.failed.push((subject, detail));
             }
         }
         built.accounts += 1;
         watch.account(built.accounts, of);
     }
-    built.verdicts += verdicts.len();
-    let Some(batch) = &ground.context.batch else { return Ok(()) };
-    let silent = written.is_empty() && verdicts.is_empty() && failed.is_empty() && mended.is_empty();
-    if silent && renewed.elapsed() < RENEW_EVERY {
-        return Ok(());
-    }
-    let now = ground.context.now;
-    let mut tx = store.write().await?;
-    claim.renew(&mut tx).await?;
-    billing::insert_lines(&mut tx, (batch, &order.tenant, &order.cycle), &written).await?;
-    census::keep_lists(&mut tx, &counts, now).await?;
-    held::insert(&mut tx, (batch, &order.cycle), &verdicts, now).await?;
-    for (subject, detail) in &failed {
-        exceptions::open(&mut tx, Some(&order.tenant), FAILED, subject, detail, now).await?;
-    }
-    for subject in &mended {
-        exceptions::release_subject(&mut tx, FAILED, subject, "the biller: it was billed", now).await?;
-    }
-    tx.commit().await?;
-    *renewed = Instant::now();
-    Ok(())
 }
 
-/// Accounts read, rated and written at once.
+async fn write(
+    store: &Store,
+    order: &Order,
+    ground: &Ground,
+    claim: &Claim<'_>,
+    block: &Block,
+) -> Result<(), BillerError> {
+    let Some(batch) = &ground.context.batch else { return Ok(()) };
+    let now = ground.context.now;
+    let mut tx = store.write_much().await?;
+    claim.renew(&mut tx).await?;
+    billing::insert_lines(&mut tx, (batch, &order.tenant, &order.cycle), &block.lines).await?;
+    census::keep_lists(&mut tx, &block.counts, now).await?;
+    held::insert(&mut tx, (batch, &order.cycle), &block.verdicts, now).await?;
+    for (subject, detail) in &block.failed {
+        exceptions::open(&mut tx, Some(&order.tenant), FAILED, subject, detail, now).await?;
+    }
+    for subject in &block.mended {
+        exceptions::release_subject(&mut tx, FAILED, subject, "the biller: it was billed", now).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+/// Accounts read and rated at once.
 pub(super) const CHUNK: i64 = 200;
 /// Threads that rate a chunk.
 pub(super) const THREADS: usize = 2;
+/// Chunks that are read before they are wanted.
+const CHUNKS_AHEAD: usize = 1;
+/// Lines of one transaction: more cost less each, and others who write wait longer.
+pub(super) const LINES_AT_ONCE: usize = 4096;
+/// Transactions that are rated before they are written.
+const BLOCKS_AHEAD: usize = 1;
 /// A run that has nothing to write tells often enough that it lives.
 const RENEW_EVERY: Duration = Duration::from_secs(5);

@@ -1,8 +1,8 @@
 //! Closes periods, previews them, keeps batches.
 //!
-//! A run reads accounts in chunks, asks `billing` for their lines and writes them in chunks; the batch shows with its
-//! final row. A run that was killed left nothing visible: the next one empties its batch and builds it again. An account
-//! that cannot be rated has no lines in the batch and an exception; the others go on.
+//! A run reads accounts in chunks, asks `billing` for their lines and writes those of many chunks at once; the batch shows
+//! with its final row. A run that was killed left nothing visible: the next one empties its batch and builds it again. An
+//! account that cannot be rated has no lines in the batch and an exception; the others go on.
 //!
 //! ```text
 //! building ─▶ closed ─▶ acknowledged
@@ -120,15 +120,17 @@ impl Watch for Kept {
 /// How a run goes about its work. It never changes a byte of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// Accounts that are read, rated and written at once.
+    /// Accounts that are read and rated at once.
     pub chunk: i64,
     /// Threads that rate them.
     pub threads: usize,
+    /// Lines after which a transaction ends, with the chunk they are of.
+    pub lines: usize,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { chunk: build::CHUNK, threads: build::THREADS }
+        Self { chunk: build::CHUNK, threads: build::THREADS, lines: build::LINES_AT_ONCE }
     }
 }
 

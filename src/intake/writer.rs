@@ -1,12 +1,15 @@
 //! The group-committing writer: what queued during the last commit goes into the next transaction, and exactly what was
-//! committed is answered. A group is done again with a savepoint a deed when one of them must be undone alone. There is
-//! no timer: an idle writer commits a lone deed at once.
+//! committed is answered. A group is done again with a savepoint a deed when one of them must be undone alone.
+//!
+//! An idle writer commits a lone deed at once. A busy one gives those whom it answered a moment to send again what they have
+//! next: else they and those who queued meanwhile go on in two groups by turns, and each group costs as much as both.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::deeds::{self, Deed, Done, Ground, Stop};
 use super::problem::Problem;
@@ -38,6 +41,14 @@ pub struct WriterTasks {
     tasks: Vec<WriterTask>,
 }
 
+/// Who was there when the last group was done.
+#[derive(Default)]
+struct Crowd {
+    /// Whose deeds were in it, and those who queued behind it.
+    callers: usize,
+    answered_at: Option<Instant>,
+}
+
 struct WriterTask {
     queue: mpsc::Receiver<Work>,
     store: Store,
@@ -58,6 +69,8 @@ const POSTGRES_TASKS: usize = 2;
 /// A database that hangs must not hang the callers.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 const BEAT_EVERY: Duration = Duration::from_secs(3);
+/// How long those who were answered may take to come again.
+const COME_AGAIN: Duration = Duration::from_millis(2);
 
 impl Writer {
     pub fn new(
@@ -120,12 +133,13 @@ impl WriterTasks {
 impl WriterTask {
     async fn run(mut self) {
         let mut group = Vec::with_capacity(GROUP_MAX);
+        let mut crowd = Crowd::default();
         loop {
             self.beat.beat();
             match tokio::time::timeout(BEAT_EVERY, self.queue.recv_many(&mut group, GROUP_MAX)).await {
                 Err(_) => continue,
                 Ok(0) => return,
-                Ok(_) => {}
+                Ok(_) => self.gather(&mut group, &crowd).await,
             }
             let (deeds, answers): (Vec<Deed>, Vec<_>) = group.drain(..).map(|work| (work.deed, work.answer)).unzip();
             let outcomes = self.settle(&deeds).await;
@@ -135,9 +149,22 @@ impl WriterTask {
             for (deed, outcome) in deeds.iter().zip(&outcomes) {
                 tell(deed, outcome);
             }
+            crowd = Crowd { callers: deeds.len() + self.queue.len(), answered_at: Some(Instant::now()) };
             for (answer, outcome) in answers.into_iter().zip(outcomes) {
                 // A caller that went away does not undo what is durable.
                 let _ = answer.send(outcome);
+            }
+        }
+    }
+
+    /// Waits for those who were answered a moment ago.
+    async fn gather(&mut self, group: &mut Vec<Work>, crowd: &Crowd) {
+        let Some(answered_at) = crowd.answered_at else { return };
+        let callers = crowd.callers.min(GROUP_MAX);
+        while group.len() < callers {
+            let more = self.queue.recv_many(group, GROUP_MAX - group.len());
+            if !matches!(tokio::time::timeout_at(answered_at + COME_AGAIN, more).await, Ok(1..)) {
+                return;
             }
         }
     }
@@ -365,5 +392,65 @@ mod tests {
 
         drop(writer);
         running.await.expect("the writer ends with its last handle");
+    }
+
+    /// A task with `queued` deeds in its queue.
+    async fn task(queued: usize) -> (tempfile::TempDir, mpsc::Sender<Work>, WriterTask) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = StoreConfig {
+            url: format!("sqlite://{}", directory.path().join("lastmile.db").display()),
+            key_file: None,
+            previous_key_file: None,
+            owner: "test".into(),
+        };
+        let store = Store::open(&config).await.expect("a store");
+        let ground = Ground {
+            sealer: store.sealer().clone(),
+            catalogs: Catalogs::default(),
+            prices: Default::default(),
+            sources: Default::default(),
+            memory: Default::default(),
+        };
+        let (sender, queue) = mpsc::channel(QUEUE_MAX);
+        for _ in 0..queued {
+            sender.send(work()).await.expect("room");
+        }
+        let clock = Clock::fixed(parse_instant("2026-11-22T03:00:00Z").expect("an instant"));
+        let (jobs, beat) = (Arc::default(), Heartbeats::new().register("test"));
+        (directory, sender, WriterTask { queue, store, clock, ground, jobs, beat })
+    }
+
+    fn work() -> Work {
+        Work { deed: Deed::Wake { account_id: 1 }, answer: oneshot::channel().0 }
+    }
+
+    #[tokio::test]
+    async fn those_who_come_again_in_time_are_in_one_group_with_those_who_waited() {
+        let (_directory, sender, mut task) = task(1).await;
+        let much_later = Instant::now() + Duration::from_secs(60);
+        let coming = tokio::spawn(async move {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                sender.send(work()).await.expect("room");
+            }
+            sender
+        });
+        let mut group = vec![work()];
+        task.gather(&mut group, &Crowd { callers: 5, answered_at: Some(much_later) }).await;
+        assert_eq!(group.len(), 5, "all who were there before, and nobody waits for more");
+        drop(coming.await.expect("sent"));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_callers_who_were_not_there_or_are_gone() {
+        let (_directory, _sender, mut task) = task(2).await;
+        let mut group = vec![work()];
+        task.gather(&mut group, &Crowd::default()).await;
+        task.gather(&mut group, &Crowd { callers: 1, answered_at: Some(Instant::now() + Duration::from_secs(60)) })
+            .await;
+        assert_eq!(group.len(), 1, "a lone deed is done at once");
+        let long_ago = Instant::now() - COME_AGAIN;
+        task.gather(&mut group, &Crowd { callers: 100, answered_at: Some(long_ago) }).await;
+        assert_eq!(group.len(), 3, "what is there is taken");
     }
 }

@@ -66,6 +66,16 @@ impl Backends {
         }
     }
 
+    /// Why no element of a kind is brought anywhere: the configuration names no backend for it.
+    pub fn missing(&self, kind: ElementKind) -> Option<ApplyError> {
+        let is_there = match kind {
+            ElementKind::Cm | ElementKind::Mta => self.devices.is_some(),
+            ElementKind::Mailbox => self.mail.is_some(),
+            ElementKind::Aaa => self.aaa.is_some(),
+        };
+        (!is_there).then(|| not_here(kind))
+    }
+
     /// Brings an element to its desired content, or a step nearer. Safe to repeat. `random` spreads what is tried again.
     pub async fn apply(
         &self,
@@ -75,9 +85,10 @@ impl Backends {
         now: Timestamp,
     ) -> Result<Outcome, ApplyError> {
         let element = &job.element;
+        let missing = || not_here(element.kind);
         match element.kind {
             ElementKind::Cm | ElementKind::Mta => {
-                let devices = self.devices.as_ref().ok_or_else(|| missing("[tftp]", "modems"))?;
+                let devices = self.devices.as_ref().ok_or_else(missing)?;
                 let mut opened = OpenedSecrets::new();
                 for reference in secrets_of(&element.desired) {
                     if let Some(secret) = open_secret(store, element, reference).await? {
@@ -92,11 +103,11 @@ impl Backends {
                 devices.apply(store, job, opened, random, now).await
             }
             ElementKind::Mailbox => {
-                let mail = self.mail.as_ref().ok_or_else(|| missing("[mail]", "mailboxes"))?;
+                let mail = self.mail.as_ref().ok_or_else(missing)?;
                 mail.apply(store, element, now).await.map(Outcome::Reached)
             }
             ElementKind::Aaa => {
-                let aaa = self.aaa.as_ref().ok_or_else(|| missing("[aaa]", "RADIUS logins"))?;
+                let aaa = self.aaa.as_ref().ok_or_else(missing)?;
                 aaa::apply(aaa, store, element, now).await.map(Outcome::Reached)
             }
         }
@@ -195,6 +206,11 @@ pub(super) fn foreign_content(element: &ElementRow, content: &Content) -> ApplyE
     ApplyError::Fail(format!("the element is of kind {} and its content of kind {kind}", element.kind))
 }
 
-fn missing(section: &str, what: &str) -> ApplyError {
+fn not_here(kind: ElementKind) -> ApplyError {
+    let (section, what) = match kind {
+        ElementKind::Cm | ElementKind::Mta => ("[tftp]", "modems"),
+        ElementKind::Mailbox => ("[mail]", "mailboxes"),
+        ElementKind::Aaa => ("[aaa]", "RADIUS logins"),
+    };
     ApplyError::NotHere(format!("no {section} section: {what} are not provisioned here"))
 }

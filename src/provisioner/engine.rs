@@ -188,15 +188,15 @@ impl Lane {
         workers.saturating_sub(self.running.len())
     }
 
-    /// How many were claimed.
+    /// How many were claimed or put off.
     async fn claim(&mut self, room: usize) -> usize {
         match self.take(room).await {
-            Ok(claimed) => {
+            Ok(Taken { claimed, put_off }) => {
                 if self.database_away {
                     self.database_away = false;
                     tracing::info!("The database answers again; {} jobs go on.", self.kind);
                 }
-                let count = claimed.len();
+                let count = claimed.len() + put_off;
                 for job in claimed {
                     let (engine, results) = (self.engine.clone(), self.results.clone());
                     self.running.spawn(async move { engine.attempt(job, &results).await });
@@ -214,7 +214,7 @@ impl Lane {
         }
     }
 
-    async fn take(&mut self, room: usize) -> Result<Vec<ClaimedJob>, StoreError> {
+    async fn take(&mut self, room: usize) -> Result<Taken, StoreError> {
         let store = &self.engine.store;
         let now = self.engine.clock.now();
         if !self.started {
@@ -229,16 +229,37 @@ impl Lane {
         let due = jobs::next_due(&mut tx, self.kind).await?.is_some_and(|at| at <= now);
         drop(tx);
         if !due {
-            return Ok(Vec::new());
+            return Ok(Taken::default());
         }
         let mut tx = begin(store).await?;
+        if let Some(missing) = self.engine.backends.missing(self.kind) {
+            return Ok(Taken { put_off: self.put_off(tx, &missing, now).await?, ..Taken::default() });
+        }
         let reserved = workers(self.kind) / RESERVED;
         let number = |jobs: usize| i64::try_from(jobs).unwrap_or(1);
         let bulk = number(room.saturating_sub(reserved)).max(i64::from(self.backend_away));
         let limits = jobs::Limits { all: number(room.min(CLAIM_MOST)), bulk, beside: bulk.min(number(BESIDE_SINGLE)) };
         let claimed = jobs::claim(&mut tx, self.kind, store.owner(), limits, now, LEASE).await?;
         tx.commit().await?;
-        Ok(claimed)
+        Ok(Taken { claimed, put_off: 0 })
+    }
+
+    /// Puts off due jobs that nobody here can do, as many as are claimed at once. Returns how many.
+    async fn put_off(&self, mut tx: Tx, missing: &ApplyError, now: Timestamp) -> Result<usize, StoreError> {
+        let (engine, owner) = (&self.engine, self.engine.store.owner());
+        let most = i64::try_from(CLAIM_MOST).unwrap_or(1);
+        let jobs = jobs::claim(&mut tx, self.kind, owner, most, now, LEASE).await?;
+        let endings: Vec<_> = jobs.iter().map(|job| (job, ending(Err(missing.clone())))).collect();
+        let states = jobs::end_all(&mut tx, &endings, owner, now).await?;
+        tx.commit().await?;
+        let attempts = TargetState::new(self.kind.as_str(), "retry");
+        engine.metrics.job_attempts.get_or_create(&attempts).inc_by(jobs.len() as u64);
+        for (job, state) in jobs.iter().zip(&states) {
+            if let Some(state) = state {
+                log(job, &Err(missing.clone()), state, now);
+            }
+        }
+        Ok(jobs.len())
     }
 
     fn note_all_ended(&mut self) {
@@ -271,6 +292,14 @@ impl Lane {
             }
         }
     }
+}
+
+/// Due jobs, seen to.
+#[derive(Default)]
+struct Taken {
+    claimed: Vec<ClaimedJob>,
+    /// How many wait for a backend that is not here.
+    put_off: usize,
 }
 
 fn workers(kind: ElementKind) -> usize {

@@ -51,8 +51,9 @@ impl Store {
         match &self.inner.db {
             Db::Sqlite { main, accounting } => {
                 let _turn = main.log.turn().await?;
-                SQLITE.run(&main.foreground).await.map_err(refused)?;
-                SQLITE_ACCOUNTING.run(&accounting.foreground).await.map_err(refused)?;
+                // Through connections that sort on the disk: an index may be made of a large table.
+                SQLITE.run(&main.readers).await.map_err(refused)?;
+                SQLITE_ACCOUNTING.run(&accounting.readers).await.map_err(refused)?;
             }
             Db::Postgres { pool, .. } => POSTGRES.run(pool).await.map_err(refused)?,
         }

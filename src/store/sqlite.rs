@@ -24,6 +24,8 @@ pub(in crate::store) struct SqliteFile {
     pub foreground: SqlitePool,
     /// The fold and the keeper, with more of the file in memory.
     pub background: SqlitePool,
+    /// Bill runs; its memory is given back soon after the last of them.
+    pub bulk: SqlitePool,
     pub log: Arc<Log>,
 }
 
@@ -71,6 +73,9 @@ const SQLITE_STATEMENTS: usize = 400;
 /// Of the connection that folds: its keys come from all over the tables, and their pages should not be read anew each
 /// time. It grows only as far as it is used.
 const SQLITE_FOLD_CACHE_KIB: &str = "-65536";
+/// Of the connection of bill runs, as far as it is used: what one transaction changes should fit.
+const SQLITE_BULK_CACHE_KIB: &str = "-65536";
+const SQLITE_BULK_IDLE: Duration = Duration::from_secs(10);
 
 /// What the log should hold when it is copied, in frames of a page each. What changes often is copied once.
 const LOG_FRAMES: f64 = 4000.0;
@@ -100,11 +105,11 @@ impl SqliteFile {
             .synchronous(synchronous)
             .statement_cache_capacity(SQLITE_STATEMENTS)
             .disable_statement_logging();
-        let pool = |connections: u32, cache: &'static str| {
+        let pool = |options: &SqliteConnectOptions, connections: u32, cache: &'static str, idle: Option<Duration>| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
-                .idle_timeout(None)
+                .idle_timeout(idle)
                 .max_lifetime(None)
                 // A full disk makes SQLite roll back by itself; sqlx then counts a transaction that is not there and
                 // refuses every BEGIN. Such a connection is closed and another one opened.
@@ -114,10 +119,14 @@ impl SqliteFile {
                 })
                 .connect_lazy_with(options.clone().pragma("cache_size", cache))
         };
+        // A statement of many rows keeps every page that it changes as it was, for it may fail at its last row: in memory, for
+        // writing them all to a file costs as much as the log. Readers sort what is large on the disk.
+        let writing = options.clone().pragma("temp_store", "MEMORY");
         Ok(Self {
-            readers: pool(SQLITE_READERS, SQLITE_CACHE_KIB),
-            foreground: pool(1, SQLITE_PUSH_CACHE_KIB),
-            background: pool(1, SQLITE_FOLD_CACHE_KIB),
+            readers: pool(&options, SQLITE_READERS, SQLITE_CACHE_KIB, None),
+            foreground: pool(&writing, 1, SQLITE_PUSH_CACHE_KIB, None),
+            background: pool(&writing, 1, SQLITE_FOLD_CACHE_KIB, None),
+            bulk: pool(&writing, 1, SQLITE_BULK_CACHE_KIB, Some(SQLITE_BULK_IDLE)),
             path,
             log: Arc::new(Log::of(options)),
         })
@@ -125,7 +134,7 @@ impl SqliteFile {
 
     /// Ends all connections, the log's last: who closes a file last copies its log.
     pub async fn close(&self) {
-        for pool in [&self.readers, &self.background, &self.foreground] {
+        for pool in [&self.readers, &self.background, &self.bulk, &self.foreground] {
             pool.close().await;
         }
         self.log.close().await;

@@ -1,15 +1,18 @@
 //! The contract of elements, jobs and exceptions, run on SQLite and on PostgreSQL alike.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lastmile::provision::{
     AaaAccess, AaaContent, Content, ElementDesired, ElementKind, ElementState, JobError, JobState, SecretRef,
 };
+use lastmile::provisioner::{Backends, Engine};
 use lastmile::store::devices::{self, DeviceNotes, Fetched};
 use lastmile::store::elements::{self, ElementRow, Progress};
-use lastmile::store::jobs::{self, ClaimedJob, Ending, LANE_BULK, LANE_SINGLE};
+use lastmile::store::jobs::{self, ClaimedJob, Ending, JobFilter, JobRow, LANE_BULK, LANE_SINGLE};
 use lastmile::store::{Store, StoreConfig, Tx, exceptions};
-use lastmile::vocabulary::{Timestamp, from_micros};
+use lastmile::telemetry::{Heartbeats, Metrics};
+use lastmile::vocabulary::{Clock, Timestamp, from_micros};
 
 use crate::harness::{postgres, temp_dir};
 
@@ -32,6 +35,8 @@ contract!(
     newest_desired_state_wins,
     late_result_of_a_lost_lease_is_dropped,
     single_pushes_go_before_bulk,
+    jobs_go_with_their_element_to_another_account,
+    jobs_that_nobody_here_can_do_are_put_off_with_the_reason,
     failed_job_opens_an_exception_that_success_releases,
     retried_and_cancelled_jobs_obey,
     waiting_jobs_hurry_when_their_backend_is_back,
@@ -103,6 +108,56 @@ async fn single_pushes_go_before_bulk(store: Store) {
     tx.commit().await.expect("committed");
     let keys: Vec<&str> = claimed.iter().map(|job| job.element.key.as_str()).collect();
     assert_eq!(keys, ["single", "bulk1"]);
+}
+
+async fn jobs_go_with_their_element_to_another_account(store: Store) {
+    push_in(&store, &[login("ada", "gold")], LANE_BULK).await;
+    let mut tx = store.write().await.expect("a transaction");
+    let settled = elements::settle(&mut tx, "acme", 2, &[login("ada", "silver")], LANE_SINGLE, at(1)).await;
+    let job = settled.expect("settled")[0].job_id;
+    tx.commit().await.expect("committed");
+    let mut tx = store.read().await.expect("a transaction");
+    let row = jobs::one(&mut tx, job).await.expect("read").expect("a job");
+    assert_eq!((row.account_id, row.account.as_str(), row.lane), (2, "100235", LANE_SINGLE));
+    assert_eq!(jobs::active_of_account(&mut tx, 2).await.expect("read").len(), 1);
+    assert_eq!(jobs::active_of_account(&mut tx, 1).await.expect("read").len(), 0);
+    let row = element(&store, "ada").await;
+    assert_eq!((row.account_id, row.desired_revision, row.desired), (2, 2, login("ada", "silver").content));
+}
+
+async fn jobs_that_nobody_here_can_do_are_put_off_with_the_reason(store: Store) {
+    const MANY: usize = 150;
+    let logins: Vec<ElementDesired> = (0..MANY).map(|number| login(&format!("user{number}"), "gold")).collect();
+    push(&store, &logins).await;
+    let engine = Engine {
+        store: store.clone(),
+        clock: Clock::fixed(at(1)),
+        metrics: Metrics::new(),
+        backends: Backends::default(),
+        wake: Arc::default(),
+    };
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let running = tokio::spawn(lastmile::provisioner::run(engine, Heartbeats::new(), stopping));
+    let mut waiting = 0;
+    for _ in 0..600 {
+        let mut tx = store.read().await.expect("a transaction");
+        let filter = JobFilter { state: Some("waiting".to_owned()), limit: 1000, ..JobFilter::default() };
+        let jobs = jobs::list(&mut tx, &filter).await.expect("jobs");
+        drop(tx);
+        waiting = jobs.len();
+        if waiting == MANY {
+            let said = |job: &JobRow| job.last_error.as_deref().is_some_and(|error| error.contains("no [aaa] section"));
+            assert!(jobs.iter().all(|job| job.attempts == 1 && job.claimed_by.is_none() && said(job)));
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(waiting, MANY);
+    let row = element(&store, "user149").await;
+    assert_eq!(row.state, ElementState::Pending);
+    assert_eq!(row.last_error.as_deref(), Some("no [aaa] section: RADIUS logins are not provisioned here"));
+    stop.send_replace(true);
+    running.await.expect("the provisioner ends").expect("without a fault");
 }
 
 async fn failed_job_opens_an_exception_that_success_releases(store: Store) {
@@ -264,11 +319,14 @@ async fn open_exceptions(store: &Store) -> Vec<String> {
 
 type Contract = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
-const SEED: [&str; 2] = [
+const SEED: [&str; 3] = [
     "INSERT INTO tenant (id, name, catalog_version, created_at) VALUES ('acme', 'Acme', 1, 0)",
     "INSERT INTO account (id, tenant, source, external_id, revision, status, bill_cycle, document, etag, created_at,
          updated_at)
      VALUES (1, 'acme', 'default', '100234', 1, 'active', 'c15', '{}', '', 0, 0)",
+    "INSERT INTO account (id, tenant, source, external_id, revision, status, bill_cycle, document, etag, created_at,
+         updated_at)
+     VALUES (2, 'acme', 'default', '100235', 1, 'active', 'c15', '{}', '', 0, 0)",
 ];
 
 fn run_on_sqlite(contract: impl FnOnce(Store) -> Contract) {

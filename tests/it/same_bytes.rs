@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan};
 use lastmile::biller::{Kept, Order, Pace, close_period_at};
+use lastmile::billing::lines::Line;
 use lastmile::store::Store;
+use lastmile::store::billing::{self, LineFilter};
 use lastmile::vocabulary::Clock;
 use serde_json::Value;
 
@@ -32,18 +34,24 @@ fn journey(site: &Site, turned: &Site) {
     let now = Timestamp::now();
     fill(site, now, false);
     fill(turned, now, true);
-    let expected = lines(site, now, Pace { chunk: 1, threads: 1 });
+    let expected = lines(site, now, Pace { chunk: 1, threads: 1, ..Pace::default() });
     let usage = expected.values().filter(|line| line["kind"] == "usage" && line["amount"] != "0.00");
     assert!(usage.count() > 6, "there is something to compare: {expected:#?}");
     for chunk in [1, 7, 1000] {
         for threads in [1, 2, 4] {
-            let found = lines(site, now, Pace { chunk, threads });
+            let found = lines(site, now, Pace { chunk, threads, ..Pace::default() });
             assert_eq!(text(&found), text(&expected), "chunks of {chunk}, {threads} threads");
         }
     }
     // Where the records came in another order the ledger has other entries, corrections among them; nothing else tells.
-    let found = lines(turned, now, Pace { chunk: 7, threads: 2 });
-    assert_eq!(text(&without_entries(found)), text(&without_entries(expected)));
+    let found = lines(turned, now, Pace { chunk: 7, threads: 2, ..Pace::default() });
+    assert_eq!(text(&without_entries(found)), text(&without_entries(expected.clone())));
+    // A closing writes the lines of its preview, however many transactions it takes.
+    for (site, lines) in [(site, 1), (turned, 7)] {
+        let expected = self::lines(site, now, Pace::default());
+        let stored = closed(site, now, Pace { chunk: 5, threads: 2, lines });
+        assert_eq!(text(&stored), text(&expected), "transactions of {lines} lines");
+    }
 }
 
 /// Accounts and their records, in order or from the end, some of them twice.
@@ -91,25 +99,49 @@ fn fill(site: &Site, now: Timestamp, turned: bool) {
 
 /// The lines of a preview of the last period, by id, as JSON.
 fn lines(site: &Site, now: Timestamp, pace: Pace) -> BTreeMap<String, Value> {
-    let (start, _) = last_period(now);
+    let order = order(now, true);
+    with_store(site, async |store| {
+        let mut kept = Kept::default();
+        let report = close_period_at(pace, &store, &Clock::fixed(now), &order, &mut kept).await.expect("a preview");
+        assert_eq!((report.accounts, report.failed.len()), (u64::from(ACCOUNTS), 0));
+        let count = kept.0.len();
+        let shown = by_id(kept.0);
+        assert_eq!(shown.len(), count);
+        shown
+    })
+}
+
+/// Closes the last period. Its stored lines without their batch, by id, as JSON.
+fn closed(site: &Site, now: Timestamp, pace: Pace) -> BTreeMap<String, Value> {
+    let order = order(now, false);
+    with_store(site, async |store| {
+        let mut kept = Kept::default();
+        let report = close_period_at(pace, &store, &Clock::fixed(now), &order, &mut kept).await.expect("a closing");
+        let filter =
+            LineFilter { tenant: Some("acme".to_owned()), batch: report.batch, limit: 1000, ..Default::default() };
+        let stored = billing::lines(&mut store.read().await.expect("a look"), &filter).await.expect("lines");
+        let mut stored = by_id(stored.into_iter().map(|stored| stored.line).collect());
+        stored.values_mut().for_each(|line| line["batch"] = Value::Null);
+        stored
+    })
+}
+
+fn order(now: Timestamp, dry_run: bool) -> Order {
+    let (tenant, cycle, period) = ("acme".to_owned(), "c15".to_owned(), Some(last_period(now).0.to_string()));
+    Order { tenant, cycle, period, dry_run, rerate: false }
+}
+
+fn by_id(lines: Vec<Line>) -> BTreeMap<String, Value> {
+    lines.into_iter().map(|line| (line.id.clone(), serde_json::to_value(line).expect("a line is data"))).collect()
+}
+
+fn with_store<T>(site: &Site, work: impl AsyncFnOnce(Store) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let store = Store::open(&store_config(site)).await.expect("the store opens");
-        let order = Order {
-            tenant: "acme".to_owned(),
-            cycle: "c15".to_owned(),
-            period: Some(start.to_string()),
-            dry_run: true,
-            rerate: false,
-        };
-        let mut kept = Kept::default();
-        let report = close_period_at(pace, &store, &Clock::fixed(now), &order, &mut kept).await.expect("a preview");
+        let outcome = work(store.clone()).await;
         store.close().await;
-        assert_eq!((report.accounts, report.failed.len()), (u64::from(ACCOUNTS), 0));
-        let shown = kept.0.iter().map(|line| (line.id.clone(), serde_json::to_value(line).expect("a line is data")));
-        let shown: BTreeMap<String, Value> = shown.collect();
-        assert_eq!(shown.len(), kept.0.len());
-        shown
+        outcome
     })
 }
 

@@ -219,7 +219,15 @@ async fn cycle_an_account_left_bills_its_own_months_usage_alone(store: Store) {
     };
     let document = serde_json::json!({"status": "active", "kind": "person", "bill_cycle": "quarter"});
     let document: Account = serde_json::from_value(document).expect("an account");
-    let written = Written { key: &key, id: None, document: &document, etag: "1", source_revision: None, wake_at: None };
+    let written = Written {
+        key: &key,
+        id: None,
+        cycle_before: None,
+        document: &document,
+        etag: "1",
+        source_revision: None,
+        wake_at: None,
+    };
     let account = accounts::write(&mut tx, &[written], october).await.expect("written")[0];
     let on = |cycle: &str| {
         let facts = serde_json::json!({"type": "internet", "plan": "res", "bill_cycle": cycle, "status": "active"});
@@ -277,7 +285,15 @@ async fn usage_that_comes_months_late_corrects_its_period_once(store: Store) {
     };
     let document = serde_json::json!({"status": "active", "kind": "person", "bill_cycle": "month"});
     let document: Account = serde_json::from_value(document).expect("an account");
-    let written = Written { key: &key, id: None, document: &document, etag: "1", source_revision: None, wake_at: None };
+    let written = Written {
+        key: &key,
+        id: None,
+        cycle_before: None,
+        document: &document,
+        etag: "1",
+        source_revision: None,
+        wake_at: None,
+    };
     let account = accounts::write(&mut tx, &[written], began).await.expect("written")[0];
     let facts = serde_json::json!({"type": "internet", "plan": "res", "bill_cycle": "month", "status": "active"});
     let change = ServiceChange::new(account, "s1", serde_json::from_value(facts).expect("facts")).expect("a change");
@@ -362,7 +378,15 @@ async fn account_of(tx: &mut Tx, id: &str, parent: Option<&str>, now: Timestamp)
     };
     let document = serde_json::json!({"status": "active", "kind": "person", "bill_cycle": "month"});
     let document: Account = serde_json::from_value(document).expect("an account");
-    let written = Written { key: &key, id: None, document: &document, etag: "1", source_revision: None, wake_at: None };
+    let written = Written {
+        key: &key,
+        id: None,
+        cycle_before: None,
+        document: &document,
+        etag: "1",
+        source_revision: None,
+        wake_at: None,
+    };
     let account = accounts::write(tx, &[written], now).await.expect("written")[0];
     let rows = accounts::change_services(tx, &[under(account, parent)], now).await.expect("written");
     (account, rows[&(account, "s1".to_owned())])

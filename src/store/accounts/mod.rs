@@ -42,6 +42,8 @@ pub struct Written<'a> {
     pub key: &'a AccountKey,
     /// The row it has; `None`: it is new.
     pub id: Option<i64>,
+    /// The cycle it was billed on before.
+    pub cycle_before: Option<&'a str>,
     pub document: &'a Account,
     pub etag: &'a str,
     pub source_revision: Option<i64>,
@@ -121,12 +123,11 @@ static INSERT: Many<10> = Many::new(
      SELECT tenant, source, external_id, 1, source_revision, status, bill_cycle, document, etag, at, at, wake_at FROM new
      RETURNING id, tenant, source, external_id",
 );
-static UPDATE: Many<8> = Many::new(
+static UPDATE: Many<7> = Many::new(
     [
         ("id", Of::Integer),
         ("source_revision", Of::Integer),
         ("status", Of::Text),
-        ("bill_cycle", Of::Text),
         ("document", Of::Text),
         ("etag", Of::Text),
         ("at", Of::Integer),
@@ -134,9 +135,14 @@ static UPDATE: Many<8> = Many::new(
     ],
     "UPDATE account
      SET revision = account.revision + 1, source_revision = new.source_revision, status = new.status,
-         bill_cycle = new.bill_cycle, document = new.document, etag = new.etag, updated_at = new.at,
-         wake_at = new.wake_at, stale_pushes = 0, close_at = NULL, closed_at = NULL
+         document = new.document, etag = new.etag, updated_at = new.at, wake_at = new.wake_at, stale_pushes = 0,
+         close_at = NULL, closed_at = NULL
      FROM new WHERE account.id = new.id",
+);
+// SQLite writes an index anew for each column that a statement sets, and few accounts change this one.
+static MOVE: Many<2> = Many::new(
+    [("id", Of::Integer), ("cycle", Of::Text)],
+    "UPDATE account SET bill_cycle = new.cycle FROM new WHERE account.id = new.id",
 );
 static SEEN_MANY: Many<2> = Many::new(
     [("id", Of::Integer), ("source_revision", Of::Integer)],
@@ -265,22 +271,29 @@ pub async fn list(
 /// **Errors**: `Conflict` when another transaction stored a new one in the meantime.
 pub async fn write(tx: &mut Tx, accounts: &[Written<'_>], now: Timestamp) -> Result<Vec<i64>, StoreError> {
     let now = to_micros(now);
-    let (mut new, mut known) = (Vec::new(), Vec::new());
+    let (mut new, mut known, mut moved) = (Vec::new(), Vec::new(), Vec::new());
     for account in accounts {
         let (key, document) = (account.key, account.document);
         let (status, cycle, text) = (document.status.as_str(), &document.bill_cycle, json(document)?);
         let (revision, wake_at) = (account.source_revision.into(), account.wake_at.map(to_micros).into());
-        let (status, cycle, text, tag) = (status.into(), cycle.into(), text.into(), account.etag.into());
+        let (status, text, tag) = (status.into(), text.into(), account.etag.into());
         match account.id {
             None => {
+                let cycle = cycle.into();
                 let [tenant, source, id] = [key.tenant.as_str(), key.source.as_str(), &key.external_id].map(Into::into);
                 new.push([tenant, source, id, revision, status, cycle, text, tag, now.into(), wake_at]);
             }
-            Some(id) => known.push([id.into(), revision, status, cycle, text, tag, now.into(), wake_at]),
+            Some(id) => {
+                if account.cycle_before != Some(cycle) {
+                    moved.push([id.into(), cycle.into()]);
+                }
+                known.push([id.into(), revision, status, text, tag, now.into(), wake_at]);
+            }
         }
     }
     let inserted: Vec<(i64, String, String, String)> = INSERT.fetch(tx, new).await?;
     UPDATE.execute(tx, known).await?;
+    MOVE.execute(tx, moved).await?;
     let places = inserted
         .iter()
         .map(|(id, tenant, source, external_id)| ((tenant.as_str(), source.as_str(), external_id.as_str()), *id));

@@ -32,32 +32,21 @@ static INSERT: Many<7> = Many::new(
      SELECT tenant, account_id, kind, key, services, desired, 1, 'pending', at FROM new
      RETURNING id, kind, key",
 );
-static CHANGE: Many<6> = Many::new(
-    [
-        ("id", Of::Integer),
-        ("tenant", Of::Text),
-        ("account_id", Of::Integer),
-        ("services", Of::Text),
-        ("desired", Of::Text),
-        ("at", Of::Integer),
-    ],
+static CHANGE: Many<4> = Many::new(
+    [("id", Of::Integer), ("services", Of::Text), ("desired", Of::Text), ("at", Of::Integer)],
     "UPDATE element
-     SET tenant = new.tenant, account_id = new.account_id, services = new.services, previous = element.desired,
-         desired = new.desired, desired_revision = element.desired_revision + 1, state = 'pending', last_error = NULL,
-         updated_at = new.at
+     SET services = new.services, previous = element.desired, desired = new.desired,
+         desired_revision = element.desired_revision + 1, state = 'pending', last_error = NULL, updated_at = new.at
      FROM new WHERE element.id = new.id",
 );
-static CHANGE_SERVICES: Many<5> = Many::new(
-    [
-        ("id", Of::Integer),
-        ("tenant", Of::Text),
-        ("account_id", Of::Integer),
-        ("services", Of::Text),
-        ("at", Of::Integer),
-    ],
-    "UPDATE element
-     SET tenant = new.tenant, account_id = new.account_id, services = new.services, updated_at = new.at
-     FROM new WHERE element.id = new.id",
+static CHANGE_SERVICES: Many<3> = Many::new(
+    [("id", Of::Integer), ("services", Of::Text), ("at", Of::Integer)],
+    "UPDATE element SET services = new.services, updated_at = new.at FROM new WHERE element.id = new.id",
+);
+// Apart from what changes with every push: SQLite writes an index anew for each column that a statement sets.
+static CHANGE_OWNER: Many<3> = Many::new(
+    [("id", Of::Integer), ("tenant", Of::Text), ("account_id", Of::Integer)],
+    "UPDATE element SET tenant = new.tenant, account_id = new.account_id FROM new WHERE element.id = new.id",
 );
 
 /// Whose elements are settled, and what they must be.
@@ -148,25 +137,30 @@ pub async fn settle_all(
 ) -> Result<Vec<After>, StoreError> {
     let mut plans: Vec<Plan> =
         settling.iter().zip(standing).map(|(settling, standing)| plan(settling, standing, now)).collect();
-    let (mut new, mut changed, mut moved) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut new, mut changed, mut moved, mut owned) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for row in plans.iter().flat_map(|plan| &plan.rows) {
         let ElementRow { id, tenant, account_id, services, .. } = &row.element;
-        let (id, tenant, account_id) = ((*id).into(), tenant.into(), (*account_id).into());
+        let (tenant, account_id) = (tenant.into(), (*account_id).into());
         let services = json(services)?.into();
         match row.written {
             Written::No => {}
-            Written::Services => moved.push([id, tenant, account_id, services, to_micros(now).into()]),
+            Written::Services => moved.push([(*id).into(), services, to_micros(now).into()]),
             Written::Content => {
                 let desired = json(&row.element.desired)?.into();
-                changed.push([id, tenant, account_id, services, desired, to_micros(now).into()]);
+                changed.push([(*id).into(), services, desired, to_micros(now).into()]);
             }
             Written::All => {
                 let [kind, key] = [row.element.kind.as_str(), &row.element.key].map(Into::into);
                 let desired = json(&row.element.desired)?.into();
                 new.push([kind, key, tenant, account_id, services, desired, to_micros(now).into()]);
+                continue;
             }
         }
+        if row.taken_over {
+            owned.push([(*id).into(), tenant, account_id]);
+        }
     }
+    CHANGE_OWNER.execute(tx, owned).await?;
     CHANGE_SERVICES.execute(tx, moved).await?;
     CHANGE.execute(tx, changed).await?;
     let inserted: Vec<(i64, String, String)> = INSERT.fetch(tx, new).await?;
@@ -189,7 +183,7 @@ async fn wake_changed(
 ) -> Result<Vec<After>, StoreError> {
     let (mut wanting, mut new) = (Vec::new(), Vec::new());
     for (plan, settling) in plans.iter().zip(settling) {
-        for Planned { element, written } in &plan.rows {
+        for Planned { element, written, .. } in &plan.rows {
             match written {
                 Written::No | Written::Services => {}
                 // An element made in this transaction has no job to look for.
@@ -233,13 +227,15 @@ struct Plan {
 struct Planned {
     element: ElementRow,
     written: Written,
+    /// It was another account's before.
+    taken_over: bool,
 }
 
 /// What of an element is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Written {
     No,
-    /// Whose it is and for which services.
+    /// For which services it is, and whose.
     Services,
     Content,
     All,
@@ -257,7 +253,7 @@ fn plan(settling: &Settling<'_>, standing: Standing, now: Timestamp) -> Plan {
     for element in settling.desired {
         let missing = !standing.known.iter().chain(&standing.elsewhere).any(|row| is(row, element));
         if missing && element.content != Content::Absent {
-            rows.push(Planned { element: fresh(settling, element, now), written: Written::All });
+            rows.push(Planned { element: fresh(settling, element, now), written: Written::All, taken_over: false });
         }
     }
     for mut row in standing.known.into_iter().chain(standing.elsewhere) {
@@ -272,6 +268,8 @@ fn plan(settling: &Settling<'_>, standing: Standing, now: Timestamp) -> Plan {
             (true, false) => Written::Services,
             (true, true) => Written::No,
         };
+        let stands = (row.tenant.as_str(), row.account_id);
+        let taken_over = written != Written::No && stands != (settling.tenant, settling.account_id);
         if written != Written::No {
             settling.tenant.clone_into(&mut row.tenant);
             row.account_id = settling.account_id;
@@ -284,7 +282,7 @@ fn plan(settling: &Settling<'_>, standing: Standing, now: Timestamp) -> Plan {
             row.state = ElementState::Pending;
             row.last_error = None;
         }
-        rows.push(Planned { element: row, written });
+        rows.push(Planned { element: row, written, taken_over });
     }
     Plan { rows }
 }

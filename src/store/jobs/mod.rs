@@ -139,11 +139,11 @@ static INSERT: Many<3> = Many::new(
      FROM new CROSS JOIN element WHERE element.id = new.element
      RETURNING element_id, id",
 );
-static STORE: Many<13> = Many::new(
+// SQLite writes an index anew for each column that a statement sets, whether it changes or not: what seldom changes has
+// statements of its own.
+static STEP: Many<9> = Many::new(
     [
         ("id", Of::Integer),
-        ("tenant", Of::Text),
-        ("account_id", Of::Integer),
         ("state", Of::Text),
         ("attempt", Of::Integer),
         ("revision", Of::Integer),
@@ -151,16 +151,20 @@ static STORE: Many<13> = Many::new(
         ("claimed_by", Of::Text),
         ("claimed_until", Of::Integer),
         ("error", Of::Text),
-        ("lane", Of::Integer),
-        ("finished_at", Of::Integer),
         ("at", Of::Integer),
     ],
     "UPDATE job
-     SET tenant = new.tenant, account_id = new.account_id, state = new.state, attempt = new.attempt,
-         target_revision = new.revision, run_at = new.run_at, claimed_by = new.claimed_by,
-         claimed_until = new.claimed_until, last_error = new.error, lane = new.lane, finished_at = new.finished_at,
-         updated_at = new.at
+     SET state = new.state, attempt = new.attempt, target_revision = new.revision, run_at = new.run_at,
+         claimed_by = new.claimed_by, claimed_until = new.claimed_until, last_error = new.error, updated_at = new.at
      FROM new WHERE job.id = new.id",
+);
+static END: Many<2> = Many::new(
+    [("id", Of::Integer), ("finished_at", Of::Integer)],
+    "UPDATE job SET finished_at = new.finished_at FROM new WHERE job.id = new.id",
+);
+static MOVE: Many<4> = Many::new(
+    [("id", Of::Integer), ("tenant", Of::Text), ("account_id", Of::Integer), ("job_lane", Of::Integer)],
+    "UPDATE job SET tenant = new.tenant, account_id = new.account_id, lane = new.job_lane FROM new WHERE job.id = new.id",
 );
 const COUNTS: &str = "SELECT kind, state, COUNT(*) AS jobs, MIN(created_at) AS oldest_at FROM job
      WHERE finished_at IS NULL GROUP BY kind, state ORDER BY kind, state";
@@ -227,19 +231,22 @@ pub(super) async fn wake_all(
         let job = JobRow::try_from(row)?;
         active.insert(job.element_id, job);
     }
-    let (mut jobs, mut new, mut superseded) = (HashMap::with_capacity(wanting.len()), Vec::new(), Vec::new());
+    let (mut jobs, mut new) = (HashMap::with_capacity(wanting.len()), Vec::new());
+    let (mut superseded, mut moved) = (Vec::new(), Vec::new());
     for wanting in wanting {
-        let Some(mut job) = active.remove(&wanting.element_id) else {
+        let Some(job) = active.remove(&wanting.element_id) else {
             new.push((wanting.element_id, wanting.lane));
             continue;
         };
         jobs.insert(wanting.element_id, job.id);
-        wanting.tenant.clone_into(&mut job.tenant);
-        job.account_id = wanting.account_id;
-        job.lane = job.lane.min(wanting.lane);
+        let (stands, lane) = ((job.tenant.as_str(), job.account_id, job.lane), job.lane.min(wanting.lane));
+        if stands != (wanting.tenant, wanting.account_id, lane) {
+            moved.push([job.id.into(), wanting.tenant.into(), wanting.account_id.into(), lane.into()]);
+        }
         let state = job.state.clone().step(JobEvent::Supersede).map_err(out_of_order)?;
         superseded.push((job, state));
     }
+    MOVE.execute(tx, moved).await?;
     store_all(tx, &superseded, now).await?;
     jobs.extend(begin(tx, &new, now).await?);
     Ok(jobs)
@@ -377,14 +384,14 @@ async fn one_locked(tx: &mut Tx, id: i64) -> Result<Option<JobRow>, StoreError> 
     one(tx, id).await
 }
 
-/// Writes a job's next state; `job` gives what the state does not carry.
+/// Writes a job's next state; `job` is as it is stored, but for who claims it, and gives what the state does not carry.
 async fn store(tx: &mut Tx, job: &JobRow, state: JobState, now: Timestamp) -> Result<(), StoreError> {
     store_all(tx, &[(job.clone(), state)], now).await
 }
 
 /// As `store`, for many.
 async fn store_all(tx: &mut Tx, jobs: &[(JobRow, JobState)], now: Timestamp) -> Result<(), StoreError> {
-    let mut rows = Vec::with_capacity(jobs.len());
+    let (mut steps, mut ends) = (Vec::with_capacity(jobs.len()), Vec::new());
     for (job, state) in jobs {
         let running = matches!(state, JobState::Running { .. });
         let (attempts, revision, run_at, error, finished) = match state {
@@ -400,10 +407,8 @@ async fn store_all(tx: &mut Tx, jobs: &[(JobRow, JobState)], now: Timestamp) -> 
             JobState::Cancelled => (job.attempts, job.target_revision, job.run_at, job.last_error.as_ref(), true),
         };
         let (now, run_at) = (to_micros(now), to_micros(run_at));
-        rows.push([
+        steps.push([
             job.id.into(),
-            (&job.tenant).into(),
-            job.account_id.into(),
             state.word().into(),
             i64::from(attempts).into(),
             revision.into(),
@@ -411,12 +416,14 @@ async fn store_all(tx: &mut Tx, jobs: &[(JobRow, JobState)], now: Timestamp) -> 
             job.claimed_by.as_ref().filter(|_| running).into(),
             running.then_some(run_at).into(),
             error.into(),
-            job.lane.into(),
-            finished.then_some(now).into(),
             now.into(),
         ]);
+        if finished || job.finished_at.is_some() {
+            ends.push([job.id.into(), finished.then_some(now).into()]);
+        }
     }
-    STORE.execute(tx, rows).await
+    STEP.execute(tx, steps).await?;
+    END.execute(tx, ends).await
 }
 
 fn out_of_order(error: JobError) -> StoreError {

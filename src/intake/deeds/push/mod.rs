@@ -340,6 +340,7 @@ async fn write_drafts(
         .map(|draft| Written {
             key: draft.key(),
             id: draft.id(),
+            cycle_before: draft.considered.row.as_ref().map(|row| row.document.bill_cycle.as_str()),
             document: draft.account(),
             etag: &draft.considered.tag,
             source_revision: draft.source_revision(),
