@@ -39,7 +39,7 @@ pub enum NotApplied {
     NotPlanned(String),
     #[error("its list is not kept here: a command read it from a file, or it was empty")]
     NotKept,
-    #[error("{0}")]
+    #[error("{0}; an operator can allow more")]
     Guarded(String),
     #[error("its plan is {hash}, and its state {state}")]
     Other { hash: String, state: String },
