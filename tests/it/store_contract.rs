@@ -10,7 +10,7 @@ use lastmile::billing::tariff::Pool;
 use lastmile::billing::top_up::NewGrant;
 use lastmile::catalog::{self, Bundle};
 use lastmile::store::accounts::{self, ServiceChange, Written};
-use lastmile::store::billing::BilledAccount;
+use lastmile::store::billing::{self, BilledAccount};
 use lastmile::store::charges::{self, NewCharge};
 use lastmile::store::events::{self, EventFilter, EventType, NewEvent};
 use lastmile::store::grants::{self, For};
@@ -43,6 +43,7 @@ contract!(
     newest_use_of_a_previous_secret_is_kept,
     events_are_numbered_without_a_gap,
     sums_kept_with_the_ledger_are_the_sums_of_its_entries,
+    an_account_is_billed_on_the_cycle_it_moved_to,
     cycle_an_account_left_bills_its_own_months_usage_alone,
     usage_that_comes_months_late_corrects_its_period_once,
     accounts_that_ever_had_a_parent_in_common_are_one_family,
@@ -203,6 +204,30 @@ unit = "GB"
 model = "standard"
 unit_amount = "1.00"
 "#;
+
+async fn an_account_is_billed_on_the_cycle_it_moved_to(store: Store) {
+    let read = catalog::read(&Bundle::single("catalog.toml", TWO_CYCLES)).expect("a catalog");
+    let mut tx = store.write().await.expect("a transaction");
+    let assessed = catalogs::assess(&mut tx, &read, at(0)).await.expect("assessed");
+    catalogs::apply(&mut tx, &read, assessed, false, "test", at(0)).await.expect("applied");
+    let key = AccountKey {
+        tenant: "acme".parse().expect("a tenant"),
+        source: "default".parse().expect("a source"),
+        external_id: "A".to_owned(),
+    };
+    let mut id = None;
+    for (before, cycle) in [(None, "month"), (Some("month"), "month"), (Some("month"), "quarter")] {
+        let document = serde_json::json!({"status": "active", "kind": "person", "bill_cycle": cycle});
+        let document: Account = serde_json::from_value(document).expect("an account");
+        let (key, document) = (&key, &document);
+        let written =
+            Written { key, id, cycle_before: before, document, etag: "1", source_revision: None, wake_at: None };
+        id = Some(accounts::write(&mut tx, &[written], at(1)).await.expect("written")[0]);
+        let billed = billing::accounts(&mut tx, "acme", cycle, 0, 10).await.expect("accounts");
+        assert_eq!(billed.iter().map(|account| Some(account.id)).collect::<Vec<_>>(), [id], "{before:?}, {cycle}");
+    }
+    assert_eq!(billing::accounts(&mut tx, "acme", "month", 0, 10).await.expect("accounts"), []);
+}
 
 /// October begins a month and a quarter, so the sums that are kept of the two have one start.
 async fn cycle_an_account_left_bills_its_own_months_usage_alone(store: Store) {
