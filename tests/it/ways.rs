@@ -838,13 +838,15 @@ fn a_daemon_killed_while_it_reads_a_file_goes_on_where_it_was() {
 #[test]
 fn a_gateway_is_answered_on_its_connection() {
     let site = Site::sqlite();
-    let port = free_tcp_port();
-    site.edit(
-        "[log]",
-        &format!(
-            "[[source]]\ntenant = \"acme\"\nsource = \"icoms\"\nprofile = \"icoms\"\naddresses = \"127.0.0.1\"\nlisten = \"127.0.0.1:{port}\"\n[log]"
-        ),
-    );
+    let (port, elsewhere) = (free_tcp_port(), free_tcp_port());
+    let source = |name: &str, address: &str, port: u16| {
+        format!(
+            "[[source]]\ntenant = \"acme\"\nsource = \"{name}\"\nprofile = \"icoms\"\naddresses = \"{address}\"\n\
+             listen = \"127.0.0.1:{port}\"\n"
+        )
+    };
+    let sources = [source("icoms", "127.0.0.1", port), source("elsewhere", "192.0.2.1", elsewhere), "[log]".to_owned()];
+    site.edit("[log]", &sources.concat());
     site.prepare(&catalog());
     let key = site.key("acme", "push");
     let daemon = site.start();
@@ -871,6 +873,15 @@ fn a_gateway_is_answered_on_its_connection() {
     let listed = site.json(&["ingest", "list", "--tenant", "acme", "--source", "icoms"]);
     assert_eq!(listed.as_array().map(Vec::len), Some(3), "{listed:#}");
     assert!(listed.as_array().expect("a list").iter().all(|one| one["way"] == "tcp"));
+    // Nobody is heard who does not send from where the source is.
+    let mut stranger = TcpStream::connect(("127.0.0.1", elsewhere)).expect("a connection");
+    stranger.set_read_timeout(Some(SOON)).expect("a limit");
+    let _ = stranger.write_all(order.as_bytes());
+    let mut told = Vec::new();
+    let _ = stranger.read_to_end(&mut told);
+    assert_eq!(String::from_utf8_lossy(&told), "", "no answer");
+    let heard = site.json(&["ingest", "list", "--tenant", "acme", "--source", "elsewhere"]);
+    assert_eq!(heard.as_array().map(Vec::len), Some(0), "{heard:#}");
     // What has no end takes no memory.
     let mut endless = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
     let piece = vec![b'x'; 64 * 1024];
