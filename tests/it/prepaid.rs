@@ -445,3 +445,58 @@ fn mover(site: Site) {
         assert_eq!(elsewhere, text.contains("line of 6.00"), "{text}");
     }
 }
+
+#[test]
+fn parents_pushed_before_they_were_kept_count_after_the_upgrade_on_sqlite() {
+    upgraded(Site::sqlite());
+}
+
+#[test]
+fn parents_pushed_before_they_were_kept_count_after_the_upgrade_on_postgresql() {
+    upgraded(Site::postgres());
+}
+
+fn upgraded(site: Site) {
+    site.prepare(CATALOG);
+    let key = site.key("acme", "admin");
+    let daemon = site.start();
+    push(&daemon, &key, 1, "family", None);
+    push(&daemon, &key, 2, "family", Some("1"));
+    push(&daemon, &key, 3, "family", Some("O\u{27}Neill \"& Söhne\""));
+    daemon.stop();
+    let facts = || crate::batches::sql(&site, "SELECT detail FROM service_history ORDER BY id");
+    let families =
+        || crate::batches::sql(&site, "SELECT head, account_id FROM account_family ORDER BY head, account_id");
+    let pushed = (facts(), families());
+    // As they were written before the parent was kept in them.
+    for statement in [
+        "DELETE FROM account_family",
+        "UPDATE service_history SET detail = replace(detail, ',\"parent\":\"1\"', '')",
+        r#"UPDATE service_history SET detail = replace(detail, ',"parent":"O''Neill \"& Söhne\""', '')"#,
+        "DELETE FROM _sqlx_migrations WHERE version = 24",
+    ] {
+        crate::batches::sql(&site, statement);
+    }
+    assert!(facts().lines().count() == 3 && !facts().contains("parent") && families().is_empty(), "{}", facts());
+    let lacking = site.json(&["migrate", "--dry-run"]);
+    assert_eq!(lacking["migrations"][0]["version"], json!(24), "{lacking}");
+    site.succeed(&["migrate"]);
+    assert_eq!((facts(), families()), pushed, "as the push of today writes it");
+    let daemon = Inside::start(&site);
+    for (number, parent) in [(2, "1"), (3, "O\u{27}Neill \"& Söhne\"")] {
+        push(&daemon, &key, number, "family", Some(parent));
+    }
+    report(site.radius_port, 2, "Start", 0, 0);
+    report(site.radius_port, 2, "Interim-Update", 60, 23 * GB);
+    wait_for("it is counted", SOON, || (balance(&daemon, &key, 2)["used"] == "23").then_some(()));
+    let item = balance(&daemon, &key, 2);
+    assert_eq!((&item["allowance"], &item["amount"]), (&json!("20"), &json!("3.00")), "its own and its parent's");
+    let (preview, closed) = close(&daemon, &key, 2);
+    assert_eq!(bare(&closed), bare(&preview));
+    let lines = closed["lines"].as_array().expect("lines");
+    let own = lines.iter().find(|line| line["account"] == "2").unwrap_or_else(|| panic!("{closed:#}"));
+    assert_eq!(own["amount"], "3.00", "{own:#}");
+    assert_eq!(explained(&site, &closed), 3);
+    drop(daemon);
+    assert_eq!((facts(), families()), pushed, "the same push again is no change");
+}
