@@ -6,8 +6,10 @@
 //! members. **Buckets are used up in the order in which they expire**; of those that expire with the same period first
 //! what was carried, then the period's own, then top-ups in the order they were made. What is carried into a period beyond
 //! `max` is lost, the earliest to expire first; top-ups know no `max`. A top-up counts for all of the periods it may be
-//! used in, whenever in them it was made. So all of it follows from the periods' sums alone: no order of the records
-//! changes it, and late usage moves it on through the later periods.
+//! used in, whenever in them it was made; what another cycle's periods have used of one is not there. So all of it follows
+//! from the periods' sums alone: no order of the records changes it, and late usage moves it on through the later periods.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,8 @@ pub struct Usable {
     /// The last period it may be used in, as the cycle counts periods.
     pub until: i64,
     pub amount: Exact,
+    /// What periods of other cycles have used of it.
+    pub elsewhere: Exact,
 }
 
 /// Unused allowance on its way into later periods, as a line keeps it.
@@ -56,6 +60,9 @@ pub struct Left {
 pub struct GrantLeft {
     pub id: String,
     pub amount: Ratio,
+    /// What periods of other cycles had of what this cycle's have not used; `amount` is without it.
+    #[serde(default, skip_serializing_if = "Ratio::is_zero")]
+    pub elsewhere: Ratio,
 }
 
 /// What one period makes of what was carried into it.
@@ -108,6 +115,29 @@ impl Carry {
     pub fn is_empty(&self) -> bool {
         self.left.is_empty() && self.granted.is_empty()
     }
+
+    /// Whether later periods go on from it as from the other: what other cycles have of a top-up by now is asked anew.
+    pub fn goes_on_as(&self, other: &Self) -> bool {
+        let rests = |carry: &Self| -> Result<Vec<(String, Exact)>, ExactError> {
+            carry.granted.iter().map(|left| Ok((left.id.clone(), left.rest()?))).collect()
+        };
+        let same = rests(self).ok().is_some_and(|own| rests(other).is_ok_and(|others| own == others));
+        (self.period, &self.left) == (other.period, &other.left) && same
+    }
+
+    /// What of it a period can go on from: what has not expired, and these top-ups.
+    pub fn reaching(&self, period: i64, is_usable: &dyn Fn(&str) -> bool) -> Self {
+        let left = self.left.iter().copied().filter(|left| left.until >= period).collect();
+        let granted = self.granted.iter().filter(|left| is_usable(&left.id)).cloned().collect();
+        Self { period: 0, left, granted }
+    }
+}
+
+impl GrantLeft {
+    /// What the periods of this cycle have not used of it.
+    fn rest(&self) -> Result<Exact, ExactError> {
+        self.amount.0.checked_add(self.elsewhere.0)
+    }
 }
 
 /// Shares out one period. `rollover`: how what is left is carried on; `None`: not at all. `grants`: the top-ups that may
@@ -130,9 +160,15 @@ pub fn share(
         .iter()
         .map(|left| (Source::Carried, left.until, left.amount.0))
         .chain([(Source::Own, own_until, fresh)])
-        .chain(grants.iter().map(|grant| (Source::Grant(grant.id.clone()), grant.until, remaining(before, grant))))
         .map(|(source, until, amount)| Bucket { source, until, amount, used: Exact::ZERO })
         .collect();
+    let mut rests: BTreeMap<&str, Exact> = BTreeMap::new();
+    for grant in grants {
+        let rest = rest_of(before, grant)?;
+        let amount = rest.checked_sub(grant.elsewhere)?.max(Exact::ZERO);
+        buckets.push(Bucket { source: Source::Grant(grant.id.clone()), until: grant.until, amount, used: Exact::ZERO });
+        rests.insert(&grant.id, rest);
+    }
     // Stable: those that expire together stay in the order of their sources.
     buckets.sort_by_key(|bucket| bucket.until);
     let available = sum(buckets.iter().map(|bucket| bucket.amount))?;
@@ -150,7 +186,11 @@ pub fn share(
             Source::Carried | Source::Own if amount.0.is_zero() => {}
             Source::Carried | Source::Own => carry.left.push(Left { until: bucket.until, amount }),
             Source::Grant(_) if bucket.until <= period => {}
-            Source::Grant(id) => carry.granted.push(GrantLeft { id: id.clone(), amount }),
+            Source::Grant(id) => {
+                let rest = rests.get(id.as_str()).copied().unwrap_or(bucket.amount);
+                let elsewhere = Ratio(rest.checked_sub(bucket.amount)?);
+                carry.granted.push(GrantLeft { id: id.clone(), amount, elsewhere });
+            }
         }
     }
     let wanted = sum(members.iter().map(|member| member.quantity))?;
@@ -174,10 +214,10 @@ fn shares(members: &[Member], available: Exact, fresh: Exact) -> Result<Vec<Exac
     Ok(used)
 }
 
-/// What is left of a top-up before the period.
-fn remaining(before: &Carry, grant: &Usable) -> Exact {
+/// What the periods of this cycle before this one have not used of a top-up.
+fn rest_of(before: &Carry, grant: &Usable) -> Result<Exact, ExactError> {
     let known = before.granted.iter().find(|left| left.id == grant.id);
-    known.map_or(grant.amount, |left| left.amount.0)
+    known.map_or(Ok(grant.amount), GrantLeft::rest)
 }
 
 /// What of it has not expired and is within `max`.
@@ -250,7 +290,7 @@ mod tests {
     }
 
     fn granted(id: &str, until: i64, amount: i64) -> Usable {
-        Usable { id: id.to_owned(), until, amount: whole(amount) }
+        Usable { id: id.to_owned(), until, amount: whole(amount), elsewhere: Exact::ZERO }
     }
 
     fn shown(buckets: &[Bucket]) -> Vec<String> {
@@ -267,7 +307,7 @@ mod tests {
         let before = Carry {
             period: 4,
             left: vec![Left { until: 5, amount: Ratio(whole(10)) }],
-            granted: vec![GrantLeft { id: "old".to_owned(), amount: Ratio(whole(7)) }],
+            granted: vec![GrantLeft { id: "old".to_owned(), amount: Ratio(whole(7)), elsewhere: Ratio::default() }],
         };
         let rollover = Some(Rollover { max: whole(50), expires_cycles: 2 });
         let grants = [granted("old", 5, 30), granted("long", 9, 40), granted("short", 6, 20)];

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::allowance::{Carry, Member, share};
-use super::facts::UsageEntry;
+use super::facts::{Grant, UsageEntry};
 use super::groups::{member_of, rollover};
 use super::lines::{AdjustmentShape, GrantBasis, PartShape, PoolMember, StoredLine, TaxShape, TierShape};
 use super::measure::first_digest;
@@ -95,10 +95,15 @@ pub struct TopUpShape {
 pub struct PoolGround {
     /// By the places of the members: the charge's tariff, and the service's ledger entries that touch the period.
     pub members: Vec<(Tariff, Vec<UsageEntry>)>,
-    /// What the lines of the period before carry on.
+    /// By the places of the members: the newest line of each, as it stood when this line was made.
+    pub lines: Vec<Option<StoredLine>>,
+    /// What the lines of the period before carry on, and which of them says so.
     pub before: Carry,
+    pub carried_by: Option<String>,
     /// The top-ups the line names, as they are stored, in the unit of its charge.
     pub grants: Vec<GrantBasis>,
+    /// The same in octets, seconds or sessions.
+    pub stored_grants: Vec<Grant>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -266,7 +271,7 @@ fn shared_anew(
     let usable: Vec<_> = pool.grants.iter().map(GrantBasis::usable).collect();
     let shared = share(&pool.before, pool.period, rolls, &members, &usable)?;
     let mut differences = Vec::new();
-    if pool.before != ground.before.clone().or_nothing() {
+    if !pool.goes_on_from(&ground.before) {
         let said = |carry: &Carry| serde_json::to_string(carry).unwrap_or_default();
         differences.push((
             "what was carried in".to_owned(),
@@ -275,8 +280,9 @@ fn shared_anew(
         ));
     }
     for grant in &pool.grants {
+        // What other cycles had of it by then is believed.
         let stored = ground.grants.iter().find(|stored| stored.id == grant.id);
-        if stored.is_none_or(|stored| stored != grant) {
+        if stored.is_none_or(|stored| (stored.until, stored.amount) != (grant.until, grant.amount)) {
             let now = stored.map_or("nothing".to_owned(), |stored| stored.amount.0.to_string());
             differences.push((format!("top-up {}", grant.id), grant.amount.0.to_string(), now));
         }

@@ -25,8 +25,10 @@ pub struct AccountFacts {
     pub services: Vec<ServiceFacts>,
     /// Charges that were posted for it.
     pub posted: Vec<PostedCharge>,
-    /// Top-ups that were posted for it, on this cycle, in the order they came.
+    /// Top-ups that were posted for it, on whatever cycle, in the order they came.
     pub grants: Vec<Grant>,
+    /// The lines of other cycles that tell what of a top-up they used.
+    pub issued_elsewhere: Vec<StoredLine>,
     /// The parent it had from an instant on, in order; before the first it had none.
     pub parents: Vec<(Timestamp, Option<String>)>,
     /// Where it stands among accounts that share an allowance.
@@ -72,6 +74,8 @@ pub struct Grant {
     pub from: Timestamp,
     /// The end of the last period it may be used in; `None`: until it is used up.
     pub until: Option<Timestamp>,
+    /// It was posted while another cycle billed the account; it counts here once this one does.
+    pub foreign: bool,
 }
 
 /// What one service, or one add-on of a service, is billed for.

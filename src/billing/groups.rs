@@ -14,8 +14,8 @@ use super::items::Item;
 use super::lines::StoredLine;
 use super::price::{Measure, allowance_of, quantity_of};
 use super::run::RunError;
-use super::tariff::{Allowance, ChargeKind, Pool, Rollover, Usage};
-use crate::vocabulary::{Exact, Period, Timestamp};
+use super::tariff::{Allowance, ChargeKind, Pool, Rollover, Unit, Usage};
+use crate::vocabulary::{Exact, ExactError, Period, Timestamp};
 
 /// The items of one period that share an allowance, in the order in which they are served.
 pub struct Step<'r> {
@@ -81,15 +81,17 @@ pub fn is_shared(usage: &Usage) -> bool {
     usage.prepaid || shared_allowance(usage).is_some()
 }
 
-/// Which items must be rated: those with a cause, and those a cause moves through a shared allowance.
-pub fn due(items: &[Item<'_>], chains: &[Chain<'_>]) -> Vec<bool> {
+/// Which items must be rated: those with a cause, and those a cause moves through a shared allowance, be it one of an earlier
+/// run that did not look at them.
+pub fn due(family: &[AccountFacts], items: &[Item<'_>], chains: &[Chain<'_>]) -> Vec<bool> {
     let mut due: Vec<bool> = items.iter().map(Item::has_cause).collect();
     for chain in chains {
         let mut moved = false;
         for step in &chain.steps {
             let rolls = step.members.iter().any(|index| rollover_of(&items[*index]).is_some());
             let carries = rolls || step.grants.iter().any(|grant| grant.from < step.period.start);
-            moved = (moved && carries) || step.members.iter().any(|index| due[*index]);
+            let caused = step.members.iter().any(|index| due[*index]) || is_stale(family, items, chain, step);
+            moved = (moved && carries) || caused;
             step.members.iter().for_each(|index| due[*index] |= moved);
         }
     }
@@ -98,6 +100,7 @@ pub fn due(items: &[Item<'_>], chains: &[Chain<'_>]) -> Vec<bool> {
 
 /// What the members of a step use, given what was carried there.
 pub fn share_step(
+    family: &[AccountFacts],
     items: &[Item<'_>],
     step: &Step<'_>,
     measures: &[&Measure],
@@ -107,13 +110,33 @@ pub fn share_step(
     let members: Result<Vec<Member>, RunError> =
         step.members.iter().zip(measures).map(|(index, measure)| member(&items[*index], measure)).collect();
     let rollover = step.members.iter().rev().find_map(|index| rollover_of(&items[*index]));
-    let usable = usable(step, usage_of(&items[step.members[0]]), &context.cycle)?;
+    let usable = usable(family, step, usage_of(&items[step.members[0]]), &context.cycle)?;
     let period = context.cycle.ordinal(&step.period)?;
     Ok((share(before, period, rollover, &members?, &usable)?, usable))
 }
 
 /// What the lines issued so far carry into the period: that of the newest period before it.
 pub fn issued_carry(family: &[AccountFacts], items: &[Item<'_>], chain: &Chain<'_>, step: &Step<'_>) -> Carry {
+    let earlier = |start: Timestamp| start < step.period.start;
+    let newest = newest_of(family, (items, chain, step), &earlier);
+    newest.and_then(|line| line.basis.carry.clone()).unwrap_or_default()
+}
+
+/// Whether the period's lines went on from something else than what is carried into it by now: a run of an older period
+/// corrects that one, and leaves the later ones to theirs.
+fn is_stale(family: &[AccountFacts], items: &[Item<'_>], chain: &Chain<'_>, step: &Step<'_>) -> bool {
+    let here = |start: Timestamp| start == step.period.start;
+    let newest = newest_of(family, (items, chain, step), &here);
+    let Some(pool) = newest.and_then(|line| line.basis.pool.as_ref()) else { return false };
+    !pool.goes_on_from(&issued_carry(family, items, chain, step))
+}
+
+/// The newest line of a chain that tells what is carried on, of periods that begin so.
+fn newest_of<'f>(
+    family: &'f [AccountFacts],
+    (items, chain, step): (&[Item<'_>], &Chain<'_>, &Step<'_>),
+    begins: &dyn Fn(Timestamp) -> bool,
+) -> Option<&'f StoredLine> {
     let charge = &items[step.members[0]].key.charge;
     let mut newest: Option<&StoredLine> = None;
     for (account, facts) in family.iter().enumerate() {
@@ -123,12 +146,12 @@ pub fn issued_carry(family: &[AccountFacts], items: &[Item<'_>], chain: &Chain<'
                 Sharing::Account(own) => own == account,
                 Sharing::Family(head) => facts.head_at(last_moment(&line.line.period)) == head,
             };
-            if of_chain && line.line.charge == *charge && line.line.period.start < step.period.start {
+            if of_chain && line.line.charge == *charge && begins(line.line.period.start) {
                 newest = newer(newest, line);
             }
         }
     }
-    newest.and_then(|line| line.basis.carry.clone()).unwrap_or_default()
+    newest
 }
 
 /// Of several lines of a period the newest run's holds; of lines of several periods the newest period's.
@@ -152,7 +175,7 @@ pub fn member(item: &Item<'_>, measure: &Measure) -> Result<Member, RunError> {
 }
 
 /// What a usage charge has of its own and has used.
-pub fn member_of(usage: &Usage, measure: &Measure) -> Result<Member, crate::vocabulary::ExactError> {
+pub fn member_of(usage: &Usage, measure: &Measure) -> Result<Member, ExactError> {
     let own = allowance_of(usage, measure)?.unwrap_or(Exact::ZERO);
     Ok(Member { own, quantity: quantity_of(usage, measure)? })
 }
@@ -180,10 +203,47 @@ pub fn grants_of<'r>(
                 Sharing::Family(head) => grant.pool == Pool::Parent && grant.head.as_deref() == Some(head),
             };
             let in_time = grant.from < period.end && grant.until.is_none_or(|until| period.start < until);
-            its_own && in_time && grant.charge == charge
+            its_own && in_time && grant.charge == charge && (!grant.foreign || is_billed_here(facts, grant, period))
         }));
     }
     found
+}
+
+/// Whether this cycle bills the account in the part of the period in which a top-up is there: one that was posted on another
+/// cycle pays for nothing that was used before it, where that one still billed.
+fn is_billed_here(facts: &AccountFacts, grant: &Grant, period: &Period) -> bool {
+    let from = grant.from.max(period.start);
+    let services = facts.services.iter().filter(|service| service.addon.is_none());
+    let mut stretches = services.flat_map(|service| &service.stretches);
+    stretches.any(|stretch| stretch.from < period.end && stretch.until.is_none_or(|until| from < until))
+}
+
+/// What periods of other cycles have used of a top-up, by the newest line of each; in octets, seconds or sessions.
+pub fn taken_elsewhere(family: &[AccountFacts], id: &str) -> Result<Exact, ExactError> {
+    let mut newest: BTreeMap<(&str, Timestamp), &StoredLine> = BTreeMap::new();
+    for line in family.iter().flat_map(|facts| &facts.issued_elsewhere) {
+        let mut named = line.basis.pool.iter().flat_map(|pool| &pool.grants);
+        if named.any(|grant| grant.id == id) {
+            let key = (line.line.cycle.as_str(), line.line.period.start);
+            if let Some(line) = newer(newest.get(&key).copied(), line) {
+                newest.insert(key, line);
+            }
+        }
+    }
+    newest.into_values().try_fold(Exact::ZERO, |sum, line| sum.checked_add(taken_of(line, id)?))
+}
+
+/// What the period of a line used of a top-up.
+fn taken_of(line: &StoredLine, id: &str) -> Result<Exact, ExactError> {
+    let taken = line.basis.pool.iter().flat_map(|pool| &pool.taken).find(|taken| taken.id == id);
+    if let Some(taken) = taken {
+        return Ok(taken.amount.0);
+    }
+    // Nothing; or a line from before it was said, whose buckets are in the unit of its charge.
+    let mut buckets = line.line.allowance.iter().flat_map(|shape| &shape.buckets);
+    let used = buckets.find(|bucket| bucket.id.as_deref() == Some(id)).map(|bucket| bucket.used.parse::<Exact>());
+    let unit = line.line.unit.parse::<Unit>().map_or(1, |unit| unit.size());
+    used.transpose()?.unwrap_or(Exact::ZERO).checked_mul(Exact::from_int(i128::from(unit)))
 }
 
 /// Who shares an item's allowance.
@@ -196,7 +256,12 @@ pub fn sharing_of<'r>(family: &'r [AccountFacts], item: &Item<'r>, usage: &Usage
 }
 
 /// Top-ups by the numbers of periods and in the unit of the charge.
-fn usable(step: &Step<'_>, usage: Option<&Usage>, cycle: &BillCycle) -> Result<Vec<Usable>, RunError> {
+fn usable(
+    family: &[AccountFacts],
+    step: &Step<'_>,
+    usage: Option<&Usage>,
+    cycle: &BillCycle,
+) -> Result<Vec<Usable>, RunError> {
     let unit = usage.map_or(1, Usage::unit_size);
     let usable = |grant: &&Grant| -> Result<Usable, RunError> {
         let until = match grant.until {
@@ -204,7 +269,8 @@ fn usable(step: &Step<'_>, usage: Option<&Usage>, cycle: &BillCycle) -> Result<V
             None => NO_END,
         };
         let amount = Exact::ratio(i128::from(grant.amount), i128::from(unit))?;
-        Ok(Usable { id: grant.id.clone(), until, amount })
+        let elsewhere = taken_elsewhere(family, &grant.id)?.checked_div(Exact::from_int(i128::from(unit)))?;
+        Ok(Usable { id: grant.id.clone(), until, amount, elsewhere })
     };
     step.grants.iter().map(usable).collect()
 }

@@ -496,6 +496,24 @@ mod tests {
     }
 
     #[test]
+    fn hold_of_time_on_another_cycle_is_billed_there() {
+        let hold = Hold {
+            kind: HoldKind::Seasonal,
+            treatment: None,
+            billing: HoldBilling::None,
+            from: None,
+            until: Some(at("2026-11-20T00:00:00Z")),
+        };
+        let here = Recorded { holds: vec![hold], ..recorded("a") };
+        let there = Recorded { bill_cycle: "c2".to_owned(), ..here.clone() };
+        let facts = facts_of(vec![("2026-11-05T00:00:00Z", here), ("2026-11-12T00:00:00Z", there)]);
+        assert_eq!(
+            beside(&facts),
+            ["hold seasonal 1 2026-11-05 [tariff-a 2026-11-05..2026-11-12] [tariff-a 2026-11-12..2026-11-20]"]
+        );
+    }
+
+    #[test]
     fn pending_service_bills_from_when_it_is_no_longer_pending() {
         let pending = Recorded { status: Status::Pending, ..recorded("a") };
         let facts = vec![("2026-11-05T00:00:00Z", pending.clone()), ("2026-11-09T00:00:00Z", recorded("a"))];

@@ -12,7 +12,7 @@ use super::count::Tally;
 use super::coverage::{self, BilledPart, Edges, Piece};
 use super::deposit::deposits;
 use super::facts::{AccountFacts, KnownVersion, PriceOverride, RunContext, ServiceFacts, UsageEntry};
-use super::groups::{Sharing, grants_of};
+use super::groups::{Sharing, grants_of, taken_elsewhere};
 use super::lines::{ItemKey, StoredLine};
 use super::offer;
 use super::price::Granted;
@@ -218,7 +218,7 @@ fn settled_before(facts: &AccountFacts, context: &RunContext) -> Result<Option<T
     // was held back is looked at again in every run.
     let counts = facts.services.iter().any(|service| service.census.is_some());
     let shares = !facts.grants.is_empty() || shares_with_others(facts, &context.tariffs);
-    if counts || shares || !facts.held.is_empty() {
+    if counts || shares || !facts.held.is_empty() || !carries_in_order(facts) {
         return Ok(None);
     }
     let before = context.cycle.previous(&context.period)?;
@@ -229,6 +229,16 @@ fn settled_before(facts: &AccountFacts, context: &RunContext) -> Result<Option<T
     };
     let looked = facts.issued.iter().any(|line| of_run_before(line) && line.line.created_at > unchanged);
     Ok(looked.then_some(context.period.start))
+}
+
+/// Whether no line that carries something on was made after one of a later period, which might not know of it.
+fn carries_in_order(facts: &AccountFacts) -> bool {
+    let mut made: BTreeMap<Timestamp, Timestamp> = BTreeMap::new();
+    for line in facts.issued.iter().filter(|line| line.basis.carry.is_some()) {
+        let newest = made.entry(line.line.period.start).or_insert(line.line.created_at);
+        *newest = line.line.created_at.max(*newest);
+    }
+    made.values().is_sorted()
 }
 
 fn looked(facts: &AccountFacts) -> BTreeMap<Timestamp, i64> {
@@ -488,7 +498,7 @@ fn build<'r>(
         _ => None,
     };
     let topped = match &charge.kind {
-        ChargeKind::Usage(usage) => topped(facts, service, charge, usage, period),
+        ChargeKind::Usage(usage) => topped(facts, service, charge, usage, period)?,
         _ => Vec::new(),
     };
     let inputs = |engine: u32| {
@@ -500,8 +510,11 @@ fn build<'r>(
         for granted in &granted {
             text.push_str(&format!("|{} {}", granted.discount, granted.part));
         }
-        for grant in &topped {
+        for (grant, elsewhere) in &topped {
             text.push_str(&format!("|top-up {}", grant.id));
+            if !elsewhere.is_zero() {
+                text.push_str(&format!(" less {elsewhere}"));
+            }
         }
         if !facts.exempt_from.is_empty() {
             text.push_str(&format!("|exempt {}", facts.exempt_from.join(" ")));
@@ -538,15 +551,15 @@ fn build<'r>(
     })
 }
 
-/// The account's top-ups that count for an item: a new one is a cause. One that another account of the family posted is a
-/// cause there, and moves the others with it.
+/// The account's top-ups that count for an item, with what other cycles' periods used of them: a new one is a cause, and so is
+/// another use of it there. One that another account of the family posted is a cause there, and moves the others with it.
 fn topped<'r>(
     facts: &'r AccountFacts,
     service: &ServiceFacts,
     charge: &Charge,
     usage: &super::tariff::Usage,
     period: &Period,
-) -> Vec<&'r super::facts::Grant> {
+) -> Result<Vec<(&'r super::facts::Grant, Exact)>, RunError> {
     let sharing = match usage.pool() {
         Pool::Service => Sharing::Service(0, &service.id),
         Pool::Account => Sharing::Account(0),
@@ -555,7 +568,9 @@ fn topped<'r>(
             Sharing::Family(facts.head_at(last))
         }
     };
-    grants_of(std::slice::from_ref(facts), sharing, &charge.id, period)
+    let own = std::slice::from_ref(facts);
+    let found = grants_of(own, sharing, &charge.id, period).into_iter();
+    found.map(|grant| Ok((grant, taken_elsewhere(own, &grant.id)?))).collect()
 }
 
 fn cycle_index(service: &ServiceFacts, period: &Period, context: &RunContext) -> Result<u32, RunError> {

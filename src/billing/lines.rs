@@ -340,6 +340,16 @@ pub struct PoolBasis {
     /// All that share it, in the order in which they are served; none: the item alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<PoolMember>,
+    /// What the period used of each top-up; it stands on the last of the members, and where none was used it is not there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken: Vec<GrantTaken>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantTaken {
+    pub id: String,
+    /// Octets, seconds or sessions.
+    pub amount: Ratio,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -349,6 +359,9 @@ pub struct GrantBasis {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<i64>,
     pub amount: Ratio,
+    /// What periods of other cycles had used of it when the line was made.
+    #[serde(default, skip_serializing_if = "Ratio::is_zero")]
+    pub elsewhere: Ratio,
 }
 
 /// One that shares an allowance, as the line's run saw it; what it used follows from its ledger entries.
@@ -367,6 +380,15 @@ pub struct PoolMember {
     pub watermark: i64,
 }
 
+impl PoolBasis {
+    /// Whether what was carried into the period is what is carried there by now, as far as the period can use it.
+    pub fn goes_on_from(&self, now: &Carry) -> bool {
+        let is_usable = |id: &str| self.grants.iter().any(|grant| grant.id == id);
+        let [then, now] = [&self.before, now].map(|carry| carry.reaching(self.period, &is_usable));
+        then.goes_on_as(&now)
+    }
+}
+
 impl PoolMember {
     /// As a line of `account` keeps it.
     pub fn seen_from(&self, account: &str) -> Self {
@@ -377,11 +399,12 @@ impl PoolMember {
 impl GrantBasis {
     pub fn of(usable: &Usable) -> Self {
         let until = Some(usable.until).filter(|until| *until != NO_END);
-        Self { id: usable.id.clone(), until, amount: Ratio(usable.amount) }
+        Self { id: usable.id.clone(), until, amount: Ratio(usable.amount), elsewhere: Ratio(usable.elsewhere) }
     }
 
     pub fn usable(&self) -> Usable {
-        Usable { id: self.id.clone(), until: self.until.unwrap_or(NO_END), amount: self.amount.0 }
+        let until = self.until.unwrap_or(NO_END);
+        Usable { id: self.id.clone(), until, amount: self.amount.0, elsewhere: self.elsewhere.0 }
     }
 }
 
@@ -405,6 +428,18 @@ impl BucketShape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Ratio(pub Exact);
+
+impl Default for Ratio {
+    fn default() -> Self {
+        Self(Exact::ZERO)
+    }
+}
+
+impl Ratio {
+    pub fn is_zero(&self) -> bool {
+        self.0.is_zero()
+    }
+}
 
 /// What makes two lines lines of the same thing: corrections follow it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,7 +4,7 @@
 //! whole cents too. An item without a new cause has no new line, so a repeated run emits nothing.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
@@ -18,9 +18,9 @@ use super::handshake::Tree;
 use super::items::{Item, items_of};
 pub use super::items::{lines_since, looked_at_everywhere, looks_back};
 use super::lines::{
-    AdjustmentShape, AllowanceShape, Basis, BucketShape, CountShape, GrantBasis, GrantedShape, HandshakeShape, ItemKey,
-    Line, LineKind, PartShape, PoolBasis, PoolMember, Ratio, StoredLine, TariffRef, TaxShape, TaxSum, TierShape,
-    UsageShape, line_id,
+    AdjustmentShape, AllowanceShape, Basis, BucketShape, CountShape, GrantBasis, GrantTaken, GrantedShape,
+    HandshakeShape, ItemKey, Line, LineKind, PartShape, PoolBasis, PoolMember, Ratio, StoredLine, TariffRef, TaxShape,
+    TaxSum, TierShape, UsageShape, line_id,
 };
 use super::measure::{count_sum, sum_suffices};
 use super::parts::{Metered, meter, metered_sum};
@@ -132,7 +132,7 @@ pub fn usage_needed(facts: &AccountFacts, context: &RunContext) -> Result<Vec<Us
 /// As `usage_needed`, of accounts that are rated together.
 pub fn usage_needed_of(family: &[AccountFacts], context: &RunContext) -> Result<Vec<UsageNeed>, RunError> {
     let items = items_of(family, context)?;
-    let due = due(&items, &chains(family, &items, context)?);
+    let due = due(family, &items, &chains(family, &items, context)?);
     let mut needs: Vec<UsageNeed> = Vec::new();
     let needy = |item: &Item<'_>| item.is_usage() && whole_sum(&family[item.account], item).is_none();
     for (item, _) in items.iter().zip(due).filter(|(item, due)| *due && needy(item)) {
@@ -198,57 +198,91 @@ pub fn pools_over_accounts(tariff: &Tariff) -> bool {
 fn rate_together(family: &[AccountFacts], context: &RunContext) -> Result<Vec<RunResult>, RunError> {
     let items = items_of(family, context)?;
     let chains = chains(family, &items, context)?;
-    let due = due(&items, &chains);
-    let mut found: Vec<Option<Change>> = items.iter().map(|_| None).collect();
-    for_each_step(family, context, &items, (&chains, &due), &mut |step, rated| {
-        let mut stands = true;
-        for (index, rated) in step.members.iter().zip(rated) {
-            let item = &items[*index];
-            let change = changed(&family[item.account], context, item, &rated)?;
-            stands &= change.as_ref().is_none_or(|change| change.reason.is_none());
-            found[*index] = change;
+    let due = due(family, &items, &chains);
+    // Small corrections of an account are added up: together they may be worth a line each, and then what they carry on stands.
+    let mut worth: Vec<BTreeSet<Currency>> = family.iter().map(|_| BTreeSet::new()).collect();
+    let found = loop {
+        let found = changes(family, context, &items, (&chains, &due), &worth)?;
+        let known = worth.clone();
+        for (account, worth) in worth.iter_mut().enumerate() {
+            let own = items.iter().zip(&found).filter(|(item, _)| item.account == account);
+            worth.extend(worth_of(context, own.filter_map(|(_, change)| change.as_ref()))?);
         }
-        Ok(stands)
-    })?;
-    let mut shared = vec![false; items.len()];
-    chains.iter().flat_map(|chain| &chain.steps).flat_map(|step| &step.members).for_each(|index| shared[*index] = true);
-    for (index, item) in items.iter().enumerate().filter(|(index, _)| due[*index] && !shared[*index]) {
-        let facts = &family[item.account];
-        let rated = measured(facts, context, item).and_then(|measured| rate(facts, item, measured, None));
-        found[index] = changed(facts, context, item, &rated.map_err(|error| error.of(item))?)?;
-    }
+        if known == worth {
+            break found;
+        }
+    };
     let mut of_accounts: Vec<Vec<(Item<'_>, Change)>> = family.iter().map(|_| Vec::new()).collect();
     for (item, change) in items.into_iter().zip(found) {
         if let Some(change) = change {
             of_accounts[item.account].push((item, change));
         }
     }
-    family.iter().zip(of_accounts).map(|(facts, found)| result_of(facts, context, found)).collect()
+    family.iter().zip(of_accounts).map(|(facts, found)| result_of(facts, found)).collect()
+}
+
+/// What every due item wants. `worth`: in which currencies small corrections of an account are not held back.
+fn changes(
+    family: &[AccountFacts],
+    context: &RunContext,
+    items: &[Item<'_>],
+    (chains, due): (&[Chain<'_>], &[bool]),
+    worth: &[BTreeSet<Currency>],
+) -> Result<Vec<Option<Change>>, RunError> {
+    let mut found: Vec<Option<Change>> = items.iter().map(|_| None).collect();
+    let wanted = |item: &Item<'_>, rated: &Rated| {
+        let change = changed(&family[item.account], context, item, rated)?;
+        let release = |change: Change| match change.reason {
+            Some(HeldReason::TooSmall) if worth[item.account].contains(&change.amount.currency) => {
+                Change { reason: None, ..change }
+            }
+            _ => change,
+        };
+        Ok::<_, RunError>(change.map(release))
+    };
+    for_each_step(family, context, items, (chains, due), &mut |step, rated| {
+        for (index, rated) in step.members.iter().zip(rated) {
+            found[*index] = wanted(&items[*index], &rated)?;
+        }
+        // What goes on stands on the line of the last, and later runs read it there.
+        let last = step.members.last().and_then(|index| found[*index].as_ref());
+        Ok(last.is_none_or(|change| change.reason.is_none()))
+    })?;
+    let mut shared = vec![false; items.len()];
+    chains.iter().flat_map(|chain| &chain.steps).flat_map(|step| &step.members).for_each(|index| shared[*index] = true);
+    for (index, item) in items.iter().enumerate().filter(|(index, _)| due[*index] && !shared[*index]) {
+        let facts = &family[item.account];
+        let rated = measured(facts, context, item).and_then(|measured| rate(facts, item, measured, None));
+        found[index] = wanted(item, &rated.map_err(|error| error.of(item))?)?;
+    }
+    Ok(found)
+}
+
+/// The currencies in which the small corrections among these come to more than the tenant holds back.
+fn worth_of<'c>(context: &RunContext, changes: impl Iterator<Item = &'c Change>) -> Result<Vec<Currency>, RunError> {
+    let mut sums: BTreeMap<Currency, Money> = BTreeMap::new();
+    for change in changes.filter(|change| change.reason == Some(HeldReason::TooSmall)) {
+        let sum = sums.entry(change.amount.currency).or_insert(Money::zero(change.amount.currency));
+        *sum = sum.checked_add(change.amount)?;
+    }
+    let mut found = Vec::new();
+    for (currency, sum) in sums {
+        if !is_small(context, sum)? {
+            found.push(currency);
+        }
+    }
+    Ok(found)
 }
 
 /// The lines of one account, less what its tenant's policy holds back.
-fn result_of(
-    facts: &AccountFacts,
-    context: &RunContext,
-    found: Vec<(Item<'_>, Change)>,
-) -> Result<RunResult, RunError> {
-    // Small corrections of an account are added up: together they may be worth a line each.
-    let mut small: BTreeMap<Currency, Money> = BTreeMap::new();
-    for (_, change) in found.iter().filter(|(_, change)| change.reason == Some(HeldReason::TooSmall)) {
-        let sum = small.entry(change.amount.currency).or_insert(Money::zero(change.amount.currency));
-        *sum = sum.checked_add(change.amount)?;
-    }
+fn result_of(facts: &AccountFacts, found: Vec<(Item<'_>, Change)>) -> Result<RunResult, RunError> {
     let mut result = RunResult::default();
     for (item, Change { line, amount, reason }) in found {
-        let enough = |reason: &HeldReason| match (reason, small.get(&amount.currency)) {
-            (HeldReason::TooSmall, Some(sum)) => is_small(context, *sum).map(|small| !small),
-            _ => Ok(false),
-        };
         match reason {
-            Some(reason) if !enough(&reason)? => {
+            Some(reason) => {
                 result.held.push(Held { period: item.period.clone(), key: item.key, amount, reason });
             }
-            _ => {
+            None => {
                 result.counts.extend(item.tally.map(|tally| tally.list));
                 result.lines.push(*line);
             }
@@ -300,12 +334,13 @@ fn rate_step(
         .map(|index| measured(&family[items[*index].account], context, &items[*index]))
         .collect::<Result<_, _>>()?;
     let measures: Vec<&Measure> = measured.iter().map(|measured| &measured.measure).collect();
-    let (shared, usable) = share_step(items, step, &measures, &before, context)?;
+    let (shared, usable) = share_step(family, items, step, &measures, &before, context)?;
     // An allowance of nothing is no bucket.
     let there = |bucket: &&Bucket| !bucket.amount.is_zero() || matches!(bucket.source, Source::Grant(_));
     let buckets = shared.buckets.iter().filter(there).map(|bucket| BucketShape::of(bucket, &context.cycle));
     let buckets: Vec<BucketShape> = buckets.collect::<Result<_, RunError>>()?;
     let members = pool_members(family, items, step);
+    let taken = taken(&shared, unit_size_of(&items[step.members[0]]))?;
     let mut rated = Vec::with_capacity(measured.len());
     for (place, ((index, measured), used)) in step.members.iter().zip(measured).zip(&shared.used).enumerate() {
         let item = &items[*index];
@@ -323,12 +358,32 @@ fn rate_step(
                 grants: usable.iter().map(GrantBasis::of).collect(),
                 place,
                 members: members.iter().map(|member| member.seen_from(&family[item.account].account)).collect(),
+                taken: if is_last { taken.clone() } else { Vec::new() },
             },
         };
         let one = rate(&family[item.account], item, measured, Some(allotment));
         rated.push(one.map_err(|error| error.of(item))?);
     }
     Ok((shared, rated))
+}
+
+/// What a step used of each top-up, for periods of other cycles.
+fn taken(shared: &Shared, unit_size: u64) -> Result<Vec<GrantTaken>, ExactError> {
+    let unit = Exact::from_int(i128::from(unit_size));
+    let mut found = Vec::new();
+    for bucket in shared.buckets.iter().filter(|bucket| !bucket.used.is_zero()) {
+        if let Source::Grant(id) = &bucket.source {
+            found.push(GrantTaken { id: id.clone(), amount: Ratio(bucket.used.checked_mul(unit)?) });
+        }
+    }
+    Ok(found)
+}
+
+fn unit_size_of(item: &Item<'_>) -> u64 {
+    match &item.charge.kind {
+        ChargeKind::Usage(usage) => usage.unit_size(),
+        _ => 1,
+    }
 }
 
 /// Who shares an allowance in a period, as a line keeps it; nobody where there is only one.
@@ -504,10 +559,13 @@ fn difference(
     let raw_change = rated.quantity_raw - before.map_or(0, |before| before.quantity_raw);
     let allotment = rated.allotment.as_ref();
     let allowance_moved = before.is_some_and(|before| {
-        let used = before.granted.is_some_and(|granted| Some(granted.0) != allotment.map(|now| now.used));
+        let used = match before.granted {
+            Some(granted) => Some(granted.0) != allotment.map(|now| now.used),
+            None => allotment.is_some() && before.allowance_used.0 != rated.priced.allowance_used,
+        };
         // What was billed before it shared anything carried nothing on.
         let carries = |carry: &Carry| match &before.carry {
-            Some(before) => before != carry,
+            Some(before) => !before.goes_on_as(carry),
             None => !carry.is_empty(),
         };
         used || allotment.and_then(|now| now.carry.as_ref()).is_some_and(carries)
@@ -777,6 +835,8 @@ const NOTHING_USED: PeriodSum = PeriodSum {
     sessions: 0,
 };
 
+#[cfg(test)]
+mod mover_tests;
 #[cfg(test)]
 mod offer_tests;
 #[cfg(test)]

@@ -120,7 +120,7 @@ pub fn shared_standings(
 ) -> Result<(Vec<Standing>, Vec<Reach>), RunError> {
     let items = items_of(family, context)?;
     let chains = chains(family, &items, context)?;
-    let due = due(&items, &chains);
+    let due = due(family, &items, &chains);
     // What there is and what was used of it, by item; and the steps of the period.
     let mut pools: BTreeMap<usize, (Exact, Exact)> = BTreeMap::new();
     let mut steps: Vec<Vec<usize>> = Vec::new();
@@ -629,6 +629,7 @@ do = ["notify"]
             amount: gigabytes * 1_000_000_000,
             from: at("2026-11-02T00:00:00Z"),
             until: None,
+            foreign: false,
         }
     }
 

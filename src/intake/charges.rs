@@ -289,7 +289,7 @@ fn shown(row: &PostedRow, granted: Option<&GrantRow>) -> Value {
         "posted_by": row.posted_by,
         "created_at": row.created_at,
     });
-    if let Some(GrantRow { grant, tariff, price }) = granted {
+    if let Some(GrantRow { grant, tariff, price, cycle: _ }) = granted {
         // Octets, seconds or sessions; to be used in all of the billing periods from the one of its day to its end.
         shown["granted"] = json!({
             "service": grant.service,

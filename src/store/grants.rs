@@ -16,6 +16,8 @@ pub struct GrantRow {
     pub tariff: String,
     /// Of one piece; `None`: it costs nothing.
     pub price: Option<Exact>,
+    /// The bill cycle it was posted on.
+    pub cycle: String,
 }
 
 /// For whom a top-up is written.
@@ -40,18 +42,17 @@ macro_rules! select_grant {
     ($rest:literal) => {
         concat!(
             "SELECT granted.account_id, granted.id, granted.service, granted.tariff, granted.charge, granted.pool,
-                granted.head, granted.amount, granted.price, granted.from_at, granted.until_at ",
+                granted.head, granted.amount, granted.price, granted.cycle, granted.from_at, granted.until_at ",
             $rest
         )
     };
 }
 const OF_ACCOUNTS_SQLITE: &str = select_grant!(
     "FROM json_each($1) AS key CROSS JOIN allowance_grant AS granted ON granted.account_id = key.value
-     WHERE granted.cycle = $2 ORDER BY granted.account_id, granted.id"
+     ORDER BY granted.account_id, granted.id"
 );
 const OF_ACCOUNTS_POSTGRES: &str = select_grant!(
-    "FROM allowance_grant AS granted WHERE granted.account_id = ANY($1) AND granted.cycle = $2
-     ORDER BY granted.account_id, granted.id"
+    "FROM allowance_grant AS granted WHERE granted.account_id = ANY($1) ORDER BY granted.account_id, granted.id"
 );
 const THESE_SQLITE: &str = select_grant!(
     "FROM json_each($1) AS key CROSS JOIN allowance_grant AS granted ON granted.id = key.value ORDER BY granted.id"
@@ -80,7 +81,8 @@ pub async fn insert(tx: &mut Tx, whose: &For<'_>, new: &NewGrant) -> Result<(), 
     Ok(())
 }
 
-/// The top-ups of these accounts on a cycle, with the account, in the order they came; the error is that one row's.
+/// The top-ups of these accounts, on whatever cycle they were posted, with the account, in the order they came; those of
+/// another cycle than `cycle` are foreign. The error is that one row's.
 pub async fn of_accounts(
     tx: &mut Tx,
     accounts: &[i64],
@@ -88,17 +90,18 @@ pub async fn of_accounts(
 ) -> Result<Vec<(i64, Result<GrantRow, StoreError>)>, StoreError> {
     let rows: Vec<Row> = match tx {
         Tx::Sqlite(held) => {
-            sqlx::query_as(OF_ACCOUNTS_SQLITE)
-                .bind(json(&accounts))
-                .bind(cycle)
-                .fetch_all(&mut *held.transaction)
-                .await?
+            sqlx::query_as(OF_ACCOUNTS_SQLITE).bind(json(&accounts)).fetch_all(&mut *held.transaction).await?
         }
         Tx::Postgres(transaction) => {
-            sqlx::query_as(OF_ACCOUNTS_POSTGRES).bind(accounts).bind(cycle).fetch_all(&mut **transaction).await?
+            sqlx::query_as(OF_ACCOUNTS_POSTGRES).bind(accounts).fetch_all(&mut **transaction).await?
         }
     };
-    Ok(rows.into_iter().map(|row| (row.account_id, row.try_into())).collect())
+    let seen_from = |row: Row| {
+        let mut read = GrantRow::try_from(row);
+        read.iter_mut().for_each(|read| read.grant.foreign = read.cycle != cycle);
+        read
+    };
+    Ok(rows.into_iter().map(|row| (row.account_id, seen_from(row))).collect())
 }
 
 /// Top-ups by their posted charges.
@@ -132,6 +135,7 @@ struct Row {
     head: Option<String>,
     amount: i64,
     price: Option<String>,
+    cycle: String,
     from_at: i64,
     until_at: Option<i64>,
 }
@@ -162,8 +166,10 @@ impl TryFrom<Row> for GrantRow {
                 service: row.service,
                 charge: row.charge,
                 amount: row.amount,
+                foreign: false,
             },
             tariff: row.tariff,
+            cycle: row.cycle,
         })
     }
 }

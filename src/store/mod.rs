@@ -54,6 +54,7 @@ pub mod keys;
 pub mod leases;
 pub mod ledger;
 pub mod ledger_totals;
+mod line_ground;
 pub mod lineage;
 pub mod mailboxes;
 mod many;

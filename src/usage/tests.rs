@@ -293,6 +293,30 @@ fn a_record_older_than_the_tail_is_found_by_a_refold() {
     assert_eq!(book.hours(&[]), straight.hours(&[]));
 }
 
+#[test]
+fn first_gigawords_of_a_session_that_wrapped_before_its_tail_ask_for_a_refold() {
+    let counters = |octets: u64| Some((octets, octets));
+    // The counters fall from 4.2 GB before the tail, or never.
+    let before = |first: u64| {
+        let rest = (2..40).map(|i| record(RecordKind::Interim, i * 600, Some(i.unsigned_abs() * 600), counters(1_000)));
+        let mut records = vec![record(RecordKind::Interim, 600, Some(600), counters(first))];
+        records.extend(rest);
+        records
+    };
+    let with_gigawords = Record { gigawords: true, ..stop(24_000, 24_000, 5_000_000_000) };
+    let mut wrapped = fold_all(&before(4_200_000_000));
+    assert_eq!((wrapped.states[0].marks() & mark::WRAPPED, wrapped.refolds), (mark::WRAPPED, 0));
+    wrapped.take(&with_gigawords, &FACTS);
+    assert_eq!(wrapped.refolds, 1, "what was read as a wrap was none");
+    let mut straight = before(4_200_000_000);
+    straight.push(with_gigawords.clone());
+    straight.rotate_right(1);
+    assert_eq!(inward(&wrapped), inward(&fold_all(&straight)));
+    let mut level = fold_all(&before(1_000));
+    level.take(&with_gigawords, &FACTS);
+    assert_eq!(level.refolds, 0);
+}
+
 /// Records in every order that a rotation gives, some of them twice.
 fn rotations(records: &[Record]) -> Vec<Vec<Record>> {
     let mut all = Vec::new();

@@ -2,6 +2,7 @@
 //! period rated anew; runs that are killed, and accounts that cannot be rated.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -91,6 +92,50 @@ fn draft_journey(site: &Site) {
     let late = site.lastmile(&["bill", "discard", &batch]);
     assert_eq!(late.status.code(), Some(3), "a closed batch stays");
     daemon.stop();
+}
+
+/// Records that come late all the time keep some session asking to be folded anew, now more of them, now fewer.
+#[test]
+fn run_goes_on_while_sessions_never_cease_to_wait_to_be_folded_anew() {
+    let site = Site::sqlite();
+    site.prepare(CATALOG);
+    let admin = site.key("acme", "admin");
+    let daemon = site.start();
+    let (start, _) = last_period(Timestamp::now());
+    push(&daemon, &admin, 1, &billed(1, start));
+    for number in 1..=3 {
+        crate::thresholds::report(site.radius_port, number, "Start", 0, 0);
+    }
+    wait_for("the sessions are folded", CLAIM, || {
+        (site.json(&["session", "list"]).as_array().map(Vec::len) == Some(3)).then_some(())
+    });
+    daemon.stop();
+
+    let ended = AtomicBool::new(false);
+    let (output, went_on) = std::thread::scope(|scope| {
+        let running = scope.spawn(|| {
+            let output = site.lastmile(&["--json", "bill", "run", "--tenant", "acme", "--cycle", "c15"]);
+            ended.store(true, Ordering::SeqCst);
+            output
+        });
+        let begun = Instant::now();
+        for turn in 0.. {
+            if ended.load(Ordering::SeqCst) || begun.elapsed() > CLAIM {
+                break;
+            }
+            sqlite(&site, &format!("UPDATE session SET refold = id % 3 < {}", 1 + turn % 2));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let went_on = ended.load(Ordering::SeqCst);
+        // Whoever waits still is let go.
+        sqlite(&site, "UPDATE session SET refold = 0");
+        (running.join().expect("no panic"), went_on)
+    });
+    assert!(went_on, "the run waits as long as any session asks");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let closed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(closed["lines"].as_array().is_some_and(|lines| !lines.is_empty()), "{closed:#}");
 }
 
 #[test]
@@ -551,16 +596,20 @@ fn push(daemon: &Daemon, key: &str, number: u32, account: &Value) {
     assert_eq!(answer.status, 201, "{}", answer.body);
 }
 
-fn sqlite(site: &Site, statement: &str) {
+fn sqlite(site: &Site, statement: &str) -> String {
     let file = site.path("lastmile.db").display().to_string();
-    run("sqlite3", "sqlite3", &["-cmd", ".timeout 5000", &file, statement]);
+    let output = run("sqlite3", "sqlite3", &["-cmd", ".timeout 5000", &file, statement]);
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// A statement on whichever database the site has.
-fn sql(site: &Site, statement: &str) {
+pub fn sql(site: &Site, statement: &str) -> String {
     let config = std::fs::read_to_string(&site.config).expect("the configuration");
     match config.lines().find(|line| line.starts_with("url = \"postgres://")).and_then(|line| line.split('"').nth(1)) {
-        Some(url) => drop(run("postgresql-client", "psql", &["-q", "-c", statement, url])),
+        Some(url) => {
+            let output = run("postgresql-client", "psql", &["-q", "-A", "-t", "-c", statement, url]);
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        }
         None => sqlite(site, statement),
     }
 }

@@ -224,6 +224,73 @@ model = "standard"
 unit_amount = "0.10"
 "#;
 
+const SHARING: &str = r#"
+[[plan]]
+id = "bucket"
+service = "internet"
+tariff = "bucket"
+[[plan]]
+id = "small"
+service = "internet"
+tariff = "small"
+[[plan]]
+id = "large"
+service = "internet"
+tariff = "large"
+[[tariff]]
+id = "bucket"
+version = 1
+currency = "USD"
+effective_from = "2020-01-01"
+[[tariff.charge]]
+id = "data"
+type = "usage"
+meter = "octets"
+direction = "sum"
+unit = "MB"
+prepaid = true
+[[tariff.top_up]]
+id = "boost"
+charge = "data"
+amount = "500"
+price = "4.995"
+valid = "2 cycles"
+[[tariff.tax]]
+id = "vat"
+rate = "20"
+[[tariff]]
+id = "small"
+version = 1
+currency = "USD"
+effective_from = "2020-01-01"
+[[tariff.charge]]
+id = "data"
+type = "usage"
+meter = "octets"
+direction = "sum"
+unit = "MB"
+quantize = { to = "1 MB", mode = "up" }
+allowance = { amount = "300", pool = "parent", rollover = { max = "250", expires_cycles = 1 } }
+model = "standard"
+unit_amount = "0.011"
+[[tariff]]
+id = "large"
+version = 1
+currency = "USD"
+effective_from = "2020-01-01"
+[[tariff.charge]]
+id = "data"
+type = "usage"
+meter = "octets"
+direction = "down"
+unit = "MB"
+windows = [ { id = "night", days = "mon-sun", from = "23:30", to = "05:15", weight = "0.5" } ]
+classes = { zero-rated = "0" }
+allowance = { amount = "400", prorate = true, pool = "parent" }
+model = "graduated"
+tiers = [ { up_to = "100", unit_amount = "0.02" }, { unit_amount = "0.01" } ]
+"#;
+
 /// A change of one file and a part of what must be said of it.
 struct Plant {
     file: &'static str,
@@ -371,6 +438,138 @@ fn pack_of_every_kind_of_usage_verifies_without_us_and_one_change_does_not() {
             plant("line.json", "\"calls\": 1", "\"calls\": 2", "destination"),
         ]
     });
+    let audit = site.lastmile(&["--json", "audit", "verify"]);
+    assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+    daemon.stop();
+}
+
+#[test]
+fn pack_of_top_ups_and_of_pools_over_accounts_verifies_without_us_or_names_and_one_change_does_not() {
+    let site = Site::sqlite();
+    site.prepare(&format!("{TENANT}{TARIFFS}{SHARING}"));
+    let key = site.key("acme", "admin");
+    let daemon = site.start();
+    let (start, _) = last_period(Timestamp::now());
+    let before = start - 1.month();
+    put(
+        &daemon,
+        &key,
+        "bucket",
+        &json!({"status": "active", "bill_cycle": "c15", "services": [internet("b1", "bucket", before)]}),
+    );
+    put(
+        &daemon,
+        &key,
+        "head-of-all",
+        &json!({"status": "active", "bill_cycle": "c15", "services": [internet("h-line", "small", before)]}),
+    );
+    for (name, service, plan, from) in
+        [("kid-one", "k-one", "small", before), ("kid-two", "k-two", "large", start + 6.days())]
+    {
+        let account = json!({"status": "active", "bill_cycle": "c15", "parent": "head-of-all",
+            "services": [internet(service, plan, from)]});
+        put(&daemon, &key, name, &account);
+    }
+    // As if all of them had been pushed before the periods began: a parent counts from when it was told.
+    crate::batches::sql(&site, "UPDATE service_history SET from_at = from_at - 8640000000000");
+    let post = |body: Value| {
+        let posted = daemon.api(&key, "POST", "acme/accounts/bucket/charges", Some(&body));
+        assert_eq!(posted.status, 201, "{}", posted.body);
+        posted.json()["id"].as_str().expect("an id").to_owned()
+    };
+    let boost = post(json!({"type": "top_up", "top_up": "boost", "on": before + 20.days()}));
+    post(json!({"type": "top_up", "charge": "data", "grant": "100 MB", "valid": "period", "on": start + 1.day()}));
+    let own_price = post(
+        json!({"type": "top_up", "charge": "data", "grant": "0.1 GB", "amount": "1.00", "quantity": 2, "on": start + 1.day()}),
+    );
+
+    let (at, earlier) = (midnight(start), midnight(before));
+    let mut count = 0;
+    let mut session = |user: &str, class: Option<&str>, from: Timestamp, megabytes: u64| {
+        count += 1;
+        let half = megabytes * MEGABYTE / 2;
+        let reports =
+            [(from, 0, (0, 0)), (from + 1.hour(), 3600, (7, half)), (from + 9.hours(), 9 * 3600, (9, 2 * half + 1))];
+        send(&site, user, &format!("{count}"), class, &reports);
+        count
+    };
+    session("b1", None, earlier + (26 * 24).hours(), 40);
+    session("b1", None, at + 40.hours(), 650);
+    session("k-one", None, earlier + 50.hours(), 100);
+    session("h-line", None, at + 60.hours(), 20);
+    session("k-one", None, at + 70.hours(), 1_100);
+    session("k-two", None, at + 220.hours(), 600);
+    let sent = session("k-two", Some("cdn-1"), at + 250.hours(), 5_000);
+    folded(&site, sent);
+    run(&site, before);
+    let lines = run(&site, start);
+    // What comes late of one of them moves what the others may use.
+    let sent = session("h-line", None, at + 90.hours(), 90);
+    folded(&site, sent);
+    let corrections = run(&site, start);
+    let corrected = of(&corrections, "kid-one", "data")[0];
+    assert_ne!(corrected["amount"], "0.00", "{corrections:#?}");
+
+    for (id, amount) in [(&boost, "5.00"), (&own_price, "2.00")] {
+        let all: Vec<Value> =
+            site.json(&["line", "list", "--tenant", "acme"])["items"].as_array().expect("lines").clone();
+        let line = of(&all, "bucket", id)[0];
+        assert_eq!(line["amount"], amount, "{line:#}");
+        verified(&site, line, |_| {
+            vec![
+                later("posted.json", "\"charge\"", "\"quantity\": ", "\"quantity\": 1", ""),
+                plant("posted.json", "\"on\": \"20", "\"on\": \"19", ""),
+                plant("tariff.toml", "4.99", "4.98", "digest of the tariff"),
+                later("line.json", "\"posting\"", "\"amount\": \"", "\"amount\": \"1", ""),
+            ]
+            .into_iter()
+            .skip(usize::from(*id == boost))
+            .collect()
+        });
+    }
+    let data = of(&lines, "bucket", "data")[0];
+    assert_eq!(data["allowance"]["buckets"].as_array().map(Vec::len), Some(3), "{data:#}");
+    verified(&site, data, |_| {
+        vec![
+            one_more("ledger.csv", "out_octets", DIGEST),
+            plant("pool.json", "\"amount\": 100000000", "\"amount\": 100000001", "top-up ch_"),
+            plant("pool.json", "\"from\": \"20", "\"from\": \"21", "cannot be used in this period"),
+            later("pool.json", "\"granted\"", "\"amount\": \"", "\"amount\": \"1", "what was carried in"),
+            later("line.json", "\"buckets\"", "\"used\": \"", "\"used\": \"1", "what there was"),
+            later("line.json", "\"carry\"", "\"amount\": \"", "\"amount\": \"1", "what is carried on"),
+            plant("line.json", "\"available\": \"", "\"available\": \"1", "all there was"),
+            later("line.json", "\"grants\"", "\"amount\": \"", "\"amount\": \"1", "top-up ch_"),
+        ]
+    });
+    let family = [of(&lines, "kid-one", "data"), of(&lines, "kid-two", "data"), vec![corrected]].concat();
+    for line in family {
+        verified(&site, line, |pack| {
+            let own = line["account"].as_str().expect("an account");
+            let names = [("head-of-all", "h-line"), ("kid-one", "k-one"), ("kid-two", "k-two")];
+            for (name, service) in names.iter().filter(|(name, _)| *name != own) {
+                for file in std::fs::read_dir(pack).expect("the pack") {
+                    let path = file.expect("a file").path();
+                    let text = String::from_utf8_lossy(&std::fs::read(&path).expect("a file")).into_owned();
+                    assert!(!text.contains(name) && !text.contains(service), "{} tells {name}", path.display());
+                }
+            }
+            vec![
+                one_more("ledger.csv", "out_octets", DIGEST),
+                one_more("pool.csv", "out_octets", "digest of the ledger entries of member"),
+                one_more("pool.csv", "sequence", "digest of the ledger entries of member"),
+                plant("tariff-2.toml", "0.01", "0.03", "tariff of member"),
+                later(
+                    "line.json",
+                    "\"members\"",
+                    "\"share\": \"",
+                    "\"share\": \"2",
+                    "billed part of the period of member",
+                ),
+                later("line.json", "\"allowance\": {", "\"used\": \"", "\"used\": \"1", "used here"),
+                later("line.json", "\"before\"", "\"amount\": \"", "\"amount\": \"1", "what was carried in"),
+            ]
+        });
+    }
     let audit = site.lastmile(&["--json", "audit", "verify"]);
     assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
     daemon.stop();

@@ -70,12 +70,43 @@ meter = "data"
 do = ["notify"]
 "#;
 
+/// A plan whose allowance is the service's own, and a second calendar.
+const PLAIN: &str = r#"
+[[bill_cycle]]
+id = "c15"
+anchor_day = 15
+every = "month"
+[[plan]]
+id = "plain"
+service = "internet"
+tariff = "plain"
+radius = { group = "res" }
+[[tariff]]
+id = "plain"
+version = 1
+currency = "USD"
+effective_from = "2020-01-01"
+[[tariff.charge]]
+id = "data"
+type = "usage"
+meter = "octets"
+direction = "sum"
+unit = "GB"
+allowance = { amount = "10" }
+model = "standard"
+unit_amount = "1"
+"#;
+
 fn push(api: &impl Api, key: &str, number: u32, plan: &str, parent: Option<&str>) {
+    push_on(api, key, number, (plan, "c1"), parent);
+}
+
+fn push_on(api: &impl Api, key: &str, number: u32, (plan, cycle): (&str, &str), parent: Option<&str>) {
     // Since the month began, so that no line is of an earlier one.
     let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
     let month = today.first_of_month().to_string();
     let body = json!({
-        "status": "active", "bill_cycle": "c1", "parent": parent,
+        "status": "active", "bill_cycle": cycle, "parent": parent,
         "services": [{
             "id": format!("{number}-1"), "type": "internet", "plan": plan, "billing_from": month,
             "radius": {"username": format!("user{number}@acme"), "password": "pw"}
@@ -330,4 +361,142 @@ fn family(site: Site) {
     assert_eq!((&sums["before"], &sums["difference"]), (&json!("23.00"), &json!("0.00")), "{simulated:#}");
     let again = daemon.api(&key, "POST", "acme/bill-runs", Some(&json!({"cycle": "c1", "period": period}))).json();
     assert_eq!(again["lines"], json!([]), "{again:#}");
+}
+
+#[test]
+fn rest_of_a_top_up_follows_the_account_to_another_cycle_on_sqlite() {
+    mover(Site::sqlite());
+}
+
+#[test]
+fn rest_of_a_top_up_follows_the_account_to_another_cycle_on_postgresql() {
+    mover(Site::postgres());
+}
+
+fn mover(site: Site) {
+    site.prepare(&format!("{CATALOG}{PLAIN}"));
+    let key = site.key("acme", "admin");
+    let daemon = Inside::start(&site);
+    let today = || daemon.clock.now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    // Services begin with their month; what is used is used on three days in a row.
+    push(&daemon, &key, 1, "plain", None);
+    let posted = top_up(&daemon, &key, 1, json!({"charge": "data", "grant": "20 GB"}));
+    assert_eq!(posted.0, 201, "{}", posted.1);
+    let used = |gigabytes: u64, all: &str| {
+        report(site.radius_port, 1, "Start", 0, 0);
+        report(site.radius_port, 1, "Stop", 60, gigabytes * GB);
+        wait_for("it is counted", SOON, || (balance(&daemon, &key, 1)["used"] == all).then_some(()));
+    };
+    let first = today();
+    used(16, "16");
+    daemon.pass_days(1);
+    let document = |cycle: &str| {
+        json!({
+            "status": "active", "bill_cycle": cycle,
+            "services": [{
+                "id": "1-1", "type": "internet", "plan": "plain", "billing_from": first.first_of_month().to_string(),
+                "radius": {"username": "user1@acme", "password": "pw"}
+            }]
+        })
+    };
+    let moved = daemon.api(&key, "PUT", "acme/accounts/1", Some(&document("c15")));
+    assert_eq!(moved.status, 200, "{}", moved.body);
+    daemon.pass_days(1);
+    let last = today();
+    let before = balance(&daemon, &key, 1);
+    assert_eq!((&before["used"], &before["allowance_left"]), (&json!("0"), &json!("30")), "{before:#}");
+    used(30, "30");
+
+    // The period of each cycle is closed when it has ended: 6 of the top-up by the first, so that 14 are left for the other.
+    let start_of = |day: jiff::civil::Date, anchor: i8| {
+        let month = if day.day() >= anchor { day } else { day.first_of_month().yesterday().expect("a day") };
+        jiff::civil::date(month.year(), month.month(), anchor)
+    };
+    daemon.pass_days(40);
+    let run = |cycle: &str, period: jiff::civil::Date| {
+        let order = json!({"cycle": cycle, "period": period.to_string()});
+        let closed = daemon.api(&key, "POST", "acme/bill-runs", Some(&order));
+        assert_eq!(closed.status, 200, "{}", closed.body);
+        closed.json()
+    };
+    let mut of_grant = Vec::new();
+    for (cycle, period, amount, taken) in
+        [("c1", start_of(first, 1), "0.00", "6"), ("c15", start_of(last, 15), "6.00", "14")]
+    {
+        let closed = run(cycle, period);
+        let lines = closed["lines"].as_array().expect("lines");
+        let line = lines.iter().find(|line| line["quantity"] != "0").unwrap_or_else(|| panic!("{closed:#}"));
+        assert_eq!(line["amount"], amount, "{closed:#}");
+        let buckets = line["allowance"]["buckets"].as_array().expect("buckets");
+        let bucket = buckets.iter().find(|bucket| bucket["id"] == posted.1["id"]).expect("the top-up");
+        assert_eq!(bucket["used"], taken, "{line:#}");
+        explained(&site, &closed);
+        of_grant.push(line["id"].as_str().expect("an id").to_owned());
+        assert_eq!(run(cycle, period)["lines"], json!([]), "a repeated run");
+    }
+    for id in of_grant {
+        let pack = site.path(&id);
+        site.json(&["line", "explain", &id, "--pack", &pack.display().to_string()]);
+        let said = std::process::Command::new("python3").args(["-B", "verify.py"]).current_dir(&pack).output();
+        let said = said.expect("python3 runs");
+        let text = String::from_utf8_lossy(&said.stdout);
+        assert!(said.status.success(), "{text}");
+        let elsewhere = text.contains("6 were used on another bill cycle");
+        assert_eq!(elsewhere, text.contains("line of 6.00"), "{text}");
+    }
+}
+
+#[test]
+fn parents_pushed_before_they_were_kept_count_after_the_upgrade_on_sqlite() {
+    upgraded(Site::sqlite());
+}
+
+#[test]
+fn parents_pushed_before_they_were_kept_count_after_the_upgrade_on_postgresql() {
+    upgraded(Site::postgres());
+}
+
+fn upgraded(site: Site) {
+    site.prepare(CATALOG);
+    let key = site.key("acme", "admin");
+    let daemon = site.start();
+    push(&daemon, &key, 1, "family", None);
+    push(&daemon, &key, 2, "family", Some("1"));
+    push(&daemon, &key, 3, "family", Some("O\u{27}Neill \"& Söhne\""));
+    daemon.stop();
+    let facts = || crate::batches::sql(&site, "SELECT detail FROM service_history ORDER BY id");
+    let families =
+        || crate::batches::sql(&site, "SELECT head, account_id FROM account_family ORDER BY head, account_id");
+    let pushed = (facts(), families());
+    // As they were written before the parent was kept in them.
+    for statement in [
+        "DELETE FROM account_family",
+        "UPDATE service_history SET detail = replace(detail, ',\"parent\":\"1\"', '')",
+        r#"UPDATE service_history SET detail = replace(detail, ',"parent":"O''Neill \"& Söhne\""', '')"#,
+        "DELETE FROM _sqlx_migrations WHERE version = 24",
+    ] {
+        crate::batches::sql(&site, statement);
+    }
+    assert!(facts().lines().count() == 3 && !facts().contains("parent") && families().is_empty(), "{}", facts());
+    let lacking = site.json(&["migrate", "--dry-run"]);
+    assert_eq!(lacking["migrations"][0]["version"], json!(24), "{lacking}");
+    site.succeed(&["migrate"]);
+    assert_eq!((facts(), families()), pushed, "as the push of today writes it");
+    let daemon = Inside::start(&site);
+    for (number, parent) in [(2, "1"), (3, "O\u{27}Neill \"& Söhne\"")] {
+        push(&daemon, &key, number, "family", Some(parent));
+    }
+    report(site.radius_port, 2, "Start", 0, 0);
+    report(site.radius_port, 2, "Interim-Update", 60, 23 * GB);
+    wait_for("it is counted", SOON, || (balance(&daemon, &key, 2)["used"] == "23").then_some(()));
+    let item = balance(&daemon, &key, 2);
+    assert_eq!((&item["allowance"], &item["amount"]), (&json!("20"), &json!("3.00")), "its own and its parent's");
+    let (preview, closed) = close(&daemon, &key, 2);
+    assert_eq!(bare(&closed), bare(&preview));
+    let lines = closed["lines"].as_array().expect("lines");
+    let own = lines.iter().find(|line| line["account"] == "2").unwrap_or_else(|| panic!("{closed:#}"));
+    assert_eq!(own["amount"], "3.00", "{own:#}");
+    assert_eq!(explained(&site, &closed), 3);
+    drop(daemon);
+    assert_eq!((facts(), families()), pushed, "the same push again is no change");
 }

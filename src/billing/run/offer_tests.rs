@@ -15,6 +15,7 @@ use crate::account::{
 use crate::billing::calendar::{BillCycle, Every};
 use crate::billing::charges::{PostedCharge, Posting, PostingKind};
 use crate::billing::count::{Census, Member};
+use crate::billing::explain::explain;
 use crate::billing::facts::{CorrectionPolicy, KnownVersion, TariffBook};
 use crate::billing::history::{PlanTariffs, ServiceHistory, billed};
 use crate::billing::tariff::Tariff;
@@ -206,6 +207,10 @@ fn deposit_is_taken_once_untaxed_and_given_back_at_the_end() {
     facts.issued = issued;
     // What was taken comes back, not what the version of today would take.
     assert_eq!(shown(&close(&mut facts, &january)), ["s1 modem 2027-01-01 deposit -50.00"]);
+    for line in &facts.issued {
+        let explained = explain(line, None, &versions()[0].tariff, None, &[], None).expect("recomputed");
+        assert_eq!(explained.differences, Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -21,11 +21,11 @@ fn priced(id: &str, keys: &str) -> String {
     )
 }
 
-fn octets(keys: &str) -> String {
+pub(super) fn octets(keys: &str) -> String {
     format!("meter = \"octets\"\ndirection = \"sum\"\nunit = \"GB\"\nmodel = \"standard\"\nunit_amount = \"1\"\n{keys}")
 }
 
-fn rated_by(period: &str, keys: &str) -> RunContext {
+pub(super) fn rated_by(period: &str, keys: &str) -> RunContext {
     let mut context = context(period);
     Arc::make_mut(&mut context.tariffs)
         .insert("res-100".to_owned(), vec![version(&priced("res-100", keys), "2026-01-01T00:00:00Z")]);
@@ -33,17 +33,17 @@ fn rated_by(period: &str, keys: &str) -> RunContext {
 }
 
 /// So many minutes later: no two runs are made at one moment.
-fn later(mut context: RunContext, minutes: usize) -> RunContext {
+pub(super) fn later(mut context: RunContext, minutes: usize) -> RunContext {
     context.now = Timestamp::from_second(context.now.as_second() + 60 * minutes as i64).expect("in range");
     context
 }
 
-fn of_data(lines: &[StoredLine]) -> Vec<String> {
+pub(super) fn of_data(lines: &[StoredLine]) -> Vec<String> {
     summary(lines).into_iter().filter(|line| line.starts_with("data")).collect()
 }
 
 /// Every line recomputes to itself from the ledger entries up to its watermark.
-fn explained(facts: &AccountFacts, context: &RunContext) -> Vec<String> {
+pub(super) fn explained(facts: &AccountFacts, context: &RunContext) -> Vec<String> {
     explained_of(std::slice::from_ref(facts), context)
 }
 
@@ -111,15 +111,17 @@ fn ground_of(
         id: grant.id.clone(),
         until: grant.until.map(|until| last_period(&context.cycle, until).expect("in range")),
         amount: Ratio(Exact::ratio(i128::from(grant.amount), i128::from(usage.unit_size())).expect("in range")),
+        elsewhere: Ratio::default(),
     };
     PoolGround {
         members: pool.members.iter().map(member).collect(),
         before: newest.and_then(|line: &StoredLine| line.basis.carry.clone()).unwrap_or_default(),
         grants: granted.map(basis).collect(),
+        ..PoolGround::default()
     }
 }
 
-const GB: i64 = 1_000_000_000;
+pub(super) const GB: i64 = 1_000_000_000;
 
 #[test]
 fn line_tells_windows_and_classes_apart_and_recomputes() {
@@ -224,6 +226,99 @@ fn unused_allowance_rolls_over_and_late_usage_moves_it_on() {
     assert_eq!(explained(&facts, &context), Vec::<String>::new());
 }
 
+/// A run whose policy holds corrections below 15.00 back.
+fn held_below_fifteen(period: &str, keys: &str, minutes: usize) -> RunContext {
+    let mut context = later(rated_by(period, &octets(keys)), minutes);
+    context.corrections.min_amount = "15".parse().ok();
+    context
+}
+
+#[test]
+fn correction_that_is_held_back_carries_on_what_was_issued() {
+    let mut facts = facts("2026-08-15T05:00:00Z");
+    facts.services[0].usage =
+        vec![entry(1, "2026-08-20T15:00:00Z", 30 * GB), entry(2, "2026-09-20T15:00:00Z", 140 * GB)];
+    facts.watermark = 2;
+    for period in ["2026-08-15", "2026-09-15"] {
+        close(&mut facts, &held_below_fifteen(period, ROLLOVER, 0));
+    }
+    assert_eq!(total(&facts, "data"), 0, "50 are carried into September, of whose 150 it uses 140");
+    // 80 more in August are 10 beyond its allowance, and nothing is left to carry.
+    facts.services[0].usage.push(entry(3, "2026-08-21T15:00:00Z", 80 * GB));
+    facts.watermark = 3;
+    let context = held_below_fifteen("2026-09-15", ROLLOVER, 1);
+    let found = super::lines(&facts, &context).expect("rated");
+    let held: Vec<(String, i64)> = found.held.iter().map(|held| (held.key.charge.clone(), held.amount.minor)).collect();
+    assert_eq!((of_data(&found.lines), held), (Vec::new(), vec![("data".to_owned(), 1_000)]));
+}
+
+#[test]
+fn held_correction_of_one_of_several_moves_what_is_carried_once_and_for_all() {
+    let keys = ROLLOVER.replace("rollover", "pool = \"account\", rollover");
+    let mut facts = facts("2026-08-15T05:00:00Z");
+    with_second_service(&mut facts);
+    facts.services[0].usage =
+        vec![entry(1, "2026-08-20T15:00:00Z", 30 * GB), entry(2, "2026-09-20T15:00:00Z", 240 * GB)];
+    facts.watermark = 2;
+    for period in ["2026-08-15", "2026-09-15"] {
+        close(&mut facts, &held_below_fifteen(period, &keys, 0));
+    }
+    assert_eq!(total(&facts, "data"), 0, "50 are carried into September, of whose 250 it uses 240");
+    // 180 more in August: all 200 are used, and 10 beyond. The correction of service 1 is held; the line of service 2 tells
+    // that nothing is left to carry.
+    facts.services[0].usage.push(entry(3, "2026-08-21T15:00:00Z", 180 * GB));
+    facts.watermark = 3;
+    let context = held_below_fifteen("2026-09-15", &keys, 1);
+    let found = super::lines(&facts, &context).expect("rated");
+    assert_eq!(
+        of_data(&found.lines),
+        [
+            "data 2026-09-15 adjustment 0 40.00",
+            "data 2026-08-15 adjustment 0 0.00",
+            "data 2026-09-15 adjustment 0 0.00"
+        ],
+        "{:?}",
+        found.held
+    );
+    facts.issued.extend(found.lines);
+    assert_eq!(of_data(&run(&facts, &context)), Vec::<String>::new(), "a repeated run");
+    assert_eq!(explained(&facts, &context), Vec::<String>::new());
+}
+
+#[test]
+fn small_corrections_that_are_worth_a_line_together_carry_on_what_they_say() {
+    let two = format!("{}\n[[charge]]\nid = \"more\"\ntype = \"usage\"\n{}", octets(ROLLOVER), octets(""));
+    let held = |period: &str, minutes: usize| {
+        let mut context = later(rated_by(period, &two), minutes);
+        context.corrections.min_amount = "15".parse().ok();
+        context
+    };
+    let mut facts = facts("2026-08-15T05:00:00Z");
+    facts.services[0].usage =
+        vec![entry(1, "2026-08-20T15:00:00Z", 95 * GB), entry(2, "2026-09-20T15:00:00Z", 104 * GB)];
+    facts.watermark = 2;
+    for period in ["2026-08-15", "2026-09-15"] {
+        close(&mut facts, &held(period, 0));
+    }
+    // 8 more in August: 3 of `data` and 8 of `more` are small, and together too; 14 more are not, and 4 that were carried
+    // into September are to be paid there, which by itself is small.
+    facts.services[0].usage.push(entry(3, "2026-08-21T15:00:00Z", 8 * GB));
+    facts.watermark = 3;
+    assert_eq!(run(&facts, &held("2026-09-15", 1)), []);
+    facts.services[0].usage.push(entry(4, "2026-08-21T15:00:00Z", 6 * GB));
+    facts.watermark = 4;
+    let lines = summary(&close(&mut facts, &held("2026-09-15", 1)));
+    assert_eq!(
+        lines,
+        [
+            "data 2026-08-15 adjustment 14 9.00",
+            "more 2026-08-15 adjustment 14 14.00",
+            "data 2026-09-15 adjustment 0 4.00"
+        ]
+    );
+    assert_eq!(summary(&run(&facts, &held("2026-09-15", 1))), Vec::<String>::new(), "a repeated run");
+}
+
 /// The sums of a service's periods, as the store keeps them.
 fn sums_of(entries: &[UsageEntry], context: &RunContext) -> BTreeMap<Timestamp, PeriodSum> {
     let mut sums: BTreeMap<Timestamp, PeriodSum> = BTreeMap::new();
@@ -322,6 +417,33 @@ fn run_of_an_older_period_leaves_the_later_ones_alone_and_loses_nothing_of_them(
         assert_eq!(looked_at_everywhere(&facts), 2, "the later period has not been looked at since");
         assert_eq!(of_data(&close(&mut facts, &newer)), ["data 2026-10-15 adjustment 1 1.00"]);
         assert_eq!(looked_at_everywhere(&facts), 4);
+    }
+}
+
+#[test]
+fn run_of_an_older_period_moves_what_is_carried_and_the_next_run_of_a_later_one_corrects_it() {
+    for keep_unchanged in [false, true] {
+        let mut facts = facts("2026-08-15T05:00:00Z");
+        facts.unchanged_since = keep_unchanged.then_some(at("2026-08-15T05:00:00Z"));
+        facts.services[0].usage =
+            vec![entry(1, "2026-08-20T15:00:00Z", 30 * GB), entry(2, "2026-09-20T15:00:00Z", 140 * GB)];
+        facts.watermark = 2;
+        for period in ["2026-08-15", "2026-09-15", "2026-10-15"] {
+            close(&mut facts, &rated_by(period, &octets(ROLLOVER)));
+        }
+        facts.services[0].usage.push(entry(3, "2026-08-21T15:00:00Z", 60 * GB));
+        facts.watermark = 3;
+        let older = close(&mut facts, &later(rated_by("2026-08-15", &octets(ROLLOVER)), 200_000));
+        assert_eq!(of_data(&older), ["data 2026-08-15 adjustment 60 0.00"]);
+        // 10 were left of August, and September has used 140.
+        let context = later(rated_by("2026-10-15", &octets(ROLLOVER)), 200_000);
+        assert_eq!(
+            of_data(&close(&mut facts, &context)),
+            ["data 2026-09-15 adjustment 0 30.00", "data 2026-10-15 adjustment 0 0.00"],
+            "{keep_unchanged}"
+        );
+        assert_eq!(of_data(&run(&facts, &context)), Vec::<String>::new());
+        assert_eq!(explained(&facts, &context), Vec::<String>::new());
     }
 }
 
@@ -427,7 +549,7 @@ fn peak_is_the_percentile_of_the_billed_time() {
     assert_eq!(of_data(&run(&facts, &context)), ["data 2026-10-15 usage 0 0.00"]);
 }
 
-fn grant(id: &str, gigabytes: i64, from: &str, until: Option<&str>) -> Grant {
+pub(super) fn grant(id: &str, gigabytes: i64, from: &str, until: Option<&str>) -> Grant {
     Grant {
         id: id.to_owned(),
         pool: Pool::Service,
@@ -437,6 +559,7 @@ fn grant(id: &str, gigabytes: i64, from: &str, until: Option<&str>) -> Grant {
         amount: gigabytes * GB,
         from: at(from),
         until: until.map(at),
+        foreign: false,
     }
 }
 

@@ -288,6 +288,27 @@ fn new_version_splits_the_running_period() {
 }
 
 #[test]
+fn version_for_the_next_period_leaves_the_running_one_and_counts_in_all_after_it() {
+    let second = TARIFF.replace("version = 1", "version = 2\napply = \"next_period\"").replace("49.95", "59.95");
+    let second = version(&second.replace("2026-01-01", "2026-11-01"), "2026-10-20T00:00:00Z");
+    let known = |period: &str| {
+        let mut context = context(period);
+        Arc::make_mut(&mut context.tariffs).get_mut("res-100").expect("the tariff").push(second.clone());
+        context
+    };
+    let mut facts = facts("2026-10-15T05:00:00Z");
+    let access = |lines: Vec<StoredLine>| {
+        let lines = summary(&lines).into_iter();
+        lines.filter(|line| line.starts_with("access")).collect::<Vec<String>>()
+    };
+    assert_eq!(
+        access(close(&mut facts, &known("2026-10-15"))),
+        ["access 2026-10-15 recurring 1 49.95", "access 2026-11-15 recurring 1 59.95"]
+    );
+    assert_eq!(access(close(&mut facts, &known("2026-11-15"))), ["access 2026-12-15 recurring 1 59.95"]);
+}
+
+#[test]
 fn nothing_is_billed_further_back_than_the_backdate_limit() {
     let mut context = context("2026-10-15");
     context.backdate_days = 40;

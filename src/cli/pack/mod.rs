@@ -4,10 +4,12 @@
 //! In: a line, its tariff, its ledger entries and its records. Out: a folder that must not be there yet or be empty. The
 //! files: `index.html` (to read), `line.json`, `before.json`, `tariff.toml`, `ledger.csv`, `records.jsonl`, `records.bin`,
 //! `explain.json`, `verify.py`, `manifest.sha256`; and where the line has it: `counted.csv` (whom a count counted),
-//! `posted.json` (the row of a posted charge; `posting.json` is the text of its digest when it names no tariff) and
-//! `allowance.json` (the figures of a shared allowance).
+//! `posted.json` (the row of a posted charge; `posting.json` is the text of its digest when it names no tariff),
+//! `allowance.json` (the figures of an allowance that an account's services or periods share), `pool.json` and `pool.csv` (what
+//! one with top-ups, or over several accounts, was computed from) and the tariffs of those that share it, `tariff-2.toml` and on.
 
 mod page;
+mod pool;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,6 +23,7 @@ use super::replayed::{self, FromJournal};
 use crate::billing::charges::POSTED;
 use crate::billing::count::CountList;
 use crate::billing::explain::Explanation;
+use crate::billing::tariff::Tariff;
 use crate::store::charges::{self, PostedRow};
 use crate::store::ledger::LedgerEntry;
 use crate::store::rating::LineGround;
@@ -38,7 +41,7 @@ pub struct Pack<'p> {
 /// Writes the pack; gives the names of its files.
 ///
 /// **Errors**: the folder has something in it, or cannot be written.
-pub fn write(folder: &Path, pack: &Pack<'_>) -> Result<Vec<&'static str>, CliError> {
+pub fn write(folder: &Path, pack: &Pack<'_>) -> Result<Vec<String>, CliError> {
     let unwritable = |error: std::io::Error| CliError::failed(format!("{}: {error}", folder.display()));
     fs::create_dir_all(folder).map_err(unwritable)?;
     if fs::read_dir(folder)?.next().is_some() {
@@ -46,11 +49,15 @@ pub fn write(folder: &Path, pack: &Pack<'_>) -> Result<Vec<&'static str>, CliErr
     }
     let (records, packets) = records(pack);
     let ground = pack.ground;
+    let names = pool::Pseudonyms::of(ground);
+    let explanation = &names.explanation(pack.explanation);
+    let pack = &Pack { explanation, ..*pack };
+    let mut tariffs = Tariffs { files: vec![(price_file(pack).to_owned(), ground.tariff.clone())] };
+    let shared = pool::told(ground).map(|told| (pool::document(told, &mut tariffs), pool::entries(told)));
     let mut files: Vec<(&str, Vec<u8>)> = vec![
         ("index.html", page::page(pack).into_bytes()),
-        ("line.json", pretty(&json!(ground.stored))?),
-        ("before.json", pretty(&json!(ground.before))?),
-        (price_file(pack), ground.tariff.document.clone().into_bytes()),
+        ("line.json", pretty(&json!(names.line(&ground.stored)))?),
+        ("before.json", pretty(&json!(ground.before.as_ref().map(|line| names.line(line))))?),
         ("ledger.csv", ledger(pack)?.into_bytes()),
         ("records.jsonl", records.into_bytes()),
         ("records.bin", packets),
@@ -63,9 +70,15 @@ pub fn write(folder: &Path, pack: &Pack<'_>) -> Result<Vec<&'static str>, CliErr
     if let Some(row) = &ground.posted {
         files.push(("posted.json", pretty(&posted(row))?));
     }
-    if let Some(figures) = &ground.shared {
-        files.push(("allowance.json", pretty(&json!(figures))?));
+    match (shared, &ground.shared) {
+        (Some((document, entries)), _) => {
+            files.push(("pool.json", pretty(&document)?));
+            files.push(("pool.csv", entries?.into_bytes()));
+        }
+        (None, Some(figures)) => files.push(("allowance.json", pretty(&json!(figures))?)),
+        (None, None) => {}
     }
+    files.extend(tariffs.files.iter().map(|(name, tariff)| (name.as_str(), tariff.document.clone().into_bytes())));
     let mut manifest = String::new();
     for (name, octets) in &files {
         writeln!(manifest, "{}  {name}", hex(Sha256::digest(octets))).expect("a text takes any text");
@@ -77,7 +90,24 @@ pub fn write(folder: &Path, pack: &Pack<'_>) -> Result<Vec<&'static str>, CliErr
         files.iter().for_each(|(name, _)| drop(fs::remove_file(folder.join(name))));
         return Err(unwritable(error));
     }
-    Ok(files.iter().map(|(name, _)| *name).collect())
+    Ok(files.iter().map(|(name, _)| (*name).to_owned()).collect())
+}
+
+/// The tariffs of a pack with their files; the line's own is the first.
+struct Tariffs {
+    files: Vec<(String, Tariff)>,
+}
+
+impl Tariffs {
+    fn file(&mut self, tariff: &Tariff) -> String {
+        let same = |known: &&(String, Tariff)| known.1.document == tariff.document;
+        if let Some((name, _)) = self.files.iter().find(same) {
+            return name.clone();
+        }
+        let name = format!("tariff-{}.toml", self.files.len() + 1);
+        self.files.push((name.clone(), tariff.clone()));
+        name
+    }
 }
 
 fn explained(pack: &Pack<'_>) -> Value {

@@ -128,6 +128,9 @@ fn verdict(pack: &Pack<'_>) -> String {
 }
 
 fn shared(pack: &Pack<'_>) -> String {
+    if super::pool::told(pack.ground).is_some() {
+        return pooled(pack);
+    }
     let Some(figures) = &pack.ground.shared else { return String::new() };
     let mut rows = String::new();
     for member in &figures.members {
@@ -149,6 +152,40 @@ fn shared(pack: &Pack<'_>) -> String {
         "<h2>The shared allowance</h2>\n<p>From earlier periods: {}.{note}</p>\n<table>\n<tr><th>service<th>line\
          <th>own<th>asked for<th>used\n{rows}</table>\n",
         if carried.is_empty() { "nothing".to_owned() } else { carried.join(" and ") }
+    )
+}
+
+/// An allowance with top-ups, or over several accounts, as it was computed anew.
+fn pooled(pack: &Pack<'_>) -> String {
+    let Some(shared) = &pack.explanation.shared else { return String::new() };
+    let (mut rows, mut top_ups) = (String::new(), String::new());
+    for member in &shared.members {
+        rows.push_str(&format!(
+            "<tr><td>{}<td>{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}\n",
+            text(&member.account),
+            text(&member.service),
+            text(&member.own),
+            text(&member.quantity),
+            text(&member.used)
+        ));
+    }
+    for top_up in &shared.top_ups {
+        top_ups.push_str(&format!(
+            "<tr><td>{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}\n",
+            text(&top_up.id),
+            text(&top_up.amount),
+            text(&top_up.left_before),
+            text(&top_up.used)
+        ));
+    }
+    if !top_ups.is_empty() {
+        top_ups = format!("<table>\n<tr><th>top-up<th>granted<th>left before<th>used\n{top_ups}</table>\n");
+    }
+    format!(
+        "<h2>The shared allowance</h2>\n<p>From earlier periods: {}. All there was: {}. Other accounts are numbered here.</p>\n\
+         <table>\n<tr><th>account<th>service<th>own<th>asked for<th>used\n{rows}</table>\n{top_ups}",
+        text(&shared.carried_in),
+        text(&shared.available)
     )
 }
 
@@ -257,6 +294,8 @@ alone.</p>\n\
 <tr><td>ledger.csv<td>the ledger entries; up is from the subscriber; instants are UTC\n\
 <tr><td>allowance.json, counted.csv, posted.json<td>where the line has them: the shared allowance, whom it counted, what was\n\
 posted by hand\n\
+<tr><td>pool.json, pool.csv, tariff-2.toml<td>where top-ups or other accounts share the allowance: the top-ups, what was\n\
+carried in, and the ledger entries and tariffs of the others, whose names are numbers\n\
 <tr><td>records.jsonl, records.bin<td>the records: as they were read, and the RADIUS packets octet for octet (passwords blanked)\n\
 <tr><td>explain.json<td>the whole computation, and which records made which entry\n\
 </table>\n</html>\n";

@@ -21,15 +21,16 @@ What is checked, in this order; the first thing that does not hold ends the prog
     charge has windows, classes or quantized days, each part of it apart. Calls: each whole where it began, by the longest
     prefix of the number called. Peaks: the slot of five minutes that 95 % of the slots do not exceed.
  6. The billed part of the period, from the billed time.
- 7. The amount, in exact fractions: quantity / unit -> quantized -> less the allowance (shared ones from allowance.json) ->
-    whole blocks -> tiers, packages or percent -> discounts -> maximum -> minimum; a recurring amount is
-    amount * times * part of the period. Rounded once. The line's amount is this, less what earlier lines of the same item
-    have charged (before.json).
+ 7. The amount, in exact fractions: quantity / unit -> quantized -> less the allowance (shared ones from allowance.json; with
+    top-ups or over several accounts from pool.json, pool.csv and the tariffs of those that share it) -> whole blocks ->
+    tiers, packages or percent -> discounts -> maximum -> minimum; a recurring amount is amount * times * part of the period.
+    Rounded once. The line's amount is this, less what earlier lines of the same item have charged (before.json).
  8. Taxes of the rounded amount, each rounded, less those of the earlier lines.
  9. The records: records.bin holds every RADIUS packet as it was received; records.jsonl tells where it stands, its SHA-256
     and what was read from it. The octets of a session in the ledger are not more than its counters rose.
 
-What the pack cannot prove is said: which time was billed, how many pieces, which promotions and exemptions the account had.
+What the pack cannot prove is said: which time was billed, how many pieces, which promotions and exemptions the account had,
+what of a top-up periods of another bill cycle had used. Other accounts are numbered, never named.
 Exit code 2: the tariff has terms that this program does not compute; nothing is said of the amount then.
 """
 import csv, hashlib, json, math, pathlib, sys, tomllib
@@ -42,6 +43,7 @@ FOLDER = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file_
 UNITS = {"octet": 1, "MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30, "s": 1, "min": 60, "h": 3600, "session": 1,
          "bps": 1, "kbps": 10**3, "Mbps": 10**6, "Gbps": 10**9}
 SLOT_SECONDS = 300
+DIGEST = "digest of the ledger entries"
 DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 MODEL = {"model", "tiers", "unit_amount", "package_size", "package_amount", "free_units", "rate", "fixed_amount", "block",
          "charge_flat_at_zero", "minimum", "maximum"}
@@ -51,7 +53,7 @@ TERMS = {
     "one_off": {"amount"},
     "deposit": {"amount"},
     "usage": MODEL | {"meter", "direction", "unit", "quantize", "allowance", "windows", "classes", "proration", "rates",
-                      "increments"},
+                      "increments", "prepaid"},
     "count": MODEL | {"count", "rule", "day", "service_types", "plans", "statuses"},
     "charge": {"id", "type", "tax_category", "jurisdiction"},
     "quantize": {"to", "mode", "level"},
@@ -80,7 +82,7 @@ def main():
     if before:
         check("the item of the line before", line_id(line, basis, basis["revision"] - 1), before["line"]["id"])
     tariff, charge = the_price(line, basis)
-    know_every_term(tariff, charge, basis)
+    know_every_term(tariff, charge)
     coverage = [(micros(a), micros(b)) for a, b in basis["coverage"]]
     entries = the_ledger(line, basis, charge, coverage) if line["usage"] else []
     measured = the_quantity(line, basis, charge, coverage, entries)
@@ -88,7 +90,7 @@ def main():
     check("usage by class, window and destination", line.get("parts", []), [shape_of(part) for part in measured.parts])
     share = the_share(line, charge, coverage)
     check("billed part of the period", Fraction(basis["share"]), share)
-    steps, tiers, quantity, allowance_used, scale = the_model(line, basis, charge, measured, share)
+    steps, tiers, quantity, allowance_used, scale = the_model(line, basis, charge, measured, share, entries)
     the_discounts(line, basis, tariff, steps, tiers, scale)
     the_limits(charge, steps, tiers, scale if coverage else Fraction(0))
     taxes, all_taxes = the_taxes(line, basis, tariff, charge)
@@ -147,7 +149,10 @@ def the_price(line, basis):
         return tariff, charge or fail(f"the tariff has no charge {line['charge']}")
     row, posting = load("posted.json"), basis["posted"]["posting"]
     check("the posted charge", line["charge"], row["id"])
-    check("what was posted", row["charge"], posting)
+    # What a top-up is for, and what it costs where the posting does not say, is its service's tariff's to say.
+    left_out = {"service", "tariff", "charge", "amount"} if posting["type"] == "top_up" else set()
+    without = lambda terms: {name: term for name, term in terms.items() if name not in left_out}
+    check("what was posted", without(row["charge"]), without(posting))
     check("pieces", posting.get("quantity", 1), basis["times"])
     day = local(micros(basis["coverage"][0][0]), line).date().isoformat() if basis["coverage"] else row["on"]
     check("the day it is for", row["on"], day)
@@ -162,6 +167,12 @@ def the_price(line, basis):
         check("digest of the tariff", line["tariff"]["digest"], hashlib.sha256(text).hexdigest())
         tariff = tomllib.loads(text.decode())
         named = next((charge for charge in tariff["charge"] if charge["id"] == posting.get("charge")), {})
+        if posting.get("top_up"):
+            named = next((one for one in tariff.get("top_up", []) if one["id"] == posting["top_up"]), {})
+            check("what the top-up is for", named.get("charge"), posting["charge"])
+        if posting["type"] == "top_up":
+            price = row["charge"].get("amount") or named.get("price") or fail("the top-up has no price")
+            check("price of the top-up", Fraction(price), Fraction(posting["amount"]))
     amount = posting.get("amount") or named.get("amount") or fail("the posted charge has no amount")
     kind = "deposit" if posting["type"].startswith("deposit") else "one_off"
     sign = "-" if posting["type"] in ("credit", "deposit_return") else ""
@@ -171,7 +182,7 @@ def the_price(line, basis):
     return {"rounding": tariff.get("rounding", {}), "tax": taxes}, {"id": line["charge"], "type": kind, "amount": sign + amount}
 
 
-def know_every_term(tariff, charge, basis):
+def know_every_term(tariff, charge):
     unknown = [f"charge {term}" for term in set(charge) - TERMS["charge"] - TERMS.get(charge["type"], set())]
     tables = [(name, charge[name]) for name in ("quantize", "block", "allowance") if name in charge]
     tables += [(name, row) for name in ("windows", "rates", "tiers") for row in charge.get(name, [])]
@@ -181,8 +192,6 @@ def know_every_term(tariff, charge, basis):
     tables += [("rounding", tariff.get("rounding", {}))]
     unknown += [f"{name} {term}" for name, table in tables for term in set(table) - TERMS[name]]
     unknown += [f"type {charge['type']}"] if charge["type"] not in TERMS else []
-    unknown += ["allowance shared by several accounts"] if charge.get("allowance", {}).get("pool") == "parent" else []
-    unknown += ["top-ups"] if (basis.get("pool") or {}).get("grants") else []
     if unknown:
         print("this program does not compute these terms of the tariff:", ", ".join(sorted(unknown)))
         sys.exit(2)
@@ -200,7 +209,13 @@ def the_ledger(line, basis, charge, coverage):
         if any(inside(entry, a, b) for a, b in coverage) and (meter != "calls" or entry.called):
             entries.append(entry)
     entries.sort(key=lambda entry: entry.sequence)
-    first, lanes = hashlib.sha256(), [0] * 8
+    check("ledger entries", line["usage"]["records"], len(entries))
+    check(DIGEST, line["usage"]["digest"], digest_of(charge, basis.get("engine", 1), entries))
+    return entries
+
+
+def digest_of(charge, engine, entries):
+    meter, first, lanes = charge["meter"], hashlib.sha256(), [0] * 8
     by_session = charge.get("quantize", {}).get("level") == "session"
     for entry in entries:
         session = entry.session if by_session else 0
@@ -213,10 +228,7 @@ def the_ledger(line, basis, charge, coverage):
             numbers[0] ^= int.from_bytes(hashlib.sha256(words).digest()[:8], "big", signed=True)
         of_entry = hashlib.sha256(packed(numbers)).digest()
         lanes = [lane + int.from_bytes(of_entry[at:at + 4], "big") for lane, at in zip(lanes, range(0, 32, 4))]
-    check("ledger entries", line["usage"]["records"], len(entries))
-    found = first if basis.get("engine", 1) == 1 else hashlib.sha256(packed([len(entries), *lanes]))
-    check("digest of the ledger entries", line["usage"]["digest"], found.hexdigest())
-    return entries
+    return (first if engine == 1 else hashlib.sha256(packed([len(entries), *lanes]))).hexdigest()
 
 
 def the_quantity(line, basis, charge, coverage, entries):
@@ -500,7 +512,7 @@ def the_share(line, charge, coverage):
     return Fraction(sum(days(a, b) for a, b in coverage), length)
 
 
-def the_model(line, basis, charge, measured, share):
+def the_model(line, basis, charge, measured, share, entries):
     """Steps (kind, amount), tiers (quantity, unit amount, flat amount), quantity, what the allowance holds of it, and the scale
     of what follows the billed part of the period."""
     if not basis["coverage"]:
@@ -513,10 +525,8 @@ def the_model(line, basis, charge, measured, share):
         add(steps, "proration", full * scale - full)
         return steps, [], measured.quantity, Fraction(0), scale
     scale = share if charge["type"] == "usage" and charge.get("proration") == "tiers" else Fraction(1)
-    quantity = measured.quantity
-    if charge.get("quantize", {}).get("level", "cycle") == "cycle" and "quantize" in charge:
-        quantity = in_steps(charge["quantize"], unit_of(charge), quantity)
-    allowance_used = min(the_allowance(line, basis, charge, quantity, share), quantity)
+    quantity = quantized(charge, measured.quantity)
+    allowance_used = min(the_allowance(line, basis, charge, quantity, share, entries), quantity)
     beyond = quantity - allowance_used
     if "block" in charge:
         size = Fraction(charge["block"]["size"])
@@ -537,10 +547,23 @@ def price_of_one(line, basis, charge):
     return amount
 
 
-def the_allowance(line, basis, charge, quantity, share):
-    """What the price includes. Further kinds of it (a bucket that was bought ahead) belong here, before blocks and tiers."""
+def quantized(charge, quantity):
+    if charge.get("quantize", {}).get("level", "cycle") == "cycle" and "quantize" in charge:
+        return in_steps(charge["quantize"], unit_of(charge), quantity)
+    return quantity
+
+
+def own_allowance(charge, share):
     terms = charge.get("allowance", {})
-    own = Fraction(terms.get("amount", "0")) * (share if terms.get("prorate") else 1)
+    return Fraction(terms.get("amount", "0")) * (share if terms.get("prorate") else 1)
+
+
+def the_allowance(line, basis, charge, quantity, share, entries):
+    """What the price includes."""
+    terms, own, pool = charge.get("allowance", {}), own_allowance(charge, share), basis.get("pool")
+    others = pool and any(member.get("account") for member in pool.get("members", []))
+    if pool and (pool.get("grants") or others or charge.get("prepaid") or terms.get("pool") == "parent"):
+        return the_pool(line, basis, charge, (own, quantity), entries)
     if terms.get("pool", "service") == "service" and "rollover" not in terms:
         return own
     check("own allowance of the line", line["allowance"]["own"], decimal(own))
@@ -565,23 +588,170 @@ def the_allowance(line, basis, charge, quantity, share):
     return granted
 
 
+def the_pool(line, basis, charge, mine, entries):
+    """An allowance with top-ups, or of several accounts, from the ledger entries of all that share it."""
+    pool, told, shape, granted = basis["pool"], load("pool.json"), line["allowance"], Fraction(basis["granted"])
+    check("what was carried in", carried_as(reaching(told["before"], pool)), carried_as(reaching(pool["before"], pool)))
+    top_ups = the_top_ups(line, charge, pool, {grant["id"]: grant for grant in told["grants"]})
+    members, rollover = [mine], charge.get("allowance", {}).get("rollover")
+    if pool.get("members"):
+        members, rollover = the_members(line, charge, pool, told["members"], mine)
+    used, buckets, carried_in, left, granted_left = poured(members, rollover, pool["period"], pool["before"], top_ups)
+    available, wanted = sum((bucket[2] for bucket in buckets), Fraction(0)), sum((asked for _, asked in members), Fraction(0))
+    check("own allowance of the line", shape["own"], decimal(mine[0]))
+    check("allowance from earlier periods", shape["carried_in"], decimal(carried_in))
+    check("all there was", shape["available"], decimal(available))
+    check("what is left of it", shape["left"], decimal(available - min(available, wanted)))
+    check("of the shared allowance used here", granted, used[pool.get("place", 0)])
+    check("of the shared allowance used here, on the line", shape["used"], decimal(granted))
+    if "carried_on" in shape:
+        check("allowance carried on", shape["carried_on"], decimal(sum((amount for _, amount in left), Fraction(0))))
+        kinds = {"carried": "carried", "own": "included"}
+        found = [(kinds.get(name, "top_up"), None if name in kinds else name, decimal(amount), decimal(taken))
+                 for name, _, amount, taken in buckets if name not in kinds or amount]
+        check("what there was, in its order", buckets_of(shape), found)
+        carry = {"period": pool["period"], "left": [{"until": until, "amount": amount} for until, amount in left],
+                 "granted": [{"id": name, "amount": rest} for name, rest in granted_left]}
+        check("what is carried on", carried_as(basis["carry"]), carried_as(carry))
+    return granted
+
+
+def buckets_of(shape):
+    return [(one["kind"], one.get("id"), one["quantity"], one["used"]) for one in shape.get("buckets", [])]
+
+
+def the_top_ups(line, charge, pool, stored):
+    """The top-ups of the period as (id, last period, amount, what other cycles had of it), after they were found to be those that
+    were posted."""
+    start, end, found, instants = micros(line["period"]["start"]), micros(line["period"]["end"]), [], []
+    for grant in pool.get("grants", []):
+        name, until = grant["id"], grant.get("until")
+        row = stored.get(name) or fail(f"the top-up {name} is not in the pack")
+        check(f"top-up {name}", Fraction(grant["amount"]), Fraction(row["amount"], UNITS[unit_of(charge)]))
+        ends = None if row["until"] is None else micros(row["until"])
+        if micros(row["from"]) >= end or ends is not None and ends <= start:
+            fail(f"the top-up {name} cannot be used in this period")
+        check_quietly(f"end of the top-up {name}", (until is None, until is not None and until > pool["period"]),
+                      (ends is None, ends is not None and ends > end))
+        elsewhere = Fraction(grant.get("elsewhere", "0"))
+        if elsewhere:
+            print(f"--  of the top-up {name} {decimal(elsewhere)} were used on another bill cycle, as the line says")
+        instants += [] if ends is None else [(until, ends)]
+        found.append((name, math.inf if until is None else until, Fraction(grant["amount"]), elsewhere))
+    instants.sort()
+    for (one, ends), (other, later) in zip(instants, instants[1:]):
+        if one < other and later <= ends:
+            fail("the top-ups do not expire in the order that the line says")
+    return found
+
+
+def the_members(line, charge, pool, told, mine):
+    """What each that shares the allowance has of its own and asks for, and how what is left is carried on."""
+    rows, members, rollover = {}, [], None
+    for row in csv.DictReader(read("pool.csv").decode().splitlines()):
+        numbers = [int(row[name]) for name in ("sequence", "from_us", "until_us", "in_octets", "out_octets", "seconds", "sessions")]
+        entry = Entry(*numbers, int(row["session_id"]), row["class"], "", (row["member"], row["session_id"]))
+        rows.setdefault(int(row["member"]), []).append(entry)
+    check("members of the allowance", len(pool["members"]), len(told))
+    for place, (member, known) in enumerate(zip(pool["members"], told)):
+        text, name = read(known["tariff"]), f"member {place + 1}"
+        tariff = tomllib.loads(text.decode())
+        check_quietly(f"tariff of {name}", (member["tariff"], member["version"]), (tariff["id"], tariff["version"]))
+        terms = next((one for one in tariff["charge"] if one["id"] == line["charge"]), None)
+        know_every_term(tariff, terms or fail(f"{known['tariff']} has no charge {line['charge']}"))
+        rollover = terms.get("allowance", {}).get("rollover", rollover)
+        coverage = [(micros(a), micros(b)) for a, b in member["coverage"]]
+        if not coverage:
+            members.append((Fraction(0), Fraction(0)))
+            continue
+        share = the_share(line, terms, coverage)
+        check(f"billed part of the period of {name}", Fraction(member["share"]), share)
+        if place == pool.get("place", 0):
+            check_quietly("own allowance among the members", mine[0], own_allowance(terms, share))
+            members.append(mine)
+            continue
+        touches = lambda entry, until, spans: entry.sequence <= until and any(inside(entry, a, b) for a, b in spans)
+        of_member = sorted(rows.get(place, []), key=lambda entry: entry.sequence)
+        said = known["line"]
+        if said is None:
+            print(f"--  no line tells of {name}: its ledger entries are taken as they are in the pack")
+        else:
+            check(f"tariff of {name}, by its line {said['id']}", said["tariff_digest"], hashlib.sha256(text).hexdigest())
+            billed = [(micros(a), micros(b)) for a, b in said["coverage"]]
+            seen = [entry for entry in of_member if touches(entry, said["watermark"], billed)]
+            check(f"{DIGEST} of {name}, by its line", said["digest"], digest_of(terms, said["engine"], seen))
+        counted_in = [entry for entry in of_member if touches(entry, member["watermark"], coverage)]
+        members.append((own_allowance(terms, share), quantized(terms, metered(line, terms, coverage, counted_in).quantity)))
+    return members, rollover
+
+
+def poured(members, rollover, period, before, top_ups):
+    """Buckets as [name, last period, amount, used] in the order in which they are used up: those that expire first; of those that
+    expire together what was carried, the period's own, then the top-ups as they came."""
+    left = carried_into(before["left"], rollover, period)
+    carried_in, fresh = sum((amount for _, amount in left), Fraction(0)), sum((own for own, _ in members), Fraction(0))
+    buckets = [["carried", until, amount, Fraction(0)] for until, amount in left]
+    buckets.append(["own", period + (rollover.get("expires_cycles", 1) if rollover else 0), fresh, Fraction(0)])
+    known = {one["id"]: Fraction(one["amount"]) + Fraction(one.get("elsewhere", "0")) for one in before.get("granted", [])}
+    rests = {}
+    for name, until, amount, elsewhere in top_ups:
+        rests[name] = known.get(name, amount)
+        buckets.append([name, until, max(rests[name] - elsewhere, Fraction(0)), Fraction(0)])
+    buckets.sort(key=lambda bucket: bucket[1])
+    used = served(members, sum((bucket[2] for bucket in buckets), Fraction(0)) - fresh)
+    open_ = sum(used, Fraction(0))
+    for bucket in buckets:
+        bucket[3] = min(open_, bucket[2])
+        open_ -= bucket[3]
+    on = [(until, amount - taken) for name, until, amount, taken in buckets if name not in rests and rollover and amount != taken]
+    granted = [(name, rests[name] - taken) for name, until, _, taken in buckets if name in rests and until > period]
+    return used, buckets, carried_in, on, granted
+
+
+def served(members, rest):
+    """A member uses its own first; what is left of everybody's, and `rest`, goes to those that need more, in their order."""
+    used = [min(own, quantity) for own, quantity in members]
+    rest += sum((own - taken for (own, _), taken in zip(members, used)), Fraction(0))
+    for place, (_, quantity) in enumerate(members):
+        more = min(quantity - used[place], rest)
+        rest, used[place] = rest - more, used[place] + more
+    return used
+
+
+def carried_into(left, rollover, period):
+    """What of it has not expired and is within `max`; the earliest to expire is lost first."""
+    if not rollover:
+        return []
+    left = sorted([one["until"], Fraction(one["amount"])] for one in left if one["until"] >= period)
+    beyond = max(sum((amount for _, amount in left), Fraction(0)) - Fraction(rollover["max"]), Fraction(0))
+    for carried in left:
+        lost = min(beyond, carried[1])
+        beyond, carried[1] = beyond - lost, carried[1] - lost
+    return left
+
+
+def reaching(carry, pool):
+    """What of it the period can go on from: what has not expired, and its top-ups."""
+    usable = {grant["id"] for grant in pool.get("grants", [])}
+    return {"period": 0, "left": [one for one in carry["left"] if one["until"] >= pool["period"]],
+            "granted": [one for one in carry.get("granted", []) if one["id"] in usable]}
+
+
+def carried_as(carry):
+    """What is carried on, as later periods go on from it; nothing is nothing, wherever it comes from."""
+    left = [(one["until"], Fraction(one["amount"])) for one in carry["left"]]
+    granted = [(one["id"], Fraction(one["amount"]) + Fraction(one.get("elsewhere", "0"))) for one in carry.get("granted", [])]
+    return [carry["period"] if left or granted else 0, left, granted]
+
+
 def shared_out(figures):
     """A member uses its own first; what is left of everybody's, and what was carried here, goes to those that need more, in the
     order of the members. Of what was carried the earliest to expire is lost first beyond `max`, and used first."""
     members = [(Fraction(member["own"]), Fraction(member["quantity"])) for member in figures["members"]]
-    rollover, period, left = figures["rollover"], figures["period"], []
-    if rollover:
-        left = sorted([one["until"], Fraction(one["amount"])] for one in figures["carried"] if one["until"] >= period)
-        beyond = max(sum((amount for _, amount in left), Fraction(0)) - Fraction(rollover["max"]), Fraction(0))
-        for carried in left:
-            lost = min(beyond, carried[1])
-            beyond, carried[1] = beyond - lost, carried[1] - lost
+    rollover, period = figures["rollover"], figures["period"]
+    left = carried_into(figures["carried"], rollover, period)
     carried_in = sum((amount for _, amount in left), Fraction(0))
-    used = [min(own, quantity) for own, quantity in members]
-    rest = carried_in + sum((own - taken for (own, _), taken in zip(members, used)), Fraction(0))
-    for place, (_, quantity) in enumerate(members):
-        more = min(quantity - used[place], rest)
-        rest, used[place] = rest - more, used[place] + more
+    used = served(members, carried_in)
     open_ = sum(used, Fraction(0))
     for carried in left:
         taken = min(open_, carried[1])
@@ -594,6 +764,8 @@ def shared_out(figures):
 def tiers_of(charge, beyond, scale, events):
     """The parts of the quantity with their prices: (quantity, unit amount, flat amount)."""
     model = charge.get("model")
+    if charge.get("prepaid"):
+        return [(beyond, Fraction(0), Fraction(0))]  # Nothing is billed beyond what is there.
     if model is None:
         return []  # Calls: each has been priced by itself.
     if model == "standard":

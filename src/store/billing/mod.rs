@@ -7,7 +7,7 @@ mod reads;
 pub use pull::{Names, Place, PlaceError, Pulled, documents, names, pull, texts};
 pub use reads::{
     BilledAccount, IssuedLine, Wanted, accounts, billed_of, closures, count_accounts, issued, issued_of,
-    usage_of_period, usage_wanted,
+    usage_elsewhere, usage_of_period, usage_wanted,
 };
 
 use serde_json::Value;

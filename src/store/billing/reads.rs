@@ -42,6 +42,10 @@ const COUNT_ACCOUNTS: &str = "SELECT COUNT(*) FROM account WHERE tenant = $1 AND
 const ISSUED: &str = "SELECT line.document FROM line JOIN batch ON batch.id = line.batch
      WHERE line.account_id = $1 AND line.cycle = $2 AND (batch.state <> 'building' OR batch.id = $3)
      ORDER BY line.period_start_at, line.id LIMIT 1000000";
+const ELSEWHERE: &str = "SELECT line.document FROM line JOIN batch ON batch.id = line.batch
+     WHERE line.account_id = $1 AND line.cycle <> $2 AND batch.state <> 'building'
+       AND line.kind IN ('usage', 'adjustment', 'credit')
+     ORDER BY line.period_start_at, line.id LIMIT 1000000";
 // A line of long ago that is the first of its item is looked at only for its watermark; lines of before there was one, and
 // what is not billed period by period, whole. What is left out is told, without its document.
 macro_rules! issued_of {
@@ -134,6 +138,13 @@ pub async fn issued(
         .bind(draft)
         .fetch_all(c)
         .await)?;
+    rows.iter().map(|document| parsed(document)).collect()
+}
+
+/// Every visible line of an account's usage on other cycles.
+pub async fn usage_elsewhere(tx: &mut Tx, account_id: i64, cycle: &str) -> Result<Vec<StoredLine>, StoreError> {
+    let rows: Vec<String> =
+        on!(tx, c => sqlx::query_scalar(ELSEWHERE).bind(account_id).bind(cycle).fetch_all(c).await)?;
     rows.iter().map(|document| parsed(document)).collect()
 }
 
