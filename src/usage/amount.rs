@@ -231,6 +231,11 @@ impl<'a> Cuts<'a> {
         Self { at, fine: false }
     }
 
+    /// Nobody's cuts: ledger entries are whole hours.
+    pub fn is_none(self) -> bool {
+        self.at.is_empty() && !self.fine
+    }
+
     fn bucket(self) -> i64 {
         if self.fine { FIVE_MINUTES } else { QUARTER }
     }

@@ -210,7 +210,7 @@ impl SessionState {
         }
         self.reopen_after(report.event_at);
         self.close_if_rebooted(facts.rebooted_at);
-        self.compact()
+        self.compact(facts)
     }
 
     /// Whether this report is among those the session holds: folding it would change nothing. `None`: it lies before the
@@ -405,14 +405,16 @@ impl SessionState {
         }
     }
 
-    fn compact(&mut self) -> Result<(), FoldError> {
+    /// Bounds what is kept. Usage that is cut for an account stays as it is cut, so that it is the same whether the ledger
+    /// takes it bit by bit or, folded anew, all at once.
+    fn compact(&mut self, facts: &FoldFacts<'_>) -> Result<(), FoldError> {
         while self.tail.len() > TAIL {
             let (cursor, done) = step(self.base, &self.tail[0], self.reading)?;
             self.base = Some(cursor);
             self.base_marks |= done.marks;
             self.tail.remove(0);
         }
-        if self.pending.len() > PENDING_FINE {
+        if self.pending.len() > PENDING_FINE && facts.cuts.is_none() {
             let mut hours = Buckets::default();
             for (start, amount) in self.pending.iter() {
                 hours.add(start - start.rem_euclid(HOUR), amount)?;

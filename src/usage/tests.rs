@@ -508,6 +508,30 @@ fn usage_without_an_owner_is_kept_by_the_hour_only_after_three_weeks() {
 }
 
 #[test]
+fn long_session_is_cut_the_same_bit_by_bit_and_folded_anew() {
+    const DAY: i64 = 86_400;
+    // A window that begins half an hour into an hour; and usage that is kept by five minutes.
+    let half = [at(DAY / 2 + 1_800)];
+    for cuts in [Cuts::at(&half), Cuts { at: &[], fine: true }] {
+        let facts = FoldFacts { cuts, ..FACTS };
+        let mut records = vec![start(0)];
+        records.extend((1..=15).map(|of| interim(of * 3 * DAY, (of * 3 * DAY) as u64, of as u64 * 1_000_000_007)));
+        records.push(stop(46 * DAY, (46 * DAY) as u64, 16_000_000_112));
+        let mut book = Book::default();
+        records.iter().for_each(|record| book.take(record, &facts));
+        let mut anew = refold(&records, &facts).expect("fits").remove(0);
+        assert_eq!(book.refolds, 0, "each came in its order");
+        assert!(anew.pending().len() > 4_000, "{} buckets", anew.pending().len());
+        let whole = |entries: Vec<LedgerBucket>| {
+            let mut sums = Buckets::default();
+            entries.iter().for_each(|entry| sums.add(entry.from_at, entry.amount).expect("fits"));
+            sums
+        };
+        assert_eq!(whole(anew.take_ready(cuts)), whole(book.ledger.remove(0)));
+    }
+}
+
+#[test]
 fn reboot_closes_what_reported_before_it_and_nothing_else() {
     let open = || fold_all(&[start(100), interim(300, 200, 50)]).states.remove(0);
     assert!(!open().close_if_rebooted(None));

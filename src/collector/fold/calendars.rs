@@ -42,6 +42,8 @@ struct Cut {
     edges: Vec<Timestamp>,
     /// The edges, and those of windows that are not at whole hours.
     cuts: Vec<Timestamp>,
+    /// Some of them lie within an hour.
+    odd: bool,
 }
 
 impl Calendars {
@@ -141,7 +143,7 @@ impl Calendars {
 
     /// Whether usage that was gathered without an owner must be read again to be cut as this account's is.
     pub fn is_coarse_for(&self, account: i64, state: &SessionState) -> bool {
-        let odd_cuts = self.cut(account).is_some_and(|cut| cut.cuts.len() > cut.edges.len());
+        let odd_cuts = self.cut(account).is_some_and(|cut| cut.odd);
         self.cuts(account).fine || (odd_cuts && state.may_be_coarse())
     }
 
@@ -189,7 +191,8 @@ impl Cut {
         cuts.extend(&edges);
         cuts.sort();
         cuts.dedup();
-        Self { tenant: tenant.to_owned(), cycle: cycle.clone(), timetable: timetable.clone(), edges, cuts }
+        let odd = cuts.iter().any(|cut| to_micros(*cut).rem_euclid(HOUR) != 0);
+        Self { tenant: tenant.to_owned(), cycle: cycle.clone(), timetable: timetable.clone(), edges, cuts, odd }
     }
 }
 
@@ -212,7 +215,8 @@ fn edges_around(cycle: &BillCycle, now: Timestamp) -> Vec<Timestamp> {
 const LOOK_EVERY: i64 = 1_000_000;
 /// Accounts remembered; beyond it they are looked up again.
 const ACCOUNTS_MAX: usize = 50_000;
-const DAY: i64 = 86_400_000_000;
+const HOUR: i64 = 3_600_000_000;
+const DAY: i64 = 24 * HOUR;
 /// Event times older than 400 days are not believed; a session may be as long again.
 const PAST: i64 = 800 * DAY;
 const AHEAD: i64 = 400 * DAY;
