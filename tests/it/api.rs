@@ -1,12 +1,13 @@
 //! The account API as a billing system meets it: idempotence, revisions, conflicts, walls between tenants, bad input.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::harness::acme::{CATALOG, household, internet};
 use crate::harness::daemon::{Daemon, Site};
-use crate::harness::{http, wait_for};
+use crate::harness::{http, modem, run, wait_for};
 
 struct Api {
     site: Site,
@@ -282,6 +283,69 @@ fn suspend_is_one_operator_hold_that_survives_pushes() {
     let resumed = api.daemon.api(&csr, "POST", "acme/accounts/a1/services/1-1/resume", Some(&json!({})));
     assert!(resumed.status < 300, "{}", resumed.body);
     wait_for("the login is back", Duration::from_secs(10), || (group() == "res-100/0").then_some(()));
+}
+
+/// The group of the household's login, and the file that its modem fetches, once no job is left.
+fn provisioned(api: &Api) -> (String, Vec<u8>) {
+    wait_for("no job is left", Duration::from_secs(60), || {
+        let jobs = api.daemon.api(&api.key, "GET", "acme/jobs?limit=1000", None).json();
+        jobs["items"].as_array().expect("a list").iter().all(|job| job["state"] == "done").then_some(())
+    });
+    let file = api.site.path("aaa.db").display().to_string();
+    let sql = "SELECT groupname FROM radusergroup WHERE username = 'ada@acme'";
+    let group = run("sqlite3", "sqlite3", &["-cmd", ".timeout 5000", &file, sql]);
+    let tftp = SocketAddr::from((Ipv4Addr::LOCALHOST, api.site.tftp_port));
+    // The snapshot that files are made from follows within seconds.
+    let octets = wait_for("the modem fetches its file", Duration::from_secs(60), || {
+        let devices = api.daemon.api(&api.key, "GET", "acme/devices?mac=00:11:22:33:44:55", None).json();
+        modem::fetch(Ipv4Addr::LOCALHOST, tftp, devices["items"][0]["config_file"].as_str()?)
+    });
+    (String::from_utf8_lossy(&group.stdout).trim().to_owned(), octets)
+}
+
+#[test]
+fn a_push_takes_nobody_out_of_the_garden_an_operator_put_them_in() {
+    both(|api| {
+        let operator = api.site.key("acme", "operator");
+        let service = |deed: &str, body: Value| {
+            let path = format!("acme/accounts/a1/services/100234-1/{deed}");
+            let answer = api.daemon.api(&operator, "POST", &path, Some(&body));
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        };
+        let mut body = household(jiff::civil::date(2026, 11, 1));
+        assert_eq!(api.put("a1", &body).status, 201);
+        let free = provisioned(&api);
+        assert_eq!(free.0, "res-100");
+        service("suspend", json!({"kind": "abuse", "treatment": "garden"}));
+        let garden = provisioned(&api);
+        assert_eq!(garden.0, "garden");
+        assert!(garden.1 != free.1, "the modem has another file in the garden");
+
+        body["name"] = "Augusta".into();
+        body["source_revision"] = 8.into();
+        let jobs = || api.daemon.api(&api.key, "GET", "acme/jobs?limit=1000", None).json();
+        let before = jobs()["items"].as_array().map(Vec::len);
+        assert_eq!(api.put("a1", &body).status, 200);
+        assert_eq!(jobs()["items"].as_array().map(Vec::len), before, "it changes nothing outside: {:#}", jobs());
+        assert!(provisioned(&api) == garden, "a push of another name leaves the garden");
+        // Whatever is bought meanwhile waits behind the garden.
+        body["services"][0]["plan"] = "res-300".into();
+        body["source_revision"] = 9.into();
+        assert_eq!(api.put("a1", &body).status, 200);
+        assert_eq!(provisioned(&api).0, "garden");
+        service("resume", json!({}));
+        assert_eq!(provisioned(&api).0, "res-300");
+
+        // Pushes, operators and the jobs behind them met at the same rows, and none waited for another in a circle.
+        let config = std::fs::read_to_string(&api.site.config).expect("the configuration");
+        let url =
+            config.lines().find_map(|line| line.strip_prefix("url = ")).expect("the database's URL").trim_matches('"');
+        if url.starts_with("postgres") {
+            let sql = "SELECT deadlocks FROM pg_stat_database WHERE datname = CURRENT_DATABASE()";
+            let told = run("postgresql-client", "psql", &["-qAt", "-v", "ON_ERROR_STOP=1", "-c", sql, url]);
+            assert_eq!(String::from_utf8_lossy(&told.stdout).trim(), "0", "{told:?}");
+        }
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan};
+use lastmile::collector::keeper::{Keeper, Keeping};
 use lastmile::custodian::{Chain, Retention};
 use lastmile::store::{Store, StoreConfig, ingest};
 use lastmile::telemetry::{Heartbeats, Metrics};
@@ -106,7 +107,7 @@ fn places<'h>(word: &str, holdings: &'h [(String, Vec<u8>)]) -> Vec<&'h str> {
     let hex = |text: &str| text.bytes().map(|octet| format!("{octet:02x}")).collect::<String>();
     let dashes = word.replace(':', "-");
     let mut spellings: Vec<String> = vec![word.to_owned(), word.to_uppercase(), dashes.to_uppercase(), hex(word)];
-    spellings.push(hex(&dashes.to_uppercase()));
+    spellings.extend([hex(&word.to_uppercase()), hex(&dashes.to_uppercase())]);
     let has = |octets: &[u8]| {
         spellings.iter().any(|spelling| octets.windows(spelling.len()).any(|window| window == spelling.as_bytes()))
     };
@@ -217,10 +218,37 @@ fn planted(site: &Site) {
     sql(
         site,
         &format!(
+            "INSERT INTO call_record (digest, number, destination, started_at, seconds, imported_at, account_id)
+             SELECT 'planted', '{}', '{name}', {now}, 60, {now}, id FROM account WHERE external_id = 'Q77'",
+            WORDS[10]
+        ),
+    );
+    sql(
+        site,
+        &format!(
+            "INSERT INTO drift (element_id, detail, found_at, seen_at, healed_at)
+             SELECT element.id, 'radcheck has {name}', {now}, {now}, {now}
+             FROM element JOIN account ON account.id = element.account_id WHERE account.external_id = 'Q77'"
+        ),
+    );
+    sql(
+        site,
+        &format!(
             "INSERT INTO ingest_fault (ingest, record, line, account, faults, created_at) SELECT id, 1, 1, NULL, \
                  '[{{\"pointer\":\"\",\"detail\":\"{name}\"}}]', {now} FROM ingest WHERE digest = 'planted'"
         ),
     );
+}
+
+/// A look at each element that is due long after this test: a mailbox that was closed would have had one.
+fn woken_some_day(site: &Site) {
+    sql(
+        site,
+        "INSERT INTO mailbox_wake (element_id, at) SELECT element.id, 4000000000000000
+         FROM element JOIN account ON account.id = element.account_id
+         WHERE account.external_id = 'Q77' AND element.id NOT IN (SELECT element_id FROM mailbox_wake)",
+    );
+    assert_ne!(sql(site, "SELECT COUNT(*) FROM mailbox_wake"), "0");
 }
 
 /// A statement on whichever database the site has.
@@ -308,6 +336,7 @@ fn erased_account_leaves_no_word_and_every_sum(site: &Site) {
         "held_changes",
         "observations",
         "events",
+        "calls",
         "jobs",
         "elements",
         "exceptions",
@@ -349,6 +378,7 @@ fn erased_account_leaves_no_word_and_every_sum(site: &Site) {
     let manifest = daemon.api(&key, "GET", &format!("acme/batches/{batch}"), None).json();
     assert!(manifest["closed_sha256"].is_null(), "{manifest:#}");
     let usage = site.json(&["usage", "show", "Q77", "--tenant", "acme", "--from", &midnight(start).to_string()]);
+    woken_some_day(site);
     let told = site.json(&erase);
     assert_eq!(told["log_emptied"], true, "{told:#}");
     let erased = &told["erased"]["acme/default/Q77"];
@@ -365,6 +395,17 @@ fn erased_account_leaves_no_word_and_every_sum(site: &Site) {
     assert!(shared.contains("Q77;xxxxxxxxxxxxxxxx;") && WORDS.iter().all(|word| !shared.contains(word)), "{shared}");
     let of_other = site.json(&["ingest", "show", &inputs[1]]).to_string();
     assert!(of_other.contains("other") && of_other.contains("/bill_cycle"), "another's fault stays: {of_other}");
+
+    // Rows without a word are of the person all the same; the digest of a call stays, so that its file cannot bring it back.
+    for left in [
+        "SELECT COUNT(*) FROM drift",
+        "SELECT COUNT(*) FROM mailbox_wake",
+        "SELECT COUNT(*) FROM call_record WHERE number NOT LIKE 'erased:%' OR destination <> 'erased'",
+    ] {
+        assert_eq!(sql(site, left), "0", "{left}");
+    }
+    assert_eq!(sql(site, "SELECT digest FROM call_record"), "planted");
+    assert_eq!(erased["calls"], 1, "{told:#}");
 
     let after = holdings(site, "after.backup");
     for word in WORDS.into_iter().chain(["bell of Zaphod"]) {
@@ -430,12 +471,78 @@ fn erased_account_leaves_no_word_and_every_sum_on_postgres() {
     erased_account_leaves_no_word_and_every_sum(&Site::postgres());
 }
 
+/// Every row in the pages of PostgreSQL's tables, those too that nobody sees any more; by the table's name.
+fn rows_in_pages(site: &Site) -> Vec<(String, Vec<u8>)> {
+    sql(site, "CHECKPOINT");
+    let told = sql(
+        site,
+        "SELECT CAST(page.table_oid AS REGCLASS), STRING_AGG(ENCODE(item.t_data, 'hex'), ' ') FROM (
+             SELECT oid AS table_oid, GENERATE_SERIES(0, PG_RELATION_SIZE(oid) / 8192 - 1) AS number FROM pg_class
+             WHERE relkind IN ('r', 't') AND (relnamespace = CAST('public' AS REGNAMESPACE) OR relname IN
+                 (SELECT 'pg_toast_' || oid FROM pg_class WHERE relnamespace = CAST('public' AS REGNAMESPACE)))
+         ) AS page, HEAP_PAGE_ITEMS(GET_RAW_PAGE(CAST(CAST(page.table_oid AS REGCLASS) AS TEXT), page.number)) AS item
+         WHERE item.t_data IS NOT NULL GROUP BY page.table_oid",
+    );
+    let row = |line: &str| line.split_once('|').map(|(table, rows)| (table.to_owned(), rows.as_bytes().to_vec()));
+    told.lines().filter_map(row).collect()
+}
+
+#[test]
+fn after_an_erasure_no_row_in_the_pages_of_postgres_has_a_word() {
+    let site = Site::postgres();
+    site.prepare(CATALOG);
+    let key = site.key("acme", "admin");
+    let daemon = site.start();
+    let (start, _) = last_period(Timestamp::now());
+    for (id, body) in [("Q77", person(start)), ("other", internet(1))] {
+        let pushed = daemon.api(&key, "PUT", &format!("acme/accounts/{id}"), Some(&body));
+        assert_eq!(pushed.status, 201, "{}", pushed.body);
+    }
+    settled(&site);
+    sessions(&site, midnight(start) + 5.hours());
+    wait_for("both sessions are folded", SOON, || {
+        let listed = daemon.api(&key, "GET", "acme/sessions?state=stopped", None).json();
+        (listed["items"].as_array().is_some_and(|items| items.len() == 2)).then_some(())
+    });
+    planted(&site);
+    assert_eq!(daemon.api(&key, "DELETE", "acme/accounts/Q77", None).status, 202);
+    settled(&site);
+    for kept in site.json(&["quarantine", "list"]).as_array().expect("a list") {
+        site.succeed(&["quarantine", "release", kept["value"].as_str().expect("a value")]);
+    }
+    // Nobody reads meanwhile: rows that somebody may still see stay.
+    assert!(daemon.stop() < Duration::from_secs(10));
+    sql(&site, "CREATE EXTENSION pageinspect");
+    let before = rows_in_pages(&site);
+    for word in WORDS {
+        assert!(!places(word, &before).is_empty(), "the search finds no {word} before the erasure");
+    }
+
+    site.succeed(&["account", "erase", "Q77", "--tenant", "acme", "--reason", "asked to be forgotten"]);
+    let after = rows_in_pages(&site);
+    assert!(after.iter().any(|(table, _)| table == "account"), "the search finds rows");
+    for word in WORDS {
+        assert_eq!(places(word, &after), Vec::<&str>::new(), "{word} is still there");
+    }
+    // What is compressed or sealed shows no word: its table was swept like all that may have one.
+    let (holding, _) = IDENTITY.split_once("## Holds none").expect("two lists");
+    let holding: BTreeSet<&str> =
+        holding.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let swept = sql(&site, "SELECT relname FROM pg_stat_user_tables WHERE last_vacuum IS NOT NULL");
+    let swept: BTreeSet<&str> = swept.lines().collect();
+    assert_eq!(holding.difference(&swept).collect::<Vec<_>>(), Vec::<&&str>::new(), "tables that were not swept");
+}
+
 const KEPT: &str = "realms = [\"acme\"]\nretention = { raw = \"400d\", sessions = \"30d\", audit = \"30d\", ingest = \"2d\" }\n\
                     history_case = \"required\"";
+
+/// Days for which the keeper of the journal keeps what arrived, where the catalog alone decides.
+const LONG: u32 = 100_000;
 
 #[test]
 fn what_is_older_than_its_retention_goes_and_a_legal_hold_keeps_it() {
     for site in [Site::sqlite(), Site::postgres()] {
+        site.edit("[log]", "[[source]]\ntenant = \"acme\"\nsource = \"default\"\nprofile = \"homegrown-csv\"\n[log]");
         site.prepare(&CATALOG.replace("realms = [\"acme\"]", KEPT));
         let key = site.key("acme", "admin");
         let daemon = site.start();
@@ -452,6 +559,20 @@ fn what_is_older_than_its_retention_goes_and_a_legal_hold_keeps_it() {
             (listed["items"].as_array().is_some_and(|items| items.len() == 2)).then_some(())
         });
         cases_are_asked_for(&site, &daemon, &key);
+        let inputs = sent(&daemon, &site.key("acme", "push"));
+        sql(&site, "DELETE FROM idempotency");
+        let now = Timestamp::now();
+        let answer = format!("'acme', 'once', 'x', 200, '{{}}', {}", now.as_microsecond());
+        sql(
+            &site,
+            &format!(
+                "INSERT INTO idempotency (tenant, key, request_digest, status, response, created_at) VALUES ({answer})"
+            ),
+        );
+        let archive = site.path("archive");
+        std::fs::create_dir(&archive).expect("a folder");
+        let archived = archive.join(format!("journal-{}.lmj", now.to_zoned(jiff::tz::TimeZone::UTC).date()));
+        std::fs::write(&archived, "a day").expect("an archive");
         site.succeed(&["account", "hold-legal", "Q77", "--tenant", "acme", "--reason", "court order"]);
         wait_for("the audit is sealed", SOON, || {
             let deeds = site.json(&["audit", "list", "--tenant", "acme"]);
@@ -460,29 +581,46 @@ fn what_is_older_than_its_retention_goes_and_a_legal_hold_keeps_it() {
         assert!(daemon.stop() < Duration::from_secs(10));
 
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let look = |days: i64| {
+        let look = |days: i64, keep_days: u32| {
             runtime.block_on(async {
                 let config = StoreConfig {
                     url: url(&site),
                     key_file: Some(site.path("key")),
                     previous_key_file: None,
-                    owner: format!("retention {days}"),
+                    owner: "retention".to_owned(),
                 };
                 let store = Store::open(&config).await.expect("a store");
-                let clock = Clock::fixed(Timestamp::now() + (days * 24).hours());
+                let clock = Clock::fixed(now + (days * 24).hours());
                 let hearts = Heartbeats::new();
                 let mut chain = Chain::new(store.clone(), clock.clone(), Metrics::new(), hearts.register("audit"));
                 chain.turn().await.expect("sealed");
+                // Days are sealed once they are over.
+                let keeper = Keeper {
+                    store: store.clone(),
+                    clock: Clock::fixed(now + 48.hours()),
+                    keeping: Keeping { keep_days, archive: None },
+                    metrics: Metrics::new(),
+                    beat: hearts.register("keeper"),
+                };
+                while keeper.turn().await.expect("kept") {}
                 let beat = hearts.register("retention");
-                let retention = Retention { store: store.clone(), clock, archive: None, beat };
+                let archive = Some(archive.clone());
+                let retention = Retention { store: store.clone(), clock: clock.clone(), archive, beat };
                 let done = retention.turn().await.expect("a look");
+                let mut tx = store.write().await.expect("a transaction");
+                let inputs = ingest::forget(&mut tx, clock.now(), 100).await.expect("a look at inputs");
+                tx.commit().await.expect("written");
                 store.close().await;
-                done
+                (done, inputs)
             })
         };
-        let done = look(29);
+        let (done, _) = look(1, LONG);
+        assert_eq!((done.answers, sql(&site, "SELECT COUNT(*) FROM idempotency")), (0, "1".to_owned()));
+        let (done, _) = look(3, LONG);
+        assert_eq!((done.answers, sql(&site, "SELECT COUNT(*) FROM idempotency")), (1, "0".to_owned()));
+        let (done, _) = look(29, LONG);
         assert_eq!((done.sessions, done.deeds), (0, 0), "nothing is old yet");
-        let done = look(31);
+        let (done, _) = look(31, LONG);
         // The deeds from the oldest up to the first one of the held account: the catalog and the key.
         assert!(done.sessions >= 1 && done.deeds == 2, "{done:?}");
         let verified = site.json(&["audit", "verify", "--chain"]);
@@ -491,12 +629,27 @@ fn what_is_older_than_its_retention_goes_and_a_legal_hold_keeps_it() {
         assert!(shown("other-session")[0]["user"].is_null(), "its name went");
         assert_eq!(shown("other-session")[0]["in_octets"], 3_000_000_000u32, "what was counted stays");
         assert_eq!(shown("quix-session")[0]["user"], WORDS[7], "a legal hold keeps it");
+        // What is raw stays whole, others' too: records, their archives, and what came of billing systems.
+        let raw = |session: &str| site.succeed(&["--json", "session", "show", session, "--case", "C-9"]);
+        let (done, gone) = look(402, 1);
+        assert_eq!((done.runs, done.files, gone, archived.exists()), (0, 0, 0, true), "{done:?}");
+        assert!(raw("quix-session").contains(WORDS[7]) && raw("other-session").contains("user1@acme"));
+        assert!(inputs.iter().all(|input| kept(&site, input).is_some_and(|text| text.contains(WORDS[0]))));
 
         site.succeed(&["account", "release-legal", "Q77", "--tenant", "acme"]);
-        let done = look(40);
+        let (_, gone) = look(29, LONG);
+        assert_eq!(gone, 0, "what came is kept for thirty days");
+        let (done, gone) = look(40, LONG);
         assert!(done.sessions >= 1 && done.deeds > 2, "{done:?}");
         site.succeed(&["audit", "verify", "--chain"]);
         assert!(shown("quix-session")[0]["user"].is_null(), "nothing holds it any more");
+        assert_eq!((done.runs, done.files, gone), (0, 0, 2), "{done:?}");
+        assert_eq!(site.json(&["ingest", "list", "--tenant", "acme"]), json!([]));
+        assert_eq!(sql(&site, "SELECT COUNT(*) FROM ingest_fault"), "0");
+        assert!(raw("quix-session").contains(WORDS[7]), "raw records have days left");
+        let (done, _) = look(402, LONG);
+        assert!(done.runs >= 1 && done.files == 1 && !archived.exists(), "{done:?}");
+        assert!(!raw("quix-session").contains(WORDS[7]) && !raw("other-session").contains("user1@acme"));
     }
 }
 

@@ -2,7 +2,7 @@
 //! and tried again, folders and connections; on both databases where the store decides.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -892,6 +892,62 @@ fn a_gateway_is_answered_on_its_connection() {
     wait_for("it is cut off", SOON, || site.log_text().contains("a message is longer than").then_some(()));
     stream.write_all(order.as_bytes()).expect("the other one goes on");
     answer(&mut stream, "<response><status>OK</status></response>");
+}
+
+#[test]
+fn a_message_over_tcp_without_its_shared_field_is_not_heard() {
+    let site = Site::sqlite();
+    let port = free_tcp_port();
+    let folder = site.path("profiles");
+    std::fs::create_dir(&folder).expect("a folder");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/sources/icoms.toml");
+    let profile = std::fs::read_to_string(shipped).expect("the shipped profile");
+    let named = profile.replacen("name = \"icoms\"", "name = \"gateway\"", 1);
+    let proving = named.replacen("by = \"address\"", "by = \"field\"\nvalue = \"{gateway/secret}\"", 1);
+    assert!(named != profile && proving != named, "{proving}");
+    std::fs::write(folder.join("gateway.toml"), proving).expect("a profile");
+    site.edit(
+        "[log]",
+        &format!(
+            "[sources]\nprofiles = \"{}\"\n[[source]]\ntenant = \"acme\"\nsource = \"gateway\"\nprofile = \"gateway\"\n\
+             secret = \"between-us-two\"\nlisten = \"127.0.0.1:{port}\"\n[log]",
+            folder.display()
+        ),
+    );
+    site.prepare(&catalog());
+    let key = site.key("acme", "push");
+    let daemon = site.start();
+    let order = sample("icoms.order.xml");
+    let with = |secret: &str| {
+        order.replace("</icomsOrder>", &format!("<gateway><secret>{secret}</secret></gateway></icomsOrder>"))
+    };
+    let ok = "<response><status>OK</status></response>";
+    // A connection's answers to everything that is sent on it at once.
+    let answered = |messages: &[&str]| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+        stream.set_read_timeout(Some(SOON)).expect("a limit");
+        let _ = stream.write_all(messages.concat().as_bytes());
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut told = Vec::new();
+        let _ = stream.read_to_end(&mut told);
+        String::from_utf8_lossy(&told).into_owned()
+    };
+    let heard = || site.json(&["ingest", "list", "--tenant", "acme"]).as_array().map(Vec::len);
+    for message in [&order, &with(""), &with("between-us-three"), &with("between-us-tw")] {
+        assert_eq!(answered(&[message]), "", "no answer");
+    }
+    assert_eq!(heard(), Some(0));
+    let path = "acme/accounts/26-104118503?source=gateway";
+    assert_eq!(daemon.api(&key, "GET", path, None).status, 404);
+
+    // One that is right opens nothing for the next: its connection ends.
+    let right = with("between-us-two");
+    assert_eq!(answered(&[&right, &with("between-us-three"), &right]), ok);
+    assert_eq!(heard(), Some(1));
+    let account = daemon.api(&key, "GET", path, None).json();
+    assert_eq!(account["services"].as_array().map(Vec::len), Some(2), "{account:#}");
+    assert!(site.log_text().contains("a message does not prove its sender"));
+    assert!(!site.log_text().contains("between-us"), "no secret in the log");
 }
 
 #[test]

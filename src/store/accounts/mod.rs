@@ -63,7 +63,9 @@ macro_rules! select_account {
 
 const ROW_OF: &str = "SELECT id FROM account WHERE tenant = $1 AND source = $2 AND external_id = $3";
 const FIND: &str = select_account!("WHERE tenant = $1 AND source = $2 AND external_id = $3");
-const FIND_LOCKED: &str = select_account!("WHERE tenant = $1 AND source = $2 AND external_id = $3 FOR UPDATE");
+/// Not `FOR UPDATE`: whoever writes a row that names the account (a job's result, twice in one transaction) would wait for it
+/// with the element in hand that we wait for next.
+const FIND_LOCKED: &str = select_account!("WHERE tenant = $1 AND source = $2 AND external_id = $3 FOR NO KEY UPDATE");
 macro_rules! these_accounts {
     ($rest:literal) => {
         concat!(
@@ -80,7 +82,7 @@ macro_rules! these_accounts {
 }
 const KEY_COLUMNS: [(&str, Of); 3] = [("tenant", Of::Text), ("source", Of::Text), ("external_id", Of::Text)];
 static THESE: Many<3> = Many::new(KEY_COLUMNS, these_accounts!(""));
-static THESE_LOCKED: Many<3> = Many::new(KEY_COLUMNS, these_accounts!("FOR UPDATE OF account"));
+static THESE_LOCKED: Many<3> = Many::new(KEY_COLUMNS, these_accounts!("FOR NO KEY UPDATE OF account"));
 static THESE_BY_ID: Many<1> = Many::new(
     [("id", Of::Integer)],
     "SELECT account.id, account.tenant, account.source, account.external_id, account.revision,
@@ -96,7 +98,7 @@ static BY_IDS: Many<1> = Many::new(
             account.close_at, account.closed_at
      FROM new CROSS JOIN account WHERE account.id = new.id ORDER BY account.id",
 );
-const BY_ID_LOCKED: &str = select_account!("WHERE id = $1 FOR UPDATE");
+const BY_ID_LOCKED: &str = select_account!("WHERE id = $1 FOR NO KEY UPDATE");
 const LIST: &str = select_account!(
     "WHERE tenant = $1
        AND ($2 IS NULL OR source = $2)

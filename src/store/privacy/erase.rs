@@ -309,7 +309,7 @@ const WORDS_AT_ONCE: usize = 256;
 const EMPTY_TRIES: u32 = 50;
 const EMPTY_POLL: std::time::Duration = std::time::Duration::from_millis(200);
 /// What an erasure writes, so that dead rows go too.
-const VACUUMED: [&str; 35] = [
+const VACUUMED: [&str; 36] = [
     "VACUUM sync",
     "VACUUM sync_part",
     "VACUUM sync_finding",
@@ -345,4 +345,5 @@ const VACUUMED: [&str; 35] = [
     "VACUUM ingest_fault",
     "VACUUM held_change, observation",
     "VACUUM journal",
+    "VACUUM journal_segment",
 ];
