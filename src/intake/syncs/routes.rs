@@ -283,6 +283,10 @@ async fn apply(
     if let Some(answer) = asking.answered(&mut tx, caller.tenant.as_str()).await? {
         return Ok(again(answer));
     }
+    // A few digits of a hash are for people.
+    if let Some(report) = row.report.as_ref().filter(|report| report.plan.hash != asked.plan) {
+        return Err(refused(NotApplied::Other { hash: report.plan.hash.clone(), state: row.state.clone() }));
+    }
     let wanted = stored::Asked { plan: &asked.plan, allow_deletions: asked.allow_deletions, by: &caller.actor };
     stored::ask(&mut tx, &row, wanted).await.map_err(refused)?;
     let answer = json!({ "id": row.id, "state": "applying" });
